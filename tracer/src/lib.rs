@@ -1,0 +1,1 @@
+//! pinscope, as a library: the user-space side.
