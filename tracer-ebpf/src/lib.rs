@@ -1,2 +1,16 @@
-//! placeholder
+//! What both sides of pinscope share: the records and keys that cross from the kernel, the counters and
+//! histograms that are kept there, the settings that go the other way, and the names of it all.
+//!
+//! It depends on nothing, so the eBPF object and the user-space program are built from one definition,
+//! and the maths in it is tested on the host.
 #![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod backing;
+pub mod counter;
+pub mod histogram;
+pub mod operation;
+pub mod record;
+pub mod settings;

@@ -1,1 +1,18 @@
-//! pinscope, as a library: the user-space side.
+//! pinscope's user-space side. One direction, no arrow back:
+//!
+//! ```text
+//! kernel ──> source ──> decode ──> aggregate ──> Snapshot ──> sink
+//! (eBPF)     ring buffer  bytes to   pure folds               text, json, prometheus, http
+//!            and maps     records
+//! ```
+//!
+//! `kernel` says what this kernel is, `probe` plans on it and attaches; everything but `probe::attach` and
+//! `source` is pure and tested without root.
+
+pub mod aggregate;
+pub mod cli;
+pub mod decode;
+pub mod kernel;
+pub mod probe;
+pub mod sink;
+pub mod source;

@@ -1,0 +1,142 @@
+//! What lies behind a VMA: its class, and the key under which it is counted.
+
+/// The kinds of memory that can stand behind a buffer.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Class {
+    /// No file: private anonymous memory.
+    Anon = 0,
+    /// tmpfs, memfd, System V shared memory, shared anonymous memory: all tmpfs to the kernel.
+    Shmem = 1,
+    /// hugetlbfs and `MAP_HUGETLB`.
+    Hugetlb = 2,
+    /// A regular file of any other filesystem.
+    File = 3,
+    /// A character or block device's own mapping (a private mapping of `/dev/zero` among them).
+    Device = 4,
+    /// What the kernel maps of its own: vDSO, secretmem, anonymous inodes.
+    Special = 5,
+}
+
+impl Class {
+    /// Every class, in the order of its number.
+    pub const ALL: [Self; 6] = [Self::Anon, Self::Shmem, Self::Hugetlb, Self::File, Self::Device, Self::Special];
+
+    /// The name used in every output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Anon => "anon",
+            Self::Shmem => "shmem",
+            Self::Hugetlb => "hugetlb",
+            Self::File => "file",
+            Self::Device => "device",
+            Self::Special => "special",
+        }
+    }
+}
+
+/// Class, sharing and writability in one word: what a VMA is counted under, apart from its filesystem.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Kind(pub u32);
+
+impl Kind {
+    const SHARED: u32 = 1 << 3;
+    const WRITABLE: u32 = 1 << 4;
+    const FAILED: u32 = 1 << 5;
+
+    /// Kinds there can be; a [`Kind`] is below it.
+    pub const COUNT: u32 = 1 << 6;
+
+    /// `shared` is `VM_SHARED`, `writable` is `VM_WRITE` of `vm_area_struct.vm_flags`.
+    #[inline(always)]
+    pub const fn new(class: Class, shared: bool, writable: bool) -> Self {
+        Self(class as u32 | (shared as u32) << 3 | (writable as u32) << 4)
+    }
+
+    /// The same kind, of a buffer whose registration was refused.
+    #[inline(always)]
+    #[must_use]
+    pub const fn failed(self) -> Self {
+        Self(self.0 | Self::FAILED)
+    }
+
+    /// The class; `None` where the word is not one of ours.
+    pub fn class(self) -> Option<Class> {
+        Class::ALL.get((self.0 & 7) as usize).copied()
+    }
+
+    /// Whether the mapping is `MAP_SHARED`.
+    pub const fn is_shared(self) -> bool {
+        self.0 & Self::SHARED != 0
+    }
+
+    /// Whether the mapping may be written to.
+    pub const fn is_writable(self) -> bool {
+        self.0 & Self::WRITABLE != 0
+    }
+
+    /// Whether the buffer was refused.
+    pub const fn is_failed(self) -> bool {
+        self.0 & Self::FAILED != 0
+    }
+}
+
+/// Key of the map `BACKINGS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct BackingKey {
+    /// Address of the `file_system_type`, for [`Class::File`] and [`Class::Special`]; else 0. The map
+    /// `FILESYSTEMS` has its name.
+    pub filesystem: u64,
+    /// Class, sharing, writability, result.
+    pub kind: Kind,
+    /// Always 0: the key is compared byte by byte.
+    pub reserved: u32,
+}
+
+/// Value of the map `BACKINGS`, per CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackingTotals {
+    /// Buffers with at least one VMA of the kind.
+    pub buffers: u64,
+    /// VMAs.
+    pub vmas: u64,
+    /// Bytes of buffers, not of VMAs.
+    pub bytes: u64,
+}
+
+/// The part of one buffer that has one backing.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackingSlice {
+    /// As in [`BackingKey::filesystem`].
+    pub filesystem: u64,
+    /// Bytes of the buffer.
+    pub bytes: u64,
+    /// VMAs; 0 marks an unused slice.
+    pub vmas: u32,
+    /// Class, sharing, writability.
+    pub kind: Kind,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_gives_back_what_went_in() {
+        for class in Class::ALL {
+            for (shared, writable) in [(false, false), (false, true), (true, false), (true, true)] {
+                let kind = Kind::new(class, shared, writable);
+                assert!(kind.failed().0 < Kind::COUNT);
+                assert_eq!(
+                    (kind.class(), kind.is_shared(), kind.is_writable(), kind.is_failed()),
+                    (Some(class), shared, writable, false)
+                );
+                assert_eq!((kind.failed().class(), kind.failed().is_failed()), (Some(class), true));
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The counters of the map `COUNTERS`, one array of them per CPU.
+
+use crate::operation::Operation;
+
+/// What is counted; the number is the slot. The first six come once for every [`Operation`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Counter {
+    /// The hook at the function's entry ran. For unregister: called by the user, not by the kernel's own cleanup.
+    Entries = 0,
+    /// The hook at the function's return ran.
+    Returns = 4,
+    /// The tracepoint `io_uring_register` fired with an opcode of the operation.
+    Ledger = 8,
+    /// The tracepoint reported an error and no entry was seen: refused before the function was reached.
+    RefusedEarly = 12,
+    /// The tracepoint reported success and no entry was seen.
+    MissedEntries = 16,
+    /// The tracepoint fired while the entry's return had not been seen.
+    MissedReturns = 20,
+    /// The per-buffer function was entered.
+    BufferEntries = 24,
+    /// It returned.
+    BufferReturns,
+    /// It was entered anew, or its registration ended, without its return having been seen.
+    BufferMissedReturns,
+    /// The pin was entered inside a buffer.
+    PinEntries,
+    /// It returned.
+    PinReturns,
+    /// Its buffer returned without the pin's return having been seen.
+    PinMissedReturns,
+    /// Buffers walked to their end.
+    WalksComplete,
+    /// Buffers in whose range lies a hole: the VMAs up to it were seen, as the kernel sees them.
+    WalksHole,
+    /// Walks that ended early since a writer held `mmap_lock`.
+    WalksBusy,
+    /// Walks that ended early at a limit of the kernel's verifier (before 5.17).
+    WalksCut,
+    /// Buffers that were not walked: no range, or the function in which it is safe was not reached.
+    WalksNone,
+    /// Nanoseconds that the walks took: pinscope's own cost, left out of every other duration.
+    WalkNanoseconds,
+    /// VMAs that the walks saw, those of walks that ended early among them.
+    WalkVmas,
+    /// Minor faults (`task_struct.min_flt`) taken inside pins.
+    MinorFaults,
+    /// Major faults (`task_struct.maj_flt`) taken inside pins.
+    MajorFaults,
+    /// Look-ups of a VMA that the kernel made inside pins.
+    Lookups,
+    /// Buffers with more than one `vm_file`.
+    MultiFileBuffers,
+    /// Buffers with more distinct files, or more distinct backings, than a record holds.
+    ShortRecords,
+    /// `io_sqe_buffers_unregister` called by the kernel's own cleanup of a failed registration or replaced table.
+    InternalUnregisters,
+    /// `io_sqe_buffers_unregister` called when the ring went away.
+    RingExitUnregisters,
+    /// Registration records that found the ring buffer full.
+    LostRegistrationRecords,
+    /// Buffer records that found the ring buffer full.
+    LostBufferRecords,
+    /// Entries for which no per-task state could be had: these are in no other figure.
+    LostFrames,
+    /// Registrations not counted under a process since that map was full.
+    LostProcesses,
+    /// Backings of a buffer not counted since that map was full.
+    LostBackings,
+    /// Entries that found the task's last registration still open (the ledger is not attached, or was missed).
+    Reentries,
+    /// Processes of the traced command that could not be followed since the map was full.
+    LostDescendants,
+}
+
+impl Counter {
+    /// Slots of the array, a power of two.
+    pub const SLOTS: usize = 64;
+
+    /// The slot of an operation's counter. Only for the six that come by operation.
+    #[inline(always)]
+    pub const fn of(self, operation: Operation) -> usize {
+        self as usize + operation as usize
+    }
+}
+
+/// Entries of the map `RESULTS`: for each operation, a slot for each errno.
+pub const RESULT_SLOTS: usize = Operation::COUNT * ERRNO_SLOTS;
+
+/// Errnos told apart; slot 0 is success, the last one is every larger errno (none is known to come here).
+pub const ERRNO_SLOTS: usize = 256;
+
+/// The slot of a result in the map `RESULTS`; `ret` is the function's return value, an errno when negative.
+#[inline(always)]
+pub const fn result_slot(operation: Operation, ret: i64) -> usize {
+    let errno = if ret >= 0 {
+        0
+    } else if ret < -(ERRNO_SLOTS as i64 - 1) {
+        ERRNO_SLOTS - 1
+    } else {
+        -ret as usize
+    };
+    (operation as usize * ERRNO_SLOTS) | (errno & (ERRNO_SLOTS - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_has_a_slot_of_its_own() {
+        assert!((Counter::LostDescendants as usize) < Counter::SLOTS);
+        assert_eq!(Counter::MissedReturns.of(Operation::Unregister) + 1, Counter::BufferEntries as usize);
+    }
+
+    #[test]
+    fn results_land_in_their_operation() {
+        assert_eq!(result_slot(Operation::Register, 0), 0);
+        assert_eq!(result_slot(Operation::Register, 12), 0);
+        assert_eq!(result_slot(Operation::Update, -14), ERRNO_SLOTS + 14);
+        assert_eq!(result_slot(Operation::Unregister, i64::MIN), RESULT_SLOTS - 1);
+    }
+}

@@ -1,0 +1,155 @@
+//! Log-linear histograms: eight equal buckets to every power of two, so that a bucket is at most one eighth
+//! as wide as its lower bound.
+//!
+//! A value that is read back as its bucket's upper bound is never too low and at most 1/8 too high. Values
+//! below 16 have a bucket of their own and are exact. Every `u64` has a bucket: nothing is clipped.
+
+/// Buckets in use: values up to `u64::MAX`.
+pub const BUCKETS: usize = 496;
+
+/// Slots of a histogram as it lies in the map: the buckets, then the sum. A power of two, so that a masked
+/// index is inside for the verifier.
+pub const SLOTS: usize = 512;
+
+/// The slot that holds the sum of all values.
+pub const SUM: usize = SLOTS - 1;
+
+/// The position of the highest set bit; `value` must not be zero.
+///
+/// Written as halving steps since the BPF instruction set has no count of leading zeros, and LLVM's
+/// substitute takes twice as many instructions.
+#[inline(always)]
+const fn highest_bit(value: u64) -> u32 {
+    let mut rest = value;
+    let mut bit = 0;
+    if rest >= 1 << 32 {
+        rest >>= 32;
+        bit += 32;
+    }
+    if rest >= 1 << 16 {
+        rest >>= 16;
+        bit += 16;
+    }
+    if rest >= 1 << 8 {
+        rest >>= 8;
+        bit += 8;
+    }
+    if rest >= 1 << 4 {
+        rest >>= 4;
+        bit += 4;
+    }
+    if rest >= 1 << 2 {
+        rest >>= 2;
+        bit += 2;
+    }
+    if rest >= 1 << 1 {
+        bit += 1;
+    }
+    bit
+}
+
+/// The bucket of a value, below [`BUCKETS`].
+#[inline(always)]
+pub const fn index(value: u64) -> usize {
+    if value < 16 {
+        return value as usize;
+    }
+    let bit = highest_bit(value);
+    // The three bits below the highest one choose among the octave's eight buckets.
+    let eighth = (value >> (bit - 3)) & 7;
+    ((bit as usize - 2) << 3) + eighth as usize
+}
+
+/// The smallest value of a bucket. `bucket` must be below [`BUCKETS`].
+pub const fn lower_bound(bucket: usize) -> u64 {
+    if bucket < 16 {
+        return bucket as u64;
+    }
+    let bit = (bucket >> 3) + 2;
+    (8 + (bucket as u64 & 7)) << (bit - 3)
+}
+
+/// The largest value of a bucket. `bucket` must be below [`BUCKETS`].
+pub const fn upper_bound(bucket: usize) -> u64 {
+    if bucket + 1 >= BUCKETS { u64::MAX } else { lower_bound(bucket + 1) - 1 }
+}
+
+/// The histograms kept in the kernel; the number is the index in the map `HISTOGRAMS`.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Histogram {
+    /// Nanoseconds of successful operations; `+ operation` for the others of its four.
+    DurationOk = 0,
+    /// Nanoseconds of failed operations; `+ operation` likewise.
+    DurationFailed = 4,
+    /// Nanoseconds in the pin, all buffers of a registration together (register and update).
+    Pin = 8,
+    /// VMAs of a registration: the sum over its buffers, where each was walked whole.
+    VmasPerRegistration = 9,
+    /// VMAs of a buffer that was walked whole.
+    VmasPerBuffer = 10,
+    /// Buffers that a register or an update handed to the kernel's per-buffer function.
+    BuffersPerRegistration = 11,
+    /// Bytes of a registration: the sum of its buffers' lengths.
+    BytesPerRegistration = 12,
+}
+
+impl Histogram {
+    /// Entries of the map.
+    pub const COUNT: usize = 13;
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn small_values_are_exact() {
+        for value in 0..16 {
+            assert_eq!(lower_bound(index(value)), value);
+            assert_eq!(upper_bound(index(value)), value);
+        }
+    }
+
+    #[test]
+    fn buckets_follow_each_other_without_gap() {
+        for bucket in 1..BUCKETS {
+            assert_eq!(upper_bound(bucket - 1) + 1, lower_bound(bucket), "bucket {bucket}");
+        }
+        assert_eq!(index(u64::MAX), BUCKETS - 1);
+        assert_eq!(upper_bound(BUCKETS - 1), u64::MAX);
+    }
+
+    #[test]
+    fn powers_of_two_begin_a_bucket() {
+        for bit in 0..64 {
+            let value = 1_u64 << bit;
+            assert_eq!(lower_bound(index(value)), value);
+            assert_eq!(upper_bound(index(value - 1)), value - 1);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_value_lies_in_its_bucket(value: u64, shift in 0_u32..64) {
+            let value = value >> shift;
+            let bucket = index(value);
+            prop_assert!(bucket < BUCKETS);
+            prop_assert!(lower_bound(bucket) <= value && value <= upper_bound(bucket));
+        }
+
+        #[test]
+        fn the_error_is_at_most_an_eighth(value in 1_u64.., shift in 0_u32..64) {
+            let value = (value >> shift).max(1);
+            let error = upper_bound(index(value)) - value;
+            prop_assert!(error <= value / 8, "{value}: {error}");
+        }
+
+        #[test]
+        fn the_order_is_kept(a: u64, b: u64) {
+            if a <= b { prop_assert!(index(a) <= index(b)); }
+        }
+    }
+}

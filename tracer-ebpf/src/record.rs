@@ -1,0 +1,282 @@
+//! The records that go through the ring buffer, and the state from which they grow.
+//!
+//! A task's [`Frame`] holds the two records it is filling, so that emitting one is a single copy.
+
+use crate::backing::BackingSlice;
+
+/// Backings told apart in one buffer.
+pub const BACKING_SLICES: usize = 8;
+
+/// Distinct `vm_file`s told apart in one buffer, and in one registration.
+pub const FILES: usize = 16;
+
+/// How the walk over a buffer's VMAs ended.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Walk {
+    /// Not walked: `vmas`, `files` and backings are unknown.
+    None = 0,
+    /// To the end of the range: exact.
+    Complete = 1,
+    /// Up to a hole in the range, where the kernel stops as well: exact up to there.
+    Hole = 2,
+    /// Cut short since a writer held `mmap_lock`: a lower bound.
+    Busy = 3,
+    /// Cut short by a limit of the verifier: a lower bound.
+    Cut = 4,
+}
+
+impl Walk {
+    /// The walk with this number, if there is one.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::None),
+            1 => Some(Self::Complete),
+            2 => Some(Self::Hole),
+            3 => Some(Self::Busy),
+            4 => Some(Self::Cut),
+            _ => None,
+        }
+    }
+
+    /// The name used in every output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Complete => "complete",
+            Self::Hole => "hole",
+            Self::Busy => "busy",
+            Self::Cut => "cut",
+        }
+    }
+}
+
+/// [`Header::kind`] of a [`RegistrationRecord`].
+pub const KIND_REGISTRATION: u32 = 1;
+/// [`Header::kind`] of a [`BufferRecord`].
+pub const KIND_BUFFER: u32 = 2;
+
+/// First bytes of every record.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// [`KIND_REGISTRATION`] or [`KIND_BUFFER`].
+    pub kind: u32,
+    /// The thread. With `start_ns` it names the registration.
+    pub tid: u32,
+    /// When the registration's function was entered, `CLOCK_MONOTONIC` nanoseconds.
+    pub start_ns: u64,
+}
+
+/// Flags of a [`RegistrationRecord`].
+pub mod flag {
+    /// The return was not seen (a kretprobe ran out of instances): the end is the tracepoint's.
+    pub const RETURN_MISSED: u32 = 1 << 0;
+    /// More distinct files than [`super::FILES`].
+    pub const FILES_CAPPED: u32 = 1 << 1;
+    /// Some buffer's walk was not whole: `vmas` is a lower bound.
+    pub const VMAS_PARTIAL: u32 = 1 << 2;
+    /// More distinct backings than [`super::BACKING_SLICES`]: the last slice holds the rest.
+    pub const BACKINGS_CAPPED: u32 = 1 << 3;
+    /// No entry was seen: refused before the function was reached. Only operation, result and process are known.
+    pub const REFUSED_EARLY: u32 = 1 << 4;
+    /// `ring_created_ns` and `ring_fd` are known.
+    pub const RING_KNOWN: u32 = 1 << 5;
+    /// No entry was seen though it succeeded: only operation, result and process are known.
+    pub const ENTRY_MISSED: u32 = 1 << 6;
+    /// The pin was entered (in some buffer).
+    pub const PINNED: u32 = 1 << 7;
+    /// The duration is known: entry and end were seen.
+    pub const TIMED: u32 = 1 << 8;
+    /// A pin's or a buffer's return was not seen: times of parts are unknown.
+    pub const PARTS_MISSED: u32 = 1 << 9;
+}
+
+/// One registration, as it ended.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RegistrationRecord {
+    /// Kind, thread, start.
+    pub header: Header,
+    /// Nanoseconds from entry to return, pinscope's own walks left out.
+    pub duration_ns: u64,
+    /// Nanoseconds of all pins.
+    pub pin_ns: u64,
+    /// Nanoseconds of pinscope's own walks.
+    pub walk_ns: u64,
+    /// Address of the ring's `io_ring_ctx`: an identity, not shown to users.
+    pub ring: u64,
+    /// When the ring was made, `CLOCK_MONOTONIC` nanoseconds.
+    pub ring_created_ns: u64,
+    /// Sum of the buffers' lengths.
+    pub bytes: u64,
+    /// VMAs that the walks saw.
+    pub vmas: u64,
+    /// Look-ups of a VMA inside the pins.
+    pub lookups: u64,
+    /// `task_struct.min_flt` over the pins.
+    pub minor_faults: u64,
+    /// `task_struct.maj_flt` over the pins.
+    pub major_faults: u64,
+    /// Kernel's id of the task's cgroup (v2).
+    pub cgroup: u64,
+    /// Return value: an errno when negative; the number done for an update.
+    pub ret: i64,
+    /// Thread group.
+    pub pid: u32,
+    /// Real user.
+    pub uid: u32,
+    /// Flags of [`flag`].
+    pub flags: u32,
+    /// Buffers that reached the per-buffer function.
+    pub buffers: u32,
+    /// `nr_args` of `io_sqe_buffers_register`: buffers asked for; `u32::MAX` where the call does not tell.
+    pub requested: u32,
+    /// Buffers that failed.
+    pub failed_buffers: u32,
+    /// Distinct `vm_file`s.
+    pub files: u32,
+    /// fd that `io_uring_setup` gave the ring.
+    pub ring_fd: i32,
+    /// `IORING_SETUP_*` flags of the ring.
+    pub ring_flags: u32,
+    /// Number of the [`crate::operation::Operation`].
+    pub operation: u8,
+    /// Always 0.
+    pub reserved: [u8; 3],
+    /// `task_struct.comm`.
+    pub comm: [u8; 16],
+}
+
+/// One buffer of a registration, as it ended; it comes before its registration's record.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BufferRecord {
+    /// Kind, thread, start of the registration.
+    pub header: Header,
+    /// User address (`iovec.iov_base`).
+    pub address: u64,
+    /// Bytes (`iovec.iov_len`).
+    pub length: u64,
+    /// Nanoseconds in the per-buffer function, pinscope's own walk left out.
+    pub duration_ns: u64,
+    /// Nanoseconds in the pin.
+    pub pin_ns: u64,
+    /// Nanoseconds of pinscope's own walk.
+    pub walk_ns: u64,
+    /// `task_struct.min_flt` over the pin.
+    pub minor_faults: u64,
+    /// `task_struct.maj_flt` over the pin.
+    pub major_faults: u64,
+    /// Position among the buffers of its registration that reached the per-buffer function, from 0.
+    pub index: u32,
+    /// VMAs that the walk saw.
+    pub vmas: u32,
+    /// Look-ups of a VMA inside the pin.
+    pub lookups: u32,
+    /// Distinct `vm_file`s.
+    pub files: u32,
+    /// 0 or a negative errno.
+    pub ret: i32,
+    /// `io_mapped_ubuf.nr_bvecs`; 0 where unknown.
+    pub bvecs: u32,
+    /// `io_mapped_ubuf.folio_shift`; 0 where unknown (before 6.12) or not read.
+    pub folio_shift: u32,
+    /// [`flag::PINNED`], [`flag::FILES_CAPPED`], [`flag::BACKINGS_CAPPED`], [`flag::PARTS_MISSED`].
+    pub flags: u32,
+    /// Number of the [`Walk`].
+    pub walk: u8,
+    /// Always 0.
+    pub reserved: [u8; 7],
+    /// The backings; a slice with no VMAs is unused.
+    pub backings: [BackingSlice; BACKING_SLICES],
+}
+
+/// How far a task is in its registration.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Nothing under way.
+    Idle = 0,
+    /// In the registration's function.
+    Registration = 1,
+    /// In the per-buffer function.
+    Buffer = 2,
+    /// In the pin.
+    Pin = 3,
+    /// The registration's function returned; the tracepoint has yet to fire.
+    Returned = 4,
+}
+
+/// A task's registration under way.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Frame {
+    /// Number of the [`Stage`].
+    pub stage: u32,
+    /// Whether `registration.header` has the process filled in.
+    pub named: u32,
+    /// When the registration's function returned.
+    pub end_ns: u64,
+    /// When the buffer's walk ended (the buffer's time begins there).
+    pub buffer_ns: u64,
+    /// When the pin was entered.
+    pub pin_ns: u64,
+    /// `task_struct.min_flt` when the pin was entered.
+    pub minor_faults: u64,
+    /// `task_struct.maj_flt` when the pin was entered.
+    pub major_faults: u64,
+    /// `pimu` of `io_sqe_buffer_register` (to 6.12): where the buffer's `io_mapped_ubuf` will stand.
+    pub imu_slot: u64,
+    /// The registration.
+    pub registration: RegistrationRecord,
+    /// The buffer.
+    pub buffer: BufferRecord,
+    /// Distinct files of the buffer, `buffer.files` of them.
+    pub buffer_files: [u64; FILES],
+    /// Distinct files of the registration, `registration.files` of them.
+    pub registration_files: [u64; FILES],
+}
+
+/// Key of the map `PROCESSES`: the thread group.
+pub type ProcessKey = u32;
+
+/// Value of the map `PROCESSES`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessTotals {
+    /// Registrations, updates and clones.
+    pub registrations: u64,
+    /// Those that failed.
+    pub failed: u64,
+    /// Buffers.
+    pub buffers: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// VMAs.
+    pub vmas: u64,
+    /// Nanoseconds.
+    pub duration_ns: u64,
+    /// Nanoseconds in pins.
+    pub pin_ns: u64,
+    /// Kernel's id of the cgroup when it was first seen.
+    pub cgroup: u64,
+    /// Real user when it was first seen.
+    pub uid: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// `task_struct.comm` when it was first seen.
+    pub comm: [u8; 16],
+}
+
+/// Value of the map `RINGS`, by address of the `io_ring_ctx`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ring {
+    /// When it was made, `CLOCK_MONOTONIC` nanoseconds.
+    pub created_ns: u64,
+    /// The fd that `io_uring_setup` returned.
+    pub fd: i32,
+    /// `IORING_SETUP_*`.
+    pub flags: u32,
+}

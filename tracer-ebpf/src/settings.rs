@@ -1,0 +1,114 @@
+//! What user space tells the eBPF programs before they are loaded.
+//!
+//! All of it is one read-only global: the verifier sees constants and removes what is off.
+
+/// The read-only global `SETTINGS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Byte offsets of the fields that are read, from this kernel's BTF.
+    pub offset: Offsets,
+    /// What this kernel has.
+    pub kernel: Features,
+    /// What this session wants.
+    pub session: Session,
+}
+
+/// Byte offsets, as this kernel's BTF gives them. Where a kernel has no such field, `Features` says so.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offsets {
+    /// `task_struct.mm`.
+    pub task_mm: u32,
+    /// `task_struct.min_flt`.
+    pub task_min_flt: u32,
+    /// `task_struct.maj_flt`.
+    pub task_maj_flt: u32,
+    /// `task_struct.tgid`.
+    pub task_tgid: u32,
+    /// `vm_area_struct.vm_start`.
+    pub vma_start: u32,
+    /// `vm_area_struct.vm_end`.
+    pub vma_end: u32,
+    /// `vm_area_struct.vm_flags`.
+    pub vma_flags: u32,
+    /// `vm_area_struct.vm_ops`.
+    pub vma_ops: u32,
+    /// `vm_area_struct.vm_file`.
+    pub vma_file: u32,
+    /// `vm_area_struct.vm_rb` (to 6.0).
+    pub vma_rb: u32,
+    /// `vm_area_struct.vm_next` (to 6.0).
+    pub vma_next: u32,
+    /// `mm_struct.mm_rb` (to 6.0).
+    pub mm_rb: u32,
+    /// `file.f_inode`.
+    pub file_inode: u32,
+    /// `inode.i_mode`.
+    pub inode_mode: u32,
+    /// `inode.i_sb`.
+    pub inode_sb: u32,
+    /// `super_block.s_type`.
+    pub sb_type: u32,
+    /// `super_block.s_magic`.
+    pub sb_magic: u32,
+    /// `file_system_type.name`.
+    pub fs_name: u32,
+    /// `io_rsrc_node.buf` (since 6.13).
+    pub node_buf: u32,
+    /// `io_mapped_ubuf.nr_bvecs`.
+    pub imu_bvecs: u32,
+    /// `io_mapped_ubuf.folio_shift` (since 6.12).
+    pub imu_folio_shift: u32,
+}
+
+/// What this kernel has; 0 is no.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// Task storage and `bpf_get_current_task_btf` (since 5.12): the frames are a task's own. Otherwise they
+    /// stand in a hash map under the thread's id.
+    pub task_storage: u8,
+    /// `bpf_get_func_ret` (since 5.17); before it the return value stands behind the arguments.
+    pub func_ret: u8,
+    /// `io_sqe_buffer_register` returns an `io_rsrc_node` or an error pointer (since 6.13), not an int.
+    pub buffer_returns_node: u8,
+    /// `io_mapped_ubuf.folio_shift` is there (since 6.12).
+    pub folio_shift: u8,
+    /// The pin's function returns an array of pages or an error pointer, not a count.
+    pub pin_returns_pages: u8,
+    /// The tracepoint `io_uring_register` is attached: it ends a registration.
+    pub ledger: u8,
+    /// Position of `ret` among that tracepoint's arguments (5.10 has one more).
+    pub ledger_ret: u8,
+    /// A hook at the return of the registration functions is attached.
+    pub registration_returns: u8,
+    /// Always 0.
+    pub reserved: [u8; 8],
+}
+
+/// What a session wants; 0 is no.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Session {
+    /// Send a record of each registration and buffer through the ring buffer.
+    pub records: u8,
+    /// Keep totals by process.
+    pub processes: u8,
+    /// Only the thread group `pid`.
+    pub by_pid: u8,
+    /// Only tasks of the user `uid`.
+    pub by_uid: u8,
+    /// Only tasks whose `comm` is `comm`.
+    pub by_comm: u8,
+    /// Only thread groups in the map `DESCENDANTS`, which follows forks.
+    pub by_descent: u8,
+    /// Always 0.
+    pub reserved: [u8; 2],
+    /// See `by_pid`.
+    pub pid: u32,
+    /// See `by_uid`.
+    pub uid: u32,
+    /// See `by_comm`; the rest is zero.
+    pub comm: [u8; 16],
+}

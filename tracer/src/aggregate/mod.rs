@@ -1,0 +1,1 @@
+//! Pure folds of samples and records into an immutable snapshot.

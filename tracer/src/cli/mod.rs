@@ -1,0 +1,1 @@
+//! Raw arguments, and the validated configuration made of them.

@@ -1,0 +1,1 @@
+//! The facts of the running kernel, as one value.

@@ -1,0 +1,3 @@
+//! Where figures come from: the maps and the ring buffer.
+
+pub mod sample;
