@@ -85,15 +85,15 @@ impl Counter {
     }
 }
 
-/// Entries of the map `RESULTS`: for each operation, a slot for each errno.
+/// Entries of the map `RESULTS`, laid out flat: for each operation, a slot for each errno.
 pub const RESULT_SLOTS: usize = Operation::COUNT * ERRNO_SLOTS;
 
 /// Errnos told apart; slot 0 is success, the last one is every larger errno (none is known to come here).
 pub const ERRNO_SLOTS: usize = 256;
 
-/// The slot of a result in the map `RESULTS`; `ret` is the function's return value, an errno when negative.
+/// The slot of a result among those of its operation; `ret` is the return value, an errno when negative.
 #[inline(always)]
-pub const fn result_slot(operation: Operation, ret: i64) -> usize {
+pub const fn errno_slot(ret: i64) -> usize {
     let errno = if ret >= 0 {
         0
     } else if ret < -(ERRNO_SLOTS as i64 - 1) {
@@ -101,7 +101,12 @@ pub const fn result_slot(operation: Operation, ret: i64) -> usize {
     } else {
         -ret as usize
     };
-    (operation as usize * ERRNO_SLOTS) | (errno & (ERRNO_SLOTS - 1))
+    errno & (ERRNO_SLOTS - 1)
+}
+
+/// The slot of a result in the flat layout.
+pub const fn result_slot(operation: Operation, ret: i64) -> usize {
+    operation as usize * ERRNO_SLOTS + errno_slot(ret)
 }
 
 #[cfg(test)]

@@ -214,8 +214,18 @@ pub enum Stage {
 pub struct Frame {
     /// Number of the [`Stage`].
     pub stage: u32,
-    /// Whether `registration.header` has the process filled in.
-    pub named: u32,
+    /// Returns of the per-buffer function seen.
+    pub buffer_returns: u32,
+    /// Pins entered.
+    pub pins: u32,
+    /// Returns of the pin seen.
+    pub pin_returns: u32,
+    /// Buffers with more than one file.
+    pub multi_file: u32,
+    /// Buffers with more files or backings than fit.
+    pub short: u32,
+    /// Buffers by the number of their [`Walk`]; a power of two, so that a masked index is inside.
+    pub walks: [u32; 8],
     /// When the registration's function returned.
     pub end_ns: u64,
     /// When the buffer's walk ended (the buffer's time begins there).
@@ -228,6 +238,10 @@ pub struct Frame {
     pub major_faults: u64,
     /// `pimu` of `io_sqe_buffer_register` (to 6.12): where the buffer's `io_mapped_ubuf` will stand.
     pub imu_slot: u64,
+    /// The next leg of a walk over the VMA list (before 6.1): address and VMA at which it goes on.
+    pub leg_address: u64,
+    /// See `leg_address`.
+    pub leg_vma: u64,
     /// The registration.
     pub registration: RegistrationRecord,
     /// The buffer.
@@ -267,6 +281,23 @@ pub struct ProcessTotals {
     pub reserved: u32,
     /// `task_struct.comm` when it was first seen.
     pub comm: [u8; 16],
+}
+
+impl ProcessTotals {
+    /// Nothing counted yet.
+    pub const ZERO: Self = Self {
+        registrations: 0,
+        failed: 0,
+        buffers: 0,
+        bytes: 0,
+        vmas: 0,
+        duration_ns: 0,
+        pin_ns: 0,
+        cgroup: 0,
+        uid: 0,
+        reserved: 0,
+        comm: [0; 16],
+    };
 }
 
 /// Value of the map `RINGS`, by address of the `io_ring_ctx`.

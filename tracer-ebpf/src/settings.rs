@@ -14,6 +14,12 @@ pub struct Settings {
     pub session: Session,
 }
 
+impl Settings {
+    /// Nothing known, nothing wanted.
+    // SAFETY: the struct holds integers only, for which all zeros is a value.
+    pub const ZERO: Self = unsafe { core::mem::zeroed() };
+}
+
 /// Byte offsets, as this kernel's BTF gives them. Where a kernel has no such field, `Features` says so.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

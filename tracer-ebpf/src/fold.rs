@@ -1,0 +1,244 @@
+//! From a finished buffer or registration to the maps, and to the ring buffer where a session asks.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::BPF_NOEXIST,
+    helpers::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_uid_gid, bpf_ringbuf_output},
+};
+use aya_log_ebpf::debug;
+use tracer_ebpf::{
+    backing::{BackingKey, BackingSlice, BackingTotals},
+    counter::Counter,
+    histogram::Histogram,
+    operation::Operation,
+    record::{BufferRecord, Frame, ProcessTotals, RegistrationRecord, Walk, flag},
+};
+
+use crate::{
+    kernel,
+    maps::{BACKINGS, Counters, FILESYSTEMS, PROCESSES, RECORDS, RINGS, add, count, count_result, observe, setting},
+};
+
+/// A buffer whose function returned: into its registration, the maps, and the ring buffer.
+#[inline(always)]
+pub fn buffer(frame: &mut Frame) {
+    let buffer = &frame.buffer;
+    let registration = &mut frame.registration;
+    registration.bytes = registration.bytes.wrapping_add(buffer.length);
+    registration.vmas += u64::from(buffer.vmas);
+    registration.lookups += u64::from(buffer.lookups);
+    registration.pin_ns += buffer.pin_ns;
+    registration.minor_faults += buffer.minor_faults;
+    registration.major_faults += buffer.major_faults;
+    registration.flags |= buffer.flags & (flag::PINNED | flag::BACKINGS_CAPPED | flag::PARTS_MISSED);
+    if buffer.ret < 0 {
+        registration.failed_buffers += 1;
+    }
+    if buffer.walk == Walk::Complete as u8 {
+        observe(Histogram::VmasPerBuffer as u32, u64::from(buffer.vmas));
+    } else {
+        registration.flags |= flag::VMAS_PARTIAL;
+    }
+    frame.walks[usize::from(buffer.walk & 7)] += 1;
+    if buffer.files > 1 {
+        frame.multi_file += 1;
+    }
+    if buffer.flags & (flag::FILES_CAPPED | flag::BACKINGS_CAPPED) != 0 {
+        frame.short += 1;
+    }
+    backings(buffer);
+    if setting!(session.records) != 0 {
+        emit(&raw const frame.buffer, Counter::LostBufferRecords);
+    }
+}
+
+#[inline(always)]
+fn backings(buffer: &BufferRecord) {
+    for slice in &buffer.backings {
+        if slice.vmas == 0 {
+            break;
+        }
+        backing(slice, buffer.ret < 0);
+    }
+}
+
+#[inline(always)]
+fn backing(slice: &BackingSlice, failed: bool) {
+    let kind = if failed { slice.kind.failed() } else { slice.kind };
+    let key = BackingKey { filesystem: slice.filesystem, kind, reserved: 0 };
+    let Some(totals) = BACKINGS.get_ptr_mut(key).or_else(|| new_backing(&key)) else {
+        return count(Counter::LostBackings);
+    };
+    // SAFETY: a value of the map; only the addresses of its fields are taken.
+    let (buffers, vmas, bytes) = unsafe { (&raw mut (*totals).buffers, &raw mut (*totals).vmas, &raw mut (*totals).bytes) };
+    add(buffers, 1);
+    add(vmas, u64::from(slice.vmas));
+    add(bytes, slice.bytes);
+}
+
+/// The first buffer with this backing: makes its entry, and notes the filesystem's name.
+#[inline(always)]
+fn new_backing(key: &BackingKey) -> Option<*mut BackingTotals> {
+    if key.filesystem != 0 && FILESYSTEMS.get_ptr(key.filesystem).is_none() {
+        let mut name = [0; 16];
+        if kernel::filesystem_name(key.filesystem, &mut name) {
+            let _ = FILESYSTEMS.insert(key.filesystem, name, 0);
+        }
+    }
+    // Another CPU may have made it meanwhile; then this fails and the look-up finds that one.
+    let _ = BACKINGS.insert(key, BackingTotals { buffers: 0, vmas: 0, bytes: 0 }, BPF_NOEXIST.into());
+    BACKINGS.get_ptr_mut(key)
+}
+
+/// A registration that ended with the frame in hand. `now` is the tracepoint's time, the end where the return
+/// was not seen.
+#[inline(always)]
+pub fn registration(context: &impl EbpfContext, frame: &mut Frame, operation: Operation, ret: i64, returned: bool) {
+    let registration = &mut frame.registration;
+    registration.ret = ret;
+    registration.flags |= flag::TIMED;
+    let walked = registration.walk_ns;
+    registration.duration_ns = frame.end_ns.wrapping_sub(registration.header.start_ns).wrapping_sub(walked);
+    durations(registration, operation);
+    if let Some(counters) = Counters::get() {
+        counters.add_of(Counter::Ledger, operation, 1);
+        if returned {
+            counters.add_of(Counter::Returns, operation, 1);
+        } else if setting!(kernel.registration_returns) != 0 {
+            registration.flags |= flag::RETURN_MISSED;
+            counters.add_of(Counter::MissedReturns, operation, 1);
+        }
+        parts(frame, &counters);
+    }
+    count_result(operation, ret);
+    if setting!(session.processes) != 0 && operation as u8 != Operation::Unregister as u8 {
+        process(&frame.registration);
+    }
+    if setting!(session.records) != 0 {
+        name_process(&mut frame.registration);
+        ring(&mut frame.registration);
+        emit(&raw const frame.registration, Counter::LostRegistrationRecords);
+    }
+    debug!(context, "{} buffers, {} VMAs, returned {}", frame.registration.buffers, frame.registration.vmas, ret);
+}
+
+#[inline(always)]
+fn durations(registration: &RegistrationRecord, operation: Operation) {
+    let histogram = if registration.ret < 0 { Histogram::DurationFailed } else { Histogram::DurationOk };
+    observe(histogram as u32 + operation as u32, registration.duration_ns);
+    if registration.buffers == 0 {
+        return;
+    }
+    observe(Histogram::BuffersPerRegistration as u32, u64::from(registration.buffers));
+    observe(Histogram::BytesPerRegistration as u32, registration.bytes);
+    if registration.flags & (flag::PINNED | flag::PARTS_MISSED) == flag::PINNED {
+        observe(Histogram::Pin as u32, registration.pin_ns);
+    }
+    if registration.flags & flag::VMAS_PARTIAL == 0 {
+        observe(Histogram::VmasPerRegistration as u32, registration.vmas);
+    }
+}
+
+/// What was gathered over the registration's buffers, added once.
+#[inline(always)]
+fn parts(frame: &Frame, counters: &Counters) {
+    let registration = &frame.registration;
+    if registration.buffers == 0 {
+        return;
+    }
+    counters.add(Counter::BufferEntries, registration.buffers.into());
+    counters.add(Counter::BufferReturns, frame.buffer_returns.into());
+    counters.add(Counter::PinEntries, frame.pins.into());
+    counters.add(Counter::PinReturns, frame.pin_returns.into());
+    if frame.buffer_returns != registration.buffers || frame.pin_returns != frame.pins {
+        counters.add(Counter::BufferMissedReturns, (registration.buffers - frame.buffer_returns).into());
+        counters.add(Counter::PinMissedReturns, (frame.pins - frame.pin_returns).into());
+    }
+    counters.add(Counter::WalksComplete, frame.walks[Walk::Complete as usize].into());
+    counters.add(Counter::WalkNanoseconds, registration.walk_ns);
+    counters.add(Counter::WalkVmas, registration.vmas);
+    if registration.flags & flag::VMAS_PARTIAL != 0 {
+        counters.add(Counter::WalksNone, frame.walks[Walk::None as usize].into());
+        counters.add(Counter::WalksHole, frame.walks[Walk::Hole as usize].into());
+        counters.add(Counter::WalksBusy, frame.walks[Walk::Busy as usize].into());
+        counters.add(Counter::WalksCut, frame.walks[Walk::Cut as usize].into());
+    }
+    if registration.minor_faults | registration.major_faults != 0 {
+        counters.add(Counter::MinorFaults, registration.minor_faults);
+        counters.add(Counter::MajorFaults, registration.major_faults);
+    }
+    if registration.lookups != 0 {
+        counters.add(Counter::Lookups, registration.lookups);
+    }
+    if frame.multi_file | frame.short != 0 {
+        counters.add(Counter::MultiFileBuffers, frame.multi_file.into());
+        counters.add(Counter::ShortRecords, frame.short.into());
+    }
+}
+
+#[inline(always)]
+fn process(registration: &RegistrationRecord) {
+    let pid = kernel::pid_tid().0;
+    let Some(totals) = PROCESSES.get_ptr_mut(pid).or_else(|| new_process(pid)) else {
+        return count(Counter::LostProcesses);
+    };
+    // SAFETY: a value of the map; only the addresses of its fields are taken.
+    let field = |offset: usize| unsafe { totals.cast::<u8>().add(offset).cast::<u64>() };
+    add(field(core::mem::offset_of!(ProcessTotals, registrations)), 1);
+    add(field(core::mem::offset_of!(ProcessTotals, failed)), (registration.ret < 0).into());
+    add(field(core::mem::offset_of!(ProcessTotals, buffers)), registration.buffers.into());
+    add(field(core::mem::offset_of!(ProcessTotals, bytes)), registration.bytes);
+    add(field(core::mem::offset_of!(ProcessTotals, vmas)), registration.vmas);
+    add(field(core::mem::offset_of!(ProcessTotals, duration_ns)), registration.duration_ns);
+    add(field(core::mem::offset_of!(ProcessTotals, pin_ns)), registration.pin_ns);
+}
+
+#[inline(always)]
+fn new_process(pid: u32) -> Option<*mut ProcessTotals> {
+    let mut totals = ProcessTotals::ZERO;
+    totals.cgroup = cgroup();
+    totals.uid = bpf_get_current_uid_gid() as u32;
+    totals.comm = bpf_get_current_comm().unwrap_or_default();
+    let _ = PROCESSES.insert(pid, totals, BPF_NOEXIST.into());
+    PROCESSES.get_ptr_mut(pid)
+}
+
+#[inline(always)]
+fn cgroup() -> u64 {
+    // SAFETY: takes nothing, cannot fail.
+    unsafe { bpf_get_current_cgroup_id() }
+}
+
+/// Fills in the process; also for calls of which no entry was seen.
+#[inline(always)]
+pub fn name_process(registration: &mut RegistrationRecord) {
+    let (pid, tid) = kernel::pid_tid();
+    registration.pid = pid;
+    registration.header.tid = tid;
+    registration.uid = bpf_get_current_uid_gid() as u32;
+    registration.cgroup = cgroup();
+    registration.comm = bpf_get_current_comm().unwrap_or_default();
+}
+
+/// Fills in what is known of the ring.
+#[inline(always)]
+pub fn ring(registration: &mut RegistrationRecord) {
+    let Some(ring) = RINGS.get_ptr(registration.ring) else { return };
+    // SAFETY: a value of the map, of plain integers.
+    let ring = unsafe { &*ring };
+    registration.flags |= flag::RING_KNOWN;
+    registration.ring_created_ns = ring.created_ns;
+    registration.ring_fd = ring.fd;
+    registration.ring_flags = ring.flags;
+}
+
+/// Sends a record; one that finds no room is counted.
+#[inline(always)]
+pub fn emit<T>(record: *const T, lost: Counter) {
+    let data = record.cast_mut().cast();
+    // SAFETY: the record is a whole `T` in a map's value.
+    let ret = unsafe { bpf_ringbuf_output((&raw const RECORDS).cast_mut().cast(), data, size_of::<T>() as u64, 0) };
+    if ret != 0 {
+        count(lost);
+    }
+}

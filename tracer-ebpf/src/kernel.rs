@@ -1,0 +1,213 @@
+//! Every raw read of kernel memory.
+//!
+//! Where a pointer's type is known to the verifier (a trampoline's argument, the current task, the VMA handed to a
+//! callback) a field is a plain load, which the kernel backs with an exception table. Elsewhere it is
+//! `bpf_probe_read_kernel`. Offsets come from `SETTINGS`, constants to the verifier.
+
+use aya_ebpf::{
+    bindings::task_struct,
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel,
+        bpf_probe_read_kernel_str_bytes,
+    },
+};
+use tracer_ebpf::backing::{Class, Kind};
+
+use crate::maps::setting;
+
+/// A field of an object whose type the verifier knows.
+///
+/// # Safety
+/// `base` must be a pointer that the verifier holds for typed, and `offset` that of a field of type `T`.
+#[inline(always)]
+pub unsafe fn typed<T: Copy>(base: u64, offset: u32) -> T {
+    // SAFETY: as the caller promises; the verifier checks it, and a fault in the load reads zero.
+    unsafe { core::ptr::read_volatile((base as *const u8).wrapping_add(offset as usize).cast::<T>()) }
+}
+
+/// A field of an object at an address that is only a number here; `None` where it cannot be read.
+#[inline(always)]
+pub fn read<T: Copy>(base: u64, offset: u32) -> Option<T> {
+    // SAFETY: the helper checks the address and fails instead of faulting.
+    unsafe { bpf_probe_read_kernel((base as *const u8).wrapping_add(offset as usize).cast::<T>()) }.ok()
+}
+
+/// The current task, for helpers that want it typed. Kernels since 5.12.
+#[inline(always)]
+pub fn task() -> *mut task_struct {
+    // SAFETY: takes nothing, cannot fail.
+    unsafe { bpf_get_current_task_btf() }
+}
+
+/// Thread group and thread of the current task.
+#[inline(always)]
+pub fn pid_tid() -> (u32, u32) {
+    let both = bpf_get_current_pid_tgid();
+    ((both >> 32) as u32, both as u32)
+}
+
+/// A word of the current task.
+#[inline(always)]
+fn task_word(offset: u32) -> u64 {
+    if setting!(kernel.task_storage) != 0 {
+        // SAFETY: the helper's pointer is typed, the offsets are those of `unsigned long` and pointer fields.
+        unsafe { typed(task() as u64, offset) }
+    } else {
+        // SAFETY: takes nothing, cannot fail.
+        read(unsafe { bpf_get_current_task() }, offset).unwrap_or(0)
+    }
+}
+
+/// `task_struct.min_flt` and `maj_flt`: GUP's own faults are among them (`mm/gup.c: faultin_page`).
+#[inline(always)]
+pub fn faults() -> (u64, u64) {
+    (task_word(setting!(offset.task_min_flt)), task_word(setting!(offset.task_maj_flt)))
+}
+
+/// The current task's `mm_struct`, 0 for a kernel thread.
+#[inline(always)]
+pub fn mm() -> u64 {
+    task_word(setting!(offset.task_mm))
+}
+
+/// Thread group of a task that is not the current one.
+#[inline(always)]
+pub fn tgid_of(task: u64) -> Option<u32> {
+    read(task, setting!(offset.task_tgid))
+}
+
+/// `struct iovec` (`include/uapi/linux/uio.h`).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Iovec {
+    /// User address.
+    pub base: u64,
+    /// Bytes.
+    pub length: u64,
+}
+
+/// `VM_WRITE`, `VM_SHARED`, `VM_PFNMAP`, `VM_IO`, `VM_HUGETLB` of `include/linux/mm.h`: the same on every kernel
+/// from 5.10 to 7.3 on x86-64.
+const VM_WRITE: u64 = 0x2;
+const VM_SHARED: u64 = 0x8;
+const VM_PFNMAP: u64 = 0x400;
+const VM_IO: u64 = 0x4000;
+const VM_HUGETLB: u64 = 0x40_0000;
+
+/// `S_IFMT`, `S_IFCHR`, `S_IFBLK` of `include/uapi/linux/stat.h`.
+const S_IFMT: u16 = 0o170_000;
+const S_IFCHR: u16 = 0o020_000;
+const S_IFBLK: u16 = 0o060_000;
+
+/// Magic numbers of `include/uapi/linux/magic.h`.
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
+const SECRETMEM_MAGIC: u64 = 0x5345_434d;
+const ANON_INODE_FS_MAGIC: u64 = 0x0904_1934;
+
+/// What a VMA is, as far as it is counted.
+#[derive(Clone, Copy)]
+pub struct Vma {
+    /// `vm_end`.
+    pub end: u64,
+    /// `vm_file`, 0 for none.
+    pub file: u64,
+    /// Address of the `file_system_type` for files and special mappings, else 0.
+    pub filesystem: u64,
+    /// Class, sharing, writability.
+    pub kind: Kind,
+}
+
+/// How fields are read: [`typed`] or [`read`].
+pub trait Reader {
+    /// The field, or zero where it cannot be read.
+    fn field<T: Copy + Default>(base: u64, offset: u32) -> T;
+}
+
+/// For pointers that the verifier knows.
+pub struct Typed;
+
+impl Reader for Typed {
+    #[inline(always)]
+    fn field<T: Copy + Default>(base: u64, offset: u32) -> T {
+        // SAFETY: used on the VMA of a `bpf_find_vma` callback and what it points to, all typed.
+        unsafe { typed(base, offset) }
+    }
+}
+
+/// For addresses.
+pub struct Probed;
+
+impl Reader for Probed {
+    #[inline(always)]
+    fn field<T: Copy + Default>(base: u64, offset: u32) -> T {
+        read(base, offset).unwrap_or_default()
+    }
+}
+
+/// Reads a `vm_area_struct`.
+#[inline(always)]
+pub fn vma<R: Reader>(vma: u64) -> Vma {
+    let flags: u64 = R::field(vma, setting!(offset.vma_flags));
+    let file: u64 = R::field(vma, setting!(offset.vma_file));
+    let end: u64 = R::field(vma, setting!(offset.vma_end));
+    let (class, filesystem) = if file == 0 { (class_without_file::<R>(vma, flags), 0) } else { class_of_file::<R>(file, flags) };
+    Vma { end, file, filesystem, kind: Kind::new(class, flags & VM_SHARED != 0, flags & VM_WRITE != 0) }
+}
+
+#[inline(always)]
+fn class_without_file<R: Reader>(vma: u64, flags: u64) -> Class {
+    if flags & (VM_HUGETLB | VM_PFNMAP | VM_IO) != 0 {
+        return if flags & VM_HUGETLB != 0 { Class::Hugetlb } else { Class::Special };
+    }
+    let ops: u64 = R::field(vma, setting!(offset.vma_ops));
+    // As `vma_is_anonymous()`; the vDSO and its like have operations and no file.
+    if ops == 0 { Class::Anon } else { Class::Special }
+}
+
+#[inline(always)]
+fn class_of_file<R: Reader>(file: u64, flags: u64) -> (Class, u64) {
+    if flags & VM_HUGETLB != 0 {
+        return (Class::Hugetlb, 0);
+    }
+    let inode: u64 = R::field(file, setting!(offset.file_inode));
+    let mode: u16 = R::field(inode, setting!(offset.inode_mode));
+    // Before the filesystem: the nodes in /dev lie on a tmpfs.
+    if mode & S_IFMT == S_IFCHR || mode & S_IFMT == S_IFBLK {
+        return (Class::Device, 0);
+    }
+    let superblock: u64 = R::field(inode, setting!(offset.inode_sb));
+    let magic: u64 = R::field(superblock, setting!(offset.sb_magic));
+    if magic == TMPFS_MAGIC {
+        return (Class::Shmem, 0);
+    }
+    if magic == HUGETLBFS_MAGIC {
+        return (Class::Hugetlb, 0);
+    }
+    let filesystem: u64 = R::field(superblock, setting!(offset.sb_type));
+    let special = magic == SECRETMEM_MAGIC || magic == ANON_INODE_FS_MAGIC;
+    (if special { Class::Special } else { Class::File }, filesystem)
+}
+
+/// The name of a `file_system_type`; its rest is zero.
+#[inline(always)]
+pub fn filesystem_name(filesystem: u64, name: &mut [u8; 16]) -> bool {
+    let Some(address) = read::<u64>(filesystem, setting!(offset.fs_name)) else { return false };
+    // SAFETY: the helper checks the address and fails instead of faulting.
+    unsafe { bpf_probe_read_kernel_str_bytes(address as *const u8, name) }.is_ok()
+}
+
+/// `io_mapped_ubuf.nr_bvecs` and `folio_shift`, 0 where they are not to be had.
+#[inline(always)]
+pub fn coalescing(imu: u64) -> (u32, u32) {
+    let bvecs = read(imu, setting!(offset.imu_bvecs)).unwrap_or(0);
+    let shift = if setting!(kernel.folio_shift) != 0 { read(imu, setting!(offset.imu_folio_shift)).unwrap_or(0) } else { 0 };
+    (bvecs, shift)
+}
+
+/// The `io_mapped_ubuf` that a buffer ended up with. `slot` is the argument `pimu` (to 6.12), `ret` what
+/// `io_sqe_buffer_register` returned; `None` for an empty slot and for errors.
+#[inline(always)]
+pub fn mapped_ubuf(slot: u64, ret: i64) -> Option<u64> {
+    if setting!(kernel.buffer_returns_node) != 0 { read(ret as u64, setting!(offset.node_buf)) } else { read(slot, 0) }
+}

@@ -1,0 +1,131 @@
+//! Entry and return of the function that registers one buffer.
+//!
+//! ```c
+//! int io_sqe_buffer_register(struct io_ring_ctx *, struct iovec *, struct io_mapped_ubuf **,
+//!                            struct page **last_hpage);                                        // to 6.12
+//! struct io_rsrc_node *io_sqe_buffer_register(struct io_ring_ctx *, struct iovec *, struct page **);  // to 7.0
+//! struct io_rsrc_node *io_sqe_buffer_register(struct io_ring_ctx *, struct iovec *);           // since 7.2
+//! ```
+//!
+//! The iovec is in kernel memory, already converted from a 32-bit caller's layout.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use tracer_ebpf::backing::BackingSlice;
+use tracer_ebpf::record::{Frame, Header, KIND_BUFFER, Stage, Walk, flag};
+
+use super::{Arguments, entry, exit};
+use crate::{
+    fold, frame,
+    kernel::{self, Iovec},
+    maps::setting,
+    walk,
+};
+
+/// `-MAX_ERRNO`, as `IS_ERR()` compares.
+const FIRST_ERROR: u64 = -4095_i64 as u64;
+
+entry!(buffer_enter_kprobe, buffer_enter_fentry, |context| enter(
+    context.iovec(1),
+    context.argument(2),
+    walk::walk
+));
+// Without the walk: a program with its callbacks does not load before 5.17.
+entry!(buffer_enter_plain_kprobe, buffer_enter_plain_fentry, |context| enter(
+    context.iovec(1),
+    context.argument(2),
+    |_, _, _| ()
+));
+exit!(buffer_exit_kretprobe, buffer_exit_fexit, 4, |_context, ret| leave(ret));
+
+#[inline(always)]
+fn enter(iovec: Iovec, imu_slot: u64, walk: impl Fn(&mut Frame, u64, u64)) {
+    let Some(frame) = frame::current() else { return };
+    if !is_in_registration(frame) {
+        return;
+    }
+    // SAFETY: takes nothing, cannot fail.
+    let entered = unsafe { bpf_ktime_get_ns() };
+    begin(frame, iovec, imu_slot);
+    let (end, wraps) = iovec.base.overflowing_add(iovec.length);
+    if iovec.base != 0 && iovec.length != 0 && !wraps {
+        walk(frame, iovec.base, end);
+    }
+    frame.stage = Stage::Buffer as u32;
+    // SAFETY: takes nothing, cannot fail.
+    frame.buffer_ns = unsafe { bpf_ktime_get_ns() };
+    frame.buffer.walk_ns = frame.buffer_ns - entered;
+    frame.registration.walk_ns += frame.buffer.walk_ns;
+}
+
+/// Whether a registration is under way; a buffer whose return was missed ends here.
+#[inline(always)]
+fn is_in_registration(frame: &mut Frame) -> bool {
+    if frame.stage == Stage::Registration as u32 {
+        return true;
+    }
+    if frame.stage != Stage::Buffer as u32 && frame.stage != Stage::Pin as u32 {
+        return false;
+    }
+    frame.registration.flags |= flag::PARTS_MISSED | flag::VMAS_PARTIAL;
+    true
+}
+
+#[inline(always)]
+fn begin(frame: &mut Frame, iovec: Iovec, imu_slot: u64) {
+    let header = frame.registration.header;
+    let buffer = &mut frame.buffer;
+    buffer.header = Header { kind: KIND_BUFFER, ..header };
+    buffer.address = iovec.base;
+    buffer.length = iovec.length;
+    buffer.pin_ns = 0;
+    buffer.minor_faults = 0;
+    buffer.major_faults = 0;
+    buffer.index = frame.registration.buffers;
+    buffer.vmas = 0;
+    buffer.lookups = 0;
+    buffer.files = 0;
+    buffer.bvecs = 0;
+    buffer.folio_shift = 0;
+    buffer.flags = 0;
+    buffer.walk = Walk::None as u8;
+    forget_backings(&mut buffer.backings);
+    frame.imu_slot = imu_slot;
+    frame.registration.buffers += 1;
+}
+
+/// A slice without VMAs is unused, whatever else is in it; a record shows no stale ones.
+#[inline(always)]
+fn forget_backings(backings: &mut [BackingSlice]) {
+    for slice in backings {
+        slice.vmas = 0;
+    }
+}
+
+#[inline(always)]
+fn leave(ret: u64) {
+    // SAFETY: takes nothing, cannot fail.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let Some(frame) = frame::current() else { return };
+    if frame.stage == Stage::Pin as u32 {
+        frame.buffer.flags |= flag::PARTS_MISSED;
+    } else if frame.stage != Stage::Buffer as u32 {
+        return;
+    }
+    frame.stage = Stage::Registration as u32;
+    frame.buffer_returns += 1;
+    let buffer = &mut frame.buffer;
+    buffer.duration_ns = now - frame.buffer_ns;
+    buffer.ret = error_of(ret);
+    if setting!(session.records) != 0 && buffer.ret == 0 {
+        if let Some(imu) = kernel::mapped_ubuf(frame.imu_slot, ret as i64).filter(|imu| *imu != 0) {
+            (buffer.bvecs, buffer.folio_shift) = kernel::coalescing(imu);
+        }
+    }
+    fold::buffer(frame);
+}
+
+/// 0 or a negative errno, from an int or from what may be an error pointer.
+#[inline(always)]
+fn error_of(ret: u64) -> i32 {
+    if setting!(kernel.buffer_returns_node) == 0 || ret >= FIRST_ERROR { ret as i32 } else { 0 }
+}

@@ -1,0 +1,89 @@
+//! The hooks, one family a file, each with the prototypes it relies on. The user-space table checks them against the
+//! kernel's BTF before anything is attached.
+
+mod buffer;
+mod descent;
+mod ledger;
+mod lookup;
+mod pin;
+mod registration;
+mod ring;
+
+/// A program for a function's entry, as kprobe and as fentry.
+macro_rules! entry {
+    ($kprobe:ident, $fentry:ident, |$context:ident| $body:expr) => {
+        #[aya_ebpf::macros::kprobe]
+        pub fn $kprobe($context: aya_ebpf::programs::ProbeContext) -> u32 {
+            $body;
+            0
+        }
+
+        #[aya_ebpf::macros::fentry]
+        pub fn $fentry($context: aya_ebpf::programs::FEntryContext) -> i32 {
+            $body;
+            0
+        }
+    };
+}
+
+/// A program for a function's return, as kretprobe and as fexit. `$arguments` is how many arguments the function
+/// has on kernels before 5.17, behind which its return value stands for fexit.
+macro_rules! exit {
+    ($kretprobe:ident, $fexit:ident, $arguments:literal, |$context:ident, $ret:ident| $body:expr) => {
+        #[aya_ebpf::macros::kretprobe]
+        pub fn $kretprobe($context: aya_ebpf::programs::RetProbeContext) -> u32 {
+            let $ret: u64 = $context.ret();
+            $body;
+            0
+        }
+
+        #[aya_ebpf::macros::fexit]
+        pub fn $fexit($context: aya_ebpf::programs::FExitContext) -> i32 {
+            let $ret: u64 = if $crate::maps::setting!(kernel.func_ret) != 0 {
+                $context.ret().unwrap_or(0)
+            } else {
+                $context.arg($arguments)
+            };
+            $body;
+            0
+        }
+    };
+}
+
+pub(crate) use entry;
+pub(crate) use exit;
+
+/// An argument of the hooked function: kprobes give it as an option, since not every register is an argument's.
+pub trait Arguments {
+    /// The argument at this position, from 0, as it lay in its register.
+    fn argument(&self, position: usize) -> u64;
+
+    /// A `struct iovec` in kernel memory at the address in an argument.
+    fn iovec(&self, position: usize) -> crate::kernel::Iovec;
+}
+
+impl Arguments for aya_ebpf::programs::ProbeContext {
+    #[inline(always)]
+    fn argument(&self, position: usize) -> u64 {
+        self.arg(position).unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn iovec(&self, position: usize) -> crate::kernel::Iovec {
+        crate::kernel::read(self.argument(position), 0).unwrap_or(crate::kernel::Iovec { base: 0, length: 0 })
+    }
+}
+
+impl Arguments for aya_ebpf::programs::FEntryContext {
+    #[inline(always)]
+    fn argument(&self, position: usize) -> u64 {
+        self.arg(position)
+    }
+
+    #[inline(always)]
+    fn iovec(&self, position: usize) -> crate::kernel::Iovec {
+        let iovec: u64 = self.arg(position);
+        // SAFETY: a trampoline's argument is typed; the layout is part of the system call interface.
+        unsafe { crate::kernel::Iovec { base: crate::kernel::typed(iovec, 0), length: crate::kernel::typed(iovec, 8) } }
+    }
+}

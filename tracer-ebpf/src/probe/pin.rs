@@ -1,0 +1,90 @@
+//! Entry and return of the function that pins a buffer's pages. Counted only inside a buffer's function: both have
+//! other callers.
+//!
+//! ```c
+//! struct page **io_pin_pages(unsigned long ubuf, unsigned long len, int *npages);
+//! long pin_user_pages(unsigned long start, unsigned long nr_pages, unsigned int gup_flags,
+//!                     struct page **pages, struct vm_area_struct **vmas);      // to 6.4
+//! ```
+
+use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_ns};
+use tracer_ebpf::record::{Frame, Stage, flag};
+
+use super::{entry, exit};
+use crate::{frame, kernel, walk_list};
+
+entry!(pin_enter_kprobe, pin_enter_fentry, |_context| enter());
+entry!(pin_enter_walk_kprobe, pin_enter_walk_fentry, |context| enter_and_walk(&context));
+// The next leg of that walk, by tail call.
+entry!(walk_on_kprobe, walk_on_fentry, |context| walk_on(&context));
+exit!(pin_exit_kretprobe, pin_exit_fexit, 5, |_context, _ret| leave());
+
+#[inline(always)]
+fn enter() {
+    let Some(frame) = frame::current() else { return };
+    if frame.stage == Stage::Buffer as u32 {
+        begin(frame);
+    }
+}
+
+#[inline(always)]
+fn begin(frame: &mut Frame) {
+    frame.stage = Stage::Pin as u32;
+    frame.pins += 1;
+    (frame.minor_faults, frame.major_faults) = kernel::faults();
+    // SAFETY: takes nothing, cannot fail.
+    frame.pin_ns = unsafe { bpf_ktime_get_ns() };
+}
+
+/// The walk is timed from the pin's entry; see [`walked`].
+#[inline(always)]
+fn enter_and_walk(context: &impl EbpfContext) {
+    let Some(frame) = frame::current() else { return };
+    if frame.stage != Stage::Buffer as u32 {
+        return;
+    }
+    begin(frame);
+    frame.leg_address = frame.buffer.address;
+    frame.leg_vma = walk_list::first(frame.buffer.address);
+    walk_list::leg(context, frame);
+    walked(frame::current());
+}
+
+#[inline(always)]
+fn walk_on(context: &impl EbpfContext) {
+    let Some(frame) = frame::current() else { return };
+    walk_list::leg(context, frame);
+    walked(frame::current());
+}
+
+/// The last leg ended: what passed since the pin's entry was the walk, and the pin begins now.
+#[inline(always)]
+fn walked(frame: Option<&'static mut Frame>) {
+    let Some(frame) = frame else { return };
+    // SAFETY: takes nothing, cannot fail.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let walk_ns = now - frame.pin_ns;
+    frame.pin_ns = now;
+    frame.buffer.walk_ns += walk_ns;
+    frame.registration.walk_ns += walk_ns;
+    // The buffer's own time runs already.
+    frame.buffer_ns += walk_ns;
+}
+
+#[inline(always)]
+fn leave() {
+    // SAFETY: takes nothing, cannot fail.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let Some(frame) = frame::current() else { return };
+    if frame.stage != Stage::Pin as u32 {
+        return;
+    }
+    frame.stage = Stage::Buffer as u32;
+    frame.pin_returns += 1;
+    let (minor, major) = kernel::faults();
+    let buffer = &mut frame.buffer;
+    buffer.flags |= flag::PINNED;
+    buffer.pin_ns += now - frame.pin_ns;
+    buffer.minor_faults += minor.wrapping_sub(frame.minor_faults);
+    buffer.major_faults += major.wrapping_sub(frame.major_faults);
+}

@@ -1,0 +1,126 @@
+//! Entry and return of the functions that install and remove buffers.
+//!
+//! ```c
+//! int io_sqe_buffers_register(struct io_ring_ctx *, void __user *iovecs, unsigned int nr_args, u64 *tags);
+//! int io_register_rsrc_update(struct io_ring_ctx *, void __user *arg, unsigned int size, unsigned int type);
+//! int io_register_clone_buffers(struct io_ring_ctx *, void __user *arg);      // since 6.12
+//! int io_sqe_buffers_unregister(struct io_ring_ctx *);                        // inlined in 5.10
+//! ```
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use tracer_ebpf::{
+    counter::Counter,
+    operation::Operation,
+    record::{Frame, Header, KIND_REGISTRATION, RegistrationRecord, Stage},
+};
+
+use super::{Arguments, entry, exit};
+use crate::{
+    frame, kernel,
+    maps::{Counters, count},
+    session,
+};
+
+/// `IORING_RSRC_BUFFER` of `include/uapi/linux/io_uring.h`: the other type is files.
+const RSRC_BUFFER: u32 = 1;
+
+/// The call does not tell how many buffers it asks for.
+const UNTOLD: u32 = u32::MAX;
+
+entry!(register_enter_kprobe, register_enter_fentry, |context| enter(
+    Operation::Register,
+    context.argument(0),
+    context.argument(2) as u32
+));
+entry!(update_enter_kprobe, update_enter_fentry, |context| if context.argument(3) as u32 == RSRC_BUFFER {
+    enter(Operation::Update, context.argument(0), UNTOLD);
+});
+entry!(clone_enter_kprobe, clone_enter_fentry, |context| enter(Operation::Clone, context.argument(0), UNTOLD));
+entry!(unregister_enter_kprobe, unregister_enter_fentry, |context| unregister(context.argument(0)));
+
+exit!(register_exit_kretprobe, register_exit_fexit, 4, |_context, ret| leave(Operation::Register, ret));
+exit!(update_exit_kretprobe, update_exit_fexit, 4, |_context, ret| leave(Operation::Update, ret));
+exit!(clone_exit_kretprobe, clone_exit_fexit, 2, |_context, ret| leave(Operation::Clone, ret));
+exit!(unregister_exit_kretprobe, unregister_exit_fexit, 1, |_context, ret| leave(Operation::Unregister, ret));
+
+/// Opens the task's frame.
+#[inline(always)]
+fn enter(operation: Operation, ring: u64, requested: u32) {
+    if !session::wants_current() {
+        return;
+    }
+    let Some(counters) = Counters::get() else { return };
+    counters.add_of(Counter::Entries, operation, 1);
+    let Some(frame) = frame::open() else {
+        return counters.add(Counter::LostFrames, 1);
+    };
+    if frame.stage != Stage::Idle as u32 {
+        counters.add(Counter::Reentries, 1);
+    }
+    begin(frame, operation, ring, requested);
+}
+
+#[inline(always)]
+fn begin(frame: &mut Frame, operation: Operation, ring: u64, requested: u32) {
+    frame.buffer_returns = 0;
+    frame.pins = 0;
+    frame.pin_returns = 0;
+    frame.multi_file = 0;
+    frame.short = 0;
+    frame.walks = [0; 8];
+    let registration = &mut frame.registration;
+    clear(registration);
+    registration.operation = operation as u8;
+    registration.ring = ring;
+    registration.requested = requested;
+    frame.stage = Stage::Registration as u32;
+    // Last, so that the hook's own work stands before the registration's time.
+    // SAFETY: takes nothing, cannot fail.
+    let start_ns = unsafe { bpf_ktime_get_ns() };
+    registration.header = Header { kind: KIND_REGISTRATION, tid: kernel::pid_tid().1, start_ns };
+}
+
+/// Sets to zero what is added up; the rest is written when the registration ends.
+#[inline(always)]
+pub fn clear(registration: &mut RegistrationRecord) {
+    registration.duration_ns = 0;
+    registration.pin_ns = 0;
+    registration.walk_ns = 0;
+    registration.bytes = 0;
+    registration.vmas = 0;
+    registration.lookups = 0;
+    registration.minor_faults = 0;
+    registration.major_faults = 0;
+    registration.flags = 0;
+    registration.buffers = 0;
+    registration.failed_buffers = 0;
+    registration.files = 0;
+}
+
+/// Only the user's own call is one: a registration that fails calls it too, and a ring that goes away does so from a
+/// kernel thread.
+#[inline(always)]
+fn unregister(ring: u64) {
+    if kernel::mm() == 0 {
+        return count(Counter::RingExitUnregisters);
+    }
+    if frame::current().is_some_and(|frame| frame.stage != Stage::Idle as u32) {
+        return count(Counter::InternalUnregisters);
+    }
+    enter(Operation::Unregister, ring, UNTOLD);
+}
+
+/// Stamps the end; the tracepoint closes the frame.
+#[inline(always)]
+fn leave(operation: Operation, ret: u64) {
+    // SAFETY: takes nothing, cannot fail.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let Some(frame) = frame::current() else { return };
+    let under_way = frame.stage != Stage::Idle as u32 && frame.stage != Stage::Returned as u32;
+    if !under_way || frame.registration.operation != operation as u8 {
+        return;
+    }
+    frame.end_ns = now;
+    frame.stage = Stage::Returned as u32;
+    frame.registration.ret = i64::from(ret as i32);
+}

@@ -1,0 +1,40 @@
+//! Which tasks a session wants.
+
+use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_uid_gid};
+
+use crate::{
+    kernel,
+    maps::{DESCENDANTS, setting},
+};
+
+/// Whether the current task passes the session's filters. What is off costs nothing: the verifier removes it.
+#[inline(always)]
+pub fn wants_current() -> bool {
+    if setting!(session.by_pid) != 0 && kernel::pid_tid().0 != setting!(session.pid) {
+        return false;
+    }
+    if setting!(session.by_uid) != 0 && bpf_get_current_uid_gid() as u32 != setting!(session.uid) {
+        return false;
+    }
+    if setting!(session.by_comm) != 0 && !comm_is_wanted() {
+        return false;
+    }
+    if setting!(session.by_descent) != 0 && DESCENDANTS.get_ptr(kernel::pid_tid().0).is_none() {
+        return false;
+    }
+    true
+}
+
+#[inline(always)]
+fn comm_is_wanted() -> bool {
+    let Ok(comm) = bpf_get_current_comm() else { return false };
+    let [low, high] = halves(&comm);
+    let [wanted_low, wanted_high] = halves(&setting!(session.comm));
+    low == wanted_low && high == wanted_high
+}
+
+#[inline(always)]
+fn halves(comm: &[u8; 16]) -> [u64; 2] {
+    // SAFETY: 16 bytes, read as two words without asking for their alignment.
+    unsafe { core::ptr::read_unaligned(comm.as_ptr().cast()) }
+}
