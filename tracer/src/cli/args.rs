@@ -1,0 +1,232 @@
+//! The command line as it is typed.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::probe::AttachMode;
+
+/// What io_uring buffer registration costs, and what it pins.
+///
+/// pinscope attaches to the kernel's buffer registration path and says how many VMAs each registration touches, how
+/// long it takes and where that time goes, and which kinds of memory and file lie behind it.
+#[derive(Debug, Parser)]
+#[command(name = "pinscope", version, max_term_width = 100, arg_required_else_help = true)]
+pub struct Arguments {
+    /// Say more on standard error; twice for debugging (the verifier's log, what the probes themselves log)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Summarise registrations: for a while, until Ctrl-C, or around a command
+    Report(Report),
+    /// Print a line for each registration as it happens
+    Trace(Trace),
+    /// Serve the figures to Prometheus
+    Daemon(Daemon),
+    /// Say what this kernel offers, which hooks would be used and why, and what is missing
+    Doctor(Doctor),
+    /// Write the manual pages into a folder
+    Man {
+        /// The folder
+        folder: PathBuf,
+    },
+    /// Print a shell's completions
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print METRICS.md, generated from the table of metrics
+    #[command(hide = true)]
+    Metrics,
+    /// Waits for a byte on standard input, then becomes the command: how `-- COMMAND` is traced from its start
+    #[command(hide = true, name = "__exec")]
+    Exec {
+        /// The command
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<std::ffi::OsString>,
+    },
+}
+
+/// How to attach.
+#[derive(Debug, Args)]
+pub struct Probes {
+    /// How to hook functions
+    #[arg(long, value_enum, default_value = "auto")]
+    pub attach: Attach,
+
+    /// Treat a kernel function as if this kernel had none of that name; may be given several times
+    #[arg(long, value_name = "FUNCTION")]
+    pub avoid: Vec<String>,
+}
+
+/// How functions are hooked.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Attach {
+    /// fentry and fexit where the kernel has trampolines, else kprobes
+    Auto,
+    /// kprobes and kretprobes
+    Kprobe,
+    /// fentry and fexit
+    Fentry,
+}
+
+impl From<Attach> for AttachMode {
+    fn from(attach: Attach) -> Self {
+        match attach {
+            Attach::Auto => Self::Auto,
+            Attach::Kprobe => Self::Kprobe,
+            Attach::Fentry => Self::Fentry,
+        }
+    }
+}
+
+/// Which registrations a session looks at, and for how long.
+#[derive(Debug, Args)]
+pub struct Scope {
+    /// Only this process, all its threads
+    #[arg(short, long, value_name = "PID", conflicts_with = "argv")]
+    pub pid: Option<u32>,
+
+    /// Only tasks of this name (the kernel's comm, up to 15 bytes)
+    #[arg(long, value_name = "NAME")]
+    pub comm: Option<String>,
+
+    /// Only tasks of this user id
+    #[arg(long, value_name = "UID")]
+    pub uid: Option<u32>,
+
+    /// Stop after this time: seconds, or 500ms, 2m, 1h30m
+    #[arg(short, long, value_name = "TIME", value_parser = duration)]
+    pub duration: Option<Duration>,
+
+    /// Trace this command and all its descendants from its first instruction, and exit with its status
+    #[arg(last = true, value_name = "COMMAND")]
+    pub argv: Vec<std::ffi::OsString>,
+}
+
+/// `pinscope report`.
+#[derive(Debug, Args)]
+pub struct Report {
+    #[command(flatten)]
+    pub scope: Scope,
+
+    /// Print the report anew at this interval, each for the time since the last
+    #[arg(short, long, value_name = "TIME", value_parser = duration)]
+    pub interval: Option<Duration>,
+
+    /// Print JSON: the same figures, exact, with a schema version
+    #[arg(long)]
+    pub json: bool,
+
+    /// Do not hook the kernel's look-ups of VMAs, which lie on every slow GUP (KVM, ptrace)
+    #[arg(long)]
+    pub no_lookups: bool,
+
+    #[command(flatten)]
+    pub probes: Probes,
+}
+
+/// `pinscope trace`.
+#[derive(Debug, Args)]
+pub struct Trace {
+    #[command(flatten)]
+    pub scope: Scope,
+
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+
+    /// Only registrations that failed
+    #[arg(long)]
+    pub failed: bool,
+
+    /// Only registrations that touch at least this many VMAs
+    #[arg(long, value_name = "N")]
+    pub min_vmas: Option<u64>,
+
+    /// Only registrations that take at least this long: seconds, or 100us, 5ms
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub min_duration: Option<Duration>,
+
+    /// Only registrations with a buffer in this kind of memory; may be given several times
+    #[arg(long, value_name = "CLASS", value_parser = ["anon", "shmem", "hugetlb", "file", "device", "special"])]
+    pub backing: Vec<String>,
+
+    /// Size of the ring buffer that records go through, in MiB, a power of two
+    #[arg(long, value_name = "MIB", default_value = "4", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub buffer: u32,
+
+    /// Do not hook the kernel's look-ups of VMAs, which lie on every slow GUP (KVM, ptrace)
+    #[arg(long)]
+    pub no_lookups: bool,
+
+    #[command(flatten)]
+    pub probes: Probes,
+}
+
+/// `pinscope daemon`.
+#[derive(Debug, Args)]
+pub struct Daemon {
+    /// Where to serve /metrics
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9757")]
+    pub listen: std::net::SocketAddr,
+
+    /// Also count the kernel's look-ups of VMAs; the hook lies on every slow GUP (KVM, ptrace)
+    #[arg(long)]
+    pub lookups: bool,
+
+    #[command(flatten)]
+    pub probes: Probes,
+}
+
+/// `pinscope doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub probes: Probes,
+}
+
+/// Seconds as a plain number, or a number with its unit.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wanted = "a time such as 10, 500ms, 2m or 1h30m, above zero";
+    let duration = match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| format!("not {wanted}"))?,
+        Err(_) => humantime::parse_duration(text).map_err(|_| format!("not {wanted}"))?,
+    };
+    if duration.is_zero() { Err(format!("not {wanted}")) } else { Ok(duration) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_read() {
+        assert_eq!(duration("10"), Ok(Duration::from_secs(10)));
+        assert_eq!(duration("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        for bad in ["", "-1", "0", "0s", "NaN", "inf", "1e300", "soon"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What the arguments ask for, checked: the rest of the program takes this.
+
+use std::{ffi::OsString, path::Path, time::Duration};
+
+use tracer_ebpf::settings::Session;
+
+use super::args;
+use crate::probe::{AttachMode, plan::Wish};
+
+/// An argument that cannot be followed.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// No such process.
+    #[error("there is no process {0}: give the id of one that runs (see ps)")]
+    NoProcess(u32),
+    /// Too long for `task_struct.comm`.
+    #[error("--comm {0}: the kernel keeps 15 bytes of a name; give its first 15")]
+    LongComm(String),
+    /// Not a power of two.
+    #[error("--buffer {0}: the size must be a power of two, such as 1, 4 or 64")]
+    BufferSize(u32),
+    /// The command is not to be found.
+    #[error("cannot find the command {0}: give a path, or a name in PATH")]
+    NoCommand(String),
+    /// The command is there and cannot be run.
+    #[error("{0} cannot be run: it is not an executable file")]
+    NotExecutable(String),
+}
+
+/// Which registrations, and until when.
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    /// The eBPF side's filters.
+    pub session: Session,
+    /// Process whose end ends the session.
+    pub pid: Option<u32>,
+    /// Time limit.
+    pub duration: Option<Duration>,
+    /// Command to run, its program found.
+    pub command: Option<Vec<OsString>>,
+}
+
+impl Scope {
+    /// Checks a session's scope against this machine.
+    pub fn new(raw: &args::Scope) -> Result<Self, ConfigError> {
+        let mut session = Session::default();
+        if let Some(pid) = raw.pid {
+            if pid == 0 || !Path::new(&format!("/proc/{pid}")).exists() {
+                return Err(ConfigError::NoProcess(pid));
+            }
+            (session.by_pid, session.pid) = (1, pid);
+        }
+        if let Some(uid) = raw.uid {
+            (session.by_uid, session.uid) = (1, uid);
+        }
+        if let Some(comm) = &raw.comm {
+            let bytes = comm.as_bytes();
+            if bytes.len() >= session.comm.len() {
+                return Err(ConfigError::LongComm(comm.clone()));
+            }
+            session.by_comm = 1;
+            session.comm[..bytes.len()].copy_from_slice(bytes);
+        }
+        let command = if raw.argv.is_empty() { None } else { Some(find_command(&raw.argv)?) };
+        if command.is_some() {
+            session.by_descent = 1;
+        }
+        Ok(Self { session, pid: raw.pid, duration: raw.duration, command })
+    }
+}
+
+/// The command with its program's path in front, found as a shell would.
+fn find_command(argv: &[OsString]) -> Result<Vec<OsString>, ConfigError> {
+    let name = argv.first().cloned().unwrap_or_default();
+    let shown = name.to_string_lossy().into_owned();
+    let is_path = shown.contains('/');
+    let found = if is_path {
+        Some(Path::new(&name).to_owned()).filter(|path| path.exists())
+    } else {
+        let folders = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+        std::env::split_paths(&folders).map(|folder| folder.join(&name)).find(|path| is_executable(path))
+    };
+    let path = found.ok_or_else(|| ConfigError::NoCommand(shown.clone()))?;
+    if !is_executable(&path) {
+        return Err(ConfigError::NotExecutable(shown));
+    }
+    Ok(std::iter::once(path.into_os_string()).chain(argv.iter().skip(1).cloned()).collect())
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+}
+
+/// What a subcommand wants of the plan.
+pub fn wish(probes: &args::Probes, records: bool, lookups: bool, descent: bool) -> Wish {
+    Wish {
+        attach: AttachMode::from(probes.attach),
+        lookups,
+        ring: records,
+        descent,
+        registration_returns: true,
+        records,
+        avoid: probes.avoid.clone(),
+    }
+}
+
+/// Bytes of the ring buffer.
+pub fn ring_bytes(mebibytes: u32) -> Result<u32, ConfigError> {
+    if mebibytes.is_power_of_two() { Ok(mebibytes << 20) } else { Err(ConfigError::BufferSize(mebibytes)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope() -> args::Scope {
+        args::Scope { pid: None, comm: None, uid: None, duration: None, argv: Vec::new() }
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_is_named() {
+        let error = Scope::new(&args::Scope { pid: Some(u32::MAX), ..scope() }).unwrap_err();
+        assert_eq!(error, ConfigError::NoProcess(u32::MAX));
+    }
+
+    #[test]
+    fn a_name_is_padded_with_zeros() {
+        let scope = Scope::new(&args::Scope { comm: Some("fio".to_owned()), ..scope() }).unwrap();
+        assert_eq!(scope.session.comm, *b"fio\0\0\0\0\0\0\0\0\0\0\0\0\0");
+        assert_eq!(scope.session.by_comm, 1);
+    }
+
+    #[test]
+    fn a_name_longer_than_the_kernel_keeps_is_refused() {
+        let comm = "sixteen-bytes-ok".to_owned();
+        let error = Scope::new(&args::Scope { comm: Some(comm.clone()), ..scope() }).unwrap_err();
+        assert_eq!(error, ConfigError::LongComm(comm));
+    }
+
+    #[test]
+    fn a_command_is_found_in_the_path() {
+        let command = find_command(&["sh".into(), "-c".into()]).unwrap();
+        assert!(Path::new(&command[0]).is_absolute());
+        assert_eq!(command[1], "-c");
+        assert!(matches!(find_command(&["no-such-command".into()]), Err(ConfigError::NoCommand(_))));
+        assert!(matches!(find_command(&["/etc/passwd".into()]), Err(ConfigError::NotExecutable(_))));
+    }
+}

@@ -1,0 +1,237 @@
+//! Loads the eBPF object and attaches what the plan says: the one file that touches aya's programs.
+
+use std::collections::HashMap;
+
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    maps::ProgramArray,
+    programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint},
+};
+use rustix::process::{Resource, Rlimit};
+use tracer_ebpf::settings::{Session, Settings};
+
+use super::{
+    object::{self, ObjectError},
+    plan::{Hook, Kind, Plan},
+};
+
+/// Threads that can be in a registration at once where the frames are in a hash map (before 5.12).
+const HASH_FRAMES: u32 = 4096;
+
+/// Bytes of the ring buffer where no session asks for records.
+const NO_RECORDS: u32 = 4096;
+
+/// Nothing is attached, and why.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// There is no object, or it is not as expected.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// The kernel's own types.
+    #[error("cannot read the kernel's types from /sys/kernel/btf/vmlinux: {0}")]
+    Btf(#[from] aya::BtfError),
+    /// Maps or object refused as a whole.
+    #[error("the kernel refused the eBPF object: {0}")]
+    Load(String),
+    /// A map could not be filled.
+    #[error("the kernel refused to fill the eBPF map {0}: {1}")]
+    Fill(&'static str, String),
+}
+
+/// How many of the session's maps must be large.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// What the eBPF side is to do.
+    pub session: Session,
+    /// Thread group whose descendants are followed, itself among them; see [`Session::by_descent`].
+    pub ancestor: Option<u32>,
+    /// Bytes of the ring buffer, a power of two; 0 for the default.
+    pub ring_bytes: u32,
+    /// Level of the probes' own log, as `aya_log::Level`; 0 for off.
+    pub log_level: u8,
+}
+
+/// Programs in the kernel. Dropping it detaches them.
+pub struct Attached {
+    /// The loaded object.
+    pub ebpf: Ebpf,
+    /// For each hook of the plan, by the program's name, whether it is attached, and if not, why.
+    pub results: Vec<(String, Result<(), String>)>,
+}
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct SettingsPod(Settings);
+
+// SAFETY: `repr(C)` over integers and arrays of them, without padding.
+unsafe impl aya::Pod for SettingsPod {}
+
+/// Loads the object and attaches the plan's hooks. A hook that fails is no error here: `results` has it.
+pub fn attach(plan: &Plan, options: &Options) -> Result<Attached, AttachError> {
+    if plan.legacy_frames {
+        raise_memlock();
+    }
+    let mut ebpf = load(plan, options)?;
+    if let Some(ancestor) = options.ancestor {
+        follow(&mut ebpf, ancestor)?;
+    }
+    let btf = if plan.hooks.iter().any(|hook| matches!(hook.kind, Kind::Fentry | Kind::Fexit)) {
+        Some(Btf::from_sys_fs()?)
+    } else {
+        None
+    };
+    let mut results = HashMap::new();
+    // Loading takes the verifier a while, attaching does not: all are loaded first, so that the hooks of one
+    // registration come in within moments of each other.
+    for hook in &plan.hooks {
+        results.insert(hook.program.as_str(), load_program(&mut ebpf, hook, btf.as_ref()));
+    }
+    legs(&mut ebpf, plan, btf.as_ref())?;
+    for hook in in_order(plan) {
+        if results.get(hook.program.as_str()).is_some_and(Result::is_ok) {
+            results.insert(&hook.program, attach_program(&mut ebpf, hook));
+        }
+    }
+    let results = plan
+        .hooks
+        .iter()
+        .filter_map(|hook| results.remove(hook.program.as_str()).map(|result| (hook.program.clone(), result)))
+        .collect();
+    Ok(Attached { ebpf, results })
+}
+
+/// What closes comes before what opens: a registration that is under way while pinscope attaches is then not seen at
+/// all by the hooks, instead of half.
+fn in_order(plan: &Plan) -> impl Iterator<Item = &Hook> {
+    let opens = |hook: &&Hook| matches!(hook.kind, Kind::Kprobe | Kind::Fentry);
+    let closes = plan.hooks.iter().filter(move |hook| !opens(hook));
+    // The call chain from its end: look-up, pin, buffer, registration.
+    closes.chain(plan.hooks.iter().rev().filter(opens))
+}
+
+fn load(plan: &Plan, options: &Options) -> Result<Ebpf, AttachError> {
+    let object = object::object(plan.legacy_frames)?;
+    let settings = SettingsPod(Settings { session: options.session, ..plan.settings });
+    let mut loader = EbpfLoader::new();
+    // The object has no CO-RE relocations: the kernel's types need not be parsed for it.
+    loader.btf(None).allow_unsupported_maps();
+    loader.override_global("SETTINGS", &settings, true);
+    loader.override_global("AYA_LOG_LEVEL", &options.log_level, true);
+    if plan.legacy_frames {
+        loader.map_max_entries("FRAMES", HASH_FRAMES);
+    }
+    if options.session.records == 0 {
+        loader.map_max_entries("RECORDS", NO_RECORDS);
+        loader.map_max_entries("RINGS", 1);
+    } else if options.ring_bytes != 0 {
+        loader.map_max_entries("RECORDS", options.ring_bytes);
+    }
+    if options.log_level == 0 {
+        loader.map_max_entries("AYA_LOGS", NO_RECORDS);
+    }
+    if options.session.processes == 0 {
+        loader.map_max_entries("PROCESSES", 1);
+    }
+    if options.session.by_descent == 0 {
+        loader.map_max_entries("DESCENDANTS", 1);
+    }
+    loader.load(&object).map_err(|error| AttachError::Load(chain(&error)))
+}
+
+/// Before 5.11 maps are charged to `RLIMIT_MEMLOCK`. Where it cannot be raised, creating them says so.
+fn raise_memlock() {
+    let unlimited = Rlimit { current: None, maximum: None };
+    if let Err(error) = rustix::process::setrlimit(Resource::Memlock, unlimited) {
+        tracing::debug!("RLIMIT_MEMLOCK stays as it is: {error}");
+    }
+}
+
+fn follow(ebpf: &mut Ebpf, ancestor: u32) -> Result<(), AttachError> {
+    const NAME: &str = "DESCENDANTS";
+    let map = ebpf.map_mut(NAME).ok_or(ObjectError::Unexpected("it has no map DESCENDANTS"))?;
+    aya::maps::HashMap::<_, u32, u8>::try_from(map)
+        .and_then(|mut map| map.insert(ancestor, 1, 0))
+        .map_err(|error| AttachError::Fill(NAME, chain(&error)))
+}
+
+/// Loads the program that a walk over the VMA list goes on with, and makes it reachable by tail call.
+fn legs(ebpf: &mut Ebpf, plan: &Plan, btf: Option<&Btf>) -> Result<(), AttachError> {
+    const NAME: &str = "WALKERS";
+    let Some(first) = plan.hooks.iter().find(|hook| hook.program.starts_with("pin_enter_walk_")) else { return Ok(()) };
+    let hook = Hook { program: first.program.replace("pin_enter_walk_", "walk_on_"), ..first.clone() };
+    let fill = |error: String| AttachError::Fill(NAME, error);
+    load_program(ebpf, &hook, btf).map_err(fill)?;
+    let program = ebpf.program(&hook.program).ok_or_else(|| fill(missing(&hook.program)))?;
+    let fd = program.fd().and_then(aya::programs::ProgramFd::try_clone).map_err(|error| fill(chain(&error)))?;
+    let map = ebpf.map_mut(NAME).ok_or(ObjectError::Unexpected("it has no map WALKERS"))?;
+    ProgramArray::try_from(map)
+        .and_then(|mut map| map.set(0, &fd, 0))
+        .map_err(|error| fill(chain(&error)))
+}
+
+fn load_program(ebpf: &mut Ebpf, hook: &Hook, btf: Option<&Btf>) -> Result<(), String> {
+    let program = ebpf.program_mut(&hook.program).ok_or_else(|| missing(&hook.program))?;
+    let no_btf = || "the kernel's types are missing".to_owned();
+    let loaded = match hook.kind {
+        Kind::Kprobe | Kind::Kretprobe => typed::<KProbe>(program).and_then(KProbe::load),
+        Kind::Fentry => {
+            let btf = btf.ok_or_else(no_btf)?;
+            typed::<FEntry>(program).and_then(|program| program.load(&hook.function, btf))
+        }
+        Kind::Fexit => {
+            let btf = btf.ok_or_else(no_btf)?;
+            typed::<FExit>(program).and_then(|program| program.load(&hook.function, btf))
+        }
+        Kind::RawTracepoint => typed::<RawTracePoint>(program).and_then(RawTracePoint::load),
+    };
+    loaded.map_err(|error| explain(&hook.program, &error))
+}
+
+fn attach_program(ebpf: &mut Ebpf, hook: &Hook) -> Result<(), String> {
+    let program = ebpf.program_mut(&hook.program).ok_or_else(|| missing(&hook.program))?;
+    let attached = match hook.kind {
+        Kind::Kprobe | Kind::Kretprobe => {
+            typed::<KProbe>(program).and_then(|program| program.attach(&hook.function, 0).map(drop))
+        }
+        Kind::Fentry => typed::<FEntry>(program).and_then(|program| program.attach().map(drop)),
+        Kind::Fexit => typed::<FExit>(program).and_then(|program| program.attach().map(drop)),
+        Kind::RawTracepoint => {
+            typed::<RawTracePoint>(program).and_then(|program| program.attach(&hook.function).map(drop))
+        }
+    };
+    attached.map_err(|error| explain(&hook.program, &error))
+}
+
+fn typed<'a, T>(program: &'a mut Program) -> Result<&'a mut T, ProgramError>
+where
+    &'a mut T: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    program.try_into()
+}
+
+fn missing(program: &str) -> String {
+    format!("the eBPF object has no program {program}")
+}
+
+/// One line for the user; the verifier's log, which runs to pages, goes to the debug log.
+fn explain(program: &str, error: &ProgramError) -> String {
+    if let ProgramError::LoadError { io_error, verifier_log } = error {
+        tracing::debug!("{program}: {io_error}\n{verifier_log}");
+        return format!("the verifier refused it ({io_error}; -vv shows its log)");
+    }
+    chain(error)
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let own = error.to_string();
+        if !text.contains(&own) {
+            text = format!("{text}: {own}");
+        }
+        cause = error.source();
+    }
+    text.replace('\n', " ")
+}

@@ -1,0 +1,147 @@
+//! The eBPF object, and the one change made to it before it is loaded.
+//!
+//! Kernels before 5.12 have no task storage that tracing programs can use, and refuse to create such a map. There
+//! `FRAMES` takes the definition of `FRAMES_BY_TID`, a hash map under the thread's id. A map's definition is a BTF
+//! struct whose members' types stand for the values, so the change is five type ids in the section `.BTF`.
+
+use object::{Object as _, ObjectSection as _};
+
+/// The object as it was built, empty where the eBPF toolchain was missing.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pinscope-ebpf"));
+
+/// Why there is no object to load.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectError {
+    /// Built on a machine without the eBPF toolchain.
+    #[error(
+        "this pinscope was built without its eBPF programs, since the toolchain for them was missing; run `cargo xtask setup` and build again"
+    )]
+    Missing,
+    /// The change did not find what it changes.
+    #[error("the eBPF object is not as expected: {0}")]
+    Unexpected(&'static str),
+}
+
+/// The object for a kernel with task storage, or with the frames in a hash map.
+pub fn object(hash_frames: bool) -> Result<Vec<u8>, ObjectError> {
+    if OBJECT.is_empty() {
+        return Err(ObjectError::Missing);
+    }
+    let mut object = OBJECT.to_vec();
+    if hash_frames {
+        redefine(&mut object, "FRAMES", "FRAMES_BY_TID")?;
+    }
+    Ok(object)
+}
+
+/// Gives the map `target` the definition of the map `template`.
+fn redefine(object: &mut [u8], target: &str, template: &str) -> Result<(), ObjectError> {
+    let (offset, size) = object::File::parse(&*object)
+        .ok()
+        .and_then(|file| file.section_by_name(".BTF").and_then(|section| section.file_range()))
+        .ok_or(ObjectError::Unexpected("it has no section .BTF"))?;
+    let section = object
+        .get_mut(offset as usize..(offset + size) as usize)
+        .ok_or(ObjectError::Unexpected("its section .BTF lies outside the file"))?;
+    let btf = Btf::parse(section).ok_or(ObjectError::Unexpected("its section .BTF cannot be read"))?;
+    let from = btf.members_of(section, template).ok_or(ObjectError::Unexpected("a map's definition is missing"))?;
+    let to = btf.members_of(section, target).ok_or(ObjectError::Unexpected("a map's definition is missing"))?;
+    if from.len() != to.len() {
+        return Err(ObjectError::Unexpected("two maps' definitions differ in their members"));
+    }
+    for (from, to) in from.into_iter().zip(to) {
+        section.copy_within(from..from + 4, to);
+    }
+    Ok(())
+}
+
+/// Where the types lie in a section `.BTF` (`include/uapi/linux/btf.h`), and their names.
+struct Btf {
+    /// Position of each type, by its id; id 0 is `void`.
+    types: Vec<usize>,
+    /// Position of the strings.
+    strings: usize,
+}
+
+/// Kinds of types that are looked for.
+const KIND_STRUCT: u32 = 4;
+const KIND_VAR: u32 = 14;
+
+impl Btf {
+    fn parse(section: &[u8]) -> Option<Self> {
+        let header = word(section, 4)? as usize;
+        let types_start = header + word(section, 8)? as usize;
+        let types_end = types_start + word(section, 12)? as usize;
+        let strings = header + word(section, 16)? as usize;
+        let mut types = vec![0];
+        let mut position = types_start;
+        while position < types_end {
+            types.push(position);
+            position += 12 + tail(word(section, position + 4)?)?;
+        }
+        Some(Self { types, strings })
+    }
+
+    /// The positions of the members' type ids of a map's definition.
+    fn members_of(&self, section: &[u8], variable: &str) -> Option<Vec<usize>> {
+        let var = self.types.iter().skip(1).copied().find(|position| {
+            let is_var = word(section, position + 4).is_some_and(|info| kind(info) == KIND_VAR);
+            is_var && self.name(section, *position) == Some(variable.as_bytes())
+        })?;
+        let definition = *self.types.get(word(section, var + 8)? as usize)?;
+        let info = word(section, definition + 4)?;
+        (kind(info) == KIND_STRUCT)
+            .then(|| (0..(info & 0xffff) as usize).map(|member| definition + 12 + member * 12 + 4).collect())
+    }
+
+    fn name<'a>(&self, section: &'a [u8], position: usize) -> Option<&'a [u8]> {
+        let start = self.strings + word(section, position)? as usize;
+        section.get(start..)?.split(|byte| *byte == 0).next()
+    }
+}
+
+fn word(section: &[u8], position: usize) -> Option<u32> {
+    section.get(position..position + 4)?.try_into().ok().map(u32::from_le_bytes)
+}
+
+fn kind(info: u32) -> u32 {
+    (info >> 24) & 0x1f
+}
+
+/// Bytes behind a type's common three words.
+fn tail(info: u32) -> Option<usize> {
+    let members = (info & 0xffff) as usize;
+    Some(match kind(info) {
+        1 | KIND_VAR | 17 => 4,
+        3 => 12,
+        KIND_STRUCT | 5 | 15 | 19 => 12 * members,
+        6 | 13 => 8 * members,
+        2 | 7..=12 | 16 | 18 => 0,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_frames_take_the_definition_of_the_hash_map() {
+        let Ok(original) = object(false) else {
+            // Built without the toolchain; the command line says so, and has a test.
+            return;
+        };
+        let changed = object(true).unwrap();
+        assert_eq!(original.len(), changed.len());
+        let definition = |object: &[u8], map: &str| -> Vec<u32> {
+            let (offset, size) =
+                object::File::parse(object).unwrap().section_by_name(".BTF").unwrap().file_range().unwrap();
+            let section = &object[offset as usize..(offset + size) as usize];
+            let members = Btf::parse(section).unwrap().members_of(section, map).unwrap();
+            members.into_iter().map(|position| word(section, position).unwrap()).collect()
+        };
+        assert_ne!(definition(&original, "FRAMES"), definition(&original, "FRAMES_BY_TID"));
+        assert_eq!(definition(&changed, "FRAMES"), definition(&original, "FRAMES_BY_TID"));
+        assert_eq!(definition(&changed, "FRAMES_BY_TID"), definition(&original, "FRAMES_BY_TID"));
+    }
+}

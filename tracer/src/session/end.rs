@@ -1,0 +1,125 @@
+//! What ends a session: a signal, the time, the traced process, the command.
+
+use std::{
+    os::{fd::OwnedFd, unix::process::ExitStatusExt},
+    process::{ExitCode, ExitStatus},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use tokio::{
+    io::unix::AsyncFd,
+    signal::unix::{Signal as Stream, SignalKind, signal},
+    time::{Instant, sleep_until},
+};
+
+use super::command::Command;
+use crate::cli::config::Scope;
+
+/// How long a command that a terminal's Ctrl-C has reached as well gets to end before the signal is sent on.
+const GRACE: Duration = Duration::from_millis(300);
+
+/// All that can end a session.
+pub struct End {
+    interrupt: Stream,
+    terminate: Stream,
+    hangup: Stream,
+    deadline: Option<Instant>,
+    process: Option<AsyncFd<OwnedFd>>,
+    command: Option<Command>,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug)]
+pub enum Ended {
+    /// By time, signal, or the traced process.
+    Plainly,
+    /// With the command.
+    Command(ExitStatus),
+}
+
+impl Ended {
+    /// The command's own status, 128 and the signal's number where one killed it; else success.
+    pub fn exit_code(self) -> ExitCode {
+        let Self::Command(status) = self else { return ExitCode::SUCCESS };
+        let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+        u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from)
+    }
+}
+
+impl End {
+    /// Begins to listen for signals; the time runs from [`End::begin`].
+    pub fn new(scope: &Scope, command: Option<Command>) -> Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
+            deadline: None,
+            process: scope.pid.map(watch).transpose()?,
+            command,
+        })
+    }
+
+    /// Lets the command run and starts the time.
+    pub fn begin(&mut self, duration: Option<Duration>) -> Result<()> {
+        self.deadline = duration.and_then(|duration| Instant::now().checked_add(duration));
+        self.command.as_ref().map_or(Ok(()), Command::release)
+    }
+
+    /// Waits for the end. Cancel-safe.
+    pub async fn wait(&mut self) -> Result<Ended> {
+        let deadline = self.deadline;
+        let got = tokio::select! {
+            _ = self.interrupt.recv() => Signal::INT,
+            _ = self.terminate.recv() => Signal::TERM,
+            _ = self.hangup.recv() => Signal::HUP,
+            () = async { sleep_until(deadline.unwrap_or_else(Instant::now)).await }, if deadline.is_some() => Signal::TERM,
+            status = wait_for(self.command.as_mut()) => return Ok(Ended::Command(status?)),
+            () = ended(self.process.as_ref()) => return Ok(Ended::Plainly),
+        };
+        match self.command.as_mut() {
+            Some(command) => stop(command, got, &mut self.interrupt, &mut self.terminate).await.map(Ended::Command),
+            None => Ok(Ended::Plainly),
+        }
+    }
+}
+
+/// Ends the command: what reached only pinscope is sent on; a second signal kills.
+async fn stop(command: &mut Command, got: Signal, interrupt: &mut Stream, terminate: &mut Stream) -> Result<ExitStatus> {
+    if let Ok(status) = tokio::time::timeout(GRACE, command.wait()).await {
+        return status;
+    }
+    // It may have ended by now; then waiting says so.
+    let _ = command.signal(got);
+    tokio::select! {
+        status = command.wait() => return status,
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    let _ = command.signal(Signal::KILL);
+    command.wait().await
+}
+
+async fn wait_for(command: Option<&mut Command>) -> Result<ExitStatus> {
+    match command {
+        Some(command) => command.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn ended(process: Option<&AsyncFd<OwnedFd>>) {
+    match process {
+        // A pidfd becomes readable when its process ends; an error here would end the session early, and does not.
+        Some(process) if process.readable().await.is_ok() => {}
+        _ => std::future::pending().await,
+    }
+}
+
+fn watch(pid: u32) -> Result<AsyncFd<OwnedFd>> {
+    let pid = Pid::from_raw(pid.cast_signed()).context("a process id must be above zero")?;
+    let fd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
+        .with_context(|| format!("cannot watch process {}", pid.as_raw_nonzero()))?;
+    AsyncFd::with_interest(fd, tokio::io::Interest::READABLE).context("cannot watch the process")
+}

@@ -1,0 +1,37 @@
+//! From the health of the probes to what can be told.
+
+use tracer_ebpf::operation::Operation;
+
+use crate::{
+    decode::Known,
+    probe::{
+        attach::Options,
+        health::Health,
+        plan::{Kind, Plan},
+        table::{Role, VMAS},
+    },
+};
+
+/// What the attached probes can tell.
+pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Health, options: &Options) -> Known {
+    let attached = |role: Role, at_return: bool| {
+        plan.hooks.iter().any(|hook| {
+            let returns = matches!(hook.kind, Kind::Kretprobe | Kind::Fexit);
+            let ok = || results.iter().any(|(program, result)| *program == hook.program && result.is_ok());
+            hook.role == role && returns == at_return && ok()
+        })
+    };
+    Known {
+        entries: Operation::ALL.map(|operation| attached(Role::Registration(operation), false)),
+        returns: Operation::ALL.map(|operation| attached(Role::Registration(operation), true)),
+        ledger: attached(Role::Ledger, false),
+        buffers: attached(Role::Buffer, false),
+        buffer_returns: attached(Role::Buffer, true),
+        pins: attached(Role::Pin, false) && attached(Role::Pin, true),
+        walk: attached(Role::Buffer, false) && !health.lost.iter().any(|lost| lost.figure == VMAS),
+        lookups: attached(Role::Lookup, false),
+        processes: options.session.processes != 0,
+        records: options.session.records != 0,
+        degraded: health.lost.iter().map(|lost| format!("{}: {}", lost.figure, lost.reason)).collect(),
+    }
+}

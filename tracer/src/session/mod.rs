@@ -1,0 +1,88 @@
+//! A session: facts, plan, attached probes, and what they count from the moment all of them were there.
+
+pub mod command;
+mod daemon;
+mod end;
+mod known;
+mod report;
+mod trace;
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+pub use self::{daemon::daemon, report::report, trace::trace};
+use crate::{
+    aggregate::{self, Snapshot},
+    decode::Known,
+    kernel::{Facts, Sources},
+    probe::{
+        attach::{self, Attached, Options},
+        health::{self, Health, Status},
+        plan::{self, Plan, PlanError, Verdict, Wish},
+        table,
+    },
+    source::{maps, sample::Sample},
+};
+
+/// Probes at work.
+pub struct Session {
+    attached: Attached,
+    plan: Plan,
+    health: Health,
+    known: Known,
+    release: String,
+    /// What was counted while the probes were being attached, one after the other: not this session's.
+    baseline: Sample,
+    started: Instant,
+    processes: bool,
+}
+
+impl Session {
+    /// Inspects the kernel, plans, attaches. Fails with one line where nothing can be measured.
+    pub fn start(wish: &Wish, options: &Options) -> Result<Self> {
+        let facts = Facts::gather(&Sources::default(), &table::wanted());
+        let plan = plan::plan(&facts, wish);
+        if plan.verdict() == Verdict::Nothing {
+            bail!("cannot trace here: {}", fatal(&plan));
+        }
+        let attached = attach::attach(&plan, options)?;
+        let health = health::health(&plan, &attached.results);
+        if health.status == Status::Failed {
+            bail!("no probe could be attached: {}", first_failure(&attached));
+        }
+        let processes = options.session.processes != 0;
+        let known = known::known(&plan, &attached.results, &health, options);
+        let baseline = maps::read(&attached.ebpf, processes).context("cannot read the figures")?;
+        let release = facts.release.text;
+        Ok(Self { attached, plan, health, known, release, baseline, started: Instant::now(), processes })
+    }
+
+    /// What was counted since the session started.
+    pub fn sample(&self) -> Result<Sample> {
+        let mut now = maps::read(&self.attached.ebpf, self.processes).context("cannot read the figures")?.since(&self.baseline);
+        now.elapsed_ns = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        Ok(now)
+    }
+
+    /// The same, folded.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        Ok(aggregate::fold(&self.sample()?, &self.known))
+    }
+
+    /// `fentry` or `kprobe`.
+    pub fn mode(&self) -> &'static str {
+        self.plan.mechanism.map_or("none", |mechanism| mechanism.name())
+    }
+}
+
+/// All that stands in the way, in one line.
+fn fatal(plan: &Plan) -> String {
+    let fatal: Vec<_> = plan.errors.iter().filter(|error| error.is_fatal()).map(PlanError::to_string).collect();
+    if fatal.is_empty() { "nothing on this kernel can be hooked; see pinscope doctor".to_owned() } else { fatal.join("; ") }
+}
+
+fn first_failure(attached: &Attached) -> String {
+    let failure = attached.results.iter().find_map(|(program, result)| Some((program, result.as_ref().err()?)));
+    failure.map_or_else(|| "the plan is empty".to_owned(), |(program, error)| format!("{program}: {error}"))
+}

@@ -1,0 +1,143 @@
+//! The eBPF side's maps, read into a [`Sample`].
+
+use std::collections::HashMap;
+
+use aya::{
+    Ebpf,
+    maps::{HashMap as BpfHashMap, Map, MapError, PerCpuArray, PerCpuHashMap},
+};
+use tracer_ebpf::{
+    backing::{BackingKey, BackingTotals},
+    counter::{Counter, ERRNO_SLOTS},
+    histogram::{Histogram, SLOTS},
+    operation::Operation,
+    record::ProcessTotals,
+};
+
+use super::sample::Sample;
+
+/// Gives the shared types, which know nothing of aya, what aya wants of a map's keys and values.
+macro_rules! pod {
+    ($($name:ident($inner:ty)),+ $(,)?) => {
+        $(
+            #[repr(transparent)]
+            #[derive(Clone, Copy)]
+            struct $name($inner);
+
+            // SAFETY: `repr(C)` over integers, with no padding, for which every bit pattern is a value.
+            unsafe impl aya::Pod for $name {}
+        )+
+    };
+}
+
+pod!(Key(BackingKey), Totals(BackingTotals), Process(ProcessTotals));
+
+/// Why the maps could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The object and this program do not belong together.
+    #[error("the eBPF object has no map {0}")]
+    Missing(&'static str),
+    /// The kernel refused.
+    #[error("cannot read the eBPF map {0}: {1}")]
+    Kernel(&'static str, MapError),
+}
+
+fn map<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a Map, ReadError> {
+    ebpf.map(name).ok_or(ReadError::Missing(name))
+}
+
+/// What the maps hold now. `processes` says whether the session keeps totals by process.
+pub fn read(ebpf: &Ebpf, processes: bool) -> Result<Sample, ReadError> {
+    let mut sample = Sample::default();
+    counters(ebpf, &mut sample)?;
+    results(ebpf, &mut sample)?;
+    histograms(ebpf, &mut sample)?;
+    sample.backings = backings(ebpf)?;
+    sample.filesystems = filesystems(ebpf)?;
+    if processes {
+        sample.processes = by_process(ebpf)?;
+    }
+    Ok(sample)
+}
+
+fn counters(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
+    const NAME: &str = "COUNTERS";
+    let array: PerCpuArray<_, [u64; Counter::SLOTS]> = per_cpu(ebpf, NAME)?;
+    for cpu in array.get(&0, 0).map_err(|error| ReadError::Kernel(NAME, error))?.iter() {
+        add(&mut sample.counters, cpu);
+    }
+    Ok(())
+}
+
+fn results(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
+    const NAME: &str = "RESULTS";
+    let array: PerCpuArray<_, [u64; ERRNO_SLOTS]> = per_cpu(ebpf, NAME)?;
+    for (operation, slots) in (0..Operation::COUNT as u32).zip(sample.results.chunks_mut(ERRNO_SLOTS)) {
+        for cpu in array.get(&operation, 0).map_err(|error| ReadError::Kernel(NAME, error))?.iter() {
+            add(slots, cpu);
+        }
+    }
+    Ok(())
+}
+
+fn histograms(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
+    const NAME: &str = "HISTOGRAMS";
+    let array: PerCpuArray<_, [u64; SLOTS]> = per_cpu(ebpf, NAME)?;
+    for (index, slots) in (0..Histogram::COUNT as u32).zip(&mut sample.histograms) {
+        for cpu in array.get(&index, 0).map_err(|error| ReadError::Kernel(NAME, error))?.iter() {
+            add(slots, cpu);
+        }
+    }
+    Ok(())
+}
+
+fn backings(ebpf: &Ebpf) -> Result<Vec<(BackingKey, BackingTotals)>, ReadError> {
+    const NAME: &str = "BACKINGS";
+    let map: PerCpuHashMap<_, Key, Totals> =
+        PerCpuHashMap::try_from(map(ebpf, NAME)?).map_err(|error| ReadError::Kernel(NAME, error))?;
+    map.iter()
+        .map(|entry| {
+            let (key, cpus) = entry.map_err(|error| ReadError::Kernel(NAME, error))?;
+            let totals = cpus.iter().fold(BackingTotals::default(), |sum, cpu| BackingTotals {
+                buffers: sum.buffers + cpu.0.buffers,
+                vmas: sum.vmas + cpu.0.vmas,
+                bytes: sum.bytes + cpu.0.bytes,
+            });
+            Ok((key.0, totals))
+        })
+        .collect()
+}
+
+/// Names of filesystems by the address of their `file_system_type`.
+pub fn filesystems(ebpf: &Ebpf) -> Result<HashMap<u64, String>, ReadError> {
+    const NAME: &str = "FILESYSTEMS";
+    let map: BpfHashMap<_, u64, [u8; 16]> =
+        BpfHashMap::try_from(map(ebpf, NAME)?).map_err(|error| ReadError::Kernel(NAME, error))?;
+    map.iter()
+        .map(|entry| {
+            let (address, name) = entry.map_err(|error| ReadError::Kernel(NAME, error))?;
+            let length = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+            Ok((address, String::from_utf8_lossy(&name[..length]).into_owned()))
+        })
+        .collect()
+}
+
+fn by_process(ebpf: &Ebpf) -> Result<Vec<(u32, ProcessTotals)>, ReadError> {
+    const NAME: &str = "PROCESSES";
+    let map: BpfHashMap<_, u32, Process> =
+        BpfHashMap::try_from(map(ebpf, NAME)?).map_err(|error| ReadError::Kernel(NAME, error))?;
+    map.iter()
+        .map(|entry| entry.map(|(pid, totals)| (pid, totals.0)).map_err(|error| ReadError::Kernel(NAME, error)))
+        .collect()
+}
+
+fn per_cpu<'a, T: aya::Pod>(ebpf: &'a Ebpf, name: &'static str) -> Result<PerCpuArray<&'a aya::maps::MapData, T>, ReadError> {
+    PerCpuArray::try_from(map(ebpf, name)?).map_err(|error| ReadError::Kernel(name, error))
+}
+
+fn add(sum: &mut [u64], values: &[u64]) {
+    for (sum, value) in sum.iter_mut().zip(values) {
+        *sum += value;
+    }
+}
