@@ -1,1 +1,177 @@
 //! The facts of the running kernel, as one value.
+//!
+//! Everything here is read once, at start. What could not be read is [`Unknown`] with its reason, never a
+//! default: the plan decides what a missing fact means.
+
+pub mod btf;
+pub mod features;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod mounts;
+pub mod privileges;
+pub mod prototype;
+pub mod symbols;
+pub mod traceable;
+
+use std::path::PathBuf;
+
+pub use btf::Types;
+pub use features::Trial;
+pub use privileges::{Lockdown, Privileges};
+pub use prototype::Prototype;
+pub use symbols::Symbols;
+pub use traceable::Traceable;
+
+/// A fact that could not be had, and why, in one line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unknown(pub String);
+
+impl Unknown {
+    /// What was being read, and the error it ended with.
+    pub(crate) fn new(what: impl std::fmt::Display, error: impl std::fmt::Display) -> Self {
+        Self(format!("{what}: {error}"))
+    }
+}
+
+/// A fact, or why it is not known.
+pub type Known<T> = Result<T, Unknown>;
+
+/// What the facts are asked about; only this much of BTF, kallsyms and the traceable list is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Kernel functions.
+    pub functions: &'a [&'a str],
+    /// Members, as `struct.member`.
+    pub members: &'a [&'a str],
+    /// Tracepoints, without their group.
+    pub tracepoints: &'a [&'a str],
+    /// Members of `enum bpf_func_id`, without `BPF_FUNC_`.
+    pub helpers: &'a [&'a str],
+    /// Types whose mere presence says something.
+    pub structs: &'a [&'a str],
+}
+
+/// Where the facts are read from; a test puts a folder of its own in place of the system's.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// `/proc`.
+    pub proc: PathBuf,
+    /// `/sys`.
+    pub sys: PathBuf,
+    /// Whether the kernel itself may be asked: system calls, a detached mount, the trial load of a program.
+    pub ask_kernel: bool,
+}
+
+impl Default for Sources {
+    fn default() -> Self {
+        Self {
+            proc: "/proc".into(),
+            sys: "/sys".into(),
+            ask_kernel: true,
+        }
+    }
+}
+
+/// The kernel's version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// As `uname -r` gives it.
+    pub text: String,
+    /// Major and minor; `None` where the text does not begin with two numbers.
+    pub version: Option<(u32, u32)>,
+}
+
+impl Release {
+    /// Reads the two numbers at the front of `text`.
+    pub fn parse(text: &str) -> Self {
+        let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+        let version = match (numbers.next(), numbers.next()) {
+            (Some(Ok(major)), Some(Ok(minor))) => Some((major, minor)),
+            _ => None,
+        };
+        Self {
+            text: text.to_owned(),
+            version,
+        }
+    }
+
+    /// Whether it is known to be older than `version`.
+    pub fn is_before(&self, version: (u32, u32)) -> bool {
+        self.version.is_some_and(|own| own < version)
+    }
+}
+
+/// What is known of this kernel and of this process's rights in it.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The version.
+    pub release: Release,
+    /// Machine architecture as `uname -m` gives it.
+    pub machine: String,
+    /// BTF.
+    pub types: Known<Types>,
+    /// kallsyms.
+    pub symbols: Known<Symbols>,
+    /// The functions that ftrace can hook.
+    pub traceable: Traceable,
+    /// Whether the kernel has the kprobe PMU, through which kprobes attach.
+    pub kprobe_pmu: Known<bool>,
+    /// What the kernel answered to a trial fentry program.
+    pub fentry: Trial,
+    /// Rights and the settings that restrict them.
+    pub privileges: Privileges,
+}
+
+impl Facts {
+    /// Reads all of it. Never fails: what cannot be read is unknown in its place.
+    pub fn gather(sources: &Sources, wanted: &Wanted<'_>) -> Self {
+        let uname = rustix::system::uname();
+        Self {
+            release: Release::parse(&uname.release().to_string_lossy()),
+            machine: uname.machine().to_string_lossy().into_owned(),
+            types: Types::read(&sources.sys.join("kernel/btf/vmlinux"), wanted),
+            symbols: Symbols::read(&sources.proc.join("kallsyms"), wanted.functions),
+            traceable: Traceable::read(sources, wanted.functions),
+            kprobe_pmu: features::kprobe_pmu(sources),
+            fentry: Trial::run(sources),
+            privileges: Privileges::read(sources),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_gives_its_two_numbers() {
+        for (text, version) in [
+            ("5.10.0-32-cloud-amd64", Some((5, 10))),
+            ("7.3.4+deb14-cloud-amd64", Some((7, 3))),
+            ("6.18-rc1", Some((6, 18))),
+            ("next", None),
+            ("", None),
+            ("99999999999.1", None),
+        ] {
+            assert_eq!(Release::parse(text).version, version, "{text}");
+        }
+        assert!(Release::parse("5.4.0").is_before((5, 10)));
+        assert!(!Release::parse("unknown").is_before((5, 10)));
+    }
+
+    #[test]
+    fn an_empty_system_gives_unknowns_with_their_paths() {
+        let root = tempfile::tempdir().expect("a folder");
+        let sources = Sources {
+            proc: root.path().join("proc"),
+            sys: root.path().join("sys"),
+            ask_kernel: false,
+        };
+        let facts = Facts::gather(&sources, &crate::probe::table::wanted());
+        let reason = facts.types.expect_err("no BTF there").to_string();
+        assert!(reason.contains("kernel/btf/vmlinux"), "{reason}");
+        assert!(facts.symbols.is_err() && facts.privileges.perf_event_paranoid.is_err());
+        assert!(matches!(facts.traceable, Traceable::Unknown(_)));
+    }
+}

@@ -1,0 +1,51 @@
+//! What the kernel answers when it is asked directly.
+
+use aya::{
+    programs::{ProgramError, ProgramType},
+    sys::is_program_supported,
+};
+
+use super::{Known, Sources, Unknown};
+
+/// What became of loading and attaching an empty fentry program to the kernel's own test function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trial {
+    /// It attached.
+    Works,
+    /// The kernel knows no such programs, or cannot attach them on this architecture.
+    Absent,
+    /// It was refused, and how: for want of privileges, or by a policy of the system.
+    Refused(String),
+    /// Not tried.
+    NotTried,
+}
+
+impl Trial {
+    /// Loads and attaches the program, and takes it away again.
+    pub fn run(sources: &Sources) -> Self {
+        if !sources.ask_kernel {
+            return Self::NotTried;
+        }
+        match is_program_supported(ProgramType::Tracing) {
+            Ok(true) => Self::Works,
+            Ok(false) => Self::Absent,
+            Err(ProgramError::SyscallError(error)) => {
+                Self::Refused(format!("{}: {}", error.call, error.io_error))
+            }
+            Err(error) => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+/// Whether the kernel has the kprobe PMU: aya attaches kprobes through it.
+pub(super) fn kprobe_pmu(sources: &Sources) -> Known<bool> {
+    let devices = sources.sys.join("bus/event_source/devices");
+    match devices.try_exists() {
+        Ok(true) => Ok(devices.join("kprobe/type").exists()),
+        Ok(false) => Err(Unknown::new(
+            devices.display(),
+            "not there; is sysfs mounted?",
+        )),
+        Err(error) => Err(Unknown::new(devices.display(), error)),
+    }
+}

@@ -1,0 +1,173 @@
+//! How hooks attach on this kernel: through trampolines (fentry/fexit) or kprobes, and what stands in the way.
+
+use crate::kernel::{Facts, Lockdown, Traceable, Trial, symbols};
+
+/// What the user asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AttachMode {
+    /// fentry/fexit where the kernel can, else kprobes: a kretprobe loses returns when many registrations sleep
+    /// at once, costs more, and wants CAP_SYS_ADMIN on Debian.
+    #[default]
+    Auto,
+    /// Kprobes and kretprobes.
+    Kprobe,
+    /// fentry and fexit.
+    Fentry,
+}
+
+/// How all function hooks of a plan attach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mechanism {
+    /// Kprobes and kretprobes.
+    Kprobe,
+    /// fentry and fexit.
+    Fentry,
+}
+
+impl Mechanism {
+    /// The name used in every output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kprobe => "kprobe",
+            Self::Fentry => "fentry",
+        }
+    }
+}
+
+/// Why hooks of a kind cannot attach, in one clause each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Obstacles {
+    /// `None` where fentry and fexit can.
+    pub fentry: Option<String>,
+    /// `None` where kprobes can.
+    pub kprobe: Option<String>,
+}
+
+impl Obstacles {
+    /// What the facts say about each kind. Missing privileges are no obstacle here: they can be granted.
+    pub fn of(facts: &Facts) -> Self {
+        Self {
+            fentry: no_trampolines(facts),
+            kprobe: no_kprobes(facts),
+        }
+    }
+
+    /// The mechanism that the wish leads to; `None` where it cannot be had.
+    pub fn choose(&self, wish: AttachMode) -> Option<Mechanism> {
+        let fentry = self.fentry.is_none().then_some(Mechanism::Fentry);
+        let kprobe = self.kprobe.is_none().then_some(Mechanism::Kprobe);
+        match wish {
+            AttachMode::Auto => fentry.or(kprobe),
+            AttachMode::Kprobe => kprobe,
+            AttachMode::Fentry => fentry,
+        }
+    }
+}
+
+fn no_trampolines(facts: &Facts) -> Option<String> {
+    if facts
+        .symbols
+        .as_ref()
+        .is_ok_and(|symbols| !symbols.has(symbols::TRAMPOLINES))
+    {
+        return Some("the kernel has no BPF trampolines".to_owned());
+    }
+    if facts.traceable == Traceable::NoFtrace {
+        return Some("the kernel is built without function tracing".to_owned());
+    }
+    match &facts.fentry {
+        Trial::Works | Trial::NotTried => None,
+        Trial::Absent => Some("the kernel has no fentry programs".to_owned()),
+        // Without the privilege a refusal says nothing about the kernel.
+        Trial::Refused(_) if !bpf_and_perfmon(facts) => None,
+        Trial::Refused(error) => Some(format!("the kernel refuses fentry programs ({error})")),
+    }
+}
+
+fn no_kprobes(facts: &Facts) -> Option<String> {
+    match &facts.kprobe_pmu {
+        Ok(true) => None,
+        Ok(false) => Some("the kernel has no kprobes".to_owned()),
+        Err(unknown) => Some(format!(
+            "it cannot be told whether the kernel has kprobes ({unknown})"
+        )),
+    }
+}
+
+fn bpf_and_perfmon(facts: &Facts) -> bool {
+    facts.privileges.may("CAP_BPF") && facts.privileges.may("CAP_PERFMON")
+}
+
+/// A right that the process lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The capability.
+    pub capability: &'static str,
+    /// What cannot be done without it.
+    pub cost: String,
+    /// Whether nothing can be measured without it.
+    pub fatal: bool,
+}
+
+/// What the process lacks to attach by `mechanism`.
+pub fn missing_privileges(facts: &Facts, mechanism: Option<Mechanism>) -> Vec<Missing> {
+    let own = &facts.privileges;
+    let mut missing = Vec::new();
+    if !own.may("CAP_BPF") {
+        missing.push(fatal("CAP_BPF", "no BPF program can be loaded"));
+    }
+    if !own.may("CAP_PERFMON") {
+        missing.push(fatal(
+            "CAP_PERFMON",
+            "no tracing program can be loaded or attached",
+        ));
+    }
+    // Debian and Ubuntu add levels above 2, where perf_event_open wants CAP_SYS_ADMIN.
+    let level = own
+        .perf_event_paranoid
+        .as_ref()
+        .copied()
+        .unwrap_or_default();
+    if mechanism == Some(Mechanism::Kprobe) && level > 2 && !own.holds("CAP_SYS_ADMIN") {
+        missing.push(fatal(
+            "CAP_SYS_ADMIN",
+            format!("kprobes are refused while kernel.perf_event_paranoid is {level} (above 2)"),
+        ));
+    }
+    let charged = facts
+        .symbols
+        .as_ref()
+        .is_ok_and(|symbols| symbols.has(symbols::MEMLOCK));
+    if let Some(limit) = own
+        .memlock
+        .filter(|&limit| charged && limit < MEMLOCK_WANTED)
+        && !own.holds("CAP_SYS_RESOURCE")
+    {
+        let cost = format!(
+            "the limit of {} KiB (ulimit -l), which BPF maps are charged to before 5.11, cannot be raised",
+            limit / 1024
+        );
+        missing.push(Missing {
+            capability: "CAP_SYS_RESOURCE",
+            cost,
+            fatal: false,
+        });
+    }
+    missing
+}
+
+/// Bytes of `RLIMIT_MEMLOCK` that all maps fit in with room to spare: per-CPU maps on a machine of 100 CPUs.
+pub const MEMLOCK_WANTED: u64 = 64 << 20;
+
+fn fatal(capability: &'static str, cost: impl Into<String>) -> Missing {
+    Missing {
+        capability,
+        cost: cost.into(),
+        fatal: true,
+    }
+}
+
+/// Whether lockdown keeps BPF from reading the kernel's memory.
+pub fn locked_down(facts: &Facts) -> bool {
+    facts.privileges.lockdown == Ok(Lockdown::Confidentiality)
+}

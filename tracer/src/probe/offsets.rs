@@ -1,0 +1,130 @@
+//! From the members that BTF resolved to the offsets that the eBPF programs read by.
+
+use tracer_ebpf::settings::Offsets;
+
+use crate::kernel::Types;
+
+/// Where an offset goes.
+type Slot = fn(&mut Offsets) -> &mut u32;
+
+/// Every member that is read, as `struct.member`, and its place in the settings.
+const TABLE: [(&str, Slot); 21] = [
+    ("task_struct.mm", |o| &mut o.task_mm),
+    ("task_struct.min_flt", |o| &mut o.task_min_flt),
+    ("task_struct.maj_flt", |o| &mut o.task_maj_flt),
+    ("task_struct.tgid", |o| &mut o.task_tgid),
+    ("vm_area_struct.vm_start", |o| &mut o.vma_start),
+    ("vm_area_struct.vm_end", |o| &mut o.vma_end),
+    ("vm_area_struct.vm_flags", |o| &mut o.vma_flags),
+    ("vm_area_struct.vm_ops", |o| &mut o.vma_ops),
+    ("vm_area_struct.vm_file", |o| &mut o.vma_file),
+    ("vm_area_struct.vm_rb", |o| &mut o.vma_rb),
+    ("vm_area_struct.vm_next", |o| &mut o.vma_next),
+    ("mm_struct.mm_rb", |o| &mut o.mm_rb),
+    ("file.f_inode", |o| &mut o.file_inode),
+    ("inode.i_mode", |o| &mut o.inode_mode),
+    ("inode.i_sb", |o| &mut o.inode_sb),
+    ("super_block.s_type", |o| &mut o.sb_type),
+    ("super_block.s_magic", |o| &mut o.sb_magic),
+    ("file_system_type.name", |o| &mut o.fs_name),
+    ("io_rsrc_node.buf", |o| &mut o.node_buf),
+    ("io_mapped_ubuf.nr_bvecs", |o| &mut o.imu_bvecs),
+    ("io_mapped_ubuf.folio_shift", |o| &mut o.imu_folio_shift),
+];
+
+/// A member of `task_struct` that is there where tracing programs may use task storage (since 5.12; before it,
+/// the storage hung off the security blob and only LSM programs could).
+pub const TASK_STORAGE: &str = "task_struct.bpf_storage";
+
+/// Every member that the facts are asked about.
+pub const MEMBERS: [&str; TABLE.len() + 1] = {
+    let mut members = [TASK_STORAGE; TABLE.len() + 1];
+    let mut i = 0;
+    while i < TABLE.len() {
+        members[i] = TABLE[i].0;
+        i += 1;
+    }
+    members
+};
+
+/// What the walk over the VMAs reads.
+pub const WALK: [&str; 11] = [
+    "vm_area_struct.vm_start",
+    "vm_area_struct.vm_end",
+    "vm_area_struct.vm_flags",
+    "vm_area_struct.vm_ops",
+    "vm_area_struct.vm_file",
+    "file.f_inode",
+    "inode.i_mode",
+    "inode.i_sb",
+    "super_block.s_type",
+    "super_block.s_magic",
+    "file_system_type.name",
+];
+
+/// What the walk over the VMA list reads besides (kernels to 6.0).
+pub const LIST: [&str; 4] = [
+    "task_struct.mm",
+    "mm_struct.mm_rb",
+    "vm_area_struct.vm_rb",
+    "vm_area_struct.vm_next",
+];
+
+/// What the count of page faults reads.
+pub const FAULTS: [&str; 2] = ["task_struct.min_flt", "task_struct.maj_flt"];
+
+/// The offsets that this kernel has; the others stay 0, and the plan sees to it that nothing reads by them.
+pub fn resolve(types: &Types) -> Offsets {
+    let mut offsets = Offsets::default();
+    for (member, slot) in TABLE {
+        if let Some(&offset) = types.offsets.get(member) {
+            *slot(&mut offsets) = offset;
+        }
+    }
+    offsets
+}
+
+/// The first of `members` that this kernel does not have.
+pub fn missing<'a>(types: &Types, members: &[&'a str]) -> Option<&'a str> {
+    members
+        .iter()
+        .find(|&&member| !types.offsets.contains_key(member))
+        .copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn every_member_has_a_place_of_its_own() {
+        let types = Types {
+            offsets: (0..)
+                .zip(TABLE)
+                .map(|(i, (member, _))| (member.to_owned(), 1000 + i))
+                .collect::<BTreeMap<_, _>>(),
+            ..Types::default()
+        };
+        let mut offsets = resolve(&types);
+        let mut seen: Vec<u32> = TABLE.iter().map(|(_, slot)| *slot(&mut offsets)).collect();
+        seen.dedup();
+        assert_eq!(seen, (1000..1000 + TABLE.len() as u32).collect::<Vec<_>>());
+        assert_eq!(size_of::<Offsets>(), TABLE.len() * size_of::<u32>());
+    }
+
+    #[test]
+    fn groups_name_members_that_are_asked_for() {
+        assert!(
+            WALK.iter()
+                .chain(&LIST)
+                .chain(&FAULTS)
+                .all(|member| MEMBERS.contains(member))
+        );
+        assert_eq!(
+            missing(&Types::default(), &FAULTS),
+            Some("task_struct.min_flt")
+        );
+    }
+}

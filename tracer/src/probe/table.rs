@@ -1,0 +1,385 @@
+//! The one table of roles: which kernel functions can fill each, and which prototype is relied on.
+//!
+//! The prototypes are in the normal form of [`crate::kernel::Prototype`]. They stand here once; the eBPF
+//! handlers read arguments by the positions that these forms fix.
+
+use tracer_ebpf::operation::Operation;
+
+use super::offsets;
+use crate::kernel::Wanted;
+
+/// What a hook is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// The function of one operation, entry and return.
+    Registration(Operation),
+    /// The function that takes one buffer.
+    Buffer,
+    /// The part of it that pins the pages.
+    Pin,
+    /// A look-up of a VMA that the kernel makes while pinning.
+    Lookup,
+    /// The making of a ring.
+    Ring,
+    /// The kernel's own count of registrations.
+    Ledger,
+    /// The forks of a traced command.
+    Descent,
+}
+
+impl Role {
+    /// The name used in every output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Registration(operation) => operation.name(),
+            Self::Buffer => "buffer",
+            Self::Pin => "pin",
+            Self::Lookup => "look-up",
+            Self::Ring => "ring",
+            Self::Ledger => "ledger",
+            Self::Descent => "descent",
+        }
+    }
+
+    /// What its hooks give.
+    pub const fn gives(self) -> &'static str {
+        match self {
+            Self::Registration(_) => "operation, result, duration",
+            Self::Buffer => "range and result of each buffer, the walk over its VMAs",
+            Self::Pin => "time in GUP, page faults",
+            Self::Lookup => "VMA look-ups made by the kernel",
+            Self::Ring => "age, fd and flags of the ring",
+            Self::Ledger => "the end of each registration, an independent count",
+            Self::Descent => "the processes of the traced command",
+        }
+    }
+}
+
+/// What a prototype means to the eBPF side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// What the handler takes for granted.
+    Plain,
+    /// `io_sqe_buffer_register` returns an `io_rsrc_node` or an error pointer.
+    ReturnsNode,
+    /// The pin returns an array of pages or an error pointer.
+    ReturnsPages,
+    /// The prototype is known, and says that this is not the function to hook.
+    Declined(&'static str),
+}
+
+/// A prototype that is relied on.
+#[derive(Clone, Copy, Debug)]
+pub struct Form {
+    /// As [`crate::kernel::Prototype`] prints.
+    pub prototype: &'static str,
+    /// What it means.
+    pub effect: Effect,
+}
+
+/// A function that can fill a role.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate {
+    /// Its name in the kernel's source.
+    pub function: &'static str,
+    /// The prototypes that are known, newest first.
+    pub forms: &'static [Form],
+    /// What to know when it is the one chosen.
+    pub note: &'static str,
+}
+
+/// A role filled by hooks at functions.
+#[derive(Clone, Copy, Debug)]
+pub struct FunctionRole {
+    /// The role.
+    pub role: Role,
+    /// Best first.
+    pub candidates: &'static [Candidate],
+    /// Name of the programs, without `_enter` and `_exit`.
+    pub handler: &'static str,
+    /// Whether the return is hooked too.
+    pub returns: bool,
+    /// A type that only kernels with this function have; without it the role does not apply.
+    pub only_with: Option<&'static str>,
+    /// The figures that are lost without it.
+    pub figures: &'static [&'static str],
+}
+
+/// A role filled by a raw tracepoint.
+#[derive(Clone, Copy, Debug)]
+pub struct TracepointRole {
+    /// The role.
+    pub role: Role,
+    /// The tracepoint, without its group.
+    pub tracepoint: &'static str,
+    /// Name of the program.
+    pub program: &'static str,
+    /// Types of the arguments that are read, from the first.
+    pub arguments: &'static [&'static str],
+    /// The figures that are lost without it.
+    pub figures: &'static [&'static str],
+}
+
+const fn plain(prototype: &'static str) -> Form {
+    Form {
+        prototype,
+        effect: Effect::Plain,
+    }
+}
+
+/// The roles filled by functions, in the order of the call chain.
+pub const FUNCTION_ROLES: [FunctionRole; 7] = [
+    FunctionRole {
+        role: Role::Registration(Operation::Register),
+        candidates: &[Candidate {
+            function: "io_sqe_buffers_register",
+            forms: &[plain(
+                "int (struct io_ring_ctx *, void *, unsigned int, u64 *)",
+            )],
+            note: "both register opcodes end here",
+        }],
+        handler: "register",
+        returns: true,
+        only_with: None,
+        figures: &["duration of register", "buffers and VMAs per registration"],
+    },
+    FunctionRole {
+        role: Role::Registration(Operation::Update),
+        candidates: &[Candidate {
+            function: "io_register_rsrc_update",
+            forms: &[plain(
+                "int (struct io_ring_ctx *, void *, unsigned int, unsigned int)",
+            )],
+            note: "type 1 is buffers; the functions below it are inlined",
+        }],
+        handler: "update",
+        returns: true,
+        only_with: None,
+        figures: &["duration of update", "buffers of updates"],
+    },
+    FunctionRole {
+        role: Role::Registration(Operation::Clone),
+        candidates: &[Candidate {
+            function: "io_register_clone_buffers",
+            forms: &[plain("int (struct io_ring_ctx *, void *)")],
+            note: "the one function of the opcode",
+        }],
+        handler: "clone",
+        returns: true,
+        only_with: Some("io_uring_clone_buffers"),
+        figures: &["duration of clone"],
+    },
+    FunctionRole {
+        role: Role::Registration(Operation::Unregister),
+        candidates: &[Candidate {
+            function: "io_sqe_buffers_unregister",
+            forms: &[plain("int (struct io_ring_ctx *)")],
+            note: "cleanup and ring exit call it too; those are told apart",
+        }],
+        handler: "unregister",
+        returns: true,
+        only_with: None,
+        // The count itself comes from the ledger.
+        figures: &["duration of unregister"],
+    },
+    FunctionRole {
+        role: Role::Buffer,
+        candidates: &[Candidate {
+            function: "io_sqe_buffer_register",
+            forms: &[
+                Form {
+                    prototype: "struct io_rsrc_node * (struct io_ring_ctx *, struct iovec *)",
+                    effect: Effect::ReturnsNode,
+                },
+                Form {
+                    prototype: "struct io_rsrc_node * (struct io_ring_ctx *, struct iovec *, struct page **)",
+                    effect: Effect::ReturnsNode,
+                },
+                plain(
+                    "int (struct io_ring_ctx *, struct iovec *, struct io_mapped_ubuf **, struct page **)",
+                ),
+            ],
+            note: "its iovec is the kernel's own copy",
+        }],
+        handler: "buffer",
+        returns: true,
+        only_with: None,
+        figures: &["buffers", "bytes", VMAS, BACKINGS, FILES],
+    },
+    FunctionRole {
+        role: Role::Pin,
+        candidates: &[
+            Candidate {
+                function: "pin_user_pages",
+                forms: &[
+                    Form {
+                        prototype: "long (unsigned long, unsigned long, unsigned int, struct page **)",
+                        effect: Effect::Declined(
+                            "a kernel since 6.5, where io_pin_pages holds the whole pin on every version",
+                        ),
+                    },
+                    plain(
+                        "long (unsigned long, unsigned long, unsigned int, struct page **, struct vm_area_struct **)",
+                    ),
+                ],
+                note: "called under mmap_lock: waiting for the lock is not in its time",
+            },
+            Candidate {
+                function: "io_pin_pages",
+                forms: &[Form {
+                    prototype: "struct page ** (unsigned long, unsigned long, int *)",
+                    effect: Effect::ReturnsPages,
+                }],
+                note: "takes mmap_lock itself where it needs it: waiting for the lock is in its time",
+            },
+        ],
+        handler: "pin",
+        returns: true,
+        only_with: None,
+        figures: &["time in the pin", "page faults in the pin", "VMA look-ups"],
+    },
+    FunctionRole {
+        role: Role::Lookup,
+        candidates: &[
+            Candidate {
+                function: "vma_lookup",
+                forms: &[plain(
+                    "struct vm_area_struct * (struct mm_struct *, unsigned long)",
+                )],
+                note: "every look-up",
+            },
+            Candidate {
+                function: "gup_vma_lookup",
+                forms: &[plain(
+                    "struct vm_area_struct * (struct mm_struct *, unsigned long)",
+                )],
+                note: "one call for each look-up of the slow path, holes among them",
+            },
+            Candidate {
+                function: "check_vma_flags",
+                forms: &[plain("int (struct vm_area_struct *, unsigned long)")],
+                note: "one call for each VMA found: a look-up that finds a hole is not counted",
+            },
+            Candidate {
+                function: "find_extend_vma",
+                forms: &[plain(
+                    "struct vm_area_struct * (struct mm_struct *, unsigned long)",
+                )],
+                note: "one call for each look-up of the slow path, holes among them",
+            },
+        ],
+        handler: "lookup",
+        returns: false,
+        only_with: None,
+        figures: &["VMA look-ups"],
+    },
+];
+
+/// Figure: the VMAs that a walk sees.
+pub const VMAS: &str = "VMAs touched";
+/// Figure: what lies behind them.
+pub const BACKINGS: &str = "backings";
+/// Figure: distinct `vm_file`s.
+pub const FILES: &str = "distinct files";
+
+/// Names one of the tracepoint roles.
+pub const LEDGER: TracepointRole = TracepointRole {
+    role: Role::Ledger,
+    tracepoint: "io_uring_register",
+    program: "ledger",
+    // ctx, opcode; `ret` is found by its name.
+    arguments: &["void *", "unsigned int"],
+    figures: &[
+        "counts by operation and result",
+        "count of unregister",
+        "books against the kernel's count",
+    ],
+};
+
+/// Names one of the tracepoint roles.
+pub const RING: TracepointRole = TracepointRole {
+    role: Role::Ring,
+    tracepoint: "io_uring_create",
+    program: "ring_created",
+    // fd, ctx, sq_entries, cq_entries, flags.
+    arguments: &["int", "void *", "u32", "u32", "u32"],
+    figures: &["age, fd and flags of the ring"],
+};
+
+/// Names one of the tracepoint roles.
+pub const DESCENT: TracepointRole = TracepointRole {
+    role: Role::Descent,
+    tracepoint: "sched_process_fork",
+    program: "forked",
+    arguments: &["struct task_struct *", "struct task_struct *"],
+    figures: &["children of the traced command"],
+};
+
+/// Every function of the table.
+const FUNCTIONS: [&str; 11] = [
+    "io_sqe_buffers_register",
+    "io_register_rsrc_update",
+    "io_register_clone_buffers",
+    "io_sqe_buffers_unregister",
+    "io_sqe_buffer_register",
+    "pin_user_pages",
+    "io_pin_pages",
+    "vma_lookup",
+    "gup_vma_lookup",
+    "check_vma_flags",
+    "find_extend_vma",
+];
+
+/// What the facts have to be asked about for a plan.
+pub fn wanted() -> Wanted<'static> {
+    Wanted {
+        functions: &FUNCTIONS,
+        members: &offsets::MEMBERS,
+        tracepoints: &[LEDGER.tracepoint, RING.tracepoint, DESCENT.tracepoint],
+        helpers: &[
+            "find_vma",
+            "loop",
+            "get_func_ret",
+            "task_storage_get",
+            "get_current_task_btf",
+        ],
+        structs: &["io_uring_clone_buffers"],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::kernel::Prototype;
+
+    #[test]
+    fn the_facts_are_asked_about_every_function() {
+        let candidates = FUNCTION_ROLES
+            .iter()
+            .flat_map(|role| role.candidates)
+            .map(|c| c.function);
+        assert_eq!(
+            candidates.collect::<BTreeSet<_>>(),
+            FUNCTIONS.into_iter().collect()
+        );
+        for role in FUNCTION_ROLES {
+            assert!(
+                role.only_with
+                    .is_none_or(|name| wanted().structs.contains(&name))
+            );
+        }
+    }
+
+    #[test]
+    fn the_forms_are_in_the_form_that_prototypes_print_in() {
+        for form in FUNCTION_ROLES
+            .iter()
+            .flat_map(|role| role.candidates)
+            .flat_map(|c| c.forms)
+        {
+            assert_eq!(Prototype::parse(form.prototype).to_string(), form.prototype);
+        }
+    }
+}
