@@ -1,1 +1,15 @@
-//! Pure folds of samples and records into an immutable snapshot.
+//! Pure folds of samples into an immutable snapshot.
+
+mod books;
+mod delta;
+mod distribution;
+mod fold;
+mod snapshot;
+
+pub use books::{Books, OperationBooks, PartBooks};
+pub use distribution::Distribution;
+pub use fold::{fold, fold_between};
+pub use snapshot::{
+    Backing, Faults, Losses, Operation, Outcome, Process, ResultCount, Snapshot, Split,
+    Unregisters, Walks,
+};

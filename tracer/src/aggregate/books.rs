@@ -1,0 +1,220 @@
+//! Whether the counts add up: against each other, and against the kernel's own tracepoint.
+
+use serde::Serialize;
+use tracer_ebpf::{
+    counter::{Counter, ERRNO_SLOTS},
+    operation::Operation,
+};
+
+use crate::{decode::Known, source::sample::Sample};
+
+/// The books of a session: always from attaching on, since an interval has registrations that began before it.
+///
+/// A sample is read while the counters move, CPU by CPU, so that a live one may be off by what is under way;
+/// when nothing is, it must balance to the last one.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Books {
+    /// By operation.
+    pub operations: Vec<OperationBooks>,
+    /// Of the per-buffer function.
+    pub buffers: Option<PartBooks>,
+    /// Of the pin.
+    pub pins: Option<PartBooks>,
+    /// What was measured of what the tracepoint saw, 0 to 1, over the operations whose entry is hooked;
+    /// `None` before the first.
+    pub coverage: Option<f64>,
+    /// Whether everything adds up.
+    pub balanced: bool,
+}
+
+/// The books of one operation. `entries = closed + in flight`, `closed = ledger - refused early - missed
+/// entries`, `returns + missed returns = closed`, `counted = ledger`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OperationBooks {
+    /// Name of the [`Operation`].
+    pub operation: &'static str,
+    /// Results counted.
+    pub counted: u64,
+    /// The entry hook ran; `None` where there is none.
+    pub entries: Option<u64>,
+    /// The return hook ran; `None` where there is none.
+    pub returns: Option<u64>,
+    /// The tracepoint fired; `None` where it is not attached.
+    pub ledger: Option<u64>,
+    /// The tracepoint reported an error before the function was entered.
+    pub refused_early: Option<u64>,
+    /// The tracepoint reported success and no entry had been seen.
+    pub missed_entries: Option<u64>,
+    /// The tracepoint came before the return had been seen.
+    pub missed_returns: Option<u64>,
+    /// Entries that have not ended (a re-entry's first one never does); negative where more ended than began.
+    pub in_flight: Option<i64>,
+    /// What was measured of what the tracepoint saw, 0 to 1.
+    pub coverage: Option<f64>,
+    /// By how many the counts do not add up; 0 is balanced.
+    pub unexplained: u64,
+}
+
+/// The books of a part of a registration. `entries = returns + missed returns + in flight`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PartBooks {
+    /// It was entered.
+    pub entries: u64,
+    /// It returned.
+    pub returns: u64,
+    /// It ended without its return having been seen.
+    pub missed_returns: u64,
+    /// Entered and not ended; negative where more ended than began.
+    pub in_flight: i64,
+}
+
+impl Books {
+    pub(super) fn new(sample: &Sample, known: &Known) -> Self {
+        let operations: Vec<_> = Operation::ALL
+            .iter()
+            .map(|operation| OperationBooks::new(sample, known, *operation))
+            .collect();
+        let buffers = (known.buffers && known.buffer_returns).then(|| {
+            PartBooks::new(
+                sample,
+                Counter::BufferEntries,
+                Counter::BufferReturns,
+                Counter::BufferMissedReturns,
+            )
+        });
+        let pins = known.pins.then(|| {
+            PartBooks::new(
+                sample,
+                Counter::PinEntries,
+                Counter::PinReturns,
+                Counter::PinMissedReturns,
+            )
+        });
+        let balanced = operations.iter().all(|books| books.unexplained == 0)
+            && [&buffers, &pins]
+                .into_iter()
+                .flatten()
+                .all(|books| books.in_flight >= 0);
+        let coverage = coverage(&operations, sample.counters[Counter::LostFrames as usize]);
+        Self {
+            operations,
+            buffers,
+            pins,
+            coverage,
+            balanced,
+        }
+    }
+
+    /// Returns that were not seen, of registrations, buffers and pins.
+    pub fn missed_returns(&self) -> u64 {
+        let operations = self
+            .operations
+            .iter()
+            .filter_map(|books| books.missed_returns);
+        let parts = [&self.buffers, &self.pins]
+            .into_iter()
+            .flatten()
+            .map(|books| books.missed_returns);
+        operations.chain(parts).fold(0, u64::saturating_add)
+    }
+}
+
+impl OperationBooks {
+    fn new(sample: &Sample, known: &Known, operation: Operation) -> Self {
+        let number = operation as usize;
+        let count = |counter: Counter| sample.counters[counter.of(operation)];
+        let entered = known.entries[number];
+        let both = known.ledger && entered;
+        let mut books = Self {
+            operation: operation.name(),
+            counted: counted(sample, operation),
+            entries: entered.then(|| count(Counter::Entries)),
+            returns: known.returns[number].then(|| count(Counter::Returns)),
+            ledger: known.ledger.then(|| count(Counter::Ledger)),
+            refused_early: both.then(|| count(Counter::RefusedEarly)),
+            missed_entries: both.then(|| count(Counter::MissedEntries)),
+            missed_returns: (both && known.returns[number]).then(|| count(Counter::MissedReturns)),
+            in_flight: None,
+            coverage: None,
+            unexplained: 0,
+        };
+        books.in_flight = books
+            .closed()
+            .zip(books.entries)
+            .map(|(closed, entries)| narrow(i128::from(entries) - closed));
+        books.coverage = books
+            .measured()
+            .map(|(measured, all)| measured as f64 / all as f64);
+        books.unexplained = books.unexplained();
+        books
+    }
+
+    /// Registrations whose entry and end were seen; negative where the counts contradict each other.
+    fn closed(&self) -> Option<i128> {
+        let (ledger, refused, missed) = (self.ledger?, self.refused_early?, self.missed_entries?);
+        Some(i128::from(ledger) - i128::from(refused) - i128::from(missed))
+    }
+
+    /// What was measured, of what; `None` before the first.
+    fn measured(&self) -> Option<(u64, u64)> {
+        let all = self.ledger.filter(|ledger| *ledger > 0)?;
+        Some((all.saturating_sub(self.missed_entries?), all))
+    }
+
+    fn unexplained(&self) -> u64 {
+        let miscounted = self
+            .ledger
+            .map_or(0, |ledger| ledger.abs_diff(self.counted));
+        let too_many_ends = self.in_flight.map_or(0, |open| open.min(0).unsigned_abs());
+        // One that has returned is in flight until the tracepoint fires.
+        let returns = self
+            .closed()
+            .zip(self.returns)
+            .zip(self.missed_returns)
+            .map_or(0, |((closed, seen), missed)| {
+                let ahead = i128::from(seen) + i128::from(missed) - closed;
+                let open = i128::from(self.in_flight.unwrap_or(0).max(0));
+                narrow(ahead - ahead.clamp(0, open)).unsigned_abs()
+            });
+        miscounted.max(too_many_ends).max(returns)
+    }
+}
+
+impl PartBooks {
+    fn new(sample: &Sample, entries: Counter, returns: Counter, missed: Counter) -> Self {
+        let [entries, returns, missed_returns] =
+            [entries, returns, missed].map(|counter| sample.counters[counter as usize]);
+        let in_flight =
+            narrow(i128::from(entries) - i128::from(returns) - i128::from(missed_returns));
+        Self {
+            entries,
+            returns,
+            missed_returns,
+            in_flight,
+        }
+    }
+}
+
+/// Results counted of an operation.
+fn counted(sample: &Sample, operation: Operation) -> u64 {
+    let first = operation as usize * ERRNO_SLOTS;
+    sample
+        .results
+        .iter()
+        .skip(first)
+        .take(ERRNO_SLOTS)
+        .fold(0, |sum, count| sum.saturating_add(*count))
+}
+
+/// Lost state shows at the tracepoint as a missed entry or, when it failed, as an early refusal, by whichever
+/// operation: so it is held against the sum.
+fn coverage(operations: &[OperationBooks], lost_frames: u64) -> Option<f64> {
+    let measured = operations.iter().filter_map(OperationBooks::measured);
+    let (measured, all) = measured.fold((0_u64, 0_u64), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    let measured = measured.min(all.saturating_sub(lost_frames));
+    (all > 0).then(|| measured as f64 / all as f64)
+}
+
+fn narrow(value: i128) -> i64 {
+    i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX })
+}

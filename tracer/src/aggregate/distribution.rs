@@ -1,0 +1,261 @@
+//! A distribution as the kernel side keeps it: counts by log-linear bucket, and the exact sum.
+
+use std::array;
+
+use serde::{Serialize, Serializer, ser::SerializeStruct};
+use tracer_ebpf::histogram::{BUCKETS, SLOTS, SUM, index, lower_bound, upper_bound};
+
+/// Counts by bucket and the exact sum of the values.
+///
+/// A value below 16 has a bucket of its own; any other lies in a bucket at most 1/8 as wide as its lower
+/// bound. Quantiles and the maximum are given as the bucket's upper bound: never too low, at most 1/8 too high.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Distribution {
+    buckets: Box<[u64; BUCKETS]>,
+    sum: u64,
+}
+
+impl Default for Distribution {
+    fn default() -> Self {
+        Self {
+            buckets: Box::new([0; BUCKETS]),
+            sum: 0,
+        }
+    }
+}
+
+impl Distribution {
+    /// From the slots of a map: the buckets, then the sum.
+    pub fn from_slots(slots: &[u64; SLOTS]) -> Self {
+        Self {
+            buckets: Box::new(array::from_fn(|bucket| slots[bucket])),
+            sum: slots[SUM],
+        }
+    }
+
+    /// Counts a value.
+    pub fn add(&mut self, value: u64) {
+        self.buckets[index(value)] += 1;
+        self.sum = self.sum.saturating_add(value);
+    }
+
+    /// Both distributions as one.
+    #[must_use]
+    pub fn merge(&self, other: &Self) -> Self {
+        Self {
+            buckets: Box::new(array::from_fn(|bucket| {
+                self.buckets[bucket].saturating_add(other.buckets[bucket])
+            })),
+            sum: self.sum.saturating_add(other.sum),
+        }
+    }
+
+    /// Values counted.
+    pub fn count(&self) -> u64 {
+        self.buckets
+            .iter()
+            .fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
+    /// Sum of the values, exact.
+    pub fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    /// The mean, exact; `None` where there is no value.
+    pub fn mean(&self) -> Option<f64> {
+        let count = self.count();
+        (count > 0).then(|| self.sum as f64 / count as f64)
+    }
+
+    /// The value that the share `q` (0 to 1) of all values does not exceed, as its bucket's upper bound.
+    pub fn quantile(&self, q: f64) -> Option<u64> {
+        let count = self.count();
+        let rank = ((q.clamp(0.0, 1.0) * count as f64).ceil() as u64).clamp(1, count.max(1));
+        let mut below = 0_u64;
+        let bucket = self.buckets.iter().position(|in_bucket| {
+            below = below.saturating_add(*in_bucket);
+            below >= rank
+        })?;
+        Some(upper_bound(bucket))
+    }
+
+    /// No value exceeds it: the upper bound of the last bucket in use.
+    pub fn max_bound(&self) -> Option<u64> {
+        self.buckets
+            .iter()
+            .rposition(|count| *count > 0)
+            .map(upper_bound)
+    }
+
+    /// Values of at most `bound`; exact where `bound` ends a bucket, else those of the whole buckets below it.
+    pub fn count_at_most(&self, bound: u64) -> u64 {
+        let last = index(bound);
+        let whole = if upper_bound(last) == bound {
+            last + 1
+        } else {
+            last
+        };
+        self.buckets[..whole]
+            .iter()
+            .fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
+    /// The share of the values that are exactly `value`, which must be below 16.
+    pub fn share_of(&self, value: u64) -> Option<f64> {
+        let count = self.count();
+        (count > 0).then(|| self.buckets[index(value)] as f64 / count as f64)
+    }
+
+    /// The buckets in use: smallest value, largest value, count.
+    pub fn in_use(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
+        let buckets = self
+            .buckets
+            .iter()
+            .enumerate()
+            .filter(|(_, count)| **count > 0);
+        buckets.map(|(bucket, count)| (lower_bound(bucket), upper_bound(bucket), *count))
+    }
+}
+
+#[derive(Serialize)]
+struct Bucket {
+    lower: u64,
+    upper: u64,
+    count: u64,
+}
+
+impl Serialize for Distribution {
+    /// `{count, sum, mean, p50, p90, p99, max, buckets: [{lower, upper, count}]}`; `null` for what an empty
+    /// one has not; only the buckets in use, both bounds inclusive.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let buckets: Vec<_> = self
+            .in_use()
+            .map(|(lower, upper, count)| Bucket {
+                lower,
+                upper,
+                count,
+            })
+            .collect();
+        let mut value = serializer.serialize_struct("Distribution", 8)?;
+        value.serialize_field("count", &self.count())?;
+        value.serialize_field("sum", &self.sum)?;
+        value.serialize_field("mean", &self.mean())?;
+        value.serialize_field("p50", &self.quantile(0.5))?;
+        value.serialize_field("p90", &self.quantile(0.9))?;
+        value.serialize_field("p99", &self.quantile(0.99))?;
+        value.serialize_field("max", &self.max_bound())?;
+        value.serialize_field("buckets", &buckets)?;
+        value.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(values: &[u64]) -> Distribution {
+        let mut distribution = Distribution::default();
+        for value in values {
+            distribution.add(*value);
+        }
+        distribution
+    }
+
+    fn values() -> impl Strategy<Value = Vec<u64>> {
+        prop::collection::vec(
+            (any::<u64>(), 0_u32..64).prop_map(|(value, shift)| value >> shift),
+            0..50,
+        )
+    }
+
+    #[test]
+    fn an_empty_distribution_has_no_quantile() {
+        let empty = Distribution::default();
+        assert_eq!(
+            (
+                empty.quantile(0.5),
+                empty.max_bound(),
+                empty.mean(),
+                empty.share_of(1)
+            ),
+            (None, None, None, None)
+        );
+        assert_eq!((empty.count(), empty.sum()), (0, 0));
+    }
+
+    #[test]
+    fn small_values_are_exact() {
+        let small = of(&[1, 1, 1, 2, 15]);
+        assert_eq!(
+            (small.quantile(0.5), small.quantile(0.8), small.max_bound()),
+            (Some(1), Some(2), Some(15))
+        );
+        assert_eq!(
+            (small.share_of(1), small.sum(), small.mean()),
+            (Some(0.6), 20, Some(4.0))
+        );
+        assert_eq!(
+            (
+                small.count_at_most(1),
+                small.count_at_most(14),
+                small.count_at_most(15)
+            ),
+            (3, 4, 5)
+        );
+    }
+
+    #[test]
+    fn slots_are_buckets_and_the_sum() {
+        let mut slots = [0; SLOTS];
+        slots[3] = 2;
+        slots[SUM] = 6;
+        assert_eq!(Distribution::from_slots(&slots), of(&[3, 3]));
+    }
+
+    #[test]
+    fn json_has_both_bounds() {
+        let json = serde_json::to_value(of(&[1, 17])).unwrap();
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "count": 2, "sum": 18, "mean": 9.0, "p50": 1, "p90": 17, "p99": 17, "max": 17,
+                "buckets": [{"lower": 1, "upper": 1, "count": 1}, {"lower": 16, "upper": 17, "count": 1}],
+            })
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn merging_is_associative_and_commutes(a in values(), b in values(), c in values()) {
+            let (a, b, c) = (of(&a), of(&b), of(&c));
+            prop_assert_eq!(a.merge(&b).merge(&c), a.merge(&b.merge(&c)));
+            prop_assert_eq!(a.merge(&b), b.merge(&a));
+            prop_assert_eq!(a.merge(&Distribution::default()), a);
+        }
+
+        #[test]
+        fn merging_is_counting_together(a in values(), b in values()) {
+            prop_assert_eq!(of(&a).merge(&of(&b)), of(&[a, b].concat()));
+        }
+
+        #[test]
+        fn a_quantile_is_at_most_an_eighth_too_high(mut values in values(), q in 0.0..=1.0_f64) {
+            prop_assume!(!values.is_empty());
+            let told = of(&values).quantile(q).unwrap();
+            values.sort_unstable();
+            let rank = ((q * values.len() as f64).ceil() as usize).max(1);
+            let exact = values[rank - 1];
+            prop_assert!(told >= exact && told - exact <= exact / 8, "{told} for {exact}");
+        }
+
+        #[test]
+        fn at_most_is_exact_where_a_bucket_ends(values in values(), bucket in 0..BUCKETS) {
+            let bound = upper_bound(bucket);
+            let exact = values.iter().filter(|value| **value <= bound).count() as u64;
+            prop_assert_eq!(of(&values).count_at_most(bound), exact);
+        }
+    }
+}

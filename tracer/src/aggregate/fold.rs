@@ -1,0 +1,281 @@
+//! A sample of the maps to a snapshot.
+
+use std::cmp::Reverse;
+
+use tracer_ebpf::{
+    counter::{Counter, ERRNO_SLOTS},
+    histogram::Histogram,
+    operation::Operation,
+};
+
+use super::{
+    Backing, Books, Distribution, Faults, Losses, Outcome, Process, ResultCount, Snapshot, Split,
+    Unregisters, Walks, snapshot,
+};
+use crate::{
+    decode::{Known, comm, result_name},
+    source::sample::Sample,
+};
+
+/// The snapshot of everything since the programs were attached.
+pub fn fold(sample: &Sample, known: &Known) -> Snapshot {
+    Fold { sample, known }.snapshot(Books::new(sample, known))
+}
+
+/// The snapshot of the time between two samples. The books are those of the whole session up to `later`.
+pub fn fold_between(later: &Sample, earlier: &Sample, known: &Known) -> Snapshot {
+    Fold {
+        sample: &later.since(earlier),
+        known,
+    }
+    .snapshot(Books::new(later, known))
+}
+
+struct Fold<'a> {
+    sample: &'a Sample,
+    known: &'a Known,
+}
+
+impl Fold<'_> {
+    fn snapshot(&self, books: Books) -> Snapshot {
+        let Known {
+            buffers,
+            walk,
+            pins,
+            ..
+        } = *self.known;
+        Snapshot {
+            elapsed_ns: self.sample.elapsed_ns,
+            operations: Operation::ALL
+                .map(|operation| self.operation(operation))
+                .into(),
+            split: self.split(),
+            pin: pins.then(|| self.distribution(Histogram::Pin as usize)),
+            registration_vmas: walk
+                .then(|| self.distribution(Histogram::VmasPerRegistration as usize)),
+            buffer_vmas: walk.then(|| self.distribution(Histogram::VmasPerBuffer as usize)),
+            registration_buffers: buffers
+                .then(|| self.distribution(Histogram::BuffersPerRegistration as usize)),
+            registration_bytes: buffers
+                .then(|| self.distribution(Histogram::BytesPerRegistration as usize)),
+            faults: pins.then(|| Faults {
+                minor: self.count(Counter::MinorFaults),
+                major: self.count(Counter::MajorFaults),
+            }),
+            lookups: self.known.lookups.then(|| self.count(Counter::Lookups)),
+            multi_file_buffers: walk.then(|| self.count(Counter::MultiFileBuffers)),
+            backings: walk.then(|| self.backings()),
+            processes: self.known.processes.then(|| self.processes()),
+            walks: walk.then(|| self.walks()),
+            unregisters: self.known.entries[Operation::Unregister as usize].then(|| Unregisters {
+                internal: self.count(Counter::InternalUnregisters),
+                ring_exit: self.count(Counter::RingExitUnregisters),
+            }),
+            books,
+            lost: self.losses(),
+            degraded: self.known.degraded.clone(),
+        }
+    }
+
+    fn count(&self, counter: Counter) -> u64 {
+        self.sample.counters[counter as usize]
+    }
+
+    fn distribution(&self, number: usize) -> Distribution {
+        self.sample
+            .histograms
+            .get(number)
+            .map(Distribution::from_slots)
+            .unwrap_or_default()
+    }
+
+    fn operation(&self, operation: Operation) -> snapshot::Operation {
+        let results = self.results(operation);
+        let (mut ok, mut failed) = (0_u64, 0_u64);
+        for (errno, count) in &results {
+            let sum = if *errno == 0 { &mut ok } else { &mut failed };
+            *sum = sum.saturating_add(*count);
+        }
+        snapshot::Operation {
+            operation: operation.name(),
+            ok,
+            failed,
+            results: results
+                .into_iter()
+                .map(|(errno, count)| ResultCount {
+                    result: slot_name(errno),
+                    count,
+                })
+                .collect(),
+            duration: self.known.timed(operation).then(|| self.outcome(operation)),
+        }
+    }
+
+    /// Results that came, by errno (0 is success), most frequent first.
+    fn results(&self, operation: Operation) -> Vec<(usize, u64)> {
+        let slots = self
+            .sample
+            .results
+            .iter()
+            .skip(operation as usize * ERRNO_SLOTS)
+            .take(ERRNO_SLOTS);
+        let mut results: Vec<_> = slots
+            .enumerate()
+            .map(|(errno, count)| (errno, *count))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        results.sort_by_key(|(_, count)| Reverse(*count));
+        results
+    }
+
+    fn outcome(&self, operation: Operation) -> Outcome {
+        Outcome {
+            ok: self.distribution(Histogram::DurationOk as usize + operation as usize),
+            failed: self.distribution(Histogram::DurationFailed as usize + operation as usize),
+        }
+    }
+
+    fn split(&self) -> Option<Split> {
+        let operations = [Operation::Register, Operation::Update];
+        let timed = operations
+            .into_iter()
+            .filter(|operation| self.known.timed(*operation));
+        let whole = timed
+            .map(|operation| self.outcome(operation))
+            .map(|outcome| outcome.ok.merge(&outcome.failed));
+        let total_ns = whole
+            .reduce(|a, b| a.merge(&b))
+            .filter(|_| self.known.pins)?
+            .sum();
+        let pin_ns = self.distribution(Histogram::Pin as usize).sum();
+        let missed =
+            self.count(Counter::PinMissedReturns) + self.count(Counter::BufferMissedReturns);
+        Some(Split {
+            total_ns,
+            pin_ns,
+            rest_ns: total_ns.saturating_sub(pin_ns),
+            complete: missed == 0,
+        })
+    }
+
+    fn backings(&self) -> Vec<Backing> {
+        let told = self.sample.backings.iter().filter_map(|(key, totals)| {
+            Some(Backing {
+                class: key.kind.class()?.name(),
+                filesystem: self.sample.filesystems.get(&key.filesystem).cloned(),
+                shared: key.kind.is_shared(),
+                writable: key.kind.is_writable(),
+                ok: !key.kind.is_failed(),
+                buffers: totals.buffers,
+                vmas: totals.vmas,
+                bytes: totals.bytes,
+            })
+        });
+        let mut backings: Vec<Backing> = Vec::new();
+        for backing in told {
+            // Two `file_system_type`s can bear one name (a module unloaded and loaded again).
+            match backings
+                .iter_mut()
+                .find(|other| same_backing(other, &backing))
+            {
+                Some(other) => {
+                    other.buffers = other.buffers.saturating_add(backing.buffers);
+                    other.vmas = other.vmas.saturating_add(backing.vmas);
+                    other.bytes = other.bytes.saturating_add(backing.bytes);
+                }
+                None => backings.push(backing),
+            }
+        }
+        backings.sort_by(|a, b| {
+            let order = |backing: &Backing| {
+                (
+                    Reverse(backing.bytes),
+                    backing.class,
+                    backing.shared,
+                    backing.writable,
+                    !backing.ok,
+                )
+            };
+            order(a)
+                .cmp(&order(b))
+                .then_with(|| a.filesystem.cmp(&b.filesystem))
+        });
+        backings
+    }
+
+    fn processes(&self) -> Vec<Process> {
+        let Known {
+            buffers,
+            walk,
+            pins,
+            ..
+        } = *self.known;
+        let mut processes: Vec<_> = self
+            .sample
+            .processes
+            .iter()
+            .map(|(pid, totals)| Process {
+                pid: *pid,
+                comm: comm(&totals.comm),
+                uid: totals.uid,
+                cgroup_id: (totals.cgroup > 0).then_some(totals.cgroup),
+                registrations: totals.registrations,
+                failed: totals.failed,
+                buffers: buffers.then_some(totals.buffers),
+                bytes: buffers.then_some(totals.bytes),
+                vmas: walk.then_some(totals.vmas),
+                duration_ns: totals.duration_ns,
+                pin_ns: pins.then_some(totals.pin_ns),
+            })
+            .collect();
+        processes.sort_by_key(|process| (Reverse(process.registrations), process.pid));
+        processes
+    }
+
+    fn walks(&self) -> Walks {
+        Walks {
+            complete: self.count(Counter::WalksComplete),
+            hole: self.count(Counter::WalksHole),
+            busy: self.count(Counter::WalksBusy),
+            cut: self.count(Counter::WalksCut),
+            none: self.count(Counter::WalksNone),
+            vmas: self.count(Counter::WalkVmas),
+            nanoseconds: self.count(Counter::WalkNanoseconds),
+        }
+    }
+
+    fn losses(&self) -> Losses {
+        let known = self.known;
+        Losses {
+            registration_records: known
+                .records
+                .then(|| self.count(Counter::LostRegistrationRecords)),
+            buffer_records: known
+                .records
+                .then(|| self.count(Counter::LostBufferRecords)),
+            frames: self.count(Counter::LostFrames),
+            processes: known.processes.then(|| self.count(Counter::LostProcesses)),
+            backings: known.walk.then(|| self.count(Counter::LostBackings)),
+            reentries: self.count(Counter::Reentries),
+            descendants: self.count(Counter::LostDescendants),
+            short_records: known.walk.then(|| self.count(Counter::ShortRecords)),
+        }
+    }
+}
+
+fn same_backing(a: &Backing, b: &Backing) -> bool {
+    (a.class, &a.filesystem, a.shared, a.writable, a.ok)
+        == (b.class, &b.filesystem, b.shared, b.writable, b.ok)
+}
+
+fn slot_name(errno: usize) -> String {
+    if errno + 1 == ERRNO_SLOTS {
+        "other".to_owned()
+    } else {
+        result_name(-(errno as i64))
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+pub(crate) mod tests;

@@ -1,0 +1,267 @@
+//! The figures of a session at one moment, in the user's terms. What was not measured is `None`.
+
+use serde::Serialize;
+
+use super::{Books, Distribution};
+
+/// Everything measured since the programs were attached, or in an interval. Times are nanoseconds, pinscope's
+/// own walks left out of all but [`Walks::nanoseconds`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Snapshot {
+    /// Length of what it covers.
+    pub elapsed_ns: u64,
+    /// By operation, in the order of its number.
+    pub operations: Vec<Operation>,
+    /// Where the time of register and update went.
+    pub split: Option<Split>,
+    /// Nanoseconds in the pins, by registration.
+    pub pin: Option<Distribution>,
+    /// VMAs of a registration whose buffers were all walked whole.
+    pub registration_vmas: Option<Distribution>,
+    /// VMAs of a buffer that was walked whole.
+    pub buffer_vmas: Option<Distribution>,
+    /// Buffers of a registration that reached the kernel's per-buffer function.
+    pub registration_buffers: Option<Distribution>,
+    /// Bytes of a registration.
+    pub registration_bytes: Option<Distribution>,
+    /// Page faults taken in the pins.
+    pub faults: Option<Faults>,
+    /// VMA look-ups that the kernel made in the pins.
+    pub lookups: Option<u64>,
+    /// Buffers with more than one `vm_file`.
+    pub multi_file_buffers: Option<u64>,
+    /// What lies behind the buffers, most bytes first.
+    pub backings: Option<Vec<Backing>>,
+    /// By process, most registrations first.
+    pub processes: Option<Vec<Process>>,
+    /// pinscope's own walks.
+    pub walks: Option<Walks>,
+    /// Unregistrations by others than the user, in no other figure.
+    pub unregisters: Option<Unregisters>,
+    /// Whether the counts add up.
+    pub books: Books,
+    /// What was lost, by cause.
+    pub lost: Losses,
+    /// What could not be measured, or only in part: one reason each.
+    pub degraded: Vec<String>,
+}
+
+/// The figures of one operation.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Operation {
+    /// `register`, `update`, `clone` or `unregister`.
+    pub operation: &'static str,
+    /// Times it ended well.
+    pub ok: u64,
+    /// Times it failed.
+    pub failed: u64,
+    /// Counts by result, most frequent first, success among them.
+    pub results: Vec<ResultCount>,
+    /// How long it took.
+    pub duration: Option<Outcome>,
+}
+
+impl Operation {
+    /// Times it was called.
+    pub fn total(&self) -> u64 {
+        self.ok.saturating_add(self.failed)
+    }
+}
+
+/// How often an operation had a result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ResultCount {
+    /// `ok` or the errno's name; `other` for what is larger than any errno known.
+    pub result: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// Durations in nanoseconds, by outcome.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Outcome {
+    /// Of those that ended well.
+    pub ok: Distribution,
+    /// Of those that failed.
+    pub failed: Distribution,
+}
+
+/// Sums over all registers and updates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Split {
+    /// From entry to return.
+    pub total_ns: u64,
+    /// In the pins.
+    pub pin_ns: u64,
+    /// The rest.
+    pub rest_ns: u64,
+    /// False where returns were missed: then the pins' share is a lower bound, and the rest an upper one.
+    pub complete: bool,
+}
+
+/// Page faults (`task_struct.min_flt`, `maj_flt`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Faults {
+    /// Without I/O.
+    pub minor: u64,
+    /// With I/O.
+    pub major: u64,
+}
+
+/// What lies behind buffers, by what tells mappings apart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Backing {
+    /// Name of the [`Class`](tracer_ebpf::backing::Class).
+    pub class: &'static str,
+    /// The filesystem's name, for files and special mappings.
+    pub filesystem: Option<String>,
+    /// `MAP_SHARED`.
+    pub shared: bool,
+    /// The mapping may be written to.
+    pub writable: bool,
+    /// Whether the buffer was accepted.
+    pub ok: bool,
+    /// Buffers with at least one such VMA.
+    pub buffers: u64,
+    /// VMAs.
+    pub vmas: u64,
+    /// Bytes of buffers.
+    pub bytes: u64,
+}
+
+/// Totals of one process over register, update and clone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Process {
+    /// Thread group.
+    pub pid: u32,
+    /// `task_struct.comm` when it was first seen.
+    pub comm: String,
+    /// Real user when it was first seen.
+    pub uid: u32,
+    /// Kernel's id of the cgroup (v2) when it was first seen.
+    pub cgroup_id: Option<u64>,
+    /// Registrations, updates and clones.
+    pub registrations: u64,
+    /// Those that failed.
+    pub failed: u64,
+    /// Buffers.
+    pub buffers: Option<u64>,
+    /// Bytes.
+    pub bytes: Option<u64>,
+    /// VMAs.
+    pub vmas: Option<u64>,
+    /// Nanoseconds.
+    pub duration_ns: u64,
+    /// Nanoseconds in pins.
+    pub pin_ns: Option<u64>,
+}
+
+/// Walks by how they ended, and what they cost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Walks {
+    /// To the end of the range.
+    pub complete: u64,
+    /// Up to a hole, where the kernel stops as well.
+    pub hole: u64,
+    /// Ended early since a writer held `mmap_lock`: in no distribution of VMAs.
+    pub busy: u64,
+    /// Ended early at a limit of the verifier: in no distribution of VMAs.
+    pub cut: u64,
+    /// Buffers that were not walked: in no distribution of VMAs.
+    pub none: u64,
+    /// VMAs that were seen.
+    pub vmas: u64,
+    /// Time of the walks: pinscope's own cost.
+    pub nanoseconds: u64,
+}
+
+impl Walks {
+    /// Walks by the name of their outcome.
+    pub fn by_outcome(&self) -> [(&'static str, u64); 5] {
+        [
+            ("complete", self.complete),
+            ("hole", self.hole),
+            ("busy", self.busy),
+            ("cut", self.cut),
+            ("none", self.none),
+        ]
+    }
+}
+
+/// Calls of `io_sqe_buffers_unregister` that no user made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unregisters {
+    /// The kernel's own cleanup.
+    pub internal: u64,
+    /// The ring went away.
+    pub ring_exit: u64,
+}
+
+/// What was lost, by cause. All zero in a session that lost nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Losses {
+    /// Registration records that found the ring buffer full; `None` where no records are sent.
+    pub registration_records: Option<u64>,
+    /// Buffer records that found the ring buffer full; `None` where no records are sent.
+    pub buffer_records: Option<u64>,
+    /// Entries for which no per-task state could be had.
+    pub frames: u64,
+    /// Registrations not counted under a process since the map was full; `None` where none are counted so.
+    pub processes: Option<u64>,
+    /// Backings not counted since the map was full; `None` where there is no walk.
+    pub backings: Option<u64>,
+    /// Entries that found the task's last registration still open.
+    pub reentries: u64,
+    /// Processes of the traced command that could not be followed.
+    pub descendants: u64,
+    /// Buffers with more files or backings than are told apart; `None` where there is no walk.
+    pub short_records: Option<u64>,
+}
+
+impl Losses {
+    /// The losses that can happen in this session: the name used in metrics, what it means, how many.
+    pub fn by_cause(&self) -> Vec<(&'static str, &'static str, u64)> {
+        let causes = [
+            (
+                "registration_records",
+                "registration records: the ring buffer was full",
+                self.registration_records,
+            ),
+            (
+                "buffer_records",
+                "buffer records: the ring buffer was full",
+                self.buffer_records,
+            ),
+            (
+                "frames",
+                "registrations: no memory for per-task state",
+                Some(self.frames),
+            ),
+            (
+                "processes",
+                "registrations without a process: the map was full",
+                self.processes,
+            ),
+            ("backings", "backings: the map was full", self.backings),
+            (
+                "reentries",
+                "registrations: entered while one was still open",
+                Some(self.reentries),
+            ),
+            (
+                "descendants",
+                "processes of the command: the map was full",
+                Some(self.descendants),
+            ),
+            (
+                "short_records",
+                "buffers with more files or backings than are told apart",
+                self.short_records,
+            ),
+        ];
+        causes
+            .into_iter()
+            .filter_map(|(name, meaning, count)| Some((name, meaning, count?)))
+            .collect()
+    }
+}

@@ -1,1 +1,0 @@
-//! Bytes of the ring buffer to records.

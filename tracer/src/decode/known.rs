@@ -1,0 +1,88 @@
+//! What the attached probes can tell. All that they cannot is unknown further on, never zero.
+
+use tracer_ebpf::operation::Operation;
+
+/// What is measured, made by the caller from the probes that are attached.
+///
+/// A figure whose hook is missing is `None` in records and snapshots: `null` in JSON, absent in metrics.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each stands for one hook that may be missing by itself"
+)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The hooks at the functions' entries, by [`Operation`].
+    pub entries: [bool; Operation::COUNT],
+    /// The hooks at the functions' returns, by [`Operation`].
+    pub returns: [bool; Operation::COUNT],
+    /// The raw tracepoint `io_uring_register`: an independent count, and the end of every registration.
+    pub ledger: bool,
+    /// The hook at the entry of the per-buffer function: buffers and bytes.
+    pub buffers: bool,
+    /// The hook at its return: a buffer's result and time.
+    pub buffer_returns: bool,
+    /// Both hooks of the pin: its time and faults.
+    pub pins: bool,
+    /// The walk: VMAs, files, backings.
+    pub walk: bool,
+    /// The look-up hook.
+    pub lookups: bool,
+    /// Totals by process are kept.
+    pub processes: bool,
+    /// Records are sent through the ring buffer, so that there are records to lose.
+    pub records: bool,
+    /// What this session cannot tell or tells only in part, one reason each, for the user.
+    pub degraded: Vec<String>,
+}
+
+impl Known {
+    /// Every hook attached.
+    pub fn all() -> Self {
+        Self {
+            entries: [true; Operation::COUNT],
+            returns: [true; Operation::COUNT],
+            ledger: true,
+            buffers: true,
+            buffer_returns: true,
+            pins: true,
+            walk: true,
+            lookups: true,
+            processes: true,
+            records: true,
+            degraded: Vec::new(),
+        }
+    }
+
+    /// No hook attached.
+    pub fn nothing() -> Self {
+        Self {
+            entries: [false; Operation::COUNT],
+            returns: [false; Operation::COUNT],
+            ledger: false,
+            buffers: false,
+            buffer_returns: false,
+            pins: false,
+            walk: false,
+            lookups: false,
+            processes: false,
+            records: false,
+            degraded: Vec::new(),
+        }
+    }
+
+    /// Whether the operation is timed: its entry is seen, and an end of it.
+    pub fn timed(&self, operation: Operation) -> bool {
+        self.entries[operation as usize] && (self.returns[operation as usize] || self.ledger)
+    }
+
+    /// Whether the operation hands buffers to the per-buffer function, and that is seen.
+    pub fn has_buffers(&self, operation: Operation) -> bool {
+        self.buffers && pins_buffers(operation)
+    }
+}
+
+/// Whether the operation goes through the per-buffer function: a clone takes over what is pinned, an
+/// unregistration only lets go.
+pub(crate) const fn pins_buffers(operation: Operation) -> bool {
+    matches!(operation, Operation::Register | Operation::Update)
+}

@@ -1,0 +1,320 @@
+//! A registration in the user's terms, made of its records. What was not measured is `None`.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Serialize;
+use tracer_ebpf::{
+    operation::Operation,
+    record::{BufferRecord, RegistrationRecord, Walk, flag},
+};
+
+use super::{Clock, Known, comm, result_name, sight::Sight};
+
+/// One registration with its buffers. Times are nanoseconds, pinscope's own walks left out of all but `walk_ns`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Registration {
+    /// Wall time of the entry, RFC 3339 in UTC.
+    pub time: Option<String>,
+    /// `CLOCK_MONOTONIC` at the entry.
+    pub start_ns: u64,
+    /// Name of the [`Operation`].
+    pub operation: &'static str,
+    /// `ok` or the errno's name.
+    pub result: String,
+    /// What the kernel's function returned: a negative errno, or for an update the number done.
+    pub ret: i64,
+    /// Thread group.
+    pub pid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// `task_struct.comm`.
+    pub comm: String,
+    /// Real user.
+    pub uid: u32,
+    /// Kernel's id of the cgroup (v2).
+    pub cgroup_id: Option<u64>,
+    /// The ring.
+    pub ring: Option<Ring>,
+    /// Buffers that were asked for (register only).
+    pub requested: Option<u32>,
+    /// Buffers that reached the kernel's per-buffer function.
+    pub buffers: Option<u32>,
+    /// Those that it refused.
+    pub failed_buffers: Option<u32>,
+    /// Sum of the buffers' lengths.
+    pub bytes: Option<u64>,
+    /// VMAs touched; a lower bound unless `vmas_complete`.
+    pub vmas: Option<u64>,
+    /// Every buffer was walked as far as the kernel itself goes.
+    pub vmas_complete: bool,
+    /// VMA look-ups that the kernel made while pinning.
+    pub lookups: Option<u64>,
+    /// Distinct files; a lower bound where `files_capped`.
+    pub files: Option<u32>,
+    /// There were more files than are told apart.
+    pub files_capped: bool,
+    /// From entry to return.
+    pub duration_ns: Option<u64>,
+    /// In the pins; `None` as well where no pin was reached.
+    pub pin_ns: Option<u64>,
+    /// `duration_ns` less the pins.
+    pub rest_ns: Option<u64>,
+    /// pinscope's own walks, in no other figure.
+    pub walk_ns: Option<u64>,
+    /// Minor faults taken in the pins.
+    pub minor_faults: Option<u64>,
+    /// Major faults taken in the pins.
+    pub major_faults: Option<u64>,
+    /// What lies behind the buffers, summed over them, largest first.
+    pub backings: Vec<Backing>,
+    /// Why something above is unknown or a bound, one reason each.
+    pub degraded: Vec<String>,
+    /// The buffers, in the order in which the kernel took them.
+    pub buffer_list: Vec<Buffer>,
+}
+
+/// A ring.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Ring {
+    /// A number of this session, from 1. The kernel's address is never shown.
+    pub id: u64,
+    /// The fd that `io_uring_setup` returned; unknown for a ring older than the session.
+    pub fd: Option<i32>,
+    /// From the ring's making to the entry.
+    pub age_ns: Option<u64>,
+    /// `IORING_SETUP_*`.
+    pub flags: Option<u32>,
+}
+
+/// The part of a buffer, or of a registration, that has one backing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Backing {
+    /// Name of the [`Class`](tracer_ebpf::backing::Class).
+    pub class: &'static str,
+    /// The filesystem's name, for files and special mappings.
+    pub filesystem: Option<String>,
+    /// `MAP_SHARED`.
+    pub shared: bool,
+    /// The mapping may be written to.
+    pub writable: bool,
+    /// VMAs.
+    pub vmas: u64,
+    /// Bytes of the buffer, not of the VMAs.
+    pub bytes: u64,
+}
+
+/// One buffer of a registration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Buffer {
+    /// Position among the buffers that reached the per-buffer function, from 0.
+    pub index: u32,
+    /// User address in hexadecimal, `0x...`.
+    pub address: String,
+    /// Bytes.
+    pub length: u64,
+    /// `ok` or the errno's name; `None` where the return was not seen.
+    pub result: Option<String>,
+    /// 0 or a negative errno.
+    pub ret: Option<i64>,
+    /// VMAs touched.
+    pub vmas: Option<u64>,
+    /// Name of the [`Walk`]'s outcome.
+    pub walk: &'static str,
+    /// VMA look-ups that the kernel made while pinning.
+    pub lookups: Option<u64>,
+    /// Distinct files.
+    pub files: Option<u32>,
+    /// There were more files than are told apart.
+    pub files_capped: bool,
+    /// In the per-buffer function.
+    pub duration_ns: Option<u64>,
+    /// In the pin; `None` as well where it was not reached.
+    pub pin_ns: Option<u64>,
+    /// `duration_ns` less the pin.
+    pub rest_ns: Option<u64>,
+    /// pinscope's own walk.
+    pub walk_ns: Option<u64>,
+    /// Minor faults taken in the pin.
+    pub minor_faults: Option<u64>,
+    /// Major faults taken in the pin.
+    pub major_faults: Option<u64>,
+    /// `io_mapped_ubuf.nr_bvecs`.
+    pub bvecs: Option<u32>,
+    /// Bytes of the folios that the kernel coalesced to (a page where it did not).
+    pub folio_size: Option<u64>,
+    /// What lies behind it.
+    pub backings: Vec<Backing>,
+}
+
+/// What a record alone does not say.
+pub(super) struct Context<'a> {
+    pub(super) known: &'a Known,
+    pub(super) clock: Clock,
+    pub(super) filesystems: &'a HashMap<u64, String>,
+}
+
+impl Registration {
+    /// Number of the ring is `ring`; `buffers` are those whose records came.
+    pub(super) fn new(
+        context: &Context<'_>,
+        operation: Operation,
+        record: &RegistrationRecord,
+        ring: Option<u64>,
+        buffers: &[(Walk, BufferRecord)],
+    ) -> Self {
+        let sight = Sight {
+            known: context.known,
+            operation,
+            record,
+        };
+        let times = sight.times();
+        let buffer_list: Vec<_> = buffers
+            .iter()
+            .map(|(walk, buffer)| Buffer::new(context, *walk, buffer))
+            .collect();
+        Self {
+            time: context
+                .clock
+                .rfc3339(record.header.start_ns)
+                .filter(|_| record.header.start_ns > 0),
+            start_ns: record.header.start_ns,
+            operation: operation.name(),
+            result: result_name(record.ret),
+            ret: record.ret,
+            pid: record.pid,
+            tid: record.header.tid,
+            comm: comm(&record.comm),
+            uid: record.uid,
+            cgroup_id: (record.cgroup > 0).then_some(record.cgroup),
+            ring: ring.map(|id| Ring::new(id, record)),
+            requested: (sight.seen()
+                && operation == Operation::Register
+                && record.requested != u32::MAX)
+                .then_some(record.requested),
+            buffers: sight.buffers().then_some(record.buffers),
+            failed_buffers: (sight.buffers()
+                && context.known.buffer_returns
+                && !sight.parts_missed())
+            .then_some(record.failed_buffers),
+            bytes: sight.buffers().then_some(record.bytes),
+            vmas: sight.walked().then_some(record.vmas),
+            vmas_complete: sight.walked() && !sight.has(flag::VMAS_PARTIAL),
+            lookups: (context.known.lookups && sight.pinned()).then_some(record.lookups),
+            files: sight.walked().then_some(record.files),
+            files_capped: sight.walked() && sight.has(flag::FILES_CAPPED),
+            duration_ns: times.duration,
+            pin_ns: times.pin,
+            rest_ns: times.rest,
+            walk_ns: sight.walked().then_some(record.walk_ns),
+            minor_faults: times.pin.map(|_| record.minor_faults),
+            major_faults: times.pin.map(|_| record.major_faults),
+            backings: sum_backings(&buffer_list),
+            degraded: sight.reasons(buffer_list.len()),
+            buffer_list,
+        }
+    }
+}
+
+impl Ring {
+    fn new(id: u64, record: &RegistrationRecord) -> Self {
+        let known = record.flags & flag::RING_KNOWN != 0;
+        Self {
+            id,
+            fd: known.then_some(record.ring_fd),
+            age_ns: known
+                .then(|| record.header.start_ns.checked_sub(record.ring_created_ns))
+                .flatten(),
+            flags: known.then_some(record.ring_flags),
+        }
+    }
+}
+
+impl Buffer {
+    fn new(context: &Context<'_>, walk: Walk, record: &BufferRecord) -> Self {
+        let known = context.known;
+        let has = |flag: u32| record.flags & flag != 0;
+        let walked = walk != Walk::None;
+        let parts_missed = has(flag::PARTS_MISSED);
+        // Success cannot be told from a return that was not seen; an errno can.
+        let returned = known.buffer_returns && !(parts_missed && record.ret == 0);
+        let duration = (known.buffer_returns && !parts_missed).then_some(record.duration_ns);
+        let pin = (known.pins && has(flag::PINNED) && !parts_missed).then_some(record.pin_ns);
+        let rest = match pin {
+            Some(pin) => duration.and_then(|duration| duration.checked_sub(pin)),
+            None => duration.filter(|_| known.pins && !has(flag::PINNED)),
+        };
+        Self {
+            index: record.index,
+            address: format!("{:#x}", record.address),
+            length: record.length,
+            result: returned.then(|| result_name(record.ret.into())),
+            ret: returned.then_some(record.ret.into()),
+            vmas: walked.then_some(record.vmas.into()),
+            walk: walk.name(),
+            lookups: (known.lookups && has(flag::PINNED)).then_some(record.lookups.into()),
+            files: walked.then_some(record.files),
+            files_capped: walked && has(flag::FILES_CAPPED),
+            duration_ns: duration,
+            pin_ns: pin,
+            rest_ns: rest,
+            walk_ns: walked.then_some(record.walk_ns),
+            minor_faults: pin.map(|_| record.minor_faults),
+            major_faults: pin.map(|_| record.major_faults),
+            bvecs: (record.bvecs > 0).then_some(record.bvecs),
+            folio_size: (record.folio_shift > 0)
+                .then(|| 1_u64.checked_shl(record.folio_shift))
+                .flatten(),
+            backings: if walked {
+                slices(context, record)
+            } else {
+                Vec::new()
+            },
+        }
+    }
+}
+
+fn slices(context: &Context<'_>, record: &BufferRecord) -> Vec<Backing> {
+    let used = record.backings.iter().filter(|slice| slice.vmas > 0);
+    used.filter_map(|slice| {
+        Some(Backing {
+            class: slice.kind.class()?.name(),
+            filesystem: context.filesystems.get(&slice.filesystem).cloned(),
+            shared: slice.kind.is_shared(),
+            writable: slice.kind.is_writable(),
+            vmas: slice.vmas.into(),
+            bytes: slice.bytes,
+        })
+    })
+    .collect()
+}
+
+/// The backings of all buffers, equal ones added up, largest first.
+fn sum_backings(buffers: &[Buffer]) -> Vec<Backing> {
+    let mut sums = BTreeMap::new();
+    for backing in buffers.iter().flat_map(|buffer| &buffer.backings) {
+        let key = (
+            backing.class,
+            &backing.filesystem,
+            backing.shared,
+            backing.writable,
+        );
+        let (vmas, bytes) = sums.entry(key).or_insert((0_u64, 0_u64));
+        *vmas = vmas.saturating_add(backing.vmas);
+        *bytes = bytes.saturating_add(backing.bytes);
+    }
+    let mut backings: Vec<_> = sums
+        .into_iter()
+        .map(
+            |((class, filesystem, shared, writable), (vmas, bytes))| Backing {
+                class,
+                filesystem: filesystem.clone(),
+                shared,
+                writable,
+                vmas,
+                bytes,
+            },
+        )
+        .collect();
+    backings.sort_by_key(|backing| std::cmp::Reverse(backing.bytes));
+    backings
+}

@@ -1,0 +1,117 @@
+//! What of one registration was seen, and why the rest was not.
+
+use tracer_ebpf::{
+    operation::Operation,
+    record::{BACKING_SLICES, FILES, RegistrationRecord, flag},
+};
+
+use super::Known;
+
+/// A registration's record, held against what the attached probes can tell.
+pub(super) struct Sight<'a> {
+    pub(super) known: &'a Known,
+    pub(super) operation: Operation,
+    pub(super) record: &'a RegistrationRecord,
+}
+
+/// Times of a registration in nanoseconds.
+pub(super) struct Times {
+    pub(super) duration: Option<u64>,
+    pub(super) pin: Option<u64>,
+    pub(super) rest: Option<u64>,
+}
+
+impl Sight<'_> {
+    pub(super) fn has(&self, flag: u32) -> bool {
+        self.record.flags & flag != 0
+    }
+
+    /// The function's entry was seen.
+    pub(super) fn seen(&self) -> bool {
+        !self.has(flag::REFUSED_EARLY | flag::ENTRY_MISSED)
+    }
+
+    /// Its buffers were seen, if there were any.
+    pub(super) fn buffers(&self) -> bool {
+        self.seen() && self.known.has_buffers(self.operation)
+    }
+
+    /// The buffers' VMAs were. A bound of nothing is no figure: all the walks ended before their first VMA.
+    pub(super) fn walked(&self) -> bool {
+        let blind = self.has(flag::VMAS_PARTIAL) && self.record.vmas == 0;
+        self.buffers() && self.known.walk && !blind
+    }
+
+    /// Some buffer's pin was reached.
+    pub(super) fn pinned(&self) -> bool {
+        self.buffers() && self.has(flag::PINNED)
+    }
+
+    /// A return of a part was not seen.
+    pub(super) fn parts_missed(&self) -> bool {
+        self.has(flag::PARTS_MISSED)
+    }
+
+    pub(super) fn times(&self) -> Times {
+        let duration = (self.seen() && self.has(flag::TIMED)).then_some(self.record.duration_ns);
+        let parts = self.buffers() && self.known.pins && !self.parts_missed();
+        let pin = (parts && self.pinned()).then_some(self.record.pin_ns);
+        let rest = match pin {
+            Some(pin) => duration.and_then(|duration| duration.checked_sub(pin)),
+            // Nothing was pinned, so all of it is the rest.
+            None => duration.filter(|_| parts),
+        };
+        Times {
+            duration,
+            pin,
+            rest,
+        }
+    }
+
+    /// Why figures are unknown or bounds; `buffers` is how many buffer records came.
+    pub(super) fn reasons(&self, buffers: usize) -> Vec<String> {
+        let told = FLAGS.iter().filter(|(flag, _)| self.has(*flag));
+        let mut reasons: Vec<_> = told.map(|(_, reason)| (*reason).to_owned()).collect();
+        if self.has(flag::FILES_CAPPED) {
+            reasons.push(format!(
+                "more than {FILES} files: their number is a lower bound"
+            ));
+        }
+        if self.has(flag::BACKINGS_CAPPED) {
+            reasons.push(format!(
+                "more than {BACKING_SLICES} backings in a buffer: the others are not listed"
+            ));
+        }
+        let all = self.record.buffers;
+        let lost = (all as usize).saturating_sub(buffers);
+        if self.buffers() && lost > 0 {
+            reasons.push(format!(
+                "{lost} of {all} buffer records were lost: backings are lower bounds"
+            ));
+        }
+        reasons
+    }
+}
+
+const FLAGS: [(u32, &str); 5] = [
+    (
+        flag::REFUSED_EARLY,
+        "refused before the kernel looked at the buffers: nothing else to measure",
+    ),
+    (
+        flag::ENTRY_MISSED,
+        "the entry was not seen: nothing else was measured",
+    ),
+    (
+        flag::RETURN_MISSED,
+        "the return was not seen: the duration ends at the tracepoint io_uring_register",
+    ),
+    (
+        flag::PARTS_MISSED,
+        "the return of a buffer or of its pin was not seen: times of the parts are unknown",
+    ),
+    (
+        flag::VMAS_PARTIAL,
+        "a walk ended early: VMAs, files and backings are lower bounds",
+    ),
+];
