@@ -1,1 +1,49 @@
-fn main() {}
+//! `cargo xtask`: what takes more than cargo. Setting a machine up, the main job, and the tests on real kernels.
+
+mod apt;
+mod artifacts;
+mod cache;
+mod doctor;
+mod exec;
+mod guest;
+mod kernels;
+mod setup;
+mod toolchain;
+mod vm;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Sets up, runs and tests pinscope")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what is missing to build pinscope and to run guests
+    Setup,
+    /// List what is there and what is missing
+    Doctor,
+    /// List the kernels of the matrix: the newest of each series, its package, whether it is in the cache
+    Kernels(kernels::Options),
+    /// Run a script of your own in a guest
+    Guest(guest::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().task {
+        Task::Setup => setup::setup(),
+        Task::Doctor => doctor::doctor(),
+        Task::Kernels(options) => kernels::kernels(&options),
+        Task::Guest(options) => guest::guest(&options),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,377 @@
+//! Debian's archive: packages downloaded beside the system's own apt, which stays as it is.
+//!
+//! An [`Archive`] is a private set of apt folders in the cache, over suites that the system need not know. Apt itself
+//! does the work: the mirror and its proxy come from its configuration, it checks the signatures and hashes, and it
+//! resolves dependencies.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    cache::{Cache, Guard},
+    exec::{exec, read, show},
+};
+
+/// Overrides the mirror that apt is set up with.
+pub const MIRROR_ENV: &str = "PINSCOPE_DEBIAN_MIRROR";
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// Lists of packages older than this are asked for again, when something has to be downloaded at all.
+const FRESH: Duration = Duration::from_hours(24);
+/// What packages depend on for their installation only. Nothing of it runs in a guest or beside QEMU.
+const NOT_NEEDED: [&str; 14] = [
+    "adduser",
+    "debconf",
+    "dmsetup",
+    "dpkg",
+    "init-system-helpers",
+    "libpam-modules",
+    "passwd",
+    "perl",
+    "perl-base",
+    "python3",
+    "tar",
+    "ucf",
+    "usr-is-merged",
+    "usrmerge",
+];
+
+/// Some suites of Debian's archive, seen through private apt folders.
+pub struct Archive {
+    folder: PathBuf,
+    lists: PathBuf,
+    /// Mirrors failing for one suite are no reason to do without the others; what apt said is kept as evidence.
+    pub complaints: Vec<String>,
+}
+
+impl Archive {
+    /// Opens the archive over `suites` and brings its lists of packages up to date.
+    pub fn open(cache: &Cache, guard: &Guard, suites: &[&str]) -> Result<Self> {
+        let _: &Guard = guard;
+        if !Path::new(KEYRING).is_file() {
+            bail!(
+                "{KEYRING} is missing: packages of Debian could not be verified (is this a Debian system?)"
+            );
+        }
+        let mut archive = Self {
+            folder: cache.path("apt").join(suites.join("_")),
+            lists: cache.path("apt/lists"),
+            complaints: Vec::new(),
+        };
+        for folder in [
+            archive.lists.join("partial"),
+            archive.folder.join("archives/partial"),
+        ] {
+            fs::create_dir_all(&folder)
+                .with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        let mirrors = Mirrors::of_apt()?;
+        let mut sources = String::new();
+        let mut left_out = Vec::new();
+        for suite in suites {
+            match mirrors.of(suite) {
+                Some(mirror) => {
+                    writeln!(sources, "deb [signed-by={KEYRING}] {mirror} {suite} main")?
+                }
+                None => left_out.push(format!(
+                    "{suite} was left out: apt has no mirror of Debian's security archive"
+                )),
+            }
+        }
+        let mut installed = String::new();
+        for name in NOT_NEEDED {
+            writeln!(
+                installed,
+                "Package: {name}\nStatus: install ok installed\nVersion: 999\nArchitecture: amd64\n\
+                 Multi-Arch: foreign\nMaintainer: none\nDescription: not needed\n"
+            )?;
+        }
+        write_if_other(&archive.folder.join("sources.list"), &sources)?;
+        write_if_other(&archive.folder.join("status"), &installed)?;
+        archive.refresh()?;
+        archive.complaints.extend(left_out);
+        Ok(archive)
+    }
+
+    /// The names of packages that match a regular expression.
+    pub fn names(&self, pattern: &str) -> Result<Vec<String>> {
+        let found = read(
+            self.apt("apt-cache")
+                .args(["search", "--names-only", pattern]),
+        )?;
+        Ok(found
+            .lines()
+            .filter_map(|line| line.split(' ').next())
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// The version of a package that apt would take.
+    pub fn version(&self, package: &str) -> Result<String> {
+        let shown = read(
+            self.apt("apt-cache")
+                .args(["show", "--no-all-versions", package]),
+        )?;
+        shown
+            .lines()
+            .find_map(|line| line.strip_prefix("Version: "))
+            .map(str::to_owned)
+            .with_context(|| format!("apt-cache show {package} names no version"))
+    }
+
+    /// Packages with all that they need at run time, as `name=version`. `release` is the suite that wins.
+    pub fn closure(&self, packages: &[&str], release: &str) -> Result<Vec<String>> {
+        let plan = read(
+            self.apt("apt-get")
+                .args([
+                    "install",
+                    "--simulate",
+                    "--no-install-recommends",
+                    "--target-release",
+                    release,
+                ])
+                .args(packages),
+        )?;
+        Ok(plan.lines().filter_map(planned).collect())
+    }
+
+    /// Downloads packages (`name` or `name=version`) into a folder and unpacks them into another.
+    pub fn unpack(&self, packages: &[String], work: &Path, root: &Path) -> Result<()> {
+        let folder = work.join("debs");
+        for path in [&folder, root] {
+            fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
+        }
+        exec(
+            self.apt("apt-get")
+                .args(["download", "--quiet", "--quiet"])
+                .args(packages)
+                .current_dir(&folder),
+        )
+        .inspect_err(|_| {
+            // The archive may have moved on since its lists were read: ask for them anew the next time.
+            let _ = fs::remove_file(self.folder.join("updated"));
+        })?;
+        let mut debs = 0;
+        for entry in fs::read_dir(&folder)? {
+            exec(
+                Command::new("dpkg-deb")
+                    .arg("--extract")
+                    .arg(entry?.path())
+                    .arg(root),
+            )?;
+            debs += 1;
+        }
+        if debs != packages.len() {
+            bail!("apt-get downloaded {debs} of {} packages", packages.len());
+        }
+        fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))
+    }
+
+    fn refresh(&mut self) -> Result<()> {
+        let stamp = self.folder.join("updated");
+        let sources = self.folder.join("sources.list");
+        let changed = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
+        let fresh = changed(&stamp).is_some_and(|updated| {
+            changed(&sources).is_some_and(|written| written <= updated)
+                && SystemTime::now()
+                    .duration_since(updated)
+                    .is_ok_and(|age| age < FRESH)
+        });
+        if fresh {
+            self.complaints = fs::read_to_string(&stamp)?
+                .lines()
+                .map(str::to_owned)
+                .collect();
+            return Ok(());
+        }
+        let mut update = self.apt("apt-get");
+        update.args(["update", "--quiet", "--quiet"]);
+        let output = update
+            .output()
+            .with_context(|| format!("cannot run `{}`", show(&update)))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        self.complaints = said
+            .lines()
+            .filter(|line| line.starts_with("E:"))
+            .map(str::to_owned)
+            .collect();
+        let any_list = fs::read_dir(&self.lists)?
+            .flatten()
+            .any(|entry| entry.file_name().to_string_lossy().contains("_Packages"));
+        if !any_list {
+            bail!(
+                "`{}` brought no list of packages:\n{}",
+                show(&update),
+                said.trim_end()
+            );
+        }
+        fs::write(&stamp, self.complaints.join("\n"))
+            .with_context(|| format!("cannot write {}", stamp.display()))
+    }
+
+    /// An apt program on the private folders. Options on the command line win over the system's configuration, which
+    /// still gives the proxy.
+    fn apt(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        let folders = [
+            ("Dir::Etc::SourceList", self.folder.join("sources.list")),
+            ("Dir::Etc::SourceParts", PathBuf::from("/dev/null")),
+            ("Dir::Etc::Preferences", PathBuf::from("/dev/null")),
+            ("Dir::Etc::PreferencesParts", PathBuf::from("/dev/null")),
+            ("Dir::State", self.folder.clone()),
+            ("Dir::State::Lists", self.lists.clone()),
+            ("Dir::State::status", self.folder.join("status")),
+            (
+                "Dir::State::extended_states",
+                self.folder.join("extended_states"),
+            ),
+            ("Dir::Cache", self.folder.clone()),
+            ("Dir::Cache::Archives", self.folder.join("archives")),
+            // Container images switch these off, and every call would read all lists anew.
+            ("Dir::Cache::pkgcache", self.folder.join("pkgcache.bin")),
+            (
+                "Dir::Cache::srcpkgcache",
+                self.folder.join("srcpkgcache.bin"),
+            ),
+        ];
+        for (option, path) in folders {
+            command
+                .arg("-o")
+                .arg(format!("{option}={}", path.display()));
+        }
+        for option in [
+            "APT::Architecture=amd64",
+            "APT::Architectures=amd64",
+            // The archives share their lists; apt would throw away those of the others.
+            "APT::Get::List-Cleanup=false",
+            // Private folders are not open to apt's own user.
+            "APT::Sandbox::User=",
+            "Acquire::Languages=none",
+            "Acquire::Retries=3",
+            "Acquire::Check-Valid-Until=false",
+            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
+            "Acquire::IndexTargets::deb::CNF::DefaultEnabled=false",
+            "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false",
+        ] {
+            command.arg("-o").arg(option);
+        }
+        command.env("LC_ALL", "C");
+        command
+    }
+}
+
+/// The mirrors that apt is set up with.
+#[derive(Debug, PartialEq, Eq)]
+struct Mirrors {
+    main: String,
+    security: Option<String>,
+}
+
+impl Mirrors {
+    fn of_apt() -> Result<Self> {
+        let targets = read(Command::new("apt-get").args([
+            "indextargets",
+            "--format",
+            "$(LABEL)|$(CODENAME)|$(REPO_URI)",
+            "Created-By: Packages",
+        ]))?;
+        let mut mirrors = Self::pick(&targets);
+        if let Ok(main) = std::env::var(MIRROR_ENV) {
+            let security = mirrors.take().and_then(|mirrors| mirrors.security);
+            mirrors = Some(Self { main, security });
+        }
+        mirrors.with_context(|| {
+            format!("apt has no Debian mirror configured; name one in {MIRROR_ENV}")
+        })
+    }
+
+    /// By their labels; where apt has no lists yet, and so no labels, by their addresses.
+    fn pick(targets: &str) -> Option<Self> {
+        let entries: Vec<_> = targets
+            .lines()
+            .filter_map(|line| {
+                let mut fields = line.splitn(3, '|');
+                Some((fields.next()?, fields.next()?, fields.next()?))
+            })
+            .collect();
+        let find = |wanted: &str, path: &str| {
+            entries
+                .iter()
+                .find(|(label, ..)| *label == wanted)
+                .or_else(|| {
+                    entries.iter().find(|(label, _, address)| {
+                        label.is_empty() && address.trim_end_matches('/').ends_with(path)
+                    })
+                })
+                .map(|(_, _, address)| (*address).to_owned())
+        };
+        Some(Self {
+            main: find("Debian", "/debian")?,
+            security: find("Debian-Security", "/debian-security"),
+        })
+    }
+
+    fn of(&self, suite: &str) -> Option<&str> {
+        if suite.ends_with("-security") {
+            self.security.as_deref()
+        } else {
+            Some(&self.main)
+        }
+    }
+}
+
+/// `Inst libfoo (1.2-3 Debian:12 [amd64]) []` as `libfoo=1.2-3`.
+fn planned(line: &str) -> Option<String> {
+    let (name, rest) = line.strip_prefix("Inst ")?.split_once(' ')?;
+    let version = rest.split_once('(')?.1.split([' ', ')']).next()?;
+    Some(format!("{name}={version}"))
+}
+
+fn write_if_other(path: &Path, text: &str) -> Result<()> {
+    if fs::read_to_string(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plan_of_apt_is_read() {
+        assert_eq!(
+            planned("Inst libc6 (2.36-9+deb12u14 Debian:12.15/oldstable [amd64]) []").as_deref(),
+            Some("libc6=2.36-9+deb12u14")
+        );
+        assert_eq!(planned("Conf libc6 (2.36-9 Debian:12 [amd64])"), None);
+        assert_eq!(planned("Reading package lists..."), None);
+    }
+
+    #[test]
+    fn mirrors_are_told_by_label_or_else_by_address() {
+        let both = Mirrors {
+            main: "http://m/debian/".into(),
+            security: Some("http://m/debian-security/".into()),
+        };
+        let labelled = "Debian-Security|bookworm-security|http://m/debian-security/\nNode|nodistro|http://n/debian/\n\
+                        Debian|bookworm|http://m/debian/";
+        assert_eq!(Mirrors::pick(labelled).as_ref(), Some(&both));
+        assert_eq!(
+            both.of("trixie-security"),
+            Some("http://m/debian-security/")
+        );
+        assert_eq!(both.of("trixie"), Some("http://m/debian/"));
+        let bare = "||http://m/debian-security/\n||http://m/debian/";
+        assert_eq!(Mirrors::pick(bare), Some(both));
+        let main_only = Mirrors::pick("Debian|sid|http://m/debian").unwrap();
+        assert_eq!(main_only.of("sid-security"), None);
+        assert_eq!(Mirrors::pick("Ubuntu|noble|http://u/ubuntu/"), None);
+    }
+}

@@ -1,0 +1,89 @@
+//! `cargo xtask guest`: a script of one's own on a kernel of the matrix.
+
+use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+
+use crate::{
+    artifacts,
+    cache::Cache,
+    setup,
+    vm::{BPFTRACE, Ending, FIO, Guest, Kernel, kernel::USUAL},
+};
+
+#[derive(Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are independent switches of a command line"
+)]
+pub struct Options {
+    /// The series of the kernel
+    #[arg(long, default_value = USUAL)]
+    kernel: String,
+    /// Put pinscope on /usr/bin
+    #[arg(long)]
+    pinscope: bool,
+    /// Put Debian's fio there
+    #[arg(long)]
+    fio: bool,
+    /// Put Debian's bpftrace there
+    #[arg(long)]
+    bpftrace: bool,
+    /// One instruction is one nanosecond
+    #[arg(long)]
+    counted: bool,
+    /// Add to the kernel's command line
+    #[arg(long, value_name = "WORDS")]
+    append: Vec<String>,
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+    #[arg(long, value_name = "MIB", default_value_t = 3072)]
+    memory: u32,
+    /// End the guest after so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    deadline: u64,
+    /// A script for busybox's sh
+    script: PathBuf,
+}
+
+pub fn guest(options: &Options) -> Result<ExitCode> {
+    let cache = Cache::open()?;
+    setup::guest_tools(&cache)?;
+    let script = fs::read_to_string(&options.script)
+        .with_context(|| format!("cannot read {}", options.script.display()))?;
+    let mut guest = Guest::new(Kernel::get(&cache, &options.kernel)?, "script", script)
+        .cpus(options.cpus)
+        .memory_mib(options.memory)
+        .deadline(Duration::from_secs(options.deadline));
+    if options.counted {
+        guest = guest.counted();
+    }
+    for words in &options.append {
+        guest = guest.append(words);
+    }
+    if options.pinscope {
+        setup::build_tools()?;
+        guest = guest.file("/usr/bin/pinscope", 0o755, artifacts::pinscope()?);
+    }
+    for (wanted, packages) in [(options.fio, FIO), (options.bpftrace, BPFTRACE)] {
+        if wanted {
+            guest = guest.packages(packages);
+        }
+    }
+    let outcome = guest.run(&cache, &mut |line| println!("{line}"))?;
+    if let Some(trouble) = outcome.trouble()? {
+        eprintln!("{trouble}");
+        return Ok(ExitCode::FAILURE);
+    }
+    eprintln!(
+        "{}: {:.1} s; log: {}",
+        outcome.kernel.release,
+        outcome.elapsed.as_secs_f64(),
+        outcome.log.display()
+    );
+    Ok(match outcome.ending {
+        Ending::Exited(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        _ => ExitCode::FAILURE,
+    })
+}

@@ -1,0 +1,67 @@
+//! `cargo xtask kernels`: what the matrix consists of.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::{
+    cache::{Cache, remove},
+    vm::kernel::{self, Kernel},
+};
+
+#[derive(Args)]
+pub struct Options {
+    /// Download those that are missing
+    #[arg(long)]
+    download: bool,
+    /// Replace those in the cache that the archive has a newer release of
+    #[arg(long)]
+    refresh: bool,
+}
+
+pub fn kernels(options: &Options) -> Result<ExitCode> {
+    let cache = Cache::open()?;
+    let mut missing = 0;
+    println!("{:<7} {:<22} {:<58} CACHED", "SERIES", "VERSION", "PACKAGE");
+    for (series, offered) in kernel::offered(&cache)? {
+        let mut cached = Kernel::cached(&cache, series);
+        if options.refresh
+            && let (Some(old), Ok((package, version))) = (&cached, &offered)
+            && (&old.package, &old.version) != (package, version)
+        {
+            let _guard = cache.lock()?;
+            remove(old.vmlinuz.parent().unwrap_or(&old.vmlinuz))?;
+            cached = Some(Kernel::get(&cache, series)?);
+        }
+        if options.download && cached.is_none() && offered.is_ok() {
+            cached = Some(Kernel::get(&cache, series)?);
+        }
+        match (&cached, offered) {
+            (Some(kernel), offered) => {
+                let newer = offered
+                    .ok()
+                    .filter(|(_, version)| *version != kernel.version);
+                let note = newer.map_or_else(String::new, |(_, version)| {
+                    format!(" ({version} is to be had: --refresh)")
+                });
+                println!(
+                    "{series:<7} {:<22} {:<58} yes{note}",
+                    kernel.version, kernel.package
+                );
+            }
+            (None, Ok((package, version))) => {
+                println!("{series:<7} {version:<22} {package:<58} no")
+            }
+            (None, Err(reason)) => {
+                println!("{series:<7} {reason}");
+                missing += 1;
+            }
+        }
+    }
+    Ok(if missing == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

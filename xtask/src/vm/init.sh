@@ -1,0 +1,37 @@
+#!/bin/busybox sh
+# The first process of a guest: mounts what programs expect, runs /script, says how that ended, and switches off.
+#
+# tracefs, debugfs, bpffs and securityfs are not mounted, and no default of the kernel is changed: pinscope has to come
+# to terms with a machine as it finds it. The kernel's own messages go to the first serial port, the script's output to
+# the second.
+
+export PATH=/usr/sbin:/usr/bin HOME=/root TMPDIR=/tmp TERM=dumb LANG=C.UTF-8
+
+mount -t devtmpfs dev /dev
+exec </dev/null >/dev/ttyS1 2>&1
+stty -F /dev/ttyS1 raw -echo
+
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mkdir -p /dev/shm /dev/pts /mnt/huge /mnt/ext4 /mnt/ramfs /run
+mount -t devpts pts /dev/pts
+mount -t tmpfs -o mode=1777 tmp /tmp
+mount -t tmpfs -o mode=1777 shm /dev/shm
+mount -t tmpfs -o mode=0755 run /run
+mount -t cgroup2 cgroup /sys/fs/cgroup
+mount -t ramfs ramfs /mnt/ramfs
+mount -t hugetlbfs huge /mnt/huge
+echo 64 >/proc/sys/vm/nr_hugepages
+if [ -b /dev/nvme0n1 ]; then
+    mount -t ext4 /dev/nvme0n1 /mnt/ext4
+fi
+ip link set lo up
+hostname guest
+
+cd /root
+sh /script
+code=$?
+echo "PINSCOPE-GUEST-EXIT $code"
+# Waits until all of it is out.
+stty -F /dev/ttyS1 raw
+reboot -f
