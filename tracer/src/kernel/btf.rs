@@ -45,21 +45,13 @@ impl Types {
             }),
             tracepoints: keep(wanted.tracepoints, |name| tracepoint(&btf, name)),
             helpers: helpers(&btf, wanted.helpers),
-            structs: wanted
-                .structs
-                .iter()
-                .filter(|name| is_struct(&btf, name))
-                .map(|&n| n.to_owned())
-                .collect(),
+            structs: wanted.structs.iter().filter(|name| is_struct(&btf, name)).map(|&n| n.to_owned()).collect(),
         })
     }
 }
 
 fn keep<T>(names: &[&str], find: impl Fn(&str) -> Option<T>) -> BTreeMap<String, T> {
-    names
-        .iter()
-        .filter_map(|&name| Some((name.to_owned(), find(name)?)))
-        .collect()
+    names.iter().filter_map(|&name| Some((name.to_owned(), find(name)?))).collect()
 }
 
 fn named(btf: &Btf, name: &str) -> Vec<Type> {
@@ -67,9 +59,7 @@ fn named(btf: &Btf, name: &str) -> Vec<Type> {
 }
 
 fn is_struct(btf: &Btf, name: &str) -> bool {
-    named(btf, name)
-        .iter()
-        .any(|kind| matches!(kind, Type::Struct(_)))
+    named(btf, name).iter().any(|kind| matches!(kind, Type::Struct(_)))
 }
 
 /// Offset of `struct.member`; `None` too where two structs of the name disagree.
@@ -81,11 +71,7 @@ fn offset(btf: &Btf, path: &str) -> Option<u32> {
         .filter_map(|kind| member_offset(btf, kind, member, 0))
         .collect();
     found.dedup();
-    if let [bits] = found[..] {
-        (bits % 8 == 0).then_some(bits / 8)
-    } else {
-        None
-    }
+    if let [bits] = found[..] { (bits % 8 == 0).then_some(bits / 8) } else { None }
 }
 
 /// Offset in bits of a member, looked for in nested anonymous structs and unions as well.
@@ -99,10 +85,7 @@ fn member_offset(btf: &Btf, kind: &Type, member: &str, depth: usize) -> Option<u
     outer.members.iter().find_map(|candidate| {
         let name = btf.resolve_name(candidate).unwrap_or_default();
         if name == member {
-            return candidate
-                .bitfield_size()
-                .is_none_or(|bits| bits == 0)
-                .then(|| candidate.bit_offset());
+            return candidate.bitfield_size().is_none_or(|bits| bits == 0).then(|| candidate.bit_offset());
         }
         if !name.is_empty() {
             return None;
@@ -117,9 +100,7 @@ fn unqualified(btf: &Btf, mut id: u32) -> Option<Type> {
     for _ in 0..CHAIN {
         let kind = resolve(btf, id)?;
         id = match &kind {
-            Type::Const(inner) | Type::Volatile(inner) | Type::Restrict(inner) => {
-                inner.get_type_id()?
-            }
+            Type::Const(inner) | Type::Volatile(inner) | Type::Restrict(inner) => inner.get_type_id()?,
             Type::TypeTag(inner) => inner.get_type_id()?,
             _ => return Some(kind),
         };
@@ -128,11 +109,7 @@ fn unqualified(btf: &Btf, mut id: u32) -> Option<Type> {
 }
 
 fn resolve(btf: &Btf, id: u32) -> Option<Type> {
-    if id == 0 {
-        Some(Type::Void)
-    } else {
-        btf.resolve_type_by_id(id).ok()
-    }
+    if id == 0 { Some(Type::Void) } else { btf.resolve_type_by_id(id).ok() }
 }
 
 /// Every distinct prototype of the functions of this name.
@@ -153,15 +130,8 @@ fn prototype(btf: &Btf, id: u32) -> Option<Prototype> {
         return None;
     };
     let parameters = function.parameters.iter().map(|parameter| {
-        let kind = if parameter.is_variadic() {
-            "...".to_owned()
-        } else {
-            spelled(btf, parameter.get_type_id()?, 0)?
-        };
-        Some(Parameter {
-            name: btf.resolve_name(parameter).unwrap_or_default(),
-            kind,
-        })
+        let kind = if parameter.is_variadic() { "...".to_owned() } else { spelled(btf, parameter.get_type_id()?, 0)? };
+        Some(Parameter { name: btf.resolve_name(parameter).unwrap_or_default(), kind })
     });
     Some(Prototype {
         returns: spelled(btf, function.return_type_id(), 0)?,
@@ -175,11 +145,7 @@ fn spelled(btf: &Btf, id: u32, depth: usize) -> Option<String> {
         return None;
     }
     let kind = unqualified(btf, id)?;
-    let name = || {
-        kind.as_btf_type()
-            .and_then(|kind| btf.resolve_name(kind).ok())
-            .filter(|name| !name.is_empty())
-    };
+    let name = || kind.as_btf_type().and_then(|kind| btf.resolve_name(kind).ok()).filter(|name| !name.is_empty());
     Some(match &kind {
         Type::Void => "void".to_owned(),
         Type::Ptr(target) => {
@@ -190,11 +156,10 @@ fn spelled(btf: &Btf, id: u32, depth: usize) -> Option<String> {
                 pointer(&spelled(btf, target, depth + 1)?)
             }
         }
-        Type::Struct(_) => format!("struct {}", name()?),
         Type::Union(_) => format!("union {}", name()?),
         Type::Enum(_) | Type::Enum64(_) => format!("enum {}", name()?),
         Type::Fwd(forward) if forward.is_union() => format!("union {}", name()?),
-        Type::Fwd(_) => format!("struct {}", name()?),
+        Type::Struct(_) | Type::Fwd(_) => format!("struct {}", name()?),
         _ => integer(&name()?).to_owned(),
     })
 }
@@ -202,12 +167,10 @@ fn spelled(btf: &Btf, id: u32, depth: usize) -> Option<String> {
 /// A tracepoint that is there, with the names of its arguments: the typedef says that it is there, and the
 /// function that calls its probes has the names, which a typedef of a function pointer does not carry.
 fn tracepoint(btf: &Btf, name: &str) -> Option<Prototype> {
-    let pointer = named(btf, &format!("btf_trace_{name}"))
-        .into_iter()
-        .find_map(|kind| match kind {
-            Type::Typedef(typedef) => resolve(btf, typedef.get_type_id()?),
-            _ => None,
-        })?;
+    let pointer = named(btf, &format!("btf_trace_{name}")).into_iter().find_map(|kind| match kind {
+        Type::Typedef(typedef) => resolve(btf, typedef.get_type_id()?),
+        _ => None,
+    })?;
     let Type::Ptr(pointer) = pointer else {
         return None;
     };
@@ -215,13 +178,7 @@ fn tracepoint(btf: &Btf, name: &str) -> Option<Prototype> {
     let mut prototype = ["__traceiter_", "__bpf_trace_"]
         .iter()
         .flat_map(|prefix| prototypes(btf, &format!("{prefix}{name}")))
-        .find(|named| {
-            named
-                .parameters
-                .iter()
-                .map(|p| &p.kind)
-                .eq(unnamed.parameters.iter().map(|p| &p.kind))
-        })
+        .find(|named| named.parameters.iter().map(|p| &p.kind).eq(unnamed.parameters.iter().map(|p| &p.kind)))
         .unwrap_or_else(|| unnamed.clone());
     prototype.returns = unnamed.returns;
     if !prototype.parameters.is_empty() {
@@ -231,20 +188,13 @@ fn tracepoint(btf: &Btf, name: &str) -> Option<Prototype> {
 }
 
 fn helpers(btf: &Btf, wanted: &[&str]) -> BTreeSet<String> {
-    let members = named(btf, "bpf_func_id")
-        .into_iter()
-        .filter_map(|kind| match kind {
-            Type::Enum(list) => Some(list.members),
-            _ => None,
-        });
+    let members = named(btf, "bpf_func_id").into_iter().filter_map(|kind| match kind {
+        Type::Enum(list) => Some(list.members),
+        _ => None,
+    });
     members
         .flatten()
-        .filter_map(|member| {
-            btf.resolve_name(&member)
-                .ok()?
-                .strip_prefix("BPF_FUNC_")
-                .map(str::to_owned)
-        })
+        .filter_map(|member| btf.resolve_name(&member).ok()?.strip_prefix("BPF_FUNC_").map(str::to_owned))
         .filter(|name| wanted.contains(&name.as_str()))
         .collect()
 }

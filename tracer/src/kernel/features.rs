@@ -29,9 +29,7 @@ impl Trial {
         match is_program_supported(ProgramType::Tracing) {
             Ok(true) => Self::Works,
             Ok(false) => Self::Absent,
-            Err(ProgramError::SyscallError(error)) => {
-                Self::Refused(format!("{}: {}", error.call, error.io_error))
-            }
+            Err(ProgramError::SyscallError(error)) => Self::Refused(format!("{}: {}", error.call, error.io_error)),
             Err(error) => Self::Refused(error.to_string()),
         }
     }
@@ -42,10 +40,7 @@ pub(super) fn kprobe_pmu(sources: &Sources) -> Known<bool> {
     let devices = sources.sys.join("bus/event_source/devices");
     match devices.try_exists() {
         Ok(true) => Ok(devices.join("kprobe/type").exists()),
-        Ok(false) => Err(Unknown::new(
-            devices.display(),
-            "not there; is sysfs mounted?",
-        )),
+        Ok(false) => Err(Unknown::new(devices.display(), "not there; is sysfs mounted?")),
         Err(error) => Err(Unknown::new(devices.display(), error)),
     }
 }

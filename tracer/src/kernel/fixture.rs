@@ -12,35 +12,24 @@ const REGISTER: &str = "int (struct io_ring_ctx *, void *, unsigned int, u64 *)"
 const UPDATE: &str = "int (struct io_ring_ctx *, void *, unsigned int, unsigned int)";
 const CLONE: &str = "int (struct io_ring_ctx *, void *)";
 const UNREGISTER: &str = "int (struct io_ring_ctx *)";
-const BUFFER_INT: &str =
-    "int (struct io_ring_ctx *, struct iovec *, struct io_mapped_ubuf **, struct page **)";
-const BUFFER_NODE: &str =
-    "struct io_rsrc_node * (struct io_ring_ctx *, struct iovec *, struct page **)";
+const BUFFER_INT: &str = "int (struct io_ring_ctx *, struct iovec *, struct io_mapped_ubuf **, struct page **)";
+const BUFFER_NODE: &str = "struct io_rsrc_node * (struct io_ring_ctx *, struct iovec *, struct page **)";
 const BUFFER_LAST: &str = "struct io_rsrc_node * (struct io_ring_ctx *, struct iovec *)";
 const PIN_PAGES: &str = "struct page ** (unsigned long, unsigned long, int *)";
-const PIN_VMAS: &str =
-    "long (unsigned long, unsigned long, unsigned int, struct page **, struct vm_area_struct **)";
+const PIN_VMAS: &str = "long (unsigned long, unsigned long, unsigned int, struct page **, struct vm_area_struct **)";
 const PIN: &str = "long (unsigned long, unsigned long, unsigned int, struct page **)";
 const LOOKUP: &str = "struct vm_area_struct * (struct mm_struct *, unsigned long)";
 const CHECK: &str = "int (struct vm_area_struct *, unsigned long)";
 
-const LEDGER: &str =
-    "void (void *:ctx, unsigned int:opcode, unsigned int:nr_files, unsigned int:nr_bufs, long:ret)";
-const LEDGER_5_10: &str = "void (void *:ctx, unsigned int:opcode, unsigned int:nr_files, unsigned int:nr_bufs, bool:eventfd, long:ret)";
+const LEDGER: &str = "void (void *:ctx, unsigned int:opcode, unsigned int:nr_files, unsigned int:nr_bufs, long:ret)";
+const LEDGER_5_10: &str =
+    "void (void *:ctx, unsigned int:opcode, unsigned int:nr_files, unsigned int:nr_bufs, bool:eventfd, long:ret)";
 const CREATE: &str = "void (int:fd, void *:ctx, u32:sq_entries, u32:cq_entries, u32:flags)";
 const FORK: &str = "void (struct task_struct *:parent, struct task_struct *:child)";
 
 /// Every kernel here, by the name of its release.
 pub(crate) fn all() -> Vec<Facts> {
-    vec![
-        debian_5_10(),
-        debian_6_1(),
-        debian_6_12(),
-        debian_6_16(),
-        debian_7_0(),
-        debian_7_2(),
-        debian_7_3(),
-    ]
+    vec![debian_5_10(), debian_6_1(), debian_6_12(), debian_6_16(), debian_7_0(), debian_7_2(), debian_7_3()]
 }
 
 pub(crate) fn debian_5_10() -> Facts {
@@ -55,11 +44,7 @@ pub(crate) fn debian_5_10() -> Facts {
     let types = facts.types.as_mut().expect("types");
     types.helpers.clear();
     types.structs.clear();
-    for member in [
-        offsets::TASK_STORAGE,
-        "io_rsrc_node.buf",
-        "io_mapped_ubuf.folio_shift",
-    ] {
+    for member in [offsets::TASK_STORAGE, "io_rsrc_node.buf", "io_mapped_ubuf.folio_shift"] {
         types.offsets.remove(member);
     }
     mark(&mut facts, symbols::MEMLOCK);
@@ -88,12 +73,7 @@ pub(crate) fn debian_6_1() -> Facts {
 
 pub(crate) fn debian_6_12() -> Facts {
     let mut facts = since_6_12("6.12.107+deb13-cloud-amd64", BUFFER_INT);
-    facts
-        .types
-        .as_mut()
-        .expect("types")
-        .offsets
-        .remove("io_rsrc_node.buf");
+    facts.types.as_mut().expect("types").offsets.remove("io_rsrc_node.buf");
     facts
 }
 
@@ -116,16 +96,8 @@ pub(crate) fn debian_7_3() -> Facts {
 /// A 6.12 whose compiler kept `function` only as a specialised copy.
 pub(crate) fn renamed(function: &str) -> Facts {
     let mut facts = debian_6_12();
-    let copy = Symbol {
-        count: 0,
-        renamed: vec![format!("{function}.isra.0")],
-    };
-    facts
-        .symbols
-        .as_mut()
-        .expect("symbols")
-        .functions
-        .insert(function.to_owned(), copy);
+    let copy = Symbol { count: 0, renamed: vec![format!("{function}.isra.0")] };
+    facts.symbols.as_mut().expect("symbols").functions.insert(function.to_owned(), copy);
     facts
 }
 
@@ -161,11 +133,7 @@ fn since_6_12(release: &str, buffer: &str) -> Facts {
 
 fn without_list(mut facts: Facts) -> Facts {
     let offsets = &mut facts.types.as_mut().expect("types").offsets;
-    for member in [
-        "mm_struct.mm_rb",
-        "vm_area_struct.vm_rb",
-        "vm_area_struct.vm_next",
-    ] {
+    for member in ["mm_struct.mm_rb", "vm_area_struct.vm_rb", "vm_area_struct.vm_next"] {
         offsets.remove(member);
     }
     facts
@@ -173,60 +141,26 @@ fn without_list(mut facts: Facts) -> Facts {
 
 fn mark(facts: &mut Facts, symbol: &str) {
     let functions = &mut facts.symbols.as_mut().expect("symbols").functions;
-    functions.insert(
-        symbol.to_owned(),
-        Symbol {
-            count: 1,
-            renamed: Vec::new(),
-        },
-    );
+    functions.insert(symbol.to_owned(), Symbol { count: 1, renamed: Vec::new() });
 }
 
 fn kernel(release: &str, functions: &[(&str, &str)], ledger: &str) -> Facts {
     let wanted = table::wanted();
-    let owned = |names: &[&str]| {
-        names
-            .iter()
-            .map(|&name| name.to_owned())
-            .collect::<BTreeSet<_>>()
-    };
-    let symbol = |name: &str| {
-        (
-            name.to_owned(),
-            Symbol {
-                count: 1,
-                renamed: Vec::new(),
-            },
-        )
-    };
-    let tracepoints = [
-        ("io_uring_register", ledger),
-        ("io_uring_create", CREATE),
-        ("sched_process_fork", FORK),
-    ];
+    let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<BTreeSet<_>>();
+    let symbol = |name: &str| (name.to_owned(), Symbol { count: 1, renamed: Vec::new() });
+    let tracepoints = [("io_uring_register", ledger), ("io_uring_create", CREATE), ("sched_process_fork", FORK)];
     let mut facts = Facts {
         release: Release::parse(release),
         machine: "x86_64".to_owned(),
         types: Ok(Types {
-            offsets: (0..)
-                .zip(wanted.members)
-                .map(|(i, &member)| (member.to_owned(), 8 * i))
-                .collect(),
-            functions: functions
-                .iter()
-                .map(|&(f, p)| (f.to_owned(), vec![Prototype::parse(p)]))
-                .collect(),
-            tracepoints: tracepoints
-                .map(|(name, p)| (name.to_owned(), Prototype::parse(p)))
-                .into(),
+            offsets: (0..).zip(wanted.members).map(|(i, &member)| (member.to_owned(), 8 * i)).collect(),
+            functions: functions.iter().map(|&(f, p)| (f.to_owned(), vec![Prototype::parse(p)])).collect(),
+            tracepoints: tracepoints.map(|(name, p)| (name.to_owned(), Prototype::parse(p))).into(),
             helpers: owned(wanted.helpers),
             structs: owned(wanted.structs),
         }),
         symbols: Ok(Symbols {
-            functions: functions
-                .iter()
-                .map(|&(name, _)| symbol(name))
-                .collect::<BTreeMap<_, _>>(),
+            functions: functions.iter().map(|&(name, _)| symbol(name)).collect::<BTreeMap<_, _>>(),
             addresses_hidden: false,
         }),
         traceable: Traceable::List(functions.iter().map(|&(name, _)| name.to_owned()).collect()),
@@ -239,14 +173,7 @@ fn kernel(release: &str, functions: &[(&str, &str)], ledger: &str) -> Facts {
 }
 
 fn root() -> Privileges {
-    let all = [
-        "CAP_BPF",
-        "CAP_PERFMON",
-        "CAP_SYS_ADMIN",
-        "CAP_SYSLOG",
-        "CAP_SYS_RESOURCE",
-        "CAP_SYS_PTRACE",
-    ];
+    let all = ["CAP_BPF", "CAP_PERFMON", "CAP_SYS_ADMIN", "CAP_SYSLOG", "CAP_SYS_RESOURCE", "CAP_SYS_PTRACE"];
     Privileges {
         capabilities: Ok(all.map(str::to_owned).into()),
         euid: 0,

@@ -65,11 +65,7 @@ pub struct Sources {
 
 impl Default for Sources {
     fn default() -> Self {
-        Self {
-            proc: "/proc".into(),
-            sys: "/sys".into(),
-            ask_kernel: true,
-        }
+        Self { proc: "/proc".into(), sys: "/sys".into(), ask_kernel: true }
     }
 }
 
@@ -90,10 +86,7 @@ impl Release {
             (Some(Ok(major)), Some(Ok(minor))) => Some((major, minor)),
             _ => None,
         };
-        Self {
-            text: text.to_owned(),
-            version,
-        }
+        Self { text: text.to_owned(), version }
     }
 
     /// Whether it is known to be older than `version`.
@@ -163,11 +156,7 @@ mod tests {
     #[test]
     fn an_empty_system_gives_unknowns_with_their_paths() {
         let root = tempfile::tempdir().expect("a folder");
-        let sources = Sources {
-            proc: root.path().join("proc"),
-            sys: root.path().join("sys"),
-            ask_kernel: false,
-        };
+        let sources = Sources { proc: root.path().join("proc"), sys: root.path().join("sys"), ask_kernel: false };
         let facts = Facts::gather(&sources, &crate::probe::table::wanted());
         let reason = facts.types.expect_err("no BTF there").to_string();
         assert!(reason.contains("kernel/btf/vmlinux"), "{reason}");

@@ -25,13 +25,7 @@ pub(super) enum Lookup {
 /// attached nowhere and goes away with the file.
 ///
 /// `marker` is a file that the filesystem always has: an empty mount point lacks it.
-pub(super) fn open(
-    filesystem: &str,
-    mounts: &[PathBuf],
-    marker: &str,
-    name: &str,
-    detached: bool,
-) -> Lookup {
+pub(super) fn open(filesystem: &str, mounts: &[PathBuf], marker: &str, name: &str, detached: bool) -> Lookup {
     let mut refused = None;
     for mount in mounts {
         match File::open(mount.join(name)) {
@@ -55,11 +49,7 @@ fn open_detached(filesystem: &str, name: &str) -> Lookup {
     let mounted = (|| -> rustix::io::Result<_> {
         let context = fsopen(filesystem, FsOpenFlags::FSOPEN_CLOEXEC)?;
         fsconfig_create(&context)?;
-        fsmount(
-            &context,
-            FsMountFlags::FSMOUNT_CLOEXEC,
-            MountAttrFlags::MOUNT_ATTR_RDONLY,
-        )
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)
     })();
     let root = match mounted {
         Ok(root) => root,
@@ -70,17 +60,9 @@ fn open_detached(filesystem: &str, name: &str) -> Lookup {
             ));
         }
     };
-    match openat(
-        &root,
-        Path::new(name),
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    ) {
+    match openat(&root, Path::new(name), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
         Ok(file) => Lookup::Found(File::from(file)),
         Err(rustix::io::Errno::NOENT) => Lookup::Absent,
-        Err(error) => Lookup::Unknown(format!(
-            "{name} in {filesystem}: {}",
-            io::Error::from(error)
-        )),
+        Err(error) => Lookup::Unknown(format!("{name} in {filesystem}: {}", io::Error::from(error))),
     }
 }

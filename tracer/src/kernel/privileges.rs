@@ -34,9 +34,7 @@ impl Lockdown {
     /// Reads `none [integrity] confidentiality`.
     fn parse(text: &str) -> Option<Self> {
         let chosen = text.split_once('[')?.1.split_once(']')?.0;
-        [Self::None, Self::Integrity, Self::Confidentiality]
-            .into_iter()
-            .find(|state| state.name() == chosen)
+        [Self::None, Self::Integrity, Self::Confidentiality].into_iter().find(|state| state.name() == chosen)
     }
 
     fn read(sources: &Sources) -> Known<Self> {
@@ -44,10 +42,8 @@ impl Lockdown {
         match mounts::open("securityfs", &mounts, "lsm", "lockdown", sources.ask_kernel) {
             Lookup::Found(mut file) => {
                 let mut text = String::new();
-                file.read_to_string(&mut text)
-                    .map_err(|error| Unknown::new("lockdown", error))?;
-                Self::parse(&text)
-                    .ok_or_else(|| Unknown::new("lockdown", format!("not understood: {text:?}")))
+                file.read_to_string(&mut text).map_err(|error| Unknown::new("lockdown", error))?;
+                Self::parse(&text).ok_or_else(|| Unknown::new("lockdown", format!("not understood: {text:?}")))
             }
             Lookup::Absent => Ok(Self::None),
             Lookup::Unknown(reason) => Err(Unknown(reason)),
@@ -99,17 +95,13 @@ impl Privileges {
 
     /// Whether this very capability is held; taken as held where unknown.
     pub fn holds(&self, capability: &str) -> bool {
-        self.capabilities
-            .as_ref()
-            .map_or(true, |set| set.contains(capability))
+        self.capabilities.as_ref().map_or(true, |set| set.contains(capability))
     }
 }
 
 fn number(path: &Path) -> Known<i32> {
     let text = fs::read_to_string(path).map_err(|error| Unknown::new(path.display(), error))?;
-    text.trim()
-        .parse()
-        .map_err(|error| Unknown::new(path.display(), error))
+    text.trim().parse().map_err(|error| Unknown::new(path.display(), error))
 }
 
 #[cfg(test)]
@@ -118,14 +110,8 @@ mod tests {
 
     #[test]
     fn lockdown_is_the_word_in_brackets() {
-        assert_eq!(
-            Lockdown::parse("none [integrity] confidentiality\n"),
-            Some(Lockdown::Integrity)
-        );
-        assert_eq!(
-            Lockdown::parse("[none] integrity confidentiality\n"),
-            Some(Lockdown::None)
-        );
+        assert_eq!(Lockdown::parse("none [integrity] confidentiality\n"), Some(Lockdown::Integrity));
+        assert_eq!(Lockdown::parse("[none] integrity confidentiality\n"), Some(Lockdown::None));
         assert_eq!(Lockdown::parse("none integrity\n"), None);
     }
 
@@ -134,19 +120,11 @@ mod tests {
         let root = tempfile::tempdir().expect("a folder");
         let security = root.path().join("kernel/security");
         fs::create_dir_all(&security).expect("a mount point");
-        let sources = Sources {
-            proc: root.path().into(),
-            sys: root.path().into(),
-            ask_kernel: false,
-        };
+        let sources = Sources { proc: root.path().into(), sys: root.path().into(), ask_kernel: false };
         assert!(Lockdown::read(&sources).is_err());
         fs::write(security.join("lsm"), "capability").expect("a marker");
         assert_eq!(Lockdown::read(&sources), Ok(Lockdown::None));
-        fs::write(
-            security.join("lockdown"),
-            "none integrity [confidentiality]",
-        )
-        .expect("a state");
+        fs::write(security.join("lockdown"), "none integrity [confidentiality]").expect("a state");
         assert_eq!(Lockdown::read(&sources), Ok(Lockdown::Confidentiality));
     }
 }

@@ -25,16 +25,8 @@ pub struct Prototype {
 
 impl fmt::Display for Prototype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parameters = self
-            .parameters
-            .iter()
-            .map(|p| p.kind.as_str())
-            .collect::<Vec<_>>();
-        let parameters = if parameters.is_empty() {
-            "void".to_owned()
-        } else {
-            parameters.join(", ")
-        };
+        let parameters = self.parameters.iter().map(|p| p.kind.as_str()).collect::<Vec<_>>();
+        let parameters = if parameters.is_empty() { "void".to_owned() } else { parameters.join(", ") };
         write!(f, "{} ({parameters})", self.returns)
     }
 }
@@ -55,11 +47,7 @@ pub(super) fn integer(name: &str) -> &str {
 
 /// A pointer to `target`: `struct page *`, `struct page **`.
 pub(super) fn pointer(target: &str) -> String {
-    if target.ends_with('*') {
-        format!("{target}*")
-    } else {
-        format!("{target} *")
-    }
+    if target.ends_with('*') { format!("{target}*") } else { format!("{target} *") }
 }
 
 #[cfg(test)]
@@ -67,21 +55,11 @@ impl Prototype {
     /// Reads the printed form back; parameters may carry a name after a colon (`long:ret`).
     pub(crate) fn parse(text: &str) -> Self {
         let (returns, rest) = text.split_once('(').expect("an opening bracket");
-        let parameters = rest
-            .trim_end_matches(')')
-            .split(", ")
-            .filter(|p| *p != "void")
-            .map(|p| {
-                let (kind, name) = p.split_once(':').unwrap_or((p, ""));
-                Parameter {
-                    name: name.to_owned(),
-                    kind: kind.to_owned(),
-                }
-            });
-        Self {
-            returns: returns.trim_end().to_owned(),
-            parameters: parameters.collect(),
-        }
+        let parameters = rest.trim_end_matches(')').split(", ").filter(|p| *p != "void").map(|p| {
+            let (kind, name) = p.split_once(':').unwrap_or((p, ""));
+            Parameter { name: name.to_owned(), kind: kind.to_owned() }
+        });
+        Self { returns: returns.trim_end().to_owned(), parameters: parameters.collect() }
     }
 }
 

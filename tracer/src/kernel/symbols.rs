@@ -41,15 +41,11 @@ impl Symbols {
     /// It cannot be read, or lists no function at all (a kernel without CONFIG_KALLSYMS has an empty one).
     pub fn read(path: &Path, functions: &[&str]) -> Known<Self> {
         let file = File::open(path).map_err(|error| Unknown::new(path.display(), error))?;
-        Self::parse(BufReader::new(file), functions)
-            .map_err(|error| Unknown::new(path.display(), error))
+        Self::parse(BufReader::new(file), functions).map_err(|error| Unknown::new(path.display(), error))
     }
 
     fn parse(lines: impl BufRead, functions: &[&str]) -> Known<Self> {
-        let mut symbols = Self {
-            addresses_hidden: true,
-            ..Self::default()
-        };
+        let mut symbols = Self { addresses_hidden: true, ..Self::default() };
         let mut any = false;
         for line in lines.lines() {
             let line = line.map_err(|error| Unknown(error.to_string()))?;
@@ -63,34 +59,22 @@ impl Symbols {
                 symbols.add(base, name, suffix);
             }
         }
-        if any {
-            Ok(symbols)
-        } else {
-            Err(Unknown("lists no function".to_owned()))
-        }
+        if any { Ok(symbols) } else { Err(Unknown("lists no function".to_owned())) }
     }
 
     fn add(&mut self, base: &str, name: &str, suffix: &str) {
         // `.cold` and `.part` are pieces of a function that stands under its own name as well.
-        let is_copy = ["isra", "constprop", "llvm"]
-            .iter()
-            .any(|copy| suffix.starts_with(copy));
+        let is_copy = ["isra", "constprop", "llvm"].iter().any(|copy| suffix.starts_with(copy));
         if !suffix.is_empty() && !is_copy {
             return;
         }
         let symbol = self.functions.entry(base.to_owned()).or_default();
-        if suffix.is_empty() {
-            symbol.count += 1
-        } else {
-            symbol.renamed.push(name.to_owned())
-        }
+        if suffix.is_empty() { symbol.count += 1 } else { symbol.renamed.push(name.to_owned()) }
     }
 
     /// Whether a function of exactly this name is there.
     pub fn has(&self, name: &str) -> bool {
-        self.functions
-            .get(name)
-            .is_some_and(|symbol| symbol.count > 0)
+        self.functions.get(name).is_some_and(|symbol| symbol.count > 0)
     }
 }
 
@@ -106,14 +90,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Known<Symbols> {
-        Symbols::parse(
-            text.as_bytes(),
-            &[
-                "io_sqe_buffer_register",
-                "check_vma_flags",
-                "gup_vma_lookup",
-            ],
-        )
+        Symbols::parse(text.as_bytes(), &["io_sqe_buffer_register", "check_vma_flags", "gup_vma_lookup"])
     }
 
     #[test]
@@ -129,10 +106,7 @@ mod tests {
         )
         .expect("functions");
         let renamed = &symbols.functions["io_sqe_buffer_register"];
-        assert_eq!(
-            (renamed.count, &renamed.renamed[..]),
-            (0, &["io_sqe_buffer_register.isra.0".to_owned()][..])
-        );
+        assert_eq!((renamed.count, &renamed.renamed[..]), (0, &["io_sqe_buffer_register.isra.0".to_owned()][..]));
         assert_eq!(symbols.functions["check_vma_flags"].count, 2);
         assert!(!symbols.has("gup_vma_lookup"));
         assert!(symbols.has(TRAMPOLINES) && !symbols.has(MEMLOCK));
@@ -141,11 +115,7 @@ mod tests {
 
     #[test]
     fn zero_addresses_are_noticed_and_an_empty_list_is_unknown() {
-        assert!(
-            parse("0000000000000000 t check_vma_flags\n")
-                .expect("functions")
-                .addresses_hidden
-        );
+        assert!(parse("0000000000000000 t check_vma_flags\n").expect("functions").addresses_hidden);
         assert!(parse("").is_err());
     }
 }

@@ -24,17 +24,8 @@ pub enum Traceable {
 impl Traceable {
     /// Reads the list from tracefs, which need not be mounted.
     pub fn read(sources: &Sources, functions: &[&str]) -> Self {
-        let mounts = [
-            sources.sys.join("kernel/tracing"),
-            sources.sys.join("kernel/debug/tracing"),
-        ];
-        match mounts::open(
-            "tracefs",
-            &mounts,
-            "trace_options",
-            "available_filter_functions",
-            sources.ask_kernel,
-        ) {
+        let mounts = [sources.sys.join("kernel/tracing"), sources.sys.join("kernel/debug/tracing")];
+        match mounts::open("tracefs", &mounts, "trace_options", "available_filter_functions", sources.ask_kernel) {
             Lookup::Found(file) => match parse(BufReader::new(file), functions) {
                 Ok(list) => Self::List(list),
                 Err(error) => Self::Unknown(format!("available_filter_functions: {error}")),
@@ -67,21 +58,14 @@ mod tests {
         let root = tempfile::tempdir().expect("a folder");
         let sys = root.path().join("sys");
         fs::create_dir_all(sys.join("kernel/tracing")).expect("a mount point");
-        let sources = Sources {
-            proc: root.path().join("proc"),
-            sys,
-            ask_kernel: false,
-        };
+        let sources = Sources { proc: root.path().join("proc"), sys, ask_kernel: false };
         (root, sources)
     }
 
     #[test]
     fn an_empty_mount_point_is_not_a_kernel_without_ftrace() {
         let (_root, sources) = sources();
-        assert_eq!(
-            Traceable::read(&sources, &[]),
-            Traceable::Unknown("tracefs is not mounted".to_owned())
-        );
+        assert_eq!(Traceable::read(&sources, &[]), Traceable::Unknown("tracefs is not mounted".to_owned()));
         fs::write(sources.sys.join("kernel/tracing/trace_options"), "").expect("a marker");
         assert_eq!(Traceable::read(&sources, &[]), Traceable::NoFtrace);
     }
@@ -90,13 +74,7 @@ mod tests {
     fn only_the_functions_asked_for_are_kept() {
         let (_root, sources) = sources();
         let list = "io_sqe_buffers_register\nvfs_read\ngup_vma_lookup [kvm]\n";
-        fs::write(
-            sources
-                .sys
-                .join("kernel/tracing/available_filter_functions"),
-            list,
-        )
-        .expect("a list");
+        fs::write(sources.sys.join("kernel/tracing/available_filter_functions"), list).expect("a list");
         assert_eq!(
             Traceable::read(&sources, &["io_sqe_buffers_register", "gup_vma_lookup"]),
             Traceable::List(BTreeSet::from(["io_sqe_buffers_register".to_owned()]))

@@ -67,35 +67,18 @@ pub fn health(plan: &Plan, results: &[(String, Result<(), String>)]) -> Health {
         .hooks
         .iter()
         .map(|hook| {
-            let result = results
-                .iter()
-                .rev()
-                .find(|(program, _)| *program == hook.program)
-                .map(|(_, result)| result);
+            let result = results.iter().rev().find(|(program, _)| *program == hook.program).map(|(_, result)| result);
             let state = match result {
                 Some(Ok(())) => HookState::Attached,
                 Some(Err(reason)) => HookState::Failed(reason.clone()),
                 None => HookState::NotTried,
             };
-            HookHealth {
-                program: hook.program.clone(),
-                function: hook.function.clone(),
-                state,
-            }
+            HookHealth { program: hook.program.clone(), function: hook.function.clone(), state }
         })
         .collect();
     let lost = lost(plan, &hooks);
-    let not_applicable = plan
-        .choices
-        .iter()
-        .filter(|c| c.chosen == Outcome::NotApplicable)
-        .map(|c| c.role.name());
-    Health {
-        status: status(plan, &hooks, &lost),
-        not_applicable: not_applicable.collect(),
-        hooks,
-        lost,
-    }
+    let not_applicable = plan.choices.iter().filter(|c| c.chosen == Outcome::NotApplicable).map(|c| c.role.name());
+    Health { status: status(plan, &hooks, &lost), not_applicable: not_applicable.collect(), hooks, lost }
 }
 
 fn lost(plan: &Plan, hooks: &[HookHealth]) -> Vec<Degraded> {
@@ -110,10 +93,7 @@ fn lost(plan: &Plan, hooks: &[HookHealth]) -> Vec<Degraded> {
         };
         for &figure in hook.figures {
             if !lost.iter().any(|known| known.figure == figure) {
-                lost.push(Degraded {
-                    figure: figure.to_owned(),
-                    reason: reason.clone(),
-                });
+                lost.push(Degraded { figure: figure.to_owned(), reason: reason.clone() });
             }
         }
     }
@@ -144,14 +124,7 @@ mod tests {
             .iter()
             .map(|hook| {
                 let failed = hook.program.starts_with(fail) && !fail.is_empty();
-                (
-                    hook.program.clone(),
-                    if failed {
-                        Err("EBUSY".to_owned())
-                    } else {
-                        Ok(())
-                    },
-                )
+                (hook.program.clone(), if failed { Err("EBUSY".to_owned()) } else { Ok(()) })
             })
             .collect()
     }
@@ -160,18 +133,12 @@ mod tests {
     fn all_attached_is_healthy_and_one_failure_names_its_figures() {
         let plan = plan(&fixture::debian_6_12(), &Wish::default());
         let health_of = |fail| health(&plan, &results(&plan, fail));
-        assert_eq!(
-            (health_of("").status, health_of("").lost),
-            (Status::Healthy, vec![])
-        );
+        assert_eq!((health_of("").status, health_of("").lost), (Status::Healthy, vec![]));
         let failed = health_of("clone_exit");
         assert_eq!(failed.status, Status::Degraded);
         assert_eq!(failed.lost.len(), 1);
         assert_eq!(failed.lost[0].figure, "duration of clone");
-        assert_eq!(
-            failed.lost[0].reason,
-            "clone_exit_fexit at io_register_clone_buffers: EBUSY"
-        );
+        assert_eq!(failed.lost[0].reason, "clone_exit_fexit at io_register_clone_buffers: EBUSY");
     }
 
     #[test]
@@ -181,16 +148,8 @@ mod tests {
         results.retain(|(program, _)| program != "ledger");
         let health = health(&plan, &results);
         assert_eq!(health.status, Status::Degraded);
-        assert_eq!(
-            health.hooks.last().map(|h| &h.state),
-            Some(&HookState::Attached)
-        );
-        assert!(
-            health
-                .hooks
-                .iter()
-                .any(|h| h.program == "ledger" && h.state == HookState::NotTried)
-        );
+        assert_eq!(health.hooks.last().map(|h| &h.state), Some(&HookState::Attached));
+        assert!(health.hooks.iter().any(|h| h.program == "ledger" && h.state == HookState::NotTried));
     }
 
     #[test]

@@ -46,10 +46,7 @@ pub struct Obstacles {
 impl Obstacles {
     /// What the facts say about each kind. Missing privileges are no obstacle here: they can be granted.
     pub fn of(facts: &Facts) -> Self {
-        Self {
-            fentry: no_trampolines(facts),
-            kprobe: no_kprobes(facts),
-        }
+        Self { fentry: no_trampolines(facts), kprobe: no_kprobes(facts) }
     }
 
     /// The mechanism that the wish leads to; `None` where it cannot be had.
@@ -65,11 +62,7 @@ impl Obstacles {
 }
 
 fn no_trampolines(facts: &Facts) -> Option<String> {
-    if facts
-        .symbols
-        .as_ref()
-        .is_ok_and(|symbols| !symbols.has(symbols::TRAMPOLINES))
-    {
+    if facts.symbols.as_ref().is_ok_and(|symbols| !symbols.has(symbols::TRAMPOLINES)) {
         return Some("the kernel has no BPF trampolines".to_owned());
     }
     if facts.traceable == Traceable::NoFtrace {
@@ -88,9 +81,7 @@ fn no_kprobes(facts: &Facts) -> Option<String> {
     match &facts.kprobe_pmu {
         Ok(true) => None,
         Ok(false) => Some("the kernel has no kprobes".to_owned()),
-        Err(unknown) => Some(format!(
-            "it cannot be told whether the kernel has kprobes ({unknown})"
-        )),
+        Err(unknown) => Some(format!("it cannot be told whether the kernel has kprobes ({unknown})")),
     }
 }
 
@@ -117,41 +108,25 @@ pub fn missing_privileges(facts: &Facts, mechanism: Option<Mechanism>) -> Vec<Mi
         missing.push(fatal("CAP_BPF", "no BPF program can be loaded"));
     }
     if !own.may("CAP_PERFMON") {
-        missing.push(fatal(
-            "CAP_PERFMON",
-            "no tracing program can be loaded or attached",
-        ));
+        missing.push(fatal("CAP_PERFMON", "no tracing program can be loaded or attached"));
     }
     // Debian and Ubuntu add levels above 2, where perf_event_open wants CAP_SYS_ADMIN.
-    let level = own
-        .perf_event_paranoid
-        .as_ref()
-        .copied()
-        .unwrap_or_default();
+    let level = own.perf_event_paranoid.as_ref().copied().unwrap_or_default();
     if mechanism == Some(Mechanism::Kprobe) && level > 2 && !own.holds("CAP_SYS_ADMIN") {
         missing.push(fatal(
             "CAP_SYS_ADMIN",
             format!("kprobes are refused while kernel.perf_event_paranoid is {level} (above 2)"),
         ));
     }
-    let charged = facts
-        .symbols
-        .as_ref()
-        .is_ok_and(|symbols| symbols.has(symbols::MEMLOCK));
-    if let Some(limit) = own
-        .memlock
-        .filter(|&limit| charged && limit < MEMLOCK_WANTED)
+    let charged = facts.symbols.as_ref().is_ok_and(|symbols| symbols.has(symbols::MEMLOCK));
+    if let Some(limit) = own.memlock.filter(|&limit| charged && limit < MEMLOCK_WANTED)
         && !own.holds("CAP_SYS_RESOURCE")
     {
         let cost = format!(
             "the limit of {} KiB (ulimit -l), which BPF maps are charged to before 5.11, cannot be raised",
             limit / 1024
         );
-        missing.push(Missing {
-            capability: "CAP_SYS_RESOURCE",
-            cost,
-            fatal: false,
-        });
+        missing.push(Missing { capability: "CAP_SYS_RESOURCE", cost, fatal: false });
     }
     missing
 }
@@ -160,11 +135,7 @@ pub fn missing_privileges(facts: &Facts, mechanism: Option<Mechanism>) -> Vec<Mi
 pub const MEMLOCK_WANTED: u64 = 64 << 20;
 
 fn fatal(capability: &'static str, cost: impl Into<String>) -> Missing {
-    Missing {
-        capability,
-        cost: cost.into(),
-        fatal: true,
-    }
+    Missing { capability, cost: cost.into(), fatal: true }
 }
 
 /// Whether lockdown keeps BPF from reading the kernel's memory.

@@ -63,12 +63,7 @@ pub const WALK: [&str; 11] = [
 ];
 
 /// What the walk over the VMA list reads besides (kernels to 6.0).
-pub const LIST: [&str; 4] = [
-    "task_struct.mm",
-    "mm_struct.mm_rb",
-    "vm_area_struct.vm_rb",
-    "vm_area_struct.vm_next",
-];
+pub const LIST: [&str; 4] = ["task_struct.mm", "mm_struct.mm_rb", "vm_area_struct.vm_rb", "vm_area_struct.vm_next"];
 
 /// What the count of page faults reads.
 pub const FAULTS: [&str; 2] = ["task_struct.min_flt", "task_struct.maj_flt"];
@@ -86,10 +81,7 @@ pub fn resolve(types: &Types) -> Offsets {
 
 /// The first of `members` that this kernel does not have.
 pub fn missing<'a>(types: &Types, members: &[&'a str]) -> Option<&'a str> {
-    members
-        .iter()
-        .find(|&&member| !types.offsets.contains_key(member))
-        .copied()
+    members.iter().find(|&&member| !types.offsets.contains_key(member)).copied()
 }
 
 #[cfg(test)]
@@ -101,10 +93,7 @@ mod tests {
     #[test]
     fn every_member_has_a_place_of_its_own() {
         let types = Types {
-            offsets: (0..)
-                .zip(TABLE)
-                .map(|(i, (member, _))| (member.to_owned(), 1000 + i))
-                .collect::<BTreeMap<_, _>>(),
+            offsets: (0..).zip(TABLE).map(|(i, (member, _))| (member.to_owned(), 1000 + i)).collect::<BTreeMap<_, _>>(),
             ..Types::default()
         };
         let mut offsets = resolve(&types);
@@ -116,15 +105,7 @@ mod tests {
 
     #[test]
     fn groups_name_members_that_are_asked_for() {
-        assert!(
-            WALK.iter()
-                .chain(&LIST)
-                .chain(&FAULTS)
-                .all(|member| MEMBERS.contains(member))
-        );
-        assert_eq!(
-            missing(&Types::default(), &FAULTS),
-            Some("task_struct.min_flt")
-        );
+        assert!(WALK.iter().chain(&LIST).chain(&FAULTS).all(|member| MEMBERS.contains(member)));
+        assert_eq!(missing(&Types::default(), &FAULTS), Some("task_struct.min_flt"));
     }
 }

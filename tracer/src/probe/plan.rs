@@ -11,9 +11,7 @@ use super::{
     mode::{AttachMode, Mechanism, Missing, Obstacles, locked_down, missing_privileges},
     offsets,
     select::{self, Selected},
-    table::{
-        self, BACKINGS, Effect, FILES, FUNCTION_ROLES, FunctionRole, Role, TracepointRole, VMAS,
-    },
+    table::{self, BACKINGS, Effect, FILES, FUNCTION_ROLES, FunctionRole, Role, TracepointRole, VMAS},
 };
 use crate::kernel::{Facts, Types};
 
@@ -22,10 +20,7 @@ pub const OLDEST: (u32, u32) = (5, 10);
 
 /// What a session wants to be hooked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a switch of its own, set by name"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, set by name")]
 pub struct Wish {
     /// How to attach.
     pub attach: AttachMode,
@@ -175,36 +170,21 @@ impl fmt::Display for PlanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoTypes(reason) => {
-                write!(
-                    f,
-                    "no kernel BTF ({reason}): take a kernel built with CONFIG_DEBUG_INFO_BTF"
-                )
+                write!(f, "no kernel BTF ({reason}): take a kernel built with CONFIG_DEBUG_INFO_BTF")
             }
             Self::TooOld(release) => {
                 let (major, minor) = OLDEST;
-                write!(
-                    f,
-                    "kernel {release} is too old: pinscope works from {major}.{minor} on"
-                )
+                write!(f, "kernel {release} is too old: pinscope works from {major}.{minor} on")
             }
             Self::NoMechanism(wish, obstacles) => no_mechanism(f, *wish, obstacles),
             Self::Lockdown => write!(
                 f,
                 "lockdown is at confidentiality: no program may read kernel memory; boot with lockdown=integrity"
             ),
-            Self::Privilege(Missing {
-                capability, cost, ..
-            }) => {
-                write!(
-                    f,
-                    "{capability} is missing: {cost}; run as root or grant it"
-                )
+            Self::Privilege(Missing { capability, cost, .. }) => {
+                write!(f, "{capability} is missing: {cost}; run as root or grant it")
             }
-            Self::Prototype {
-                function,
-                found,
-                relied_on,
-            } => write!(
+            Self::Prototype { function, found, relied_on } => write!(
                 f,
                 "{function} has another prototype than its probe relies on: this kernel `{found}`, the probe `{}`",
                 relied_on.join("` or `")
@@ -213,18 +193,11 @@ impl fmt::Display for PlanError {
     }
 }
 
-fn no_mechanism(
-    f: &mut fmt::Formatter<'_>,
-    wish: AttachMode,
-    obstacles: &Obstacles,
-) -> fmt::Result {
+fn no_mechanism(f: &mut fmt::Formatter<'_>, wish: AttachMode, obstacles: &Obstacles) -> fmt::Result {
     let fentry = obstacles.fentry.as_deref().unwrap_or("possible");
     let kprobe = obstacles.kprobe.as_deref().unwrap_or("possible");
     match wish {
-        AttachMode::Auto => write!(
-            f,
-            "no function can be hooked here: fentry: {fentry}; kprobe: {kprobe}"
-        )?,
+        AttachMode::Auto => write!(f, "no function can be hooked here: fentry: {fentry}; kprobe: {kprobe}")?,
         AttachMode::Fentry => write!(f, "--attach fentry: {fentry}")?,
         AttachMode::Kprobe => write!(f, "--attach kprobe: {kprobe}")?,
     }
@@ -282,21 +255,13 @@ impl Plan {
     fn lose(&mut self, figures: &[&str], reason: &str) {
         for &figure in figures {
             if !self.degraded.iter().any(|known| known.figure == figure) {
-                self.degraded.push(Degraded {
-                    figure: figure.to_owned(),
-                    reason: reason.to_owned(),
-                });
+                self.degraded.push(Degraded { figure: figure.to_owned(), reason: reason.to_owned() });
             }
         }
     }
 
     fn chose(&mut self, role: Role, chosen: Outcome, why: impl Into<String>) {
-        self.choices.push(Choice {
-            role,
-            chosen,
-            why: why.into(),
-            passed_over: Vec::new(),
-        });
+        self.choices.push(Choice { role, chosen, why: why.into(), passed_over: Vec::new() });
     }
 }
 
@@ -328,9 +293,7 @@ pub fn plan(facts: &Facts, wish: &Wish) -> Plan {
     stand_in_the_way(&mut plan, facts, wish);
     match &facts.types {
         Ok(types) => fill(&mut plan, facts, types, wish),
-        Err(unknown) => plan
-            .errors
-            .insert(0, PlanError::NoTypes(unknown.to_string())),
+        Err(unknown) => plan.errors.insert(0, PlanError::NoTypes(unknown.to_string())),
     }
     if plan.errors.iter().any(PlanError::is_fatal) {
         plan.hooks.clear();
@@ -340,33 +303,24 @@ pub fn plan(facts: &Facts, wish: &Wish) -> Plan {
 
 fn stand_in_the_way(plan: &mut Plan, facts: &Facts, wish: &Wish) {
     if plan.mechanism.is_none() {
-        plan.errors
-            .push(PlanError::NoMechanism(wish.attach, plan.obstacles.clone()));
+        plan.errors.push(PlanError::NoMechanism(wish.attach, plan.obstacles.clone()));
     }
     if locked_down(facts) {
         plan.errors.push(PlanError::Lockdown);
     }
-    plan.errors.extend(
-        missing_privileges(facts, plan.mechanism)
-            .into_iter()
-            .map(PlanError::Privilege),
-    );
+    plan.errors.extend(missing_privileges(facts, plan.mechanism).into_iter().map(PlanError::Privilege));
 }
 
 fn fill(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
     let has = |helper: &str| types.helpers.contains(helper);
-    let task_storage = has("task_storage_get")
-        && has("get_current_task_btf")
-        && types.offsets.contains_key(offsets::TASK_STORAGE);
+    let task_storage =
+        has("task_storage_get") && has("get_current_task_btf") && types.offsets.contains_key(offsets::TASK_STORAGE);
     plan.legacy_frames = !task_storage;
     plan.settings.offset = offsets::resolve(types);
     plan.settings.kernel = Features {
         task_storage: task_storage.into(),
         func_ret: has("get_func_ret").into(),
-        folio_shift: types
-            .offsets
-            .contains_key("io_mapped_ubuf.folio_shift")
-            .into(),
+        folio_shift: types.offsets.contains_key("io_mapped_ubuf.folio_shift").into(),
         registration_returns: wish.registration_returns.into(),
         ..Features::default()
     };
@@ -378,41 +332,23 @@ fn fill(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
         }
     }
     tracepoints(plan, types, wish);
-    note_the_walk(
-        plan,
-        &walk,
-        selected.iter().flatten().any(|s| s.role == Role::Buffer),
-    );
+    note_the_walk(plan, &walk, selected.iter().flatten().any(|s| s.role == Role::Buffer));
     too_old(plan, facts);
 }
 
 /// Fills one role; `None` where nothing is to be hooked for it.
-fn select_role(
-    plan: &mut Plan,
-    facts: &Facts,
-    types: &Types,
-    wish: &Wish,
-    role: &FunctionRole,
-) -> Option<Selected> {
+fn select_role(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish, role: &FunctionRole) -> Option<Selected> {
     if role.role == Role::Lookup && !wish.lookups {
         plan.chose(role.role, Outcome::NotWanted, "not asked for");
         return None;
     }
     if role.role == Role::Lookup && lost(plan, Role::Pin) {
-        plan.chose(
-            role.role,
-            Outcome::Lost,
-            "look-ups are counted inside pins, and those are not hooked",
-        );
+        plan.chose(role.role, Outcome::Lost, "look-ups are counted inside pins, and those are not hooked");
         return None;
     }
     let selection = select::select(facts, types, role, &wish.avoid);
-    let mut choice = Choice {
-        role: role.role,
-        chosen: Outcome::Lost,
-        why: String::new(),
-        passed_over: selection.passed_over,
-    };
+    let mut choice =
+        Choice { role: role.role, chosen: Outcome::Lost, why: String::new(), passed_over: selection.passed_over };
     match &selection.selected {
         Some(selected) => {
             choice.chosen = Outcome::Hooked(selected.function.to_owned());
@@ -423,12 +359,8 @@ fn select_role(
             "this kernel has no such operation".clone_into(&mut choice.why);
         }
         None => {
-            choice.why = "no candidate can be hooked".to_owned();
-            let reasons: Vec<_> = choice
-                .passed_over
-                .iter()
-                .map(|(f, why)| format!("{f}: {why}"))
-                .collect();
+            "no candidate can be hooked".clone_into(&mut choice.why);
+            let reasons: Vec<_> = choice.passed_over.iter().map(|(f, why)| format!("{f}: {why}")).collect();
             plan.lose(role.figures, &reasons.join("; "));
             plan.errors.extend(selection.mismatches);
         }
@@ -438,24 +370,17 @@ fn select_role(
 }
 
 fn lost(plan: &Plan, role: Role) -> bool {
-    plan.choices
-        .iter()
-        .any(|choice| choice.role == role && choice.chosen == Outcome::Lost)
+    plan.choices.iter().any(|choice| choice.role == role && choice.chosen == Outcome::Lost)
 }
 
 fn walk(types: &Types, selected: &[Option<Selected>]) -> Walk {
     let pin = selected.iter().flatten().find(|s| s.role == Role::Pin);
     if let Some(member) = offsets::missing(types, &offsets::WALK) {
         Walk::None(format!("BTF has no {member}"))
-    } else if ["find_vma", "loop"]
-        .iter()
-        .all(|&helper| types.helpers.contains(helper))
-    {
+    } else if ["find_vma", "loop"].iter().all(|&helper| types.helpers.contains(helper)) {
         Walk::FindVma
     } else if let Some(member) = offsets::missing(types, &offsets::LIST) {
-        Walk::None(format!(
-            "the kernel has no bpf_find_vma (5.17), and BTF has no {member} to walk the list by"
-        ))
+        Walk::None(format!("the kernel has no bpf_find_vma (5.17), and BTF has no {member} to walk the list by"))
     } else if pin.is_none_or(|pin| pin.function != "pin_user_pages") {
         Walk::None("the kernel has no bpf_find_vma (5.17), and no function to hook where mmap_lock is held".to_owned())
     } else {
@@ -484,18 +409,9 @@ fn hook(plan: &mut Plan, wish: &Wish, role: &FunctionRole, selected: &Selected, 
     };
     let mut push = |program: String, kind| {
         let (function, figures) = (selected.function.to_owned(), role.figures);
-        plan.hooks.push(Hook {
-            role: role.role,
-            program,
-            function,
-            kind,
-            figures,
-        });
+        plan.hooks.push(Hook { role: role.role, program, function, kind, figures });
     };
-    push(
-        format!("{}_enter{variant}_{}", role.handler, enter.name()),
-        enter,
-    );
+    push(format!("{}_enter{variant}_{}", role.handler, enter.name()), enter);
     let is_registration = matches!(role.role, Role::Registration(_));
     if role.returns && (wish.registration_returns || !is_registration) {
         push(format!("{}_exit_{}", role.handler, exit.name()), exit);
@@ -511,10 +427,7 @@ fn tracepoints(plan: &mut Plan, types: &Types, wish: &Wish) {
             }
             Err(error) => {
                 plan.hooks.retain(|hook| hook.role != Role::Ledger);
-                plan.lose(
-                    table::LEDGER.figures,
-                    "the tracepoint io_uring_register has no argument `ret`",
-                );
+                plan.lose(table::LEDGER.figures, "the tracepoint io_uring_register has no argument `ret`");
                 plan.errors.push(error);
             }
         }
@@ -527,35 +440,16 @@ fn tracepoints(plan: &mut Plan, types: &Types, wish: &Wish) {
 fn ledger_ret(types: &Types) -> Result<u8, PlanError> {
     let tracepoint = table::LEDGER.tracepoint;
     let Some(prototype) = types.tracepoints.get(tracepoint) else {
-        return Err(mismatch(
-            tracepoint,
-            "(absent)",
-            "void (void *, unsigned int, ..., long ret)",
-        ));
+        return Err(mismatch(tracepoint, "(absent)", "void (void *, unsigned int, ..., long ret)"));
     };
     let arguments = &prototype.parameters;
-    let longs = || {
-        arguments
-            .iter()
-            .enumerate()
-            .filter(|(_, argument)| argument.kind == "long")
-    };
+    let longs = || arguments.iter().enumerate().filter(|(_, argument)| argument.kind == "long");
     let position = longs()
         .find(|(_, argument)| argument.name == "ret")
-        .or_else(|| {
-            longs()
-                .next()
-                .filter(|(_, argument)| argument.name.is_empty() && longs().count() == 1)
-        });
+        .or_else(|| longs().next().filter(|(_, argument)| argument.name.is_empty() && longs().count() == 1));
     position
         .and_then(|(position, _)| u8::try_from(position).ok())
-        .ok_or_else(|| {
-            mismatch(
-                tracepoint,
-                &prototype.to_string(),
-                "void (void *, unsigned int, ..., long ret)",
-            )
-        })
+        .ok_or_else(|| mismatch(tracepoint, &prototype.to_string(), "void (void *, unsigned int, ..., long ret)"))
 }
 
 fn mismatch(function: &str, found: &str, relied_on: &str) -> PlanError {
@@ -567,13 +461,7 @@ fn mismatch(function: &str, found: &str, relied_on: &str) -> PlanError {
 }
 
 /// Plans a raw tracepoint; whether it is hooked.
-fn tracepoint(
-    plan: &mut Plan,
-    types: &Types,
-    wish: &Wish,
-    role: &TracepointRole,
-    wanted: bool,
-) -> bool {
+fn tracepoint(plan: &mut Plan, types: &Types, wish: &Wish, role: &TracepointRole, wanted: bool) -> bool {
     if !wanted {
         plan.chose(role.role, Outcome::NotWanted, "not asked for");
         return false;
@@ -592,26 +480,18 @@ fn tracepoint(
                     .eq(role.arguments.iter().copied()) =>
             {
                 let relied_on = format!("void ({}, ...)", role.arguments.join(", "));
-                plan.errors
-                    .push(mismatch(role.tracepoint, &found.to_string(), &relied_on));
+                plan.errors.push(mismatch(role.tracepoint, &found.to_string(), &relied_on));
                 Some("its arguments differ".to_owned())
             }
             Some(_) => None,
         }
     };
     if let Some(reason) = refusal {
-        plan.lose(
-            role.figures,
-            &format!("tracepoint {}: {reason}", role.tracepoint),
-        );
+        plan.lose(role.figures, &format!("tracepoint {}: {reason}", role.tracepoint));
         plan.chose(role.role, Outcome::Lost, reason);
         return false;
     }
-    plan.chose(
-        role.role,
-        Outcome::Hooked(role.tracepoint.to_owned()),
-        role.role.gives(),
-    );
+    plan.chose(role.role, Outcome::Hooked(role.tracepoint.to_owned()), role.role.gives());
     plan.hooks.push(Hook {
         role: role.role,
         program: role.program.to_owned(),
@@ -636,8 +516,7 @@ fn note_the_walk(plan: &mut Plan, walk: &Walk, buffers: bool) {
 /// A version alone refuses nothing; it explains what is missing.
 fn too_old(plan: &mut Plan, facts: &Facts) {
     if facts.release.is_before(OLDEST) && lost(plan, Role::Registration(Operation::Register)) {
-        plan.errors
-            .insert(0, PlanError::TooOld(facts.release.text.clone()));
+        plan.errors.insert(0, PlanError::TooOld(facts.release.text.clone()));
     }
 }
 

@@ -46,36 +46,18 @@ impl From<&str> for Refusal {
 }
 
 /// Looks at the candidates in their order of preference.
-pub(super) fn select(
-    facts: &Facts,
-    types: &Types,
-    role: &FunctionRole,
-    avoid: &[String],
-) -> Selection {
-    let mut selection = Selection {
-        not_applicable: does_not_apply(facts, types, role),
-        ..Selection::default()
-    };
+pub(super) fn select(facts: &Facts, types: &Types, role: &FunctionRole, avoid: &[String]) -> Selection {
+    let mut selection = Selection { not_applicable: does_not_apply(facts, types, role), ..Selection::default() };
     for candidate in role.candidates {
         let function = candidate.function;
         match examine(facts, types, role.role, candidate, avoid) {
             Ok(effect) => {
-                selection.selected = Some(Selected {
-                    role: role.role,
-                    function,
-                    effect,
-                    note: candidate.note,
-                });
+                selection.selected = Some(Selected { role: role.role, function, effect, note: candidate.note });
                 break;
             }
-            Err(Refusal::Reason(reason)) => {
-                selection.passed_over.push((function.to_owned(), reason))
-            }
+            Err(Refusal::Reason(reason)) => selection.passed_over.push((function.to_owned(), reason)),
             Err(Refusal::Mismatch(error)) => {
-                selection.passed_over.push((
-                    function.to_owned(),
-                    "its prototype is not one that is known".to_owned(),
-                ));
+                selection.passed_over.push((function.to_owned(), "its prototype is not one that is known".to_owned()));
                 selection.mismatches.push(error);
             }
         }
@@ -85,18 +67,9 @@ pub(super) fn select(
 
 /// Neither the type that goes with the function nor any symbol of it is there.
 fn does_not_apply(facts: &Facts, types: &Types, role: &FunctionRole) -> bool {
-    let symbol = |name| {
-        facts
-            .symbols
-            .as_ref()
-            .is_ok_and(|symbols| symbols.functions.contains_key(name))
-    };
-    role.only_with
-        .is_some_and(|name| !types.structs.contains(name))
-        && !role
-            .candidates
-            .iter()
-            .any(|candidate| symbol(candidate.function))
+    let symbol = |name| facts.symbols.as_ref().is_ok_and(|symbols| symbols.functions.contains_key(name));
+    role.only_with.is_some_and(|name| !types.structs.contains(name))
+        && !role.candidates.iter().any(|candidate| symbol(candidate.function))
 }
 
 fn examine(
@@ -121,9 +94,7 @@ fn examine(
         return Err(reason.into());
     }
     match offsets::missing(types, required(role, effect)) {
-        Some(member) => Err(Refusal::Reason(format!(
-            "its probe reads {member}, which BTF does not have"
-        ))),
+        Some(member) => Err(Refusal::Reason(format!("its probe reads {member}, which BTF does not have"))),
         None => Ok(effect),
     }
 }
@@ -145,10 +116,9 @@ fn in_kallsyms(facts: &Facts, function: &str) -> Result<(), Refusal> {
     };
     match symbols.functions.get(function) {
         Some(symbol) if symbol.count == 1 => Ok(()),
-        Some(symbol) if symbol.count > 1 => Err(Refusal::Reason(format!(
-            "{} functions have this name: it cannot be told which",
-            symbol.count
-        ))),
+        Some(symbol) if symbol.count > 1 => {
+            Err(Refusal::Reason(format!("{} functions have this name: it cannot be told which", symbol.count)))
+        }
         Some(symbol) if !symbol.renamed.is_empty() => Err(Refusal::Reason(format!(
             "renamed by the compiler to {}: its arguments may have changed",
             symbol.renamed.join(", ")
@@ -158,32 +128,18 @@ fn in_kallsyms(facts: &Facts, function: &str) -> Result<(), Refusal> {
 }
 
 fn form<'a>(types: &Types, candidate: &'a Candidate) -> Result<&'a Form, Refusal> {
-    let found: &[Prototype] = types
-        .functions
-        .get(candidate.function)
-        .map_or(&[], Vec::as_slice);
+    let found: &[Prototype] = types.functions.get(candidate.function).map_or(&[], Vec::as_slice);
     let [prototype] = found else {
-        let reason = if found.is_empty() {
-            "no prototype in BTF"
-        } else {
-            "several prototypes in BTF"
-        };
+        let reason = if found.is_empty() { "no prototype in BTF" } else { "several prototypes in BTF" };
         return Err(reason.into());
     };
     let printed = prototype.to_string();
-    candidate
-        .forms
-        .iter()
-        .find(|form| form.prototype == printed)
-        .ok_or_else(|| {
-            let known = candidate
-                .forms
-                .iter()
-                .filter(|form| !matches!(form.effect, Effect::Declined(_)));
-            Refusal::Mismatch(PlanError::Prototype {
-                function: candidate.function.to_owned(),
-                found: printed,
-                relied_on: known.map(|form| form.prototype.to_owned()).collect(),
-            })
+    candidate.forms.iter().find(|form| form.prototype == printed).ok_or_else(|| {
+        let known = candidate.forms.iter().filter(|form| !matches!(form.effect, Effect::Declined(_)));
+        Refusal::Mismatch(PlanError::Prototype {
+            function: candidate.function.to_owned(),
+            found: printed,
+            relied_on: known.map(|form| form.prototype.to_owned()).collect(),
         })
+    })
 }

@@ -121,10 +121,7 @@ pub struct TracepointRole {
 }
 
 const fn plain(prototype: &'static str) -> Form {
-    Form {
-        prototype,
-        effect: Effect::Plain,
-    }
+    Form { prototype, effect: Effect::Plain }
 }
 
 /// The roles filled by functions, in the order of the call chain.
@@ -133,9 +130,7 @@ pub const FUNCTION_ROLES: [FunctionRole; 7] = [
         role: Role::Registration(Operation::Register),
         candidates: &[Candidate {
             function: "io_sqe_buffers_register",
-            forms: &[plain(
-                "int (struct io_ring_ctx *, void *, unsigned int, u64 *)",
-            )],
+            forms: &[plain("int (struct io_ring_ctx *, void *, unsigned int, u64 *)")],
             note: "both register opcodes end here",
         }],
         handler: "register",
@@ -147,9 +142,7 @@ pub const FUNCTION_ROLES: [FunctionRole; 7] = [
         role: Role::Registration(Operation::Update),
         candidates: &[Candidate {
             function: "io_register_rsrc_update",
-            forms: &[plain(
-                "int (struct io_ring_ctx *, void *, unsigned int, unsigned int)",
-            )],
+            forms: &[plain("int (struct io_ring_ctx *, void *, unsigned int, unsigned int)")],
             note: "type 1 is buffers; the functions below it are inlined",
         }],
         handler: "update",
@@ -195,9 +188,7 @@ pub const FUNCTION_ROLES: [FunctionRole; 7] = [
                     prototype: "struct io_rsrc_node * (struct io_ring_ctx *, struct iovec *, struct page **)",
                     effect: Effect::ReturnsNode,
                 },
-                plain(
-                    "int (struct io_ring_ctx *, struct iovec *, struct io_mapped_ubuf **, struct page **)",
-                ),
+                plain("int (struct io_ring_ctx *, struct iovec *, struct io_mapped_ubuf **, struct page **)"),
             ],
             note: "its iovec is the kernel's own copy",
         }],
@@ -243,16 +234,12 @@ pub const FUNCTION_ROLES: [FunctionRole; 7] = [
         candidates: &[
             Candidate {
                 function: "vma_lookup",
-                forms: &[plain(
-                    "struct vm_area_struct * (struct mm_struct *, unsigned long)",
-                )],
+                forms: &[plain("struct vm_area_struct * (struct mm_struct *, unsigned long)")],
                 note: "every look-up",
             },
             Candidate {
                 function: "gup_vma_lookup",
-                forms: &[plain(
-                    "struct vm_area_struct * (struct mm_struct *, unsigned long)",
-                )],
+                forms: &[plain("struct vm_area_struct * (struct mm_struct *, unsigned long)")],
                 note: "one call for each look-up of the slow path, holes among them",
             },
             Candidate {
@@ -262,9 +249,7 @@ pub const FUNCTION_ROLES: [FunctionRole; 7] = [
             },
             Candidate {
                 function: "find_extend_vma",
-                forms: &[plain(
-                    "struct vm_area_struct * (struct mm_struct *, unsigned long)",
-                )],
+                forms: &[plain("struct vm_area_struct * (struct mm_struct *, unsigned long)")],
                 note: "one call for each look-up of the slow path, holes among them",
             },
         ],
@@ -289,11 +274,7 @@ pub const LEDGER: TracepointRole = TracepointRole {
     program: "ledger",
     // ctx, opcode; `ret` is found by its name.
     arguments: &["void *", "unsigned int"],
-    figures: &[
-        "counts by operation and result",
-        "count of unregister",
-        "books against the kernel's count",
-    ],
+    figures: &["counts by operation and result", "count of unregister", "books against the kernel's count"],
 };
 
 /// Names one of the tracepoint roles.
@@ -336,13 +317,7 @@ pub fn wanted() -> Wanted<'static> {
         functions: &FUNCTIONS,
         members: &offsets::MEMBERS,
         tracepoints: &[LEDGER.tracepoint, RING.tracepoint, DESCENT.tracepoint],
-        helpers: &[
-            "find_vma",
-            "loop",
-            "get_func_ret",
-            "task_storage_get",
-            "get_current_task_btf",
-        ],
+        helpers: &["find_vma", "loop", "get_func_ret", "task_storage_get", "get_current_task_btf"],
         structs: &["io_uring_clone_buffers"],
     }
 }
@@ -356,29 +331,16 @@ mod tests {
 
     #[test]
     fn the_facts_are_asked_about_every_function() {
-        let candidates = FUNCTION_ROLES
-            .iter()
-            .flat_map(|role| role.candidates)
-            .map(|c| c.function);
-        assert_eq!(
-            candidates.collect::<BTreeSet<_>>(),
-            FUNCTIONS.into_iter().collect()
-        );
+        let candidates = FUNCTION_ROLES.iter().flat_map(|role| role.candidates).map(|c| c.function);
+        assert_eq!(candidates.collect::<BTreeSet<_>>(), FUNCTIONS.into_iter().collect());
         for role in FUNCTION_ROLES {
-            assert!(
-                role.only_with
-                    .is_none_or(|name| wanted().structs.contains(&name))
-            );
+            assert!(role.only_with.is_none_or(|name| wanted().structs.contains(&name)));
         }
     }
 
     #[test]
     fn the_forms_are_in_the_form_that_prototypes_print_in() {
-        for form in FUNCTION_ROLES
-            .iter()
-            .flat_map(|role| role.candidates)
-            .flat_map(|c| c.forms)
-        {
+        for form in FUNCTION_ROLES.iter().flat_map(|role| role.candidates).flat_map(|c| c.forms) {
             assert_eq!(Prototype::parse(form.prototype).to_string(), form.prototype);
         }
     }

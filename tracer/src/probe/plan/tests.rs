@@ -4,17 +4,11 @@ use super::*;
 use crate::kernel::{Lockdown, Traceable, Trial, Unknown, fixture};
 
 fn programs(plan: &Plan) -> Vec<&str> {
-    plan.hooks
-        .iter()
-        .map(|hook| hook.program.as_str())
-        .collect()
+    plan.hooks.iter().map(|hook| hook.program.as_str()).collect()
 }
 
 fn choice(plan: &Plan, role: Role) -> &Choice {
-    plan.choices
-        .iter()
-        .find(|choice| choice.role == role)
-        .expect("every role has a choice")
+    plan.choices.iter().find(|choice| choice.role == role).expect("every role has a choice")
 }
 
 fn hooked(plan: &Plan, role: Role) -> &str {
@@ -25,18 +19,12 @@ fn hooked(plan: &Plan, role: Role) -> &str {
 }
 
 fn passed_over<'a>(plan: &'a Plan, role: Role, function: &str) -> &'a str {
-    let found = choice(plan, role)
-        .passed_over
-        .iter()
-        .find(|(name, _)| name == function);
+    let found = choice(plan, role).passed_over.iter().find(|(name, _)| name == function);
     &found.expect("it was passed over").1
 }
 
 fn with(attach: AttachMode) -> Wish {
-    Wish {
-        attach,
-        ..Wish::default()
-    }
+    Wish { attach, ..Wish::default() }
 }
 
 fn lines(plan: &Plan) -> Vec<String> {
@@ -57,17 +45,9 @@ fn each_kernel_gets_its_pin_and_its_look_up() {
     for (facts, (pin, lookup)) in fixture::all().iter().zip(expected) {
         let plan = plan(facts, &Wish::default());
         let release = &facts.release.text;
-        assert_eq!(
-            (hooked(&plan, Role::Pin), hooked(&plan, Role::Lookup)),
-            (pin, lookup),
-            "{release}"
-        );
+        assert_eq!((hooked(&plan, Role::Pin), hooked(&plan, Role::Lookup)), (pin, lookup), "{release}");
         assert!(plan.errors.is_empty(), "{release}: {:?}", plan.errors);
-        assert_eq!(
-            plan.settings.kernel.pin_returns_pages,
-            u8::from(pin == "io_pin_pages"),
-            "{release}"
-        );
+        assert_eq!(plan.settings.kernel.pin_returns_pages, u8::from(pin == "io_pin_pages"), "{release}");
     }
 }
 
@@ -75,29 +55,14 @@ fn each_kernel_gets_its_pin_and_its_look_up() {
 fn newer_kernels_give_all_and_5_10_says_what_it_cannot() {
     for facts in fixture::all().iter().skip(1) {
         let plan = plan(facts, &Wish::default());
-        assert_eq!(
-            plan.verdict(),
-            Verdict::Full,
-            "{}: {:?}",
-            facts.release.text,
-            plan.degraded
-        );
+        assert_eq!(plan.verdict(), Verdict::Full, "{}: {:?}", facts.release.text, plan.degraded);
         assert!(!plan.legacy_frames);
     }
     let old = plan(&fixture::debian_5_10(), &Wish::default());
     assert_eq!(old.verdict(), Verdict::Degraded);
     let figures: Vec<_> = old.degraded.iter().map(|d| d.figure.as_str()).collect();
-    assert_eq!(
-        figures,
-        [
-            "duration of unregister",
-            "VMAs of a buffer with very many of them"
-        ]
-    );
-    assert_eq!(
-        choice(&old, Role::Registration(Operation::Clone)).chosen,
-        Outcome::NotApplicable
-    );
+    assert_eq!(figures, ["duration of unregister", "VMAs of a buffer with very many of them"]);
+    assert_eq!(choice(&old, Role::Registration(Operation::Clone)).chosen, Outcome::NotApplicable);
     assert!(old.legacy_frames);
 }
 
@@ -147,49 +112,24 @@ fn the_programs_of_5_10_by_kprobe_walk_in_the_pin() {
 
 #[test]
 fn a_daemon_hooks_nothing_that_bystanders_pass() {
-    let wish = Wish {
-        lookups: false,
-        ring: false,
-        descent: false,
-        registration_returns: false,
-        ..Wish::default()
-    };
+    let wish = Wish { lookups: false, ring: false, descent: false, registration_returns: false, ..Wish::default() };
     let plan = plan(&fixture::debian_6_12(), &wish);
     assert_eq!(plan.verdict(), Verdict::Full);
-    assert!(
-        programs(&plan)
-            .iter()
-            .all(|p| !p.starts_with("lookup") && !p.starts_with("register_exit"))
-    );
+    assert!(programs(&plan).iter().all(|p| !p.starts_with("lookup") && !p.starts_with("register_exit")));
     assert_eq!(plan.settings.kernel.registration_returns, 0);
-    assert_eq!(
-        plan.hooks
-            .iter()
-            .filter(|h| h.kind == Kind::RawTracepoint)
-            .count(),
-        1
-    );
+    assert_eq!(plan.hooks.iter().filter(|h| h.kind == Kind::RawTracepoint).count(), 1);
     assert_eq!(choice(&plan, Role::Lookup).chosen, Outcome::NotWanted);
 }
 
 #[test]
 fn the_settings_follow_the_prototypes() {
     let kernel = |facts: &Facts| plan(facts, &Wish::default()).settings.kernel;
-    let (old, middle, new) = (
-        kernel(&fixture::debian_5_10()),
-        kernel(&fixture::debian_6_12()),
-        kernel(&fixture::debian_7_3()),
-    );
+    let (old, middle, new) =
+        (kernel(&fixture::debian_5_10()), kernel(&fixture::debian_6_12()), kernel(&fixture::debian_7_3()));
     assert_eq!([old, middle, new].map(|k| k.buffer_returns_node), [0, 0, 1]);
     assert_eq!([old, middle, new].map(|k| k.ledger_ret), [5, 4, 4]);
-    assert_eq!(
-        [old, middle, new].map(|k| (k.ledger, k.registration_returns)),
-        [(1, 1); 3]
-    );
-    assert_eq!(
-        [old, middle, new].map(|k| (k.task_storage, k.func_ret)),
-        [(0, 0), (1, 1), (1, 1)]
-    );
+    assert_eq!([old, middle, new].map(|k| (k.ledger, k.registration_returns)), [(1, 1); 3]);
+    assert_eq!([old, middle, new].map(|k| (k.task_storage, k.func_ret)), [(0, 0), (1, 1), (1, 1)]);
     assert_eq!([old, middle, new].map(|k| k.folio_shift), [0, 1, 1]);
 }
 
@@ -197,73 +137,37 @@ fn the_settings_follow_the_prototypes() {
 fn the_result_of_the_ledger_is_found_without_names_too() {
     let mut facts = fixture::debian_5_10();
     let types = facts.types.as_mut().expect("types");
-    let ledger = types
-        .tracepoints
-        .get_mut("io_uring_register")
-        .expect("a tracepoint");
-    ledger
-        .parameters
-        .iter_mut()
-        .for_each(|parameter| parameter.name.clear());
+    let ledger = types.tracepoints.get_mut("io_uring_register").expect("a tracepoint");
+    ledger.parameters.iter_mut().for_each(|parameter| parameter.name.clear());
     assert_eq!(plan(&facts, &Wish::default()).settings.kernel.ledger_ret, 5);
     let types = facts.types.as_mut().expect("types");
-    let ledger = types
-        .tracepoints
-        .get_mut("io_uring_register")
-        .expect("a tracepoint");
+    let ledger = types.tracepoints.get_mut("io_uring_register").expect("a tracepoint");
     ledger.parameters[4].kind = "long".to_owned();
     let plan = plan(&facts, &Wish::default());
     assert!(!programs(&plan).contains(&"ledger"));
-    assert_eq!(
-        (plan.settings.kernel.ledger, plan.verdict()),
-        (0, Verdict::Degraded)
-    );
+    assert_eq!((plan.settings.kernel.ledger, plan.verdict()), (0, Verdict::Degraded));
 }
 
 #[test]
 fn a_renamed_function_is_named_and_its_figures_are_lost() {
-    let plan = plan(
-        &fixture::renamed("io_sqe_buffer_register"),
-        &Wish::default(),
-    );
+    let plan = plan(&fixture::renamed("io_sqe_buffer_register"), &Wish::default());
     assert_eq!(
         passed_over(&plan, Role::Buffer, "io_sqe_buffer_register"),
         "renamed by the compiler to io_sqe_buffer_register.isra.0: its arguments may have changed"
     );
     assert_eq!(plan.verdict(), Verdict::Degraded);
-    assert!(
-        plan.degraded
-            .iter()
-            .any(|d| d.figure == VMAS && d.reason.contains(".isra.0"))
-    );
-    assert!(
-        programs(&plan)
-            .iter()
-            .all(|program| !program.starts_with("buffer"))
-    );
+    assert!(plan.degraded.iter().any(|d| d.figure == VMAS && d.reason.contains(".isra.0")));
+    assert!(programs(&plan).iter().all(|program| !program.starts_with("buffer")));
 }
 
 #[test]
 fn a_prototype_that_differs_is_an_error_that_shows_both() {
-    let facts = fixture::with_prototype(
-        "io_sqe_buffers_register",
-        "int (struct io_ring_ctx *, unsigned int)",
-    );
+    let facts = fixture::with_prototype("io_sqe_buffers_register", "int (struct io_ring_ctx *, unsigned int)");
     let plan = plan(&facts, &Wish::default());
     let line = &lines(&plan)[0];
-    assert!(
-        line.contains("this kernel `int (struct io_ring_ctx *, unsigned int)`"),
-        "{line}"
-    );
-    assert!(
-        line.contains("the probe `int (struct io_ring_ctx *, void *, unsigned int, u64 *)`"),
-        "{line}"
-    );
-    assert!(
-        programs(&plan)
-            .iter()
-            .all(|program| !program.starts_with("register"))
-    );
+    assert!(line.contains("this kernel `int (struct io_ring_ctx *, unsigned int)`"), "{line}");
+    assert!(line.contains("the probe `int (struct io_ring_ctx *, void *, unsigned int, u64 *)`"), "{line}");
+    assert!(programs(&plan).iter().all(|program| !program.starts_with("register")));
     assert_eq!(plan.verdict(), Verdict::Degraded);
 }
 
@@ -271,10 +175,7 @@ fn a_prototype_that_differs_is_an_error_that_shows_both() {
 fn a_tracepoint_that_differs_is_an_error_too() {
     let mut facts = fixture::debian_6_12();
     let types = facts.types.as_mut().expect("types");
-    types.tracepoints.insert(
-        "io_uring_create".to_owned(),
-        crate::kernel::Prototype::parse("void (void *)"),
-    );
+    types.tracepoints.insert("io_uring_create".to_owned(), crate::kernel::Prototype::parse("void (void *)"));
     let plan = plan(&facts, &Wish::default());
     assert!(lines(&plan)[0].starts_with("io_uring_create has another prototype"));
     assert!(!programs(&plan).contains(&"ring_created"));
@@ -282,16 +183,10 @@ fn a_tracepoint_that_differs_is_an_error_too() {
 
 #[test]
 fn a_later_candidate_takes_the_place_of_an_earlier_one() {
-    let wish = Wish {
-        avoid: vec!["gup_vma_lookup".to_owned()],
-        ..Wish::default()
-    };
+    let wish = Wish { avoid: vec!["gup_vma_lookup".to_owned()], ..Wish::default() };
     let plan = plan(&fixture::debian_6_12(), &wish);
     assert_eq!(hooked(&plan, Role::Lookup), "check_vma_flags");
-    assert_eq!(
-        passed_over(&plan, Role::Lookup, "gup_vma_lookup"),
-        "avoided on request"
-    );
+    assert_eq!(passed_over(&plan, Role::Lookup, "gup_vma_lookup"), "avoided on request");
     assert!(passed_over(&plan, Role::Lookup, "vma_lookup").starts_with("not in kallsyms"));
     assert!(passed_over(&plan, Role::Pin, "pin_user_pages").contains("6.5"));
 }
@@ -312,23 +207,14 @@ fn what_is_not_traceable_is_passed_over() {
 fn without_trampolines_kprobes_and_without_either_nothing() {
     let mut facts = fixture::debian_6_12();
     facts.traceable = Traceable::NoFtrace;
-    assert_eq!(
-        plan(&facts, &Wish::default()).mechanism,
-        Some(Mechanism::Kprobe)
-    );
+    assert_eq!(plan(&facts, &Wish::default()).mechanism, Some(Mechanism::Kprobe));
     let forced = plan(&facts, &with(AttachMode::Fentry));
     assert_eq!(forced.verdict(), Verdict::Nothing);
-    assert_eq!(
-        lines(&forced),
-        ["--attach fentry: the kernel is built without function tracing; take --attach kprobe"]
-    );
+    assert_eq!(lines(&forced), ["--attach fentry: the kernel is built without function tracing; take --attach kprobe"]);
 
     facts.kprobe_pmu = Ok(false);
     let nothing = plan(&facts, &Wish::default());
-    assert_eq!(
-        (nothing.verdict(), nothing.hooks.len()),
-        (Verdict::Nothing, 0)
-    );
+    assert_eq!((nothing.verdict(), nothing.hooks.len()), (Verdict::Nothing, 0));
     let expected = "no function can be hooked here: fentry: the kernel is built without function tracing; \
                     kprobe: the kernel has no kprobes; take another kernel";
     assert_eq!(lines(&nothing), [expected]);
@@ -338,52 +224,22 @@ fn without_trampolines_kprobes_and_without_either_nothing() {
 fn a_refusal_counts_only_where_the_privileges_are_held() {
     let mut facts = fixture::debian_6_12();
     facts.fentry = Trial::Refused("bpf_prog_load: EPERM".to_owned());
-    assert_eq!(
-        plan(&facts, &Wish::default()).mechanism,
-        Some(Mechanism::Kprobe)
-    );
+    assert_eq!(plan(&facts, &Wish::default()).mechanism, Some(Mechanism::Kprobe));
     let facts = fixture::holding(facts, &[]);
     let plan = plan(&facts, &Wish::default());
-    assert_eq!(
-        (plan.mechanism, plan.verdict()),
-        (Some(Mechanism::Fentry), Verdict::Nothing)
-    );
+    assert_eq!((plan.mechanism, plan.verdict()), (Some(Mechanism::Fentry), Verdict::Nothing));
     let lines = lines(&plan);
-    assert!(
-        lines[0].starts_with("CAP_BPF is missing")
-            && lines[1].starts_with("CAP_PERFMON is missing"),
-        "{lines:?}"
-    );
+    assert!(lines[0].starts_with("CAP_BPF is missing") && lines[1].starts_with("CAP_PERFMON is missing"), "{lines:?}");
 }
 
 #[test]
 fn the_privileges_are_those_found_on_debian() {
     // Capabilities, perf_event_paranoid, mechanism, and the verdict of the table of privileges.
     let table: [(&[&str], i32, AttachMode, Verdict); 6] = [
-        (
-            &["CAP_BPF", "CAP_PERFMON"],
-            3,
-            AttachMode::Fentry,
-            Verdict::Full,
-        ),
-        (
-            &["CAP_BPF", "CAP_PERFMON"],
-            3,
-            AttachMode::Kprobe,
-            Verdict::Nothing,
-        ),
-        (
-            &["CAP_BPF", "CAP_PERFMON"],
-            2,
-            AttachMode::Kprobe,
-            Verdict::Full,
-        ),
-        (
-            &["CAP_BPF", "CAP_PERFMON", "CAP_SYS_ADMIN"],
-            3,
-            AttachMode::Kprobe,
-            Verdict::Full,
-        ),
+        (&["CAP_BPF", "CAP_PERFMON"], 3, AttachMode::Fentry, Verdict::Full),
+        (&["CAP_BPF", "CAP_PERFMON"], 3, AttachMode::Kprobe, Verdict::Nothing),
+        (&["CAP_BPF", "CAP_PERFMON"], 2, AttachMode::Kprobe, Verdict::Full),
+        (&["CAP_BPF", "CAP_PERFMON", "CAP_SYS_ADMIN"], 3, AttachMode::Kprobe, Verdict::Full),
         (&["CAP_SYS_ADMIN"], 3, AttachMode::Auto, Verdict::Full),
         (&["CAP_BPF"], 2, AttachMode::Auto, Verdict::Nothing),
     ];
@@ -391,12 +247,7 @@ fn the_privileges_are_those_found_on_debian() {
         let mut facts = fixture::holding(fixture::debian_6_12(), capabilities);
         facts.privileges.perf_event_paranoid = Ok(paranoid);
         let plan = plan(&facts, &with(attach));
-        assert_eq!(
-            plan.verdict(),
-            verdict,
-            "{capabilities:?} {paranoid} {attach:?}: {:?}",
-            plan.errors
-        );
+        assert_eq!(plan.verdict(), verdict, "{capabilities:?} {paranoid} {attach:?}: {:?}", plan.errors);
     }
 }
 
@@ -405,25 +256,9 @@ fn memlock_matters_before_5_11_only_and_only_where_it_cannot_be_raised() {
     let caps = ["CAP_BPF", "CAP_PERFMON", "CAP_SYS_ADMIN"];
     let old = fixture::holding(fixture::debian_5_10(), &caps);
     let line = &lines(&plan(&old, &Wish::default()))[0];
-    assert!(
-        line.starts_with("CAP_SYS_RESOURCE is missing: the limit of 64 KiB"),
-        "{line}"
-    );
-    assert!(
-        plan(
-            &fixture::holding(fixture::debian_6_1(), &caps),
-            &Wish::default()
-        )
-        .errors
-        .is_empty()
-    );
-    let unlimited = Facts {
-        privileges: crate::kernel::Privileges {
-            memlock: None,
-            ..old.privileges.clone()
-        },
-        ..old
-    };
+    assert!(line.starts_with("CAP_SYS_RESOURCE is missing: the limit of 64 KiB"), "{line}");
+    assert!(plan(&fixture::holding(fixture::debian_6_1(), &caps), &Wish::default()).errors.is_empty());
+    let unlimited = Facts { privileges: crate::kernel::Privileges { memlock: None, ..old.privileges.clone() }, ..old };
     assert!(plan(&unlimited, &Wish::default()).errors.is_empty());
 }
 
@@ -431,9 +266,7 @@ fn memlock_matters_before_5_11_only_and_only_where_it_cannot_be_raised() {
 fn lockdown_no_btf_and_an_old_kernel_each_have_their_line() {
     let mut facts = fixture::debian_6_12();
     facts.privileges.lockdown = Ok(Lockdown::Confidentiality);
-    assert!(
-        lines(&plan(&facts, &Wish::default()))[0].starts_with("lockdown is at confidentiality")
-    );
+    assert!(lines(&plan(&facts, &Wish::default()))[0].starts_with("lockdown is at confidentiality"));
 
     let mut facts = fixture::debian_6_12();
     facts.types = Err(Unknown("/sys/kernel/btf/vmlinux: not there".to_owned()));
@@ -441,31 +274,20 @@ fn lockdown_no_btf_and_an_old_kernel_each_have_their_line() {
     assert_eq!((blind.verdict(), blind.hooks.len()), (Verdict::Nothing, 0));
     assert!(lines(&blind)[0].starts_with("no kernel BTF (/sys/kernel/btf/vmlinux: not there)"));
 
-    let mut facts =
-        fixture::with_prototype("io_sqe_buffers_register", "int (struct io_ring_ctx *)");
+    let mut facts = fixture::with_prototype("io_sqe_buffers_register", "int (struct io_ring_ctx *)");
     assert_eq!(plan(&facts, &Wish::default()).verdict(), Verdict::Degraded);
     facts.release = crate::kernel::Release::parse("5.4.0-1-amd64");
-    assert!(
-        lines(&plan(&facts, &Wish::default()))[0].starts_with("kernel 5.4.0-1-amd64 is too old")
-    );
+    assert!(lines(&plan(&facts, &Wish::default()))[0].starts_with("kernel 5.4.0-1-amd64 is too old"));
 }
 
 #[test]
 fn no_way_to_walk_costs_the_vmas_and_nothing_else() {
     let mut facts = fixture::debian_6_12();
-    facts
-        .types
-        .as_mut()
-        .expect("types")
-        .helpers
-        .remove("find_vma");
+    facts.types.as_mut().expect("types").helpers.remove("find_vma");
     let plan = plan(&facts, &Wish::default());
     let figures: Vec<_> = plan.degraded.iter().map(|d| d.figure.as_str()).collect();
     assert_eq!(figures, [VMAS, BACKINGS, FILES]);
-    assert!(
-        programs(&plan).contains(&"buffer_enter_plain_fentry")
-            && programs(&plan).contains(&"pin_enter_fentry")
-    );
+    assert!(programs(&plan).contains(&"buffer_enter_plain_fentry") && programs(&plan).contains(&"pin_enter_fentry"));
 }
 
 prop_compose! {
