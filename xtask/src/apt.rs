@@ -51,37 +51,24 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Opens the archive over `suites` and brings its lists of packages up to date.
-    pub fn open(cache: &Cache, guard: &Guard, suites: &[&str]) -> Result<Self> {
+    /// Opens the archive over `suites` and brings its lists of packages up to date. `name` is that of its folder.
+    pub fn open(cache: &Cache, guard: &Guard, name: &str, suites: &[&str]) -> Result<Self> {
         let _: &Guard = guard;
         if !Path::new(KEYRING).is_file() {
-            bail!(
-                "{KEYRING} is missing: packages of Debian could not be verified (is this a Debian system?)"
-            );
+            bail!("{KEYRING} is missing: packages of Debian could not be verified (is this a Debian system?)");
         }
-        let mut archive = Self {
-            folder: cache.path("apt").join(suites.join("_")),
-            lists: cache.path("apt/lists"),
-            complaints: Vec::new(),
-        };
-        for folder in [
-            archive.lists.join("partial"),
-            archive.folder.join("archives/partial"),
-        ] {
-            fs::create_dir_all(&folder)
-                .with_context(|| format!("cannot make {}", folder.display()))?;
+        let mut archive =
+            Self { folder: cache.path("apt").join(name), lists: cache.path("apt/lists"), complaints: Vec::new() };
+        for folder in [archive.lists.join("partial"), archive.folder.join("archives/partial")] {
+            fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         }
         let mirrors = Mirrors::of_apt()?;
         let mut sources = String::new();
         let mut left_out = Vec::new();
         for suite in suites {
             match mirrors.of(suite) {
-                Some(mirror) => {
-                    writeln!(sources, "deb [signed-by={KEYRING}] {mirror} {suite} main")?
-                }
-                None => left_out.push(format!(
-                    "{suite} was left out: apt has no mirror of Debian's security archive"
-                )),
+                Some(mirror) => writeln!(sources, "deb [signed-by={KEYRING}] {mirror} {suite} main")?,
+                None => left_out.push(format!("{suite} was left out: apt has no mirror of Debian's security archive")),
             }
         }
         let mut installed = String::new();
@@ -94,6 +81,7 @@ impl Archive {
         }
         write_if_other(&archive.folder.join("sources.list"), &sources)?;
         write_if_other(&archive.folder.join("status"), &installed)?;
+        write_if_other(&archive.folder.join("apt.conf"), &archive.configuration())?;
         archive.refresh()?;
         archive.complaints.extend(left_out);
         Ok(archive)
@@ -101,23 +89,13 @@ impl Archive {
 
     /// The names of packages that match a regular expression.
     pub fn names(&self, pattern: &str) -> Result<Vec<String>> {
-        let found = read(
-            self.apt("apt-cache")
-                .args(["search", "--names-only", pattern]),
-        )?;
-        Ok(found
-            .lines()
-            .filter_map(|line| line.split(' ').next())
-            .map(str::to_owned)
-            .collect())
+        let found = read(self.apt("apt-cache").args(["search", "--names-only", pattern]))?;
+        Ok(found.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect())
     }
 
     /// The version of a package that apt would take.
     pub fn version(&self, package: &str) -> Result<String> {
-        let shown = read(
-            self.apt("apt-cache")
-                .args(["show", "--no-all-versions", package]),
-        )?;
+        let shown = read(self.apt("apt-cache").args(["show", "--no-all-versions", package]))?;
         shown
             .lines()
             .find_map(|line| line.strip_prefix("Version: "))
@@ -129,13 +107,7 @@ impl Archive {
     pub fn closure(&self, packages: &[&str], release: &str) -> Result<Vec<String>> {
         let plan = read(
             self.apt("apt-get")
-                .args([
-                    "install",
-                    "--simulate",
-                    "--no-install-recommends",
-                    "--target-release",
-                    release,
-                ])
+                .args(["install", "--simulate", "--no-install-recommends", "--target-release", release])
                 .args(packages),
         )?;
         Ok(plan.lines().filter_map(planned).collect())
@@ -147,24 +119,14 @@ impl Archive {
         for path in [&folder, root] {
             fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
         }
-        exec(
-            self.apt("apt-get")
-                .args(["download", "--quiet", "--quiet"])
-                .args(packages)
-                .current_dir(&folder),
-        )
-        .inspect_err(|_| {
-            // The archive may have moved on since its lists were read: ask for them anew the next time.
-            let _ = fs::remove_file(self.folder.join("updated"));
-        })?;
+        exec(self.apt("apt-get").args(["download", "--quiet", "--quiet"]).args(packages).current_dir(&folder))
+            .inspect_err(|_| {
+                // The archive may have moved on since its lists were read: ask for them anew the next time.
+                let _ = fs::remove_file(self.folder.join("updated"));
+            })?;
         let mut debs = 0;
         for entry in fs::read_dir(&folder)? {
-            exec(
-                Command::new("dpkg-deb")
-                    .arg("--extract")
-                    .arg(entry?.path())
-                    .arg(root),
-            )?;
+            exec(Command::new("dpkg-deb").arg("--extract").arg(entry?.path()).arg(root))?;
             debs += 1;
         }
         if debs != packages.len() {
@@ -179,46 +141,49 @@ impl Archive {
         let changed = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
         let fresh = changed(&stamp).is_some_and(|updated| {
             changed(&sources).is_some_and(|written| written <= updated)
-                && SystemTime::now()
-                    .duration_since(updated)
-                    .is_ok_and(|age| age < FRESH)
+                && SystemTime::now().duration_since(updated).is_ok_and(|age| age < FRESH)
         });
         if fresh {
-            self.complaints = fs::read_to_string(&stamp)?
-                .lines()
-                .map(str::to_owned)
-                .collect();
+            self.complaints = fs::read_to_string(&stamp)?.lines().map(str::to_owned).collect();
             return Ok(());
         }
         let mut update = self.apt("apt-get");
         update.args(["update", "--quiet", "--quiet"]);
-        let output = update
-            .output()
-            .with_context(|| format!("cannot run `{}`", show(&update)))?;
+        let output = update.output().with_context(|| format!("cannot run `{}`", show(&update)))?;
         let said = String::from_utf8_lossy(&output.stderr);
-        self.complaints = said
-            .lines()
-            .filter(|line| line.starts_with("E:"))
-            .map(str::to_owned)
-            .collect();
-        let any_list = fs::read_dir(&self.lists)?
-            .flatten()
-            .any(|entry| entry.file_name().to_string_lossy().contains("_Packages"));
+        self.complaints = said.lines().filter(|line| line.starts_with("E:")).map(str::to_owned).collect();
+        let any_list =
+            fs::read_dir(&self.lists)?.flatten().any(|entry| entry.file_name().to_string_lossy().contains("_Packages"));
         if !any_list {
-            bail!(
-                "`{}` brought no list of packages:\n{}",
-                show(&update),
-                said.trim_end()
-            );
+            bail!("`{}` brought no list of packages:\n{}", show(&update), said.trim_end());
         }
-        fs::write(&stamp, self.complaints.join("\n"))
-            .with_context(|| format!("cannot write {}", stamp.display()))
+        fs::write(&stamp, self.complaints.join("\n")).with_context(|| format!("cannot write {}", stamp.display()))
     }
 
-    /// An apt program on the private folders. Options on the command line win over the system's configuration, which
-    /// still gives the proxy.
+    /// An apt program on the private folders. A file given with `-c` wins over the system's configuration, which still
+    /// gives the proxy.
     fn apt(&self, program: &str) -> Command {
         let mut command = Command::new(program);
+        command.arg("-c").arg(self.folder.join("apt.conf")).env("LC_ALL", "C");
+        command
+    }
+
+    fn configuration(&self) -> String {
+        let mut text = String::from(
+            "APT::Architecture \"amd64\";\n\
+             #clear APT::Architectures;\n\
+             APT::Architectures { \"amd64\"; };\n\
+             // The archives share their lists; apt would throw away those of the others.\n\
+             APT::Get::List-Cleanup \"false\";\n\
+             // Private folders are not open to apt's own user.\n\
+             APT::Sandbox::User \"\";\n\
+             Acquire::Languages \"none\";\n\
+             Acquire::Retries \"3\";\n\
+             Acquire::Check-Valid-Until \"false\";\n\
+             Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";\n\
+             Acquire::IndexTargets::deb::CNF::DefaultEnabled \"false\";\n\
+             Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled \"false\";\n",
+        );
         let folders = [
             ("Dir::Etc::SourceList", self.folder.join("sources.list")),
             ("Dir::Etc::SourceParts", PathBuf::from("/dev/null")),
@@ -227,42 +192,18 @@ impl Archive {
             ("Dir::State", self.folder.clone()),
             ("Dir::State::Lists", self.lists.clone()),
             ("Dir::State::status", self.folder.join("status")),
-            (
-                "Dir::State::extended_states",
-                self.folder.join("extended_states"),
-            ),
+            ("Dir::State::extended_states", self.folder.join("extended_states")),
             ("Dir::Cache", self.folder.clone()),
             ("Dir::Cache::Archives", self.folder.join("archives")),
             // Container images switch these off, and every call would read all lists anew.
             ("Dir::Cache::pkgcache", self.folder.join("pkgcache.bin")),
-            (
-                "Dir::Cache::srcpkgcache",
-                self.folder.join("srcpkgcache.bin"),
-            ),
+            ("Dir::Cache::srcpkgcache", self.folder.join("srcpkgcache.bin")),
         ];
         for (option, path) in folders {
-            command
-                .arg("-o")
-                .arg(format!("{option}={}", path.display()));
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{option} \"{}\";", path.display());
         }
-        for option in [
-            "APT::Architecture=amd64",
-            "APT::Architectures=amd64",
-            // The archives share their lists; apt would throw away those of the others.
-            "APT::Get::List-Cleanup=false",
-            // Private folders are not open to apt's own user.
-            "APT::Sandbox::User=",
-            "Acquire::Languages=none",
-            "Acquire::Retries=3",
-            "Acquire::Check-Valid-Until=false",
-            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
-            "Acquire::IndexTargets::deb::CNF::DefaultEnabled=false",
-            "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false",
-        ] {
-            command.arg("-o").arg(option);
-        }
-        command.env("LC_ALL", "C");
-        command
+        text
     }
 }
 
@@ -286,9 +227,7 @@ impl Mirrors {
             let security = mirrors.take().and_then(|mirrors| mirrors.security);
             mirrors = Some(Self { main, security });
         }
-        mirrors.with_context(|| {
-            format!("apt has no Debian mirror configured; name one in {MIRROR_ENV}")
-        })
+        mirrors.with_context(|| format!("apt has no Debian mirror configured; name one in {MIRROR_ENV}"))
     }
 
     /// By their labels; where apt has no lists yet, and so no labels, by their addresses.
@@ -305,24 +244,17 @@ impl Mirrors {
                 .iter()
                 .find(|(label, ..)| *label == wanted)
                 .or_else(|| {
-                    entries.iter().find(|(label, _, address)| {
-                        label.is_empty() && address.trim_end_matches('/').ends_with(path)
-                    })
+                    entries
+                        .iter()
+                        .find(|(label, _, address)| label.is_empty() && address.trim_end_matches('/').ends_with(path))
                 })
                 .map(|(_, _, address)| (*address).to_owned())
         };
-        Some(Self {
-            main: find("Debian", "/debian")?,
-            security: find("Debian-Security", "/debian-security"),
-        })
+        Some(Self { main: find("Debian", "/debian")?, security: find("Debian-Security", "/debian-security") })
     }
 
     fn of(&self, suite: &str) -> Option<&str> {
-        if suite.ends_with("-security") {
-            self.security.as_deref()
-        } else {
-            Some(&self.main)
-        }
+        if suite.ends_with("-security") { self.security.as_deref() } else { Some(&self.main) }
     }
 }
 
@@ -356,17 +288,11 @@ mod tests {
 
     #[test]
     fn mirrors_are_told_by_label_or_else_by_address() {
-        let both = Mirrors {
-            main: "http://m/debian/".into(),
-            security: Some("http://m/debian-security/".into()),
-        };
+        let both = Mirrors { main: "http://m/debian/".into(), security: Some("http://m/debian-security/".into()) };
         let labelled = "Debian-Security|bookworm-security|http://m/debian-security/\nNode|nodistro|http://n/debian/\n\
                         Debian|bookworm|http://m/debian/";
         assert_eq!(Mirrors::pick(labelled).as_ref(), Some(&both));
-        assert_eq!(
-            both.of("trixie-security"),
-            Some("http://m/debian-security/")
-        );
+        assert_eq!(both.of("trixie-security"), Some("http://m/debian-security/"));
         assert_eq!(both.of("trixie"), Some("http://m/debian/"));
         let bare = "||http://m/debian-security/\n||http://m/debian/";
         assert_eq!(Mirrors::pick(bare), Some(both));

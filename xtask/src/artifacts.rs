@@ -29,12 +29,7 @@ fn build(name: &str, target: &[&str]) -> Result<PathBuf> {
         .args(["build", "--quiet", "--release", "--package", "tracer"])
         .args(target)
         // With a target named, the flags do not reach proc-macros and build scripts, which cannot be static.
-        .args([
-            "--target",
-            TARGET,
-            "--message-format",
-            "json-render-diagnostics",
-        ])
+        .args(["--target", TARGET, "--message-format", "json-render-diagnostics"])
         // A folder of its own: other flags would make cargo build everything anew at each turn.
         .arg("--target-dir")
         .arg(workspace::target().join("guest"))
@@ -61,9 +56,7 @@ fn pick(messages: &str, name: &str) -> Option<PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| {
-            message["reason"] == "compiler-artifact" && message["target"]["name"] == name
-        })
+        .filter(|message| message["reason"] == "compiler-artifact" && message["target"]["name"] == name)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
 }
 
@@ -78,14 +71,8 @@ mod tests {
 {"reason":"compiler-artifact","target":{"name":"pinscope","kind":["bin"]},"executable":"/t/pinscope"}
 {"reason":"build-finished","success":true}
 noise"#;
-        assert_eq!(
-            pick(messages, "pinscope"),
-            Some(PathBuf::from("/t/pinscope"))
-        );
-        assert_eq!(
-            pick(messages, "guest"),
-            Some(PathBuf::from("/t/deps/guest-1"))
-        );
+        assert_eq!(pick(messages, "pinscope"), Some(PathBuf::from("/t/pinscope")));
+        assert_eq!(pick(messages, "guest"), Some(PathBuf::from("/t/deps/guest-1")));
         assert_eq!(pick(messages, "other"), None);
     }
 }

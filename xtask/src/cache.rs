@@ -21,14 +21,12 @@ pub struct Guard(#[expect(dead_code, reason = "it holds the lock; closing it let
 
 impl Cache {
     pub fn open() -> Result<Self> {
-        let root = toolchain::cache_dir()
-            .context("neither XDG_CACHE_HOME nor HOME says where the user's cache is")?;
+        let root = toolchain::cache_dir().context("neither XDG_CACHE_HOME nor HOME says where the user's cache is")?;
         Self::at(root)
     }
 
     fn at(root: PathBuf) -> Result<Self> {
-        fs::create_dir_all(&root)
-            .with_context(|| format!("cannot make the cache folder {}", root.display()))?;
+        fs::create_dir_all(&root).with_context(|| format!("cannot make the cache folder {}", root.display()))?;
         Ok(Self { root })
     }
 
@@ -38,44 +36,31 @@ impl Cache {
 
     pub fn lock(&self) -> Result<Guard> {
         let path = self.path("lock");
-        let file =
-            File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
         if file.try_lock().is_err() {
             println!("another cargo xtask is filling the cache; waiting for it");
-            file.lock()
-                .with_context(|| format!("cannot lock {}", path.display()))?;
+            file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
         }
         Ok(Guard(file))
     }
 
     /// The folder `name`, filled by `fill` if it is not there yet. `fill` works in a folder of another name, which gets
     /// its own only when `fill` has succeeded; what an interrupted run left is thrown away.
-    pub fn folder(
-        &self,
-        name: &str,
-        _guard: &Guard,
-        fill: impl FnOnce(&Path) -> Result<()>,
-    ) -> Result<PathBuf> {
+    pub fn folder(&self, name: &str, _guard: &Guard, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let whole = self.path(name);
         if whole.is_dir() {
             return Ok(whole);
         }
         let partial = self.path(format!("{name}.partial"));
         remove(&partial)?;
-        fs::create_dir_all(&partial)
-            .with_context(|| format!("cannot make {}", partial.display()))?;
+        fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
         fill(&partial)?;
         rename(&partial, &whole)?;
         Ok(whole)
     }
 
     /// The same for one file: `make` writes it under another name.
-    pub fn file(
-        &self,
-        name: &str,
-        _guard: &Guard,
-        make: impl FnOnce(&Path) -> Result<()>,
-    ) -> Result<PathBuf> {
+    pub fn file(&self, name: &str, _guard: &Guard, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let whole = self.path(name);
         if whole.is_file() {
             return Ok(whole);
@@ -83,8 +68,7 @@ impl Cache {
         let partial = self.path(format!("{name}.partial"));
         remove(&partial)?;
         if let Some(folder) = whole.parent() {
-            fs::create_dir_all(folder)
-                .with_context(|| format!("cannot make {}", folder.display()))?;
+            fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         }
         make(&partial)?;
         rename(&partial, &whole)?;
@@ -103,8 +87,7 @@ pub fn remove(path: &Path) -> Result<()> {
 }
 
 fn rename(partial: &Path, whole: &Path) -> Result<()> {
-    fs::rename(partial, whole)
-        .with_context(|| format!("cannot rename {} to {}", partial.display(), whole.display()))
+    fs::rename(partial, whole).with_context(|| format!("cannot rename {} to {}", partial.display(), whole.display()))
 }
 
 #[cfg(test)]
@@ -127,18 +110,12 @@ mod tests {
 
         let whole = cache
             .folder("kernels/1.0", &guard, |folder| {
-                assert_eq!(
-                    fs::read_dir(folder)?.count(),
-                    0,
-                    "remains of the broken attempt"
-                );
+                assert_eq!(fs::read_dir(folder)?.count(), 0, "remains of the broken attempt");
                 Ok(fs::write(folder.join("vmlinuz"), "whole")?)
             })
             .unwrap();
         assert_eq!(fs::read_to_string(whole.join("vmlinuz")).unwrap(), "whole");
-        let again = cache
-            .folder("kernels/1.0", &guard, |_| bail!("downloaded twice"))
-            .unwrap();
+        let again = cache.folder("kernels/1.0", &guard, |_| bail!("downloaded twice")).unwrap();
         assert_eq!(again, whole);
     }
 
@@ -149,12 +126,7 @@ mod tests {
         let guard = cache.lock().unwrap();
         assert!(cache.file("disks/a", &guard, |_| bail!("no")).is_err());
         assert!(!cache.path("disks/a").exists());
-        let path = cache
-            .file("disks/a", &guard, |file| Ok(fs::write(file, "x")?))
-            .unwrap();
-        assert_eq!(
-            cache.file("disks/a", &guard, |_| bail!("twice")).unwrap(),
-            path
-        );
+        let path = cache.file("disks/a", &guard, |file| Ok(fs::write(file, "x")?)).unwrap();
+        assert_eq!(cache.file("disks/a", &guard, |_| bail!("twice")).unwrap(), path);
     }
 }

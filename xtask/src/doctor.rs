@@ -18,30 +18,17 @@ use crate::{
 /// Fails if something is missing that `cargo xtask setup` installs. Kernels are downloaded when they are needed.
 pub fn doctor() -> Result<ExitCode> {
     let cache = Cache::open()?;
-    let rustc = read(Command::new("rustc").arg("--version"))
-        .ok()
-        .map(|said| said.trim().to_owned());
+    let rustc = read(Command::new("rustc").arg("--version")).ok().map(|said| said.trim().to_owned());
     let mke2fs = has_program("mke2fs").then(|| "there".to_owned());
     let found = [
         ("compiler", rustc),
-        (
-            "eBPF compiler",
-            toolchain::find_compiler().map(|compiler| compiler.describe()),
-        ),
-        (
-            "eBPF linker",
-            toolchain::find_linker().map(|path| path.display().to_string()),
-        ),
+        ("eBPF compiler", toolchain::find_compiler().map(|compiler| compiler.describe())),
+        ("eBPF linker", toolchain::find_linker().map(|path| path.display().to_string())),
         ("QEMU", Qemu::find(&cache).map(|qemu| qemu.describe())),
         ("mke2fs", mke2fs),
     ];
     for (what, state) in &found {
-        println!(
-            "{what:<14} {}",
-            state
-                .as_deref()
-                .unwrap_or("missing: `cargo xtask setup` installs it")
-        );
+        println!("{what:<14} {}", state.as_deref().unwrap_or("missing: `cargo xtask setup` installs it"));
     }
     println!("{:<14} {}", "cache", cache.path("").display());
     for series in SERIES {
@@ -51,9 +38,5 @@ pub fn doctor() -> Result<ExitCode> {
         );
         println!("{:<14} {state}", format!("Linux {series}"));
     }
-    Ok(if found.iter().all(|(_, state)| state.is_some()) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if found.iter().all(|(_, state)| state.is_some()) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -9,10 +9,7 @@ use anyhow::{Context as _, Result, bail};
 
 /// Runs a command with our own output; anything but success is an error that shows the command.
 pub fn exec(command: &mut Command) -> Result<()> {
-    let status = command
-        .stdin(Stdio::null())
-        .status()
-        .with_context(|| cannot_run(command))?;
+    let status = command.stdin(Stdio::null()).status().with_context(|| cannot_run(command))?;
     if !status.success() {
         bail!("`{}` failed: {status}", show(command));
     }
@@ -21,18 +18,10 @@ pub fn exec(command: &mut Command) -> Result<()> {
 
 /// Runs a command and returns what it printed; on failure the error has what it complained about.
 pub fn read(command: &mut Command) -> Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| cannot_run(command))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| cannot_run(command))?;
     if !output.status.success() {
         let complaint = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "`{}` failed: {}\n{}",
-            show(command),
-            output.status,
-            complaint.trim_end()
-        );
+        bail!("`{}` failed: {}\n{}", show(command), output.status, complaint.trim_end());
     }
     String::from_utf8(output.stdout).with_context(|| format!("`{}` printed no text", show(command)))
 }
@@ -52,12 +41,7 @@ pub fn show(command: &Command) -> String {
     let mut line = String::new();
     for (name, value) in command.get_envs() {
         if let Some(value) = value {
-            let _ = write!(
-                line,
-                "{}={} ",
-                name.display(),
-                quote(&value.to_string_lossy())
-            );
+            let _ = write!(line, "{}={} ", name.display(), quote(&value.to_string_lossy()));
         }
     }
     line.push_str(&quote(&command.get_program().to_string_lossy()));
@@ -89,10 +73,7 @@ mod tests {
     #[test]
     fn a_failure_shows_the_command() {
         let error = exec(Command::new("false").arg("two words").env("A", "b")).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "`A=b false 'two words'` failed: exit status: 1"
-        );
+        assert_eq!(error.to_string(), "`A=b false 'two words'` failed: exit status: 1");
         let error = exec(&mut Command::new("/nonexistent/program")).unwrap_err();
         assert_eq!(error.to_string(), "cannot run `/nonexistent/program`");
     }
@@ -100,21 +81,13 @@ mod tests {
     #[test]
     fn a_failed_read_has_the_complaint() {
         let error = read(Command::new("sh").args(["-c", "echo why >&2; exit 3"])).unwrap_err();
-        assert!(
-            error.to_string().ends_with("exit status: 3\nwhy"),
-            "{error}"
-        );
+        assert!(error.to_string().ends_with("exit status: 3\nwhy"), "{error}");
     }
 
     #[test]
     fn quoted_words_survive_a_shell() {
         for word in ["", "a b", "it's", "$HOME", "plain-1.2", "\"", "a\nb", "*"] {
-            let echoed = read(
-                Command::new("sh")
-                    .arg("-c")
-                    .arg(format!("printf %s {}", quote(word))),
-            )
-            .unwrap();
+            let echoed = read(Command::new("sh").arg("-c").arg(format!("printf %s {}", quote(word)))).unwrap();
             assert_eq!(echoed, word);
         }
     }

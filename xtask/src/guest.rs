@@ -13,10 +13,7 @@ use crate::{
 };
 
 #[derive(Args)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "they are independent switches of a command line"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent switches of a command line")]
 pub struct Options {
     /// The series of the kernel
     #[arg(long, default_value = USUAL)]
@@ -50,8 +47,8 @@ pub struct Options {
 pub fn guest(options: &Options) -> Result<ExitCode> {
     let cache = Cache::open()?;
     setup::guest_tools(&cache)?;
-    let script = fs::read_to_string(&options.script)
-        .with_context(|| format!("cannot read {}", options.script.display()))?;
+    let script =
+        fs::read_to_string(&options.script).with_context(|| format!("cannot read {}", options.script.display()))?;
     let mut guest = Guest::new(Kernel::get(&cache, &options.kernel)?, "script", script)
         .cpus(options.cpus)
         .memory_mib(options.memory)
@@ -76,12 +73,7 @@ pub fn guest(options: &Options) -> Result<ExitCode> {
         eprintln!("{trouble}");
         return Ok(ExitCode::FAILURE);
     }
-    eprintln!(
-        "{}: {:.1} s; log: {}",
-        outcome.kernel.release,
-        outcome.elapsed.as_secs_f64(),
-        outcome.log.display()
-    );
+    eprintln!("{}: {:.1} s; log: {}", outcome.kernel.release, outcome.elapsed.as_secs_f64(), outcome.log.display());
     Ok(match outcome.ending {
         Ending::Exited(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         _ => ExitCode::FAILURE,

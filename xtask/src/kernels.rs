@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::{
-    cache::{Cache, remove},
+    cache::Cache,
     vm::kernel::{self, Kernel},
 };
 
@@ -25,33 +25,22 @@ pub fn kernels(options: &Options) -> Result<ExitCode> {
     let mut missing = 0;
     println!("{:<7} {:<22} {:<58} CACHED", "SERIES", "VERSION", "PACKAGE");
     for (series, offered) in kernel::offered(&cache)? {
-        let mut cached = Kernel::cached(&cache, series);
-        if options.refresh
-            && let (Some(old), Ok((package, version))) = (&cached, &offered)
-            && (&old.package, &old.version) != (package, version)
-        {
-            let _guard = cache.lock()?;
-            remove(old.vmlinuz.parent().unwrap_or(&old.vmlinuz))?;
-            cached = Some(Kernel::get(&cache, series)?);
+        if options.refresh {
+            kernel::refresh(&cache, series)?;
         }
+        let mut cached = Kernel::cached(&cache, series);
         if options.download && cached.is_none() && offered.is_ok() {
             cached = Some(Kernel::get(&cache, series)?);
         }
         match (&cached, offered) {
             (Some(kernel), offered) => {
-                let newer = offered
-                    .ok()
-                    .filter(|(_, version)| *version != kernel.version);
-                let note = newer.map_or_else(String::new, |(_, version)| {
-                    format!(" ({version} is to be had: --refresh)")
-                });
-                println!(
-                    "{series:<7} {:<22} {:<58} yes{note}",
-                    kernel.version, kernel.package
-                );
+                let newer = offered.ok().filter(|(_, version)| *version != kernel.version);
+                let note =
+                    newer.map_or_else(String::new, |(_, version)| format!(" ({version} is to be had: --refresh)"));
+                println!("{series:<7} {:<22} {:<58} yes{note}", kernel.version, kernel.package);
             }
             (None, Ok((package, version))) => {
-                println!("{series:<7} {version:<22} {package:<58} no")
+                println!("{series:<7} {version:<22} {package:<58} no");
             }
             (None, Err(reason)) => {
                 println!("{series:<7} {reason}");
@@ -59,9 +48,5 @@ pub fn kernels(options: &Options) -> Result<ExitCode> {
             }
         }
     }
-    Ok(if missing == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if missing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -7,7 +7,10 @@ mod doctor;
 mod exec;
 mod guest;
 mod kernels;
+mod run;
 mod setup;
+mod tally;
+mod test;
 mod toolchain;
 mod vm;
 mod workspace;
@@ -31,6 +34,10 @@ enum Task {
     Doctor,
     /// List the kernels of the matrix: the newest of each series, its package, whether it is in the cache
     Kernels(kernels::Options),
+    /// Do the main job: pinscope around a real workload, here or in a guest
+    Run(run::Options),
+    /// Check formatting, lints, unit and doc tests, and every kernel of the matrix
+    Test(test::Options),
     /// Run a script of your own in a guest
     Guest(guest::Options),
 }
@@ -40,6 +47,8 @@ fn main() -> ExitCode {
         Task::Setup => setup::setup(),
         Task::Doctor => doctor::doctor(),
         Task::Kernels(options) => kernels::kernels(&options),
+        Task::Run(options) => run::run(&options),
+        Task::Test(options) => test::test(&options),
         Task::Guest(options) => guest::guest(&options),
     };
     done.unwrap_or_else(|error| {

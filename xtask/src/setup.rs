@@ -61,12 +61,7 @@ pub fn guest_tools(cache: &Cache) -> Result<()> {
 fn install_compiler() -> Result<Compiler> {
     /// Debian keeps a current compiler for its web browsers in releases whose own is too old.
     const SETS: [[&str; 4]; 2] = [
-        [
-            "libstd-rust-web-dev-bpf",
-            "rustc-web",
-            "cargo-web",
-            "rust-web-clippy",
-        ],
+        ["libstd-rust-web-dev-bpf", "rustc-web", "cargo-web", "rust-web-clippy"],
         ["libstd-rust-dev-bpf", "rustc", "cargo", "rust-clippy"],
     ];
     let why = "the compiler for the eBPF programs, with core for BPF (rustup's stable has none)";
@@ -74,10 +69,7 @@ fn install_compiler() -> Result<Compiler> {
     let mut set = SETS.iter().find(|set| recent(set));
     if set.is_none() {
         // Perhaps apt knows no packages yet.
-        as_root(
-            Command::new("apt-get").args(["update", "--quiet", "--quiet"]),
-            "apt's lists of packages",
-        )?;
+        as_root(Command::new("apt-get").args(["update", "--quiet", "--quiet"]), "apt's lists of packages")?;
         set = SETS.iter().find(|set| recent(set));
     }
     let Some(set) = set else {
@@ -91,24 +83,17 @@ fn install_compiler() -> Result<Compiler> {
         );
     };
     install(set, why)?;
-    toolchain::find_compiler()
-        .context("the compiler was installed and has no core for BPF after all")
+    toolchain::find_compiler().context("the compiler was installed and has no core for BPF after all")
 }
 
 fn install_linker(compiler: &Compiler) -> Result<()> {
     let llvm = llvm_version(compiler)?;
     if !LLVM.contains(&llvm) {
-        bail!(
-            "{} has LLVM {llvm}; bpf-linker {LINKER_VERSION} can be built for {LLVM:?}",
-            compiler.describe()
-        );
+        bail!("{} has LLVM {llvm}; bpf-linker {LINKER_VERSION} can be built for {LLVM:?}", compiler.describe());
     }
     let prefix = format!("/usr/lib/llvm-{llvm}");
     if !fs::exists(format!("{prefix}/include/llvm-c"))? {
-        install(
-            &[&format!("llvm-{llvm}-dev")],
-            "what bpf-linker is built against: the LLVM of the eBPF compiler",
-        )?;
+        install(&[&format!("llvm-{llvm}-dev")], "what bpf-linker is built against: the LLVM of the eBPF compiler")?;
     }
     let cache = Cache::open()?;
     let guard = cache.lock()?;
@@ -131,50 +116,28 @@ fn llvm_version(compiler: &Compiler) -> Result<u32> {
         Compiler::Prebuilt { rustc, .. } => Command::new(rustc),
         Compiler::Nightly { .. } => {
             let mut rustup = Command::new("rustup");
-            rustup
-                .args(["run", "nightly", "rustc"])
-                .env_remove("RUSTUP_TOOLCHAIN");
+            rustup.args(["run", "nightly", "rustc"]).env_remove("RUSTUP_TOOLCHAIN");
             rustup
         }
     };
     let said = read(rustc.args(["--version", "--verbose"]))?;
     said.lines()
-        .find_map(|line| {
-            line.strip_prefix("LLVM version: ")?
-                .split('.')
-                .next()?
-                .parse()
-                .ok()
-        })
+        .find_map(|line| line.strip_prefix("LLVM version: ")?.split('.').next()?.parse().ok())
         .with_context(|| format!("`{}` names no LLVM version", show(&rustc)))
 }
 
 /// Installs Debian packages into the system, those of them that are missing.
 pub fn install(packages: &[&str], why: &str) -> Result<()> {
-    let missing: Vec<_> = packages
-        .iter()
-        .copied()
-        .filter(|package| !installed(package))
-        .collect();
+    let missing: Vec<_> = packages.iter().copied().filter(|package| !installed(package)).collect();
     if missing.is_empty() {
         return Ok(());
     }
     println!("setup: {}: {why}; installed by apt", missing.join(" "));
     if missing.iter().any(|package| candidate(package).is_none()) {
-        as_root(
-            Command::new("apt-get").args(["update", "--quiet", "--quiet"]),
-            "apt's lists of packages",
-        )?;
+        as_root(Command::new("apt-get").args(["update", "--quiet", "--quiet"]), "apt's lists of packages")?;
     }
     let mut apt = Command::new("apt-get");
-    apt.args([
-        "install",
-        "--yes",
-        "--quiet",
-        "--quiet",
-        "--no-install-recommends",
-    ])
-    .args(&missing);
+    apt.args(["install", "--yes", "--quiet", "--quiet", "--no-install-recommends"]).args(&missing);
     as_root(&mut apt, why)
 }
 
@@ -198,42 +161,24 @@ fn as_root(command: &mut Command, why: &str) -> Result<()> {
 
 pub fn has_program(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/sbin".into()])
-        .any(|folder| folder.join(name).is_file())
+    std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).any(|folder| folder.join(name).is_file())
 }
 
 fn installed(package: &str) -> bool {
-    read(Command::new("dpkg-query").args([
-        "--show",
-        "--showformat",
-        "${db:Status-Status}",
-        package,
-    ]))
-    .is_ok_and(|status| status == "installed")
+    read(Command::new("dpkg-query").args(["--show", "--showformat", "${db:Status-Status}", package]))
+        .is_ok_and(|status| status == "installed")
 }
 
 /// The version of a package that apt would install, its first two numbers.
 fn candidate(package: &str) -> Option<(u32, u32)> {
-    let policy = read(
-        Command::new("apt-cache")
-            .env("LC_ALL", "C")
-            .args(["policy", package]),
-    )
-    .ok()?;
+    let policy = read(Command::new("apt-cache").env("LC_ALL", "C").args(["policy", package])).ok()?;
     candidate_version(&policy)
 }
 
 fn candidate_version(policy: &str) -> Option<(u32, u32)> {
-    let version = policy
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Candidate: "))?;
-    let version = version
-        .split_once(':')
-        .map_or(version, |(_, version)| version);
-    let mut numbers = version
-        .split(|c: char| !c.is_ascii_digit())
-        .map_while(|digits| digits.parse().ok());
+    let version = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "))?;
+    let version = version.split_once(':').map_or(version, |(_, version)| version);
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map_while(|digits| digits.parse().ok());
     Some((numbers.next()?, numbers.next().unwrap_or(0)))
 }
 
@@ -245,10 +190,7 @@ mod tests {
     fn candidates_of_apt() {
         let policy = "rustc-web:\n  Installed: (none)\n  Candidate: 1.96.0+dfsg1-1~deb12u2\n  Version table:\n";
         assert_eq!(candidate_version(policy), Some((1, 96)));
-        assert_eq!(
-            candidate_version("x:\n  Candidate: 1:22.1.8-3\n"),
-            Some((22, 1))
-        );
+        assert_eq!(candidate_version("x:\n  Candidate: 1:22.1.8-3\n"), Some((22, 1)));
         assert_eq!(candidate_version("x:\n  Candidate: (none)\n"), None);
         assert_eq!(candidate_version(""), None);
     }

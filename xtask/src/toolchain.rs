@@ -20,11 +20,7 @@ pub const LINKER_ENV: &str = "PINSCOPE_BPF_LINKER";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Compiler {
     /// A compiler that brings `core` for BPF prebuilt, as Debian's packages do.
-    Prebuilt {
-        rustc: PathBuf,
-        cargo: PathBuf,
-        version: String,
-    },
+    Prebuilt { rustc: PathBuf, cargo: PathBuf, version: String },
     /// rustup's nightly with rust-src: `core` is built along with the programs.
     Nightly { version: String },
 }
@@ -76,11 +72,8 @@ pub fn find_linker() -> Option<PathBuf> {
     if let Some(named) = env::var_os(LINKER_ENV) {
         return Some(PathBuf::from(named)).filter(|path| path.is_file());
     }
-    let on_path = env::var_os("PATH").and_then(|path| {
-        env::split_paths(&path)
-            .map(|folder| folder.join("bpf-linker"))
-            .find(|file| file.is_file())
-    });
+    let on_path = env::var_os("PATH")
+        .and_then(|path| env::split_paths(&path).map(|folder| folder.join("bpf-linker")).find(|file| file.is_file()));
     on_path.or_else(|| cached_linker().filter(|file| file.is_file()))
 }
 
@@ -91,11 +84,7 @@ pub fn cached_linker() -> Option<PathBuf> {
 
 /// The folder of the user's cache directory that everything downloaded goes into.
 pub fn cache_dir() -> Option<PathBuf> {
-    let absolute = |name| {
-        env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("XDG_CACHE_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
         .map(|cache| cache.join("pinscope"))
@@ -105,8 +94,7 @@ fn prebuilt(rustc: &Path, cargo: &Path) -> Option<Compiler> {
     if !cargo.is_file() {
         return None;
     }
-    let libdir =
-        stdout(Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]))?;
+    let libdir = stdout(Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]))?;
     let has_core = std::fs::read_dir(libdir)
         .ok()?
         .flatten()
@@ -122,39 +110,20 @@ fn prebuilt(rustc: &Path, cargo: &Path) -> Option<Compiler> {
 }
 
 fn nightly() -> Option<Compiler> {
-    let rustc = |argument: &[&str]| {
-        stdout(
-            Command::new("rustup")
-                .args(["run", "nightly", "rustc"])
-                .args(argument),
-        )
-    };
+    let rustc = |argument: &[&str]| stdout(Command::new("rustup").args(["run", "nightly", "rustc"]).args(argument));
     let sysroot = rustc(&["--print", "sysroot"])?;
-    if !Path::new(&sysroot)
-        .join("lib/rustlib/src/rust/library/core")
-        .is_dir()
-    {
+    if !Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").is_dir() {
         return None;
     }
-    Some(Compiler::Nightly {
-        version: rustc(&["--version"])?,
-    })
+    Some(Compiler::Nightly { version: rustc(&["--version"])? })
 }
 
 /// The trimmed output of a command that must succeed. The outer cargo's variables are kept from it: they would make
 /// rustup or rustc answer for another toolchain.
 fn stdout(command: &mut Command) -> Option<String> {
-    for name in [
-        "RUSTC",
-        "RUSTUP_TOOLCHAIN",
-        "RUSTFLAGS",
-        "CARGO_ENCODED_RUSTFLAGS",
-    ] {
+    for name in ["RUSTC", "RUSTUP_TOOLCHAIN", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
         command.env_remove(name);
     }
-    let output = command
-        .output()
-        .ok()
-        .filter(|output| output.status.success())?;
+    let output = command.output().ok().filter(|output| output.status.success())?;
     Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
 }

@@ -13,8 +13,7 @@ pub fn root() -> &'static Path {
 
 /// Where cargo builds.
 pub fn target() -> PathBuf {
-    env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| root().join("target"), |target| root().join(target))
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |target| root().join(target))
 }
 
 /// The cargo that runs us, in the work tree.
@@ -24,9 +23,7 @@ pub fn cargo() -> Command {
     // What cargo told this program about its own package is not meant for the packages it builds next.
     for (name, _) in env::vars_os() {
         let of_package = name.to_str().is_some_and(|name| {
-            name.starts_with("CARGO_PKG_")
-                || name.starts_with("CARGO_MANIFEST_")
-                || name == "CARGO_PRIMARY_PACKAGE"
+            name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "CARGO_PRIMARY_PACKAGE"
         });
         if of_package {
             cargo.env_remove(&name);

@@ -29,11 +29,7 @@ pub struct Archive<W: Write> {
 
 impl<W: Write> Archive<W> {
     pub fn new(out: W) -> Self {
-        Self {
-            out,
-            written: 0,
-            inode: 0,
-        }
+        Self { out, written: 0, inode: 0 }
     }
 
     pub fn folder(&mut self, name: &str, mode: u32) -> io::Result<()> {
@@ -48,12 +44,7 @@ impl<W: Write> Archive<W> {
         self.entry(name, LINK | 0o777, (0, 0), target.as_bytes())
     }
 
-    pub fn char_device(
-        &mut self,
-        name: &str,
-        mode: u32,
-        (major, minor): (u32, u32),
-    ) -> io::Result<()> {
+    pub fn char_device(&mut self, name: &str, mode: u32, (major, minor): (u32, u32)) -> io::Result<()> {
         self.entry(name, CHAR_DEVICE | mode, (major, minor), &[])
     }
 
@@ -63,12 +54,7 @@ impl<W: Write> Archive<W> {
         self.below(root, root, rename)
     }
 
-    fn below(
-        &mut self,
-        root: &Path,
-        folder: &Path,
-        rename: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<()> {
+    fn below(&mut self, root: &Path, folder: &Path, rename: &dyn Fn(&str) -> Option<String>) -> Result<()> {
         let mut entries = fs::read_dir(folder)
             .and_then(Iterator::collect::<io::Result<Vec<_>>>)
             .with_context(|| format!("cannot list {}", folder.display()))?;
@@ -79,31 +65,19 @@ impl<W: Write> Archive<W> {
                 bail!("{} is not UTF-8", path.display());
             };
             let Some(name) = rename(name) else { continue };
-            let data = entry
-                .metadata()
-                .with_context(|| format!("cannot read {}", path.display()))?;
+            let data = entry.metadata().with_context(|| format!("cannot read {}", path.display()))?;
             let mode = data.permissions().mode() & 0o7777;
             if data.is_dir() {
                 self.folder(&name, mode)?;
                 self.below(root, &path, rename)?;
             } else if data.is_symlink() {
                 let target = fs::read_link(&path)?;
-                self.link(
-                    &name,
-                    target
-                        .to_str()
-                        .with_context(|| format!("{} is not UTF-8", target.display()))?,
-                )?;
+                self.link(&name, target.to_str().with_context(|| format!("{} is not UTF-8", target.display()))?)?;
             } else if data.is_file() {
-                let content =
-                    fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+                let content = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
                 self.file(&name, mode, &content)?;
             } else {
-                bail!(
-                    "{} is no file, folder or link (mode {:o})",
-                    path.display(),
-                    data.mode()
-                );
+                bail!("{} is no file, folder or link (mode {:o})", path.display(), data.mode());
             }
         }
         Ok(())
@@ -117,22 +91,13 @@ impl<W: Write> Archive<W> {
         Ok(self.out)
     }
 
-    fn entry(
-        &mut self,
-        name: &str,
-        mode: u32,
-        device: (u32, u32),
-        content: &[u8],
-    ) -> io::Result<()> {
+    fn entry(&mut self, name: &str, mode: u32, device: (u32, u32), content: &[u8]) -> io::Result<()> {
         self.inode += 1;
-        let size = u32::try_from(content.len()).map_err(|_| {
-            io::Error::new(io::ErrorKind::FileTooLarge, format!("{name} is over 4 GiB"))
-        })?;
+        let size = u32::try_from(content.len())
+            .map_err(|_| io::Error::new(io::ErrorKind::FileTooLarge, format!("{name} is over 4 GiB")))?;
         let links = if mode & FOLDER == FOLDER { 2 } else { 1 };
         let name_size = name.len() as u32 + 1;
-        let fields = [
-            self.inode, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, name_size, 0,
-        ];
+        let fields = [self.inode, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, name_size, 0];
         let mut header = String::from("070701");
         for field in fields {
             // Writing to a string cannot fail.
@@ -177,8 +142,7 @@ mod tests {
             assert_eq!(&bytes[at..at + 6], b"070701");
             let field = |n: usize| {
                 let start = at + 6 + 8 * n;
-                usize::from_str_radix(std::str::from_utf8(&bytes[start..start + 8]).unwrap(), 16)
-                    .unwrap()
+                usize::from_str_radix(std::str::from_utf8(&bytes[start..start + 8]).unwrap(), 16).unwrap()
             };
             let (mode, size, name_size) = (field(1), field(6), field(11));
             let name = std::str::from_utf8(&bytes[at + 110..at + 110 + name_size - 1]).unwrap();
@@ -186,12 +150,7 @@ mod tests {
             if name == "TRAILER!!!" {
                 break;
             }
-            seen.push((
-                name,
-                mode,
-                bytes[content..content + size].to_vec(),
-                (field(9), field(10)),
-            ));
+            seen.push((name, mode, bytes[content..content + size].to_vec(), (field(9), field(10))));
             at = (content + size).next_multiple_of(4);
         }
         assert_eq!(
@@ -213,11 +172,7 @@ mod tests {
         fs::write(root.path().join("lib/x/file"), "content").unwrap();
         fs::write(root.path().join("doc/readme"), "text").unwrap();
         let mut archive = Archive::new(Vec::new());
-        archive
-            .tree(root.path(), &|name| {
-                (!name.starts_with("doc")).then(|| format!("usr/{name}"))
-            })
-            .unwrap();
+        archive.tree(root.path(), &|name| (!name.starts_with("doc")).then(|| format!("usr/{name}"))).unwrap();
         let text = String::from_utf8_lossy(&archive.finish().unwrap()).into_owned();
         assert!(text.contains("usr/lib/x/file") && text.contains("content"));
         assert!(!text.contains("readme"));

@@ -9,13 +9,11 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     apt::Archive,
-    cache::{Cache, Guard},
+    cache::{Cache, Guard, remove},
 };
 
 /// The series that pinscope is tested on, oldest first.
-pub const SERIES: [&str; 11] = [
-    "5.10", "6.1", "6.12", "6.16", "6.17", "6.18", "6.19", "7.0", "7.1", "7.2", "7.3",
-];
+pub const SERIES: [&str; 11] = ["5.10", "6.1", "6.12", "6.16", "6.17", "6.18", "6.19", "7.0", "7.1", "7.2", "7.3"];
 /// What `--quick` tests: the oldest, the one of Debian stable, the newest.
 pub const QUICK: [&str; 3] = ["5.10", "6.12", "7.3"];
 /// The series that `run` takes and that single scenarios run on.
@@ -84,11 +82,32 @@ impl Kernel {
             bail!("{}", missing(series, &archive));
         };
         println!("setup: Linux {series} ({first}), to run guests on; downloaded into the cache");
-        cache.folder(&place(series), &guard, |folder| {
-            download(&archive, &packages, folder)
-        })?;
-        Self::cached(cache, series)
-            .with_context(|| format!("the kernel of {series} is not in the cache after all"))
+        cache.folder(&place(series), &guard, |folder| download(&archive, &packages, folder))?;
+        Self::cached(cache, series).with_context(|| format!("the kernel of {series} is not in the cache after all"))
+    }
+}
+
+/// Puts a newer kernel of a series into the cache, if there is one. The old one stays until the new one is whole.
+pub fn refresh(cache: &Cache, series: &str) -> Result<()> {
+    let Some(old) = Kernel::cached(cache, series) else { return Ok(()) };
+    let guard = cache.lock()?;
+    let archive = archive(cache, &guard)?;
+    let packages = candidates(&archive.names(PATTERN)?, series);
+    let newer: Vec<_> = packages.into_iter().take_while(|package| *package != old.package).collect();
+    if newer.is_empty() {
+        return Ok(());
+    }
+    let name = format!("{}.new", place(series));
+    match cache.folder(&name, &guard, |folder| download(&archive, &newer, folder)) {
+        Ok(new) => {
+            let current = cache.path(place(series));
+            remove(&current)?;
+            fs::rename(&new, &current).with_context(|| format!("cannot rename {}", new.display()))
+        }
+        Err(error) => {
+            println!("Linux {series} stays at {}: {error:#}", old.package);
+            Ok(())
+        }
     }
 }
 
@@ -116,7 +135,7 @@ pub fn offered(cache: &Cache) -> Result<Vec<(&'static str, Offer)>> {
 }
 
 fn archive(cache: &Cache, guard: &Guard) -> Result<Archive> {
-    Archive::open(cache, guard, &SUITES)
+    Archive::open(cache, guard, "kernels", &SUITES)
 }
 
 fn place(series: &str) -> String {
@@ -124,10 +143,8 @@ fn place(series: &str) -> String {
 }
 
 fn missing(series: &str, archive: &Archive) -> String {
-    let mut reason = format!(
-        "Linux {series} is not to be had: no package {PATTERN} of that series in {}",
-        SUITES.join(", ")
-    );
+    let mut reason =
+        format!("Linux {series} is not to be had: no package {PATTERN} of that series in {}", SUITES.join(", "));
     for complaint in &archive.complaints {
         reason.push_str("; apt: ");
         reason.push_str(complaint);
@@ -135,59 +152,54 @@ fn missing(series: &str, archive: &Archive) -> String {
     reason
 }
 
-/// Takes the kernel out of the first of the packages that has one in it. From 6.19 on some image packages are empty.
+/// Takes the kernel out of the first of the packages that can be downloaded and has one in it: from 6.19 on some image
+/// packages are empty, and some that the archive lists are no longer there.
 fn download(archive: &Archive, packages: &[String], folder: &Path) -> Result<()> {
-    let mut empty = Vec::new();
-    for package in packages.iter().take(3) {
-        let version = archive.version(package)?;
+    const TRIED: usize = 6;
+    let mut reasons = Vec::new();
+    for package in packages.iter().take(TRIED) {
         let root = folder.join("root");
-        archive.unpack(std::slice::from_ref(package), folder, &root)?;
-        let release = release_of(package).context("a package name without a release")?;
-        let vmlinuz = [
-            root.join(format!("boot/vmlinuz-{release}")),
-            root.join(format!("usr/lib/modules/{release}/vmlinuz")),
-        ]
-        .into_iter()
-        .find(|path| path.is_file());
-        if let Some(vmlinuz) = vmlinuz {
-            fs::rename(&vmlinuz, folder.join("vmlinuz"))?;
-            fs::remove_dir_all(&root)?;
-            return Ok(fs::write(
-                folder.join("package"),
-                format!("{package}\n{version}\n"),
-            )?);
+        match unpack(archive, package, folder, &root) {
+            Ok(()) => return remove(&root),
+            Err(error) => {
+                println!("setup: {package} is not to be had; trying the next");
+                reasons.push(format!("{error:#}"));
+            }
         }
-        fs::remove_dir_all(&root)?;
-        empty.push(package.as_str());
+        remove(&root)?;
     }
-    bail!("no kernel in {}", empty.join(", "));
+    bail!("none of the packages gave a kernel: {}", reasons.join("; "));
+}
+
+fn unpack(archive: &Archive, package: &str, folder: &Path, root: &Path) -> Result<()> {
+    let version = archive.version(package)?;
+    archive.unpack(&[package.to_owned()], folder, root)?;
+    let release = release_of(package).context("a package name without a release")?;
+    let vmlinuz = [format!("boot/vmlinuz-{release}"), format!("usr/lib/modules/{release}/vmlinuz")]
+        .map(|place| root.join(place))
+        .into_iter()
+        .find(|path| path.is_file())
+        .with_context(|| format!("there is no kernel in {package}"))?;
+    fs::rename(&vmlinuz, folder.join("vmlinuz")).with_context(|| format!("cannot move {}", vmlinuz.display()))?;
+    let described = folder.join("package");
+    fs::write(&described, format!("{package}\n{version}\n"))
+        .with_context(|| format!("cannot write {}", described.display()))
 }
 
 /// `linux-image-6.12.107+deb13-cloud-amd64-unsigned` as `6.12.107+deb13-cloud-amd64`.
 fn release_of(package: &str) -> Option<&str> {
-    let release = package
-        .strip_prefix("linux-image-")
-        .or_else(|| package.strip_prefix("linux-binary-"))?;
+    let release = package.strip_prefix("linux-image-").or_else(|| package.strip_prefix("linux-binary-"))?;
     Some(release.strip_suffix("-unsigned").unwrap_or(release))
 }
 
 /// The packages of a series, the newest release first and, of one release, the surest to have the kernel in it.
 fn candidates(names: &[String], series: &str) -> Vec<String> {
-    let of_series = |release: &str| {
-        release
-            .strip_prefix(series)
-            .is_some_and(|rest| rest.starts_with('.'))
-    };
+    let of_series = |release: &str| release.strip_prefix(series).is_some_and(|rest| rest.starts_with('.'));
     let mut found: Vec<_> = names
         .iter()
         .filter_map(|name| {
             let release = release_of(name).filter(|release| of_series(release))?;
-            Some((
-                numbers(release),
-                name.starts_with("linux-binary-"),
-                name.ends_with("-unsigned"),
-                name,
-            ))
+            Some((numbers(release), name.starts_with("linux-binary-"), name.ends_with("-unsigned"), name))
         })
         .collect();
     found.sort_unstable_by(|a, b| b.cmp(a));
@@ -231,32 +243,20 @@ mod tests {
                 "linux-image-6.12.95+deb12-cloud-amd64-unsigned",
             ]
         );
-        assert_eq!(
-            candidates(&names, "6.19")[0],
-            "linux-binary-6.19.14+deb13-cloud-amd64"
-        );
-        assert_eq!(
-            candidates(&names, "6.1"),
-            ["linux-image-6.1.0-50-cloud-amd64-unsigned"]
-        );
+        assert_eq!(candidates(&names, "6.19")[0], "linux-binary-6.19.14+deb13-cloud-amd64");
+        assert_eq!(candidates(&names, "6.1"), ["linux-image-6.1.0-50-cloud-amd64-unsigned"]);
         assert!(candidates(&names, "7.1").is_empty());
     }
 
     #[test]
     fn a_rebuild_of_a_release_is_newer() {
-        let names = names(&[
-            "linux-image-6.12.90+deb12-cloud-amd64",
-            "linux-image-6.12.90+deb12.1-cloud-amd64",
-        ]);
+        let names = names(&["linux-image-6.12.90+deb12-cloud-amd64", "linux-image-6.12.90+deb12.1-cloud-amd64"]);
         assert_eq!(candidates(&names, "6.12")[0], names[1]);
     }
 
     #[test]
     fn the_release_is_what_uname_says() {
-        assert_eq!(
-            release_of("linux-image-5.10.0-32-cloud-amd64-unsigned"),
-            Some("5.10.0-32-cloud-amd64")
-        );
+        assert_eq!(release_of("linux-image-5.10.0-32-cloud-amd64-unsigned"), Some("5.10.0-32-cloud-amd64"));
         assert_eq!(release_of("linux-headers-5.10"), None);
     }
 }

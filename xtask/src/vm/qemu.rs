@@ -39,15 +39,10 @@ impl Qemu {
     /// The one that is there. Needs no network.
     pub fn find(cache: &Cache) -> Option<Self> {
         let system = read(Command::new(PROGRAM).arg("--version")).ok();
-        if system
-            .and_then(|said| major_version(&said))
-            .is_some_and(|major| major >= OLDEST)
-        {
+        if system.and_then(|said| major_version(&said)).is_some_and(|major| major >= OLDEST) {
             return Some(Self::System);
         }
-        Some(cache.path(PLACE))
-            .filter(|folder| folder.is_dir())
-            .map(Self::Cached)
+        Some(cache.path(PLACE)).filter(|folder| folder.is_dir()).map(Self::Cached)
     }
 
     /// The one that is there, or else one downloaded.
@@ -58,7 +53,7 @@ impl Qemu {
         let guard = cache.lock()?;
         let folder = cache.folder(PLACE, &guard, |folder| {
             println!("setup: QEMU 10, to run guests; downloaded into the cache (the system has none from {OLDEST} on)");
-            let archive = Archive::open(cache, &guard, &["bookworm", "bookworm-backports"])?;
+            let archive = Archive::open(cache, &guard, "qemu", &["bookworm", "bookworm-backports"])?;
             let packages = archive.closure(&["qemu-system-x86"], "bookworm-backports")?;
             archive.unpack(&packages, folder, folder)
         })?;
@@ -71,15 +66,10 @@ impl Qemu {
             return Command::new(PROGRAM);
         };
         let libraries = root.join("usr/lib/x86_64-linux-gnu");
-        let paths = [&root.join("lib/x86_64-linux-gnu"), &libraries]
-            .map(|path| path.display().to_string())
-            .join(":");
+        let paths = [&root.join("lib/x86_64-linux-gnu"), &libraries].map(|path| path.display().to_string()).join(":");
         // Through its own loader: the host's C library need not fit.
         let mut command = Command::new(root.join("lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"));
-        command
-            .arg("--library-path")
-            .arg(paths)
-            .arg(root.join("usr/bin").join(PROGRAM));
+        command.arg("--library-path").arg(paths).arg(root.join("usr/bin").join(PROGRAM));
         command.env("QEMU_MODULE_DIR", libraries.join("qemu"));
         for data in ["usr/share/qemu", "usr/share/seabios"] {
             command.arg("-L").arg(root.join(data));
@@ -102,12 +92,7 @@ impl Qemu {
 const PLACE: &str = "qemu/bookworm-backports-1";
 
 fn major_version(said: &str) -> Option<u32> {
-    said.split("version ")
-        .nth(1)?
-        .split('.')
-        .next()?
-        .parse()
-        .ok()
+    said.split("version ").nth(1)?.split('.').next()?.parse().ok()
 }
 
 /// A machine to be started.
@@ -125,47 +110,22 @@ pub struct Machine<'a> {
 
 impl Machine<'_> {
     fn arguments(&self, command: &mut Command) {
-        command.args([
-            "-M",
-            "q35",
-            "-cpu",
-            "max",
-            "-nodefaults",
-            "-no-reboot",
-            "-nographic",
-            "-m",
-        ]);
+        command.args(["-M", "q35", "-cpu", "max", "-nodefaults", "-no-reboot", "-nographic", "-m"]);
         command.arg(self.memory_mib.to_string());
         if self.counted {
             command.args(["-accel", "tcg", "-icount", "shift=0,sleep=off", "-smp", "1"]);
         } else {
-            command
-                .args(["-accel", "tcg,thread=multi", "-smp"])
-                .arg(self.cpus.to_string());
+            command.args(["-accel", "tcg,thread=multi", "-smp"]).arg(self.cpus.to_string());
         }
         // The kernel talks on the first port, the script on the second: neither can break the other's lines.
-        command.args([
-            "-chardev",
-            "file,id=kernel,path=/dev/stderr",
-            "-serial",
-            "chardev:kernel",
-        ]);
-        command.args([
-            "-chardev",
-            "file,id=script,path=/dev/stdout",
-            "-serial",
-            "chardev:script",
-        ]);
+        command.args(["-chardev", "file,id=kernel,path=/dev/stderr", "-serial", "chardev:kernel"]);
+        command.args(["-chardev", "file,id=script,path=/dev/stdout", "-serial", "chardev:script"]);
         command.arg("-drive").arg(format!(
             "if=none,id=scratch,format=raw,snapshot=on,file={}",
             self.disk.display().to_string().replace(',', ",,")
         ));
         command.args(["-device", "nvme,drive=scratch,serial=scratch"]);
-        command
-            .arg("-kernel")
-            .arg(self.kernel)
-            .arg("-initrd")
-            .arg(self.initrd);
+        command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initrd);
         command.arg("-append").arg(self.append);
     }
 }
@@ -201,17 +161,12 @@ pub fn run(
 ) -> Result<Run> {
     let mut command = qemu.command();
     machine.arguments(&mut command);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut log = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
     writeln!(log, "$ {}", show(&command))?;
 
     let started = Instant::now();
-    let child = command
-        .spawn()
-        .with_context(|| format!("cannot run `{}`", show(&command)))?;
+    let child = command.spawn().with_context(|| format!("cannot run `{}`", show(&command)))?;
     let mut child = KilledOnDrop(child);
     let (sender, lines) = mpsc::channel();
     forward(child.0.stdout.take(), &sender, Line::Script);
@@ -241,11 +196,7 @@ pub fn run(
             Err(RecvTimeoutError::Timeout) => {
                 if watch.crash.is_none() {
                     watch.hung = Some(deadline);
-                    writeln!(
-                        log,
-                        "[{:8.3}] stopped by the deadline",
-                        started.elapsed().as_secs_f64()
-                    )?;
+                    writeln!(log, "[{:8.3}] stopped by the deadline", started.elapsed().as_secs_f64())?;
                 }
                 child.0.kill().context("cannot end QEMU")?;
                 break;
@@ -253,11 +204,7 @@ pub fn run(
         }
     }
     let status = child.0.wait().context("cannot wait for QEMU")?;
-    Ok(Run {
-        ending: watch.ending(&status.to_string()),
-        lines: watch.lines,
-        elapsed: started.elapsed(),
-    })
+    Ok(Run { ending: watch.ending(&status.to_string()), lines: watch.lines, elapsed: started.elapsed() })
 }
 
 enum Line {
@@ -273,9 +220,7 @@ fn forward(pipe: Option<impl Read + Send + 'static>, to: &Sender<Line>, kind: fn
         let mut pipe = BufReader::new(pipe);
         let mut line = Vec::new();
         while pipe.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-            let text = String::from_utf8_lossy(&line)
-                .trim_end_matches(['\r', '\n'])
-                .to_owned();
+            let text = String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned();
             line.clear();
             if to.send(kind(text)).is_err() {
                 break;
@@ -327,10 +272,9 @@ impl Watch {
             (Some(line), ..) => Ending::Crashed(line.clone()),
             (None, Some(deadline), _) => Ending::Hung(deadline),
             (None, None, Some(code)) => Ending::Exited(code),
-            (None, None, None) => Ending::Lost(format!(
-                "QEMU: {status}; the kernel's last line: {}",
-                self.last_from_kernel
-            )),
+            (None, None, None) => {
+                Ending::Lost(format!("QEMU: {status}; the kernel's last line: {}", self.last_from_kernel))
+            }
         }
     }
 }
@@ -390,9 +334,7 @@ pub fn tail(log: &Path) -> Result<String> {
     let text = fs::read(log).with_context(|| format!("cannot read {}", log.display()))?;
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<_> = text.lines().collect();
-    let complaint = lines
-        .iter()
-        .position(|line| line.contains("kernel: ") && trouble(line).is_some());
+    let complaint = lines.iter().position(|line| line.contains("kernel: ") && trouble(line).is_some());
     let (from, to) = match complaint {
         Some(at) => (at.saturating_sub(BEFORE), (at + AFTER).min(lines.len())),
         None => (lines.len().saturating_sub(AFTER), lines.len()),
@@ -403,10 +345,7 @@ pub fn tail(log: &Path) -> Result<String> {
 /// The tools of the host that guests need besides QEMU.
 pub fn check_host() -> Result<()> {
     if env::consts::ARCH != "x86_64" {
-        bail!(
-            "guests run on x86_64 hosts only: this one is {}",
-            env::consts::ARCH
-        );
+        bail!("guests run on x86_64 hosts only: this one is {}", env::consts::ARCH);
     }
     Ok(())
 }
@@ -440,9 +379,7 @@ mod tests {
         assert_eq!(watch.ending(""), Ending::Exited(3));
         assert_eq!(watch.lines, ["hello"]);
         let watch = watched(&[script("hello"), kernel("last words")]);
-        let Ending::Lost(reason) = watch.ending("exit status: 0") else {
-            panic!()
-        };
+        let Ending::Lost(reason) = watch.ending("exit status: 0") else { panic!() };
         assert!(reason.contains("last words"));
     }
 
@@ -472,19 +409,13 @@ mod tests {
 
     #[test]
     fn a_script_may_print_what_it_likes() {
-        let watch = watched(&[
-            script("BUG: not the kernel's"),
-            script("PINSCOPE-GUEST-EXIT 0"),
-        ]);
+        let watch = watched(&[script("BUG: not the kernel's"), script("PINSCOPE-GUEST-EXIT 0")]);
         assert_eq!(watch.ending(""), Ending::Exited(0));
     }
 
     #[test]
     fn versions_of_qemu() {
-        assert_eq!(
-            major_version("QEMU emulator version 10.0.2 (Debian 1:10.0.2)"),
-            Some(10)
-        );
+        assert_eq!(major_version("QEMU emulator version 10.0.2 (Debian 1:10.0.2)"), Some(10));
         assert_eq!(major_version("QEMU emulator version 7.2.15"), Some(7));
         assert_eq!(major_version(""), None);
     }

@@ -31,15 +31,9 @@ pub struct Packages {
 }
 
 /// The load generator of the main job and of the tests with real programs.
-pub const FIO: Packages = Packages {
-    suite: "bookworm",
-    names: &["fio"],
-};
+pub const FIO: Packages = Packages { suite: "bookworm", names: &["fio"] };
 /// The peer that pinscope's cost is held against.
-pub const BPFTRACE: Packages = Packages {
-    suite: "sid",
-    names: &["bpftrace"],
-};
+pub const BPFTRACE: Packages = Packages { suite: "sid", names: &["bpftrace"] };
 
 /// A file for the guest: its path there, its mode, and what is in it.
 #[derive(Clone, Debug)]
@@ -59,24 +53,19 @@ pub enum Content {
 pub fn base(cache: &Cache) -> Result<PathBuf> {
     const NAME: &str = "busybox-static";
     // What is in the cache was made from the /init of its time; a changed one makes a new layer.
-    let name = format!(
-        "layers/base-{LAYOUT}-{:08x}.cpio",
-        checksum(INIT.as_bytes())
-    );
+    let name = format!("layers/base-{LAYOUT}-{:08x}.cpio", checksum(INIT.as_bytes()));
     if cache.path(&name).is_file() {
         return Ok(cache.path(name));
     }
     let guard = cache.lock()?;
     let folder = cache.folder("packages/bookworm-busybox", &guard, |folder| {
         println!("setup: {NAME}, the user space of the guests; downloaded into the cache");
-        let archive = Archive::open(cache, &guard, &["bookworm"])?;
+        let archive = Archive::open(cache, &guard, "bookworm", &["bookworm"])?;
         archive.unpack(&[NAME.to_owned()], folder, &folder.join("root"))
     })?;
     let root = folder.join("root");
-    let Some(busybox) = ["bin/busybox", "usr/bin/busybox"]
-        .iter()
-        .map(|name| root.join(name))
-        .find(|path| path.is_file())
+    let Some(busybox) =
+        ["bin/busybox", "usr/bin/busybox"].iter().map(|name| root.join(name)).find(|path| path.is_file())
     else {
         bail!("no busybox in {NAME}");
     };
@@ -86,21 +75,9 @@ pub fn base(cache: &Cache) -> Result<PathBuf> {
 fn write_base(busybox: &Path, file: &Path) -> Result<()> {
     let applets = read(Command::new(busybox).arg("--list"))?;
     let mut archive = cpio::Archive::new(BufWriter::new(File::create(file)?));
-    for folder in [
-        "dev",
-        "etc",
-        "mnt",
-        "proc",
-        "root",
-        "run",
-        "sys",
-        "usr",
-        "usr/bin",
-        "usr/sbin",
-        "usr/lib",
-        "usr/lib64",
-        "var",
-    ] {
+    for folder in
+        ["dev", "etc", "mnt", "proc", "root", "run", "sys", "usr", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "var"]
+    {
         archive.folder(folder, 0o755)?;
     }
     archive.folder("tmp", 0o1777)?;
@@ -109,11 +86,7 @@ fn write_base(busybox: &Path, file: &Path) -> Result<()> {
     }
     archive.char_device("dev/console", 0o600, (5, 1))?;
     archive.char_device("dev/null", 0o666, (1, 3))?;
-    archive.file(
-        "etc/passwd",
-        0o644,
-        b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
-    )?;
+    archive.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")?;
     archive.file("etc/group", 0o644, b"root:x:0:\nnogroup:x:65534:\n")?;
     archive.file("usr/bin/busybox", 0o755, &fs::read(busybox)?)?;
     for applet in applets.lines().filter(|&applet| applet != "busybox") {
@@ -134,16 +107,9 @@ pub fn packages(cache: &Cache, packages: Packages) -> Result<PathBuf> {
     }
     let guard = cache.lock()?;
     let folder = cache.folder(&format!("packages/{title}"), &guard, |folder| {
-        println!(
-            "setup: {} of Debian {suite}, for guests; downloaded into the cache",
-            names.join(", ")
-        );
-        let archive = Archive::open(cache, &guard, &[suite])?;
-        archive.unpack(
-            &archive.closure(names, suite)?,
-            folder,
-            &folder.join("root"),
-        )
+        println!("setup: {} of Debian {suite}, for guests; downloaded into the cache", names.join(", "));
+        let archive = Archive::open(cache, &guard, suite, &[suite])?;
+        archive.unpack(&archive.closure(names, suite)?, folder, &folder.join("root"))
     })?;
     cache.file(&name, &guard, |file| {
         let mut archive = cpio::Archive::new(BufWriter::new(File::create(file)?));
@@ -170,31 +136,21 @@ fn place(name: &str) -> Option<String> {
         "var",
     ];
     let name = under_usr(name);
-    let below = |folder: &str| {
-        name.strip_prefix(folder)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
+    let below = |folder: &str| name.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     (!LEFT_OUT.iter().any(|folder| below(folder))).then_some(name)
 }
 
 /// /bin, /sbin, /lib and /lib64 are links: what an archive has below them has to go where they lead.
 fn under_usr(name: &str) -> String {
     let top = name.split('/').next().unwrap_or(name);
-    if ["bin", "sbin", "lib", "lib64"].contains(&top) {
-        format!("usr/{name}")
-    } else {
-        name.to_owned()
-    }
+    if ["bin", "sbin", "lib", "lib64"].contains(&top) { format!("usr/{name}") } else { name.to_owned() }
 }
 
 /// Puts the layers and what is asked for besides into one file.
 pub fn assemble(layers: &[PathBuf], entries: &[Entry], file: &Path) -> Result<()> {
-    let mut out = BufWriter::new(
-        File::create(file).with_context(|| format!("cannot write {}", file.display()))?,
-    );
+    let mut out = BufWriter::new(File::create(file).with_context(|| format!("cannot write {}", file.display()))?);
     for layer in layers {
-        let mut layer =
-            File::open(layer).with_context(|| format!("cannot read {}", layer.display()))?;
+        let mut layer = File::open(layer).with_context(|| format!("cannot read {}", layer.display()))?;
         io::copy(&mut layer, &mut out)?;
     }
     let mut archive = cpio::Archive::new(out);
@@ -202,8 +158,7 @@ pub fn assemble(layers: &[PathBuf], entries: &[Entry], file: &Path) -> Result<()
         let path = under_usr(entry.path.trim_start_matches('/'));
         match &entry.content {
             Content::Host(host) => {
-                let content =
-                    fs::read(host).with_context(|| format!("cannot read {}", host.display()))?;
+                let content = fs::read(host).with_context(|| format!("cannot read {}", host.display()))?;
                 archive.file(&path, entry.mode, &content)?;
             }
             Content::Text(text) => archive.file(&path, entry.mode, text.as_bytes())?,
@@ -222,25 +177,14 @@ pub fn disk(cache: &Cache) -> Result<PathBuf> {
     let guard = cache.lock()?;
     cache.file(&name, &guard, |file| {
         // mke2fs lies in a folder that is not on every user's PATH.
-        let path = format!(
-            "{}:/usr/sbin:/sbin",
-            std::env::var("PATH").unwrap_or_default()
-        );
-        exec(
-            Command::new("mke2fs")
-                .env("PATH", path)
-                .args(["-q", "-F", "-t", "ext4", "-m", "0"])
-                .arg(file)
-                .arg(DISK),
-        )
+        let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+        exec(Command::new("mke2fs").env("PATH", path).args(["-q", "-F", "-t", "ext4", "-m", "0"]).arg(file).arg(DISK))
     })
 }
 
 /// FNV-1a: tells one text from another, no more.
 fn checksum(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, &byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    })
+    bytes.iter().fold(0x811c_9dc5, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 #[cfg(test)]
@@ -249,10 +193,7 @@ mod tests {
 
     #[test]
     fn packaged_files_go_under_usr_without_their_papers() {
-        assert_eq!(
-            place("lib/x86_64-linux-gnu/libc.so.6").as_deref(),
-            Some("usr/lib/x86_64-linux-gnu/libc.so.6")
-        );
+        assert_eq!(place("lib/x86_64-linux-gnu/libc.so.6").as_deref(), Some("usr/lib/x86_64-linux-gnu/libc.so.6"));
         assert_eq!(place("usr/bin/fio").as_deref(), Some("usr/bin/fio"));
         assert_eq!(place("library").as_deref(), Some("library"));
         assert_eq!(place("usr/share/doc/fio/README"), None);

@@ -1,0 +1,24 @@
+#!/bin/sh
+# Real registrations: fio with fixed buffers, once for each kind of memory that it can put behind them. What it reads is a
+# file in the current directory, which had better be on a disk's file system.
+#
+# A kind that the kernel refuses is part of the picture: a shared, writable mapping of a file is no longer let in since
+# 6.5, a private one was not before.
+
+fio_with() {
+    echo "workload: fio --mem=$1" >&2
+    if ! complaint=$(fio --name=fixed --ioengine=io_uring --fixedbufs=1 --mem="$1" --filename=data --size=8m --bs="$2" \
+        --iodepth="$3" --rw=randread --runtime=1 --time_based --thread --minimal 2>&1 >/dev/null); then
+        echo "workload: fio --mem=$1 was refused: $(echo "$complaint" | sed -n 's/.*\(fio: .*\)/\1/p' | head -n 1)" >&2
+    fi
+}
+
+dd if=/dev/zero of=data bs=1M count=8 2>/dev/null
+fio_with malloc 64k 16
+fio_with mmap 256k 8
+fio_with mmap:private 64k 8
+fio_with mmapshared:shared 64k 8
+fio_with mmaphuge 64k 8
+fio_with shm 64k 8
+rm -f data private shared
+exit 0
