@@ -1,0 +1,34 @@
+//! Our own clock and our own count of faults, to hold pinscope's against.
+
+/// Nanoseconds of a clock.
+pub fn now(clock: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is a valid timespec for the call to fill in.
+    let ret = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    assert_eq!(ret, 0, "clock_gettime failed");
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// `CLOCK_MONOTONIC`, the clock of the eBPF side.
+pub fn monotonic() -> u64 {
+    now(libc::CLOCK_MONOTONIC)
+}
+
+/// This thread's minor and major faults so far.
+pub fn faults() -> (u64, u64) {
+    // SAFETY: rusage is a plain struct of integers; all zero is valid.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` is valid for the call to fill in.
+    let ret = unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+    assert_eq!(ret, 0, "getrusage failed");
+    (usage.ru_minflt as u64, usage.ru_majflt as u64)
+}
+
+/// This thread's number.
+pub fn thread_id() -> u32 {
+    // SAFETY: gettid(2) takes nothing and touches no memory.
+    unsafe { libc::gettid() as u32 }
+}

@@ -1,0 +1,118 @@
+//! The truth about VMAs: /proc/self/maps.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+};
+
+use serde::Serialize;
+
+use crate::filesystem::Filesystems;
+
+/// One line of /proc/self/maps.
+#[derive(Clone, Debug)]
+pub struct Vma {
+    /// First address.
+    pub start: u64,
+    /// First address behind it.
+    pub end: u64,
+    /// `rwxp` or `rwxs`.
+    pub permissions: String,
+    /// Major and minor number of the file's device, as `st_dev`.
+    pub device: u64,
+    /// Inode; 0 without a file.
+    pub inode: u64,
+    /// Path or name; empty for anonymous memory.
+    pub path: String,
+}
+
+/// What a VMA is counted under.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Backing {
+    /// `anon`, `shmem`, ...
+    pub class: String,
+    /// Of class `file` and `special`.
+    pub filesystem: Option<String>,
+    /// `MAP_SHARED`.
+    pub shared: bool,
+    /// `PROT_WRITE`.
+    pub writable: bool,
+}
+
+/// VMAs and bytes of one backing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Share {
+    /// VMAs.
+    pub vmas: u64,
+    /// Bytes of the range, not of the VMAs.
+    pub bytes: u64,
+}
+
+/// What lies under a range, up to its first hole: there the kernel stops as well.
+#[derive(Clone, Debug, Default)]
+pub struct Layout {
+    /// VMAs.
+    pub vmas: u64,
+    /// Whether the range has a hole.
+    pub hole: bool,
+    /// Distinct files. Every file here is opened once, so that inode and `struct file` are one to one.
+    pub files: BTreeSet<(u64, u64)>,
+    /// By backing.
+    pub backings: BTreeMap<Backing, Share>,
+}
+
+/// All VMAs of this process, by address.
+pub fn read() -> io::Result<Vec<Vma>> {
+    let text = fs::read_to_string("/proc/self/maps")?;
+    text.lines()
+        .map(|line| parse(line).ok_or_else(|| io::Error::other(format!("no line of maps: {line}"))))
+        .collect()
+}
+
+/// One line: `start-end perms offset major:minor inode path`.
+fn parse(line: &str) -> Option<Vma> {
+    let (range, rest) = line.split_once(' ')?;
+    let (start, end) = range.split_once('-')?;
+    let mut fields = rest.splitn(5, ' ');
+    let permissions = fields.next()?.to_owned();
+    let _offset = fields.next()?;
+    let (major, minor) = fields.next()?.split_once(':')?;
+    let inode = fields.next()?;
+    let path = fields.next().unwrap_or_default().trim_start().to_owned();
+    let device = libc::makedev(
+        u32::from_str_radix(major, 16).ok()?,
+        u32::from_str_radix(minor, 16).ok()?,
+    );
+    Some(Vma {
+        start: u64::from_str_radix(start, 16).ok()?,
+        end: u64::from_str_radix(end, 16).ok()?,
+        permissions,
+        device,
+        inode: inode.parse().ok()?,
+        path,
+    })
+}
+
+/// What lies under `length` bytes at `address`.
+pub fn layout(vmas: &[Vma], filesystems: &Filesystems, address: u64, length: u64) -> Layout {
+    let mut layout = Layout::default();
+    let end = address.saturating_add(length);
+    let mut at = address;
+    let first = vmas.partition_point(|vma| vma.end <= address);
+    for vma in &vmas[first..] {
+        if at >= end || vma.start > at {
+            break;
+        }
+        let upto = vma.end.min(end);
+        layout.vmas += 1;
+        if vma.inode != 0 {
+            layout.files.insert((vma.device, vma.inode));
+        }
+        let share = layout.backings.entry(filesystems.backing(vma)).or_default();
+        share.vmas += 1;
+        share.bytes += upto - at;
+        at = upto;
+    }
+    layout.hole = at < end;
+    layout
+}

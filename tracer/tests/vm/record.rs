@@ -1,0 +1,191 @@
+//! pinscope's word: a line of `pinscope trace --json`.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::maps::{Backing, Share};
+
+/// Keys that each registration has to have, be their value null.
+const REGISTRATION_KEYS: [&str; 31] = [
+    "type",
+    "schema",
+    "time",
+    "start_ns",
+    "operation",
+    "result",
+    "ret",
+    "pid",
+    "tid",
+    "comm",
+    "uid",
+    "cgroup_id",
+    "ring",
+    "requested",
+    "buffers",
+    "failed_buffers",
+    "bytes",
+    "vmas",
+    "vmas_complete",
+    "lookups",
+    "files",
+    "files_capped",
+    "duration_ns",
+    "pin_ns",
+    "rest_ns",
+    "walk_ns",
+    "minor_faults",
+    "major_faults",
+    "backings",
+    "degraded",
+    "buffer_list",
+];
+/// Keys that each buffer has to have.
+const BUFFER_KEYS: [&str; 19] = [
+    "index",
+    "address",
+    "length",
+    "result",
+    "ret",
+    "vmas",
+    "walk",
+    "lookups",
+    "files",
+    "files_capped",
+    "duration_ns",
+    "pin_ns",
+    "rest_ns",
+    "walk_ns",
+    "minor_faults",
+    "major_faults",
+    "bvecs",
+    "folio_size",
+    "backings",
+];
+
+/// The ring of a registration.
+#[derive(Clone, Debug, Deserialize)]
+pub struct RingSeen {
+    /// A number for it; the address is nobody's business.
+    pub id: u64,
+    /// fd that it was made with; unknown when it is older than the session.
+    pub fd: Option<i32>,
+    /// Nanoseconds since it was made.
+    pub age_ns: Option<u64>,
+}
+
+/// Part of a buffer or registration with one backing.
+#[derive(Clone, Debug, Deserialize)]
+pub struct BackingSeen {
+    class: String,
+    filesystem: Option<String>,
+    shared: bool,
+    writable: bool,
+    vmas: u64,
+    bytes: u64,
+}
+
+impl BackingSeen {
+    /// As /proc/self/maps would give it.
+    pub fn pair(&self) -> (Backing, Share) {
+        let (class, filesystem) = (self.class.clone(), self.filesystem.clone());
+        let backing = Backing {
+            class,
+            filesystem,
+            shared: self.shared,
+            writable: self.writable,
+        };
+        (
+            backing,
+            Share {
+                vmas: self.vmas,
+                bytes: self.bytes,
+            },
+        )
+    }
+}
+
+/// One buffer.
+#[derive(Clone, Debug, Deserialize)]
+pub struct BufferSeen {
+    pub index: u64,
+    address: String,
+    pub length: u64,
+    pub result: String,
+    pub ret: i64,
+    pub vmas: Option<u64>,
+    pub walk: String,
+    pub lookups: Option<u64>,
+    pub files: Option<u64>,
+    pub files_capped: bool,
+    pub duration_ns: Option<u64>,
+    pub pin_ns: Option<u64>,
+    pub rest_ns: Option<u64>,
+    pub walk_ns: Option<u64>,
+    pub minor_faults: Option<u64>,
+    pub major_faults: Option<u64>,
+    pub bvecs: Option<u64>,
+    pub folio_size: Option<u64>,
+    pub backings: Vec<BackingSeen>,
+}
+
+impl BufferSeen {
+    /// The address, which JSON has as a hexadecimal string.
+    pub fn address(&self) -> Option<u64> {
+        u64::from_str_radix(self.address.strip_prefix("0x")?, 16).ok()
+    }
+}
+
+/// One registration.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Record {
+    pub time: Option<String>,
+    pub start_ns: u64,
+    pub operation: String,
+    pub result: String,
+    pub ret: i64,
+    pub pid: u32,
+    pub tid: u32,
+    pub comm: String,
+    pub uid: u32,
+    pub cgroup_id: u64,
+    pub ring: Option<RingSeen>,
+    pub requested: Option<u64>,
+    pub buffers: Option<u64>,
+    pub failed_buffers: Option<u64>,
+    pub bytes: Option<u64>,
+    pub vmas: Option<u64>,
+    pub vmas_complete: bool,
+    pub files: Option<u64>,
+    pub files_capped: bool,
+    pub duration_ns: Option<u64>,
+    pub pin_ns: Option<u64>,
+    pub rest_ns: Option<u64>,
+    pub walk_ns: Option<u64>,
+    pub minor_faults: Option<u64>,
+    pub major_faults: Option<u64>,
+    pub lookups: Option<u64>,
+    pub backings: Vec<BackingSeen>,
+    pub degraded: Vec<Value>,
+    pub buffer_list: Vec<BufferSeen>,
+}
+
+impl Record {
+    /// Reads a registration; the error says which key is missing or of the wrong type.
+    pub fn from_json(value: &Value) -> Result<Self, String> {
+        missing(value, &REGISTRATION_KEYS)?;
+        for buffer in value["buffer_list"].as_array().into_iter().flatten() {
+            missing(buffer, &BUFFER_KEYS)?;
+        }
+        if value["schema"] != 1 {
+            return Err(format!("schema {} instead of 1", value["schema"]));
+        }
+        serde_json::from_value(value.clone()).map_err(|error| error.to_string())
+    }
+}
+
+fn missing(value: &Value, keys: &[&str]) -> Result<(), String> {
+    match keys.iter().find(|key| value.get(**key).is_none()) {
+        None => Ok(()),
+        Some(key) => Err(format!("no key {key:?}")),
+    }
+}

@@ -1,0 +1,293 @@
+//! A ring, and every way to change its table of buffers.
+
+use std::{io, os::fd::AsRawFd};
+
+use io_uring::IoUring;
+
+use crate::{clock, maps::Vma};
+
+/// A range of user memory to register: an `iovec` whose address need not be valid.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffer {
+    /// Address.
+    pub address: u64,
+    /// Bytes.
+    pub length: u64,
+}
+
+/// An empty slot.
+pub const EMPTY: Buffer = Buffer {
+    address: 0,
+    length: 0,
+};
+
+/// What can be asked of a ring's table.
+#[derive(Clone, Copy, Debug)]
+pub enum Request<'a> {
+    /// `IORING_REGISTER_BUFFERS`.
+    Register(&'a [Buffer]),
+    /// `IORING_REGISTER_BUFFERS2`.
+    Register2(&'a [Buffer]),
+    /// `IORING_REGISTER_BUFFERS2` with `IORING_RSRC_REGISTER_SPARSE`: so many empty slots (5.19).
+    Sparse(u32),
+    /// `IORING_REGISTER_BUFFERS_UPDATE`, from that slot on.
+    Update(u32, &'a [Buffer]),
+    /// `IORING_REGISTER_CLONE_BUFFERS` of that ring's whole table (6.12).
+    Clone(i32),
+    /// `IORING_UNREGISTER_BUFFERS`.
+    Unregister,
+    /// Any opcode, with no argument and this count.
+    Bare(u32, u32),
+}
+
+/// What the kernel answered, and when by our own clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    /// Result; an errno when negative.
+    pub ret: i64,
+    /// `CLOCK_MONOTONIC` before the call.
+    pub started_ns: u64,
+    /// `CLOCK_MONOTONIC` after it.
+    pub ended_ns: u64,
+}
+
+const REGISTER_BUFFERS: u32 = 0;
+const UNREGISTER_BUFFERS: u32 = 1;
+const REGISTER_BUFFERS2: u32 = 15;
+const REGISTER_BUFFERS_UPDATE: u32 = 16;
+const REGISTER_RING_FDS: u32 = 20;
+const CLONE_BUFFERS: u32 = 30;
+const USE_REGISTERED_RING: u32 = 1 << 31;
+const RSRC_REGISTER_SPARSE: u32 = 1;
+
+/// `struct io_uring_rsrc_register`.
+#[repr(C)]
+#[derive(Default)]
+struct RsrcRegister {
+    count: u32,
+    flags: u32,
+    reserved: u64,
+    data: u64,
+    tags: u64,
+}
+
+/// `struct io_uring_rsrc_update2`; the first half is `struct io_uring_rsrc_update`.
+#[repr(C)]
+#[derive(Default)]
+struct RsrcUpdate2 {
+    offset: u32,
+    reserved: u32,
+    data: u64,
+    tags: u64,
+    count: u32,
+    reserved2: u32,
+}
+
+/// `struct io_uring_clone_buffers`.
+#[repr(C)]
+#[derive(Default)]
+struct CloneBuffers {
+    source: u32,
+    flags: u32,
+    source_offset: u32,
+    offset: u32,
+    count: u32,
+    reserved: [u32; 3],
+}
+
+impl Request<'_> {
+    /// Name of the operation in pinscope's output.
+    pub fn operation(&self) -> &'static str {
+        match self {
+            Self::Register(_) | Self::Register2(_) | Self::Sparse(_) => "register",
+            Self::Update(..) => "update",
+            Self::Clone(_) => "clone",
+            Self::Unregister => "unregister",
+            Self::Bare(opcode, _) => match opcode & !USE_REGISTERED_RING {
+                REGISTER_BUFFERS | REGISTER_BUFFERS2 => "register",
+                UNREGISTER_BUFFERS => "unregister",
+                REGISTER_BUFFERS_UPDATE => "update",
+                CLONE_BUFFERS => "clone",
+                _ => "none",
+            },
+        }
+    }
+
+    /// The buffers it brings.
+    pub fn buffers(&self) -> &[Buffer] {
+        match self {
+            Self::Register(buffers) | Self::Register2(buffers) | Self::Update(_, buffers) => {
+                buffers
+            }
+            Self::Sparse(_) | Self::Clone(_) | Self::Unregister | Self::Bare(..) => &[],
+        }
+    }
+
+    /// Buffers that `io_sqe_buffers_register` is asked for.
+    pub fn requested(&self) -> Option<u64> {
+        match self {
+            Self::Register(buffers) | Self::Register2(buffers) => Some(buffers.len() as u64),
+            Self::Sparse(count) => Some(u64::from(*count)),
+            _ => None,
+        }
+    }
+
+    /// Makes the call on a ring's fd, or its index with the bit for it in `bits`.
+    fn call(&self, fd: i32, bits: u32) -> Answer {
+        match self {
+            Self::Register(buffers) => raw(
+                fd,
+                REGISTER_BUFFERS | bits,
+                buffers.as_ptr() as u64,
+                buffers.len() as u32,
+            ),
+            Self::Register2(buffers) => {
+                let data = buffers.as_ptr() as u64;
+                let argument = RsrcRegister {
+                    count: buffers.len() as u32,
+                    data,
+                    ..Default::default()
+                };
+                with(
+                    fd,
+                    REGISTER_BUFFERS2 | bits,
+                    &argument,
+                    size_of::<RsrcRegister>() as u32,
+                )
+            }
+            Self::Sparse(count) => {
+                let argument = RsrcRegister {
+                    count: *count,
+                    flags: RSRC_REGISTER_SPARSE,
+                    ..Default::default()
+                };
+                with(
+                    fd,
+                    REGISTER_BUFFERS2 | bits,
+                    &argument,
+                    size_of::<RsrcRegister>() as u32,
+                )
+            }
+            Self::Update(offset, buffers) => {
+                let (data, count) = (buffers.as_ptr() as u64, buffers.len() as u32);
+                let argument = RsrcUpdate2 {
+                    offset: *offset,
+                    data,
+                    count,
+                    ..Default::default()
+                };
+                with(
+                    fd,
+                    REGISTER_BUFFERS_UPDATE | bits,
+                    &argument,
+                    size_of::<RsrcUpdate2>() as u32,
+                )
+            }
+            Self::Clone(source) => {
+                let argument = CloneBuffers {
+                    source: *source as u32,
+                    ..Default::default()
+                };
+                with(fd, CLONE_BUFFERS | bits, &argument, 1)
+            }
+            Self::Unregister => raw(fd, UNREGISTER_BUFFERS | bits, 0, 0),
+            Self::Bare(opcode, count) => raw(fd, *opcode | bits, 0, *count),
+        }
+    }
+}
+
+fn with<T>(fd: i32, opcode: u32, argument: &T, count: u32) -> Answer {
+    raw(fd, opcode, std::ptr::from_ref(argument) as u64, count)
+}
+
+/// io_uring_register(2), with our clock around it.
+fn raw(fd: i32, opcode: u32, argument: u64, count: u32) -> Answer {
+    let started_ns = clock::monotonic();
+    // SAFETY: none of the opcodes used here writes to user memory, and those that pin it only raise counts on pages.
+    let ret = unsafe { libc::syscall(libc::SYS_io_uring_register, fd, opcode, argument, count) };
+    let ended_ns = clock::monotonic();
+    let ret = if ret < 0 {
+        -i64::from(io::Error::last_os_error().raw_os_error().unwrap_or(0))
+    } else {
+        ret
+    };
+    Answer {
+        ret,
+        started_ns,
+        ended_ns,
+    }
+}
+
+/// A ring.
+pub struct Ring {
+    ring: IoUring,
+    /// `CLOCK_MONOTONIC` when it was asked for and when it was there.
+    pub created_ns: (u64, u64),
+}
+
+impl Ring {
+    /// A ring of 8 entries.
+    pub fn new() -> io::Result<Self> {
+        let before = clock::monotonic();
+        let ring = IoUring::new(8)?;
+        Ok(Self {
+            ring,
+            created_ns: (before, clock::monotonic()),
+        })
+    }
+
+    /// Its fd.
+    pub fn fd(&self) -> i32 {
+        self.ring.as_raw_fd()
+    }
+
+    /// Does what is asked.
+    pub fn call(&self, request: Request<'_>) -> Answer {
+        request.call(self.fd(), 0)
+    }
+
+    /// The same by the index of this thread's registered ring (6.3). The error is why the ring cannot be registered.
+    pub fn call_registered(&self, request: Request<'_>) -> io::Result<Answer> {
+        /// `struct io_uring_rsrc_update`, for `IORING_REGISTER_RING_FDS`; offset -1 asks for any slot.
+        #[repr(C)]
+        struct Slot {
+            offset: u32,
+            reserved: u32,
+            fd: u64,
+        }
+        let mut slot = Slot {
+            offset: u32::MAX,
+            reserved: 0,
+            fd: self.fd() as u64,
+        };
+        // SAFETY: the kernel writes the slot's number into `slot`, which is valid and as large as it says.
+        let done = unsafe {
+            libc::syscall(
+                libc::SYS_io_uring_register,
+                self.fd(),
+                REGISTER_RING_FDS,
+                &raw mut slot,
+                1,
+            )
+        };
+        if done != 1 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(request.call(slot.offset as i32, USE_REGISTERED_RING))
+    }
+}
+
+/// The mapping of a ring's submission entries: address and bytes. `vmas` are this process's.
+pub fn entries(vmas: &[Vma]) -> anyhow::Result<Buffer> {
+    let is_ring =
+        |vma: &&Vma| vma.path.starts_with("anon_inode:") && vma.path.contains("[io_uring]");
+    let last = vmas
+        .iter()
+        .rfind(is_ring)
+        .ok_or_else(|| anyhow::anyhow!("/proc/self/maps shows no mapping of a ring"))?;
+    Ok(Buffer {
+        address: last.start,
+        length: last.end - last.start,
+    })
+}

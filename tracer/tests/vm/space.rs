@@ -1,0 +1,219 @@
+//! Memory of known kinds, laid out address by address.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::fd::OwnedFd,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use anyhow::Context as _;
+
+use crate::sys::{self, HUGE_PAGE, PAGE};
+
+/// Where the spaces begin: far from where the kernel puts mappings by itself, so that a hole stays a hole.
+const BASE: u64 = 0x1000_0000_0000;
+/// The next space's address.
+static NEXT: AtomicU64 = AtomicU64::new(BASE);
+/// The next file's number.
+static FILES: AtomicU64 = AtomicU64::new(0);
+
+/// A kind of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Private, anonymous.
+    Anon,
+    /// Shared, anonymous: shmem to the kernel.
+    SharedAnon,
+    /// A memfd, shared.
+    Memfd,
+    /// A memfd, private.
+    MemfdPrivate,
+    /// A file on tmpfs, shared.
+    Tmpfs,
+    /// A file on tmpfs, private.
+    TmpfsPrivate,
+    /// System V shared memory.
+    SysV,
+    /// `MAP_HUGETLB`, private.
+    Hugetlb,
+    /// `MAP_HUGETLB`, shared.
+    HugetlbShared,
+    /// A file on hugetlbfs, shared.
+    HugetlbFile,
+    /// A file on ext4, shared.
+    Ext4,
+    /// A file on ext4, private.
+    Ext4Private,
+    /// A file on ramfs, shared.
+    Ramfs,
+    /// A file on ramfs, private.
+    RamfsPrivate,
+    /// /dev/zero, shared: shmem to the kernel.
+    Zero,
+    /// /dev/zero, private.
+    ZeroPrivate,
+    /// Anonymous, read-only.
+    ReadOnly,
+    /// Anonymous, without any access.
+    NoAccess,
+    /// memfd_secret(2), shared.
+    Secret,
+}
+
+impl Kind {
+    /// Bytes at which it has to be aligned.
+    pub fn granule(self) -> u64 {
+        if matches!(
+            self,
+            Self::Hugetlb | Self::HugetlbShared | Self::HugetlbFile
+        ) {
+            HUGE_PAGE
+        } else {
+            PAGE
+        }
+    }
+}
+
+/// A range of addresses that grows upward, mapping by mapping; unmapped when dropped.
+pub struct Space {
+    start: u64,
+    end: u64,
+    limit: u64,
+}
+
+impl Space {
+    /// A space for `room` bytes at most. A hole of 4 MiB at least parts it from the next.
+    pub fn new(room: u64) -> Self {
+        let size = room.next_multiple_of(HUGE_PAGE) + 2 * HUGE_PAGE;
+        let start = NEXT.fetch_add(size, Ordering::Relaxed);
+        Self {
+            start,
+            end: start,
+            limit: start + size - 2 * HUGE_PAGE,
+        }
+    }
+
+    /// Where the next mapping comes.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Bytes so far, from the first mapping or hole.
+    pub fn length(&self) -> u64 {
+        self.end - self.start
+    }
+
+    /// First address.
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// Leaves `length` bytes unmapped.
+    pub fn hole(&mut self, length: u64) -> anyhow::Result<u64> {
+        let at = self.end;
+        self.grow(length)?;
+        Ok(at)
+    }
+
+    /// Moves up to the next address that a kind can start at.
+    pub fn align(&mut self, kind: Kind) -> anyhow::Result<()> {
+        self.grow(self.end.next_multiple_of(kind.granule()) - self.end)
+    }
+
+    /// Maps `length` bytes of a kind; gives their address. Each call makes a file of its own where the kind has one.
+    pub fn map(&mut self, kind: Kind, length: u64) -> anyhow::Result<u64> {
+        let at = self.end;
+        self.grow(length)?;
+        put(kind, at, length)
+            .with_context(|| format!("mapping {length} bytes of {kind:?} at {at:#x}"))?;
+        Ok(at)
+    }
+
+    /// Maps an open file at an offset, shared and writable.
+    pub fn map_file(&mut self, file: &OwnedFd, offset: u64, length: u64) -> anyhow::Result<u64> {
+        let at = self.end;
+        self.grow(length)?;
+        sys::map_at(at, length, READ_WRITE, libc::MAP_SHARED, Some(file), offset)?;
+        Ok(at)
+    }
+
+    /// Maps `count` pages of anonymous memory that are a VMA each, since every other one is not inherited.
+    pub fn map_split(&mut self, count: u64) -> anyhow::Result<u64> {
+        let at = self.map(Kind::Anon, count * PAGE)?;
+        for page in (1..count).step_by(2) {
+            sys::advise(at + page * PAGE, PAGE, libc::MADV_DONTFORK).context("splitting a VMA")?;
+        }
+        Ok(at)
+    }
+
+    fn grow(&mut self, length: u64) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            self.end + length <= self.limit,
+            "the test's space has no room for {length} more bytes"
+        );
+        self.end += length;
+        Ok(())
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        if self.end > self.start {
+            // SAFETY: only ranges of numbers point in there, and none outlives the test that made the space.
+            unsafe { sys::unmap(self.start, self.end - self.start) };
+        }
+    }
+}
+
+const READ_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
+const ANON_PRIVATE: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+const ANON_SHARED: i32 = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+
+fn put(kind: Kind, at: u64, length: u64) -> io::Result<()> {
+    let anonymous = |protection, flags| sys::map_at(at, length, protection, flags, None, 0);
+    let file = |file: OwnedFd, flags| sys::map_at(at, length, READ_WRITE, flags, Some(&file), 0);
+    match kind {
+        Kind::Anon => anonymous(READ_WRITE, ANON_PRIVATE),
+        Kind::SharedAnon => anonymous(READ_WRITE, ANON_SHARED),
+        Kind::ReadOnly => anonymous(libc::PROT_READ, ANON_PRIVATE),
+        Kind::NoAccess => anonymous(libc::PROT_NONE, ANON_PRIVATE),
+        Kind::Hugetlb => anonymous(READ_WRITE, ANON_PRIVATE | libc::MAP_HUGETLB),
+        Kind::HugetlbShared => anonymous(READ_WRITE, ANON_SHARED | libc::MAP_HUGETLB),
+        Kind::Memfd => file(sys::memfd_of(0, length)?, libc::MAP_SHARED),
+        Kind::MemfdPrivate => file(sys::memfd_of(0, length)?, libc::MAP_PRIVATE),
+        Kind::Tmpfs => file(scratch("/tmp", length)?, libc::MAP_SHARED),
+        Kind::TmpfsPrivate => file(scratch("/tmp", length)?, libc::MAP_PRIVATE),
+        Kind::HugetlbFile => file(scratch("/mnt/huge", length)?, libc::MAP_SHARED),
+        Kind::Ext4 => file(scratch("/mnt/ext4", length)?, libc::MAP_SHARED),
+        Kind::Ext4Private => file(scratch("/mnt/ext4", length)?, libc::MAP_PRIVATE),
+        Kind::Ramfs => file(scratch("/mnt/ramfs", length)?, libc::MAP_SHARED),
+        Kind::RamfsPrivate => file(scratch("/mnt/ramfs", length)?, libc::MAP_PRIVATE),
+        Kind::Zero => file(zero()?, libc::MAP_SHARED),
+        Kind::ZeroPrivate => file(zero()?, libc::MAP_PRIVATE),
+        Kind::Secret => file(sys::secret(length)?, libc::MAP_SHARED),
+        Kind::SysV => sys::attach_sysv(at, length),
+    }
+}
+
+fn zero() -> io::Result<OwnedFd> {
+    Ok(OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/zero")?
+        .into())
+}
+
+/// A file without a name in that folder, `length` bytes long, all of them a hole.
+fn scratch(folder: &str, length: u64) -> io::Result<OwnedFd> {
+    let number = FILES.fetch_add(1, Ordering::Relaxed);
+    let path = format!("{folder}/guest-{}-{number}", std::process::id());
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
+    std::fs::remove_file(&path)?;
+    file.set_len(length)?;
+    Ok(file.into())
+}

@@ -1,0 +1,140 @@
+//! System calls that the standard library does not wrap, with their errors as `io::Error`.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+};
+
+/// Bytes of a page.
+pub const PAGE: u64 = 4096;
+/// Bytes of a huge page.
+pub const HUGE_PAGE: u64 = 2 << 20;
+
+/// A fresh memfd; `flags` are `MFD_*`.
+pub fn memfd(flags: libc::c_uint) -> io::Result<OwnedFd> {
+    // SAFETY: the name is a NUL-terminated string; the call touches no other memory.
+    let fd = unsafe { libc::memfd_create(c"pinscope-guest".as_ptr(), flags | libc::MFD_CLOEXEC) };
+    owned(i64::from(fd))
+}
+
+/// A fresh memfd of `length` bytes.
+pub fn memfd_of(flags: libc::c_uint, length: u64) -> io::Result<OwnedFd> {
+    let fd = memfd(flags)?;
+    let file = File::from(fd);
+    file.set_len(length)?;
+    Ok(OwnedFd::from(file))
+}
+
+/// memfd_secret(2), of `length` bytes; `ENOSYS` where the kernel has none or has it switched off.
+pub fn secret(length: u64) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes one integer and touches no memory.
+    let fd = unsafe { libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC) };
+    let file = File::from(owned(fd)?);
+    file.set_len(length)?;
+    Ok(OwnedFd::from(file))
+}
+
+fn owned(fd: i64) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call that made this descriptor succeeded, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Maps exactly there. `fd` is `None` for anonymous memory.
+pub fn map_at(
+    address: u64,
+    length: u64,
+    protection: i32,
+    flags: i32,
+    fd: Option<&OwnedFd>,
+    offset: u64,
+) -> io::Result<()> {
+    let fd = fd.map_or(-1, AsRawFd::as_raw_fd);
+    let flags = flags | libc::MAP_FIXED_NOREPLACE;
+    // SAFETY: MAP_FIXED_NOREPLACE never takes away what is mapped already, so no memory in use changes.
+    let got = unsafe {
+        libc::mmap(
+            address as *mut _,
+            length as usize,
+            protection,
+            flags,
+            fd,
+            offset as libc::off_t,
+        )
+    };
+    if got == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    if got as u64 != address {
+        return Err(io::Error::other(format!(
+            "the kernel mapped at {got:p}, not at {address:#x}"
+        )));
+    }
+    Ok(())
+}
+
+/// Attaches a fresh System V segment exactly there; it goes with its last detachment.
+pub fn attach_sysv(address: u64, length: u64) -> io::Result<()> {
+    // SAFETY: shmget touches no memory of ours.
+    let id = unsafe { libc::shmget(libc::IPC_PRIVATE, length as usize, libc::IPC_CREAT | 0o600) };
+    if id < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: without SHM_REMAP shmat refuses an address at which something is mapped.
+    let got = unsafe { libc::shmat(id, address as *const _, 0) };
+    let error = io::Error::last_os_error();
+    // SAFETY: IPC_RMID takes no buffer.
+    unsafe { libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()) };
+    if got as isize == -1 {
+        Err(error)
+    } else {
+        Ok(())
+    }
+}
+
+/// Takes away what a [`crate::space::Space`] mapped.
+///
+/// # Safety
+/// Nothing may use that memory any more.
+pub unsafe fn unmap(address: u64, length: u64) {
+    // SAFETY: by the caller.
+    unsafe { libc::munmap(address as *mut _, length as usize) };
+}
+
+/// madvise(2) with an advice that keeps the memory's content.
+pub fn advise(address: u64, length: u64, advice: i32) -> io::Result<()> {
+    debug_assert!([libc::MADV_DONTFORK, libc::MADV_NOHUGEPAGE].contains(&advice));
+    // SAFETY: neither advice changes what the memory holds.
+    let ret = unsafe { libc::madvise(address as *mut _, length as usize, advice) };
+    if ret == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Writes a byte into each page of the range, which must be mapped writable.
+pub fn touch(address: u64, length: u64) {
+    for at in (address..address + length).step_by(PAGE as usize) {
+        // SAFETY: the caller mapped it writable, and it is nobody's Rust object.
+        unsafe { std::ptr::write_volatile(at as *mut u8, 1) };
+    }
+}
+
+/// Keeps the calling thread on one CPU.
+pub fn move_to_cpu(cpu: usize) -> io::Result<()> {
+    // SAFETY: a cpu_set_t is a plain bit set; all zero is valid.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `set` is valid, and CPU_SET ignores a number beyond it.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: `set` is valid for its size.
+    let ret = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
+    if ret == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
