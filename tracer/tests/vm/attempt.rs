@@ -36,9 +36,7 @@ pub struct Attempt {
 
 /// Does what is asked, having looked at /proc/self/maps right before.
 pub fn perform(context: &Context, ring: &Ring, request: Request<'_>) -> anyhow::Result<Attempt> {
-    perform_by(context, ring, request, |ring, request| {
-        Ok(ring.call(request))
-    })
+    perform_by(context, ring, request, |ring, request| Ok(ring.call(request)))
 }
 
 /// The same, with another way to make the call.
@@ -48,21 +46,10 @@ pub fn perform_by(
     request: Request<'_>,
     call: impl FnOnce(&Ring, Request<'_>) -> anyhow::Result<Answer>,
 ) -> anyhow::Result<Attempt> {
-    let vmas = if request.buffers().is_empty() {
-        Vec::new()
-    } else {
-        maps::read()?
-    };
-    let layout =
-        |buffer: &Buffer| maps::layout(&vmas, &context.filesystems, buffer.address, buffer.length);
-    let buffers = request
-        .buffers()
-        .iter()
-        .map(|buffer| (*buffer, layout(buffer)))
-        .collect();
-    let comm = fs::read_to_string("/proc/thread-self/comm")?
-        .trim_end()
-        .to_owned();
+    let vmas = if request.buffers().is_empty() { Vec::new() } else { maps::read()? };
+    let layout = |buffer: &Buffer| maps::layout(&vmas, &context.filesystems, buffer.address, buffer.length);
+    let buffers = request.buffers().iter().map(|buffer| (*buffer, layout(buffer))).collect();
+    let comm = fs::read_to_string("/proc/thread-self/comm")?.trim_end().to_owned();
     let before = clock::faults();
     let answer = call(ring, request)?;
     let after = clock::faults();

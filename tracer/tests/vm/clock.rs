@@ -2,10 +2,7 @@
 
 /// Nanoseconds of a clock.
 pub fn now(clock: libc::clockid_t) -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid timespec for the call to fill in.
     let ret = unsafe { libc::clock_gettime(clock, &raw mut time) };
     assert_eq!(ret, 0, "clock_gettime failed");

@@ -18,40 +18,18 @@ const BACKINGS: usize = 8;
 /// Every way in which the record is wrong about the call; empty when it is right.
 ///
 /// `failed_at` is the index of the buffer that the kernel refused, where the caller knows it.
-pub fn compare(
-    context: &Context,
-    attempt: &Attempt,
-    record: &Record,
-    failed_at: Option<usize>,
-) -> Vec<String> {
-    let mut check = Check {
-        context,
-        problems: Vec::new(),
-    };
+pub fn compare(context: &Context, attempt: &Attempt, record: &Record, failed_at: Option<usize>) -> Vec<String> {
+    let mut check = Check { context, problems: Vec::new() };
     check.process(attempt, record);
     check.ring(attempt, record);
     check.times(attempt, record);
     check.buffers(attempt, record, failed_at);
-    let what = format!(
-        "{} {:?} -> {}",
-        attempt.operation,
-        requested(attempt),
-        result_name(attempt.answer.ret)
-    );
-    check
-        .problems
-        .into_iter()
-        .map(|problem| format!("{what}: {problem}"))
-        .collect()
+    let what = format!("{} {:?} -> {}", attempt.operation, requested(attempt), result_name(attempt.answer.ret));
+    check.problems.into_iter().map(|problem| format!("{what}: {problem}")).collect()
 }
 
 fn requested(attempt: &Attempt) -> Vec<Buffer> {
-    attempt
-        .buffers
-        .iter()
-        .take(3)
-        .map(|(buffer, _)| *buffer)
-        .collect()
+    attempt.buffers.iter().take(3).map(|(buffer, _)| *buffer).collect()
 }
 
 struct Check<'a> {
@@ -60,14 +38,10 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "the callers compare values that they make on the spot"
-    )]
+    #[expect(clippy::needless_pass_by_value, reason = "the callers compare values that they make on the spot")]
     fn equal<T: PartialEq + std::fmt::Debug>(&mut self, what: &str, seen: T, truth: T) {
         if seen != truth {
-            self.problems
-                .push(format!("{what} is {seen:?}, in truth {truth:?}"));
+            self.problems.push(format!("{what} is {seen:?}, in truth {truth:?}"));
         }
     }
 
@@ -79,11 +53,7 @@ impl Check<'_> {
 
     fn process(&mut self, attempt: &Attempt, record: &Record) {
         self.equal("operation", record.operation.as_str(), attempt.operation);
-        self.equal(
-            "result",
-            record.result.clone(),
-            result_name(attempt.answer.ret),
-        );
+        self.equal("result", record.result.clone(), result_name(attempt.answer.ret));
         self.equal("ret", record.ret, attempt.answer.ret);
         self.equal("pid", record.pid, attempt.pid);
         self.equal("comm", record.comm.as_str(), attempt.comm.as_str());
@@ -91,9 +61,7 @@ impl Check<'_> {
         if let Some(id) = self.context.cgroup_id {
             self.equal("cgroup_id", record.cgroup_id, id);
         }
-        self.holds(record.time.is_some(), || {
-            "the wall-clock time is unknown".into()
-        });
+        self.holds(record.time.is_some(), || "the wall-clock time is unknown".into());
         if attempt.operation == "register" {
             self.equal("requested", record.requested, attempt.requested);
         }
@@ -118,18 +86,11 @@ impl Check<'_> {
 
     fn times(&mut self, attempt: &Attempt, record: &Record) {
         let ours = attempt.answer.ended_ns - attempt.answer.started_ns;
-        let parts = [
-            record.duration_ns,
-            record.pin_ns,
-            record.rest_ns,
-            record.walk_ns,
-        ];
+        let parts = [record.duration_ns, record.pin_ns, record.rest_ns, record.walk_ns];
         let [Some(duration), Some(pin), Some(rest), Some(walk)] = parts else {
             let plain = matches!(attempt.operation, "unregister" | "clone");
             let known = record.duration_ns.is_some() || !record.degraded.is_empty();
-            self.holds(plain || known, || {
-                format!("times unknown and not degraded: {parts:?}")
-            });
+            self.holds(plain || known, || format!("times unknown and not degraded: {parts:?}"));
             return;
         };
         self.equal("pin + rest", pin + rest, duration);
@@ -137,66 +98,35 @@ impl Check<'_> {
             format!("duration {duration} and walk {walk} ns are more than our clock's {ours}")
         });
         let (faults, ours) = (record.minor_faults, attempt.faults.0);
-        self.holds(faults.is_none_or(|count| count <= ours), || {
-            format!("{faults:?} faults, more than our {ours}")
-        });
+        self.holds(faults.is_none_or(|count| count <= ours), || format!("{faults:?} faults, more than our {ours}"));
     }
 
     fn buffers(&mut self, attempt: &Attempt, record: &Record, failed_at: Option<usize>) {
-        let seen: Vec<&BufferSeen> = record
-            .buffer_list
-            .iter()
-            .filter(|buffer| !is_empty_slot(buffer))
-            .collect();
-        self.equal(
-            "buffers in the list",
-            Some(record.buffer_list.len() as u64),
-            record.buffers.or(Some(0)),
-        );
-        let truth: Vec<_> = attempt
-            .buffers
-            .iter()
-            .filter(|(buffer, _)| *buffer != EMPTY)
-            .collect();
+        let seen: Vec<&BufferSeen> = record.buffer_list.iter().filter(|buffer| !is_empty_slot(buffer)).collect();
+        self.equal("buffers in the list", Some(record.buffer_list.len() as u64), record.buffers.or(Some(0)));
+        let truth: Vec<_> = attempt.buffers.iter().filter(|(buffer, _)| *buffer != EMPTY).collect();
         let whole = attempt.answer.ret >= 0 && failed_at.is_none() && attempt.operation != "update";
         if whole {
             self.equal("buffers with an address", seen.len(), truth.len());
         }
         if let Some(index) = failed_at {
             let reached = index..=index + 1;
-            self.holds(reached.contains(&seen.len()), || {
-                format!("{} buffers seen, {reached:?} reached", seen.len())
-            });
+            self.holds(reached.contains(&seen.len()), || format!("{} buffers seen, {reached:?} reached", seen.len()));
         }
-        self.holds(seen.len() <= truth.len(), || {
-            format!("{} buffers, only {} were given", seen.len(), truth.len())
-        });
+        self.holds(seen.len() <= truth.len(), || format!("{} buffers, only {} were given", seen.len(), truth.len()));
         let pairs: Vec<_> = seen.into_iter().zip(truth).collect();
         for (place, (buffer, (asked, layout))) in pairs.iter().enumerate() {
             self.buffer(place, buffer, *asked, layout);
             let failed = failed_at == Some(place)
                 || (failed_at.is_none() && attempt.answer.ret < 0 && attempt.buffers.len() == 1);
-            let result = if failed {
-                result_name(buffer.ret)
-            } else {
-                "ok".to_owned()
-            };
-            self.equal(
-                &format!("buffer {place}: result"),
-                buffer.result.as_str(),
-                result.as_str(),
-            );
+            let result = if failed { result_name(buffer.ret) } else { "ok".to_owned() };
+            self.equal(&format!("buffer {place}: result"), buffer.result.as_str(), result.as_str());
             if failed {
-                self.holds(buffer.ret < 0, || {
-                    format!("buffer {place} was refused, not {}", buffer.ret)
-                });
+                self.holds(buffer.ret < 0, || format!("buffer {place} was refused, not {}", buffer.ret));
             }
         }
         self.sums(record);
-        if pairs
-            .iter()
-            .all(|(buffer, _)| matches!(buffer.walk.as_str(), "complete" | "hole"))
-        {
+        if pairs.iter().all(|(buffer, _)| matches!(buffer.walk.as_str(), "complete" | "hole")) {
             let layouts: Vec<&Layout> = pairs.iter().map(|(_, (_, layout))| layout).collect();
             self.totals(record, &layouts);
         }
@@ -209,41 +139,22 @@ impl Check<'_> {
         match seen.walk.as_str() {
             "none" => {
                 self.equal(&at("VMAs though not walked"), seen.vmas, None);
-                let may = asked.length == 0
-                    || asked.address == 0
-                    || !self.context.kernel.walks_without_limit();
-                self.holds(may && (asked.length == 0 || seen.ret < 0), || {
-                    at("was not walked")
-                });
+                let may = asked.length == 0 || asked.address == 0 || !self.context.kernel.walks_without_limit();
+                self.holds(may && (asked.length == 0 || seen.ret < 0), || at("was not walked"));
             }
             "cut" if !self.context.kernel.walks_without_limit() => {
                 let bound = layout.vmas;
-                let lower = seen
-                    .vmas
-                    .is_some_and(|vmas| vmas < bound && vmas >= bound.min(16));
-                self.holds(lower, || {
-                    at(&format!("cut walk shows {:?} of {bound} VMAs", seen.vmas))
-                });
+                let lower = seen.vmas.is_some_and(|vmas| vmas < bound && vmas >= bound.min(16));
+                self.holds(lower, || at(&format!("cut walk shows {:?} of {bound} VMAs", seen.vmas)));
             }
             walk => {
-                self.equal(
-                    &at("walk"),
-                    walk,
-                    if layout.hole { "hole" } else { "complete" },
-                );
+                self.equal(&at("walk"), walk, if layout.hole { "hole" } else { "complete" });
                 self.equal(&at("VMAs"), seen.vmas, Some(layout.vmas));
-                self.files(
-                    &at("files"),
-                    seen.files,
-                    seen.files_capped,
-                    layout.files.len(),
-                );
+                self.files(&at("files"), seen.files, seen.files_capped, layout.files.len());
                 self.backings(&at("backings"), &seen.backings, &layout.backings);
             }
         }
-        if let (Some(duration), Some(pin), Some(rest)) =
-            (seen.duration_ns, seen.pin_ns, seen.rest_ns)
-        {
+        if let (Some(duration), Some(pin), Some(rest)) = (seen.duration_ns, seen.pin_ns, seen.rest_ns) {
             self.equal(&at("pin + rest"), pin + rest, duration);
         }
         self.holds(seen.bvecs != Some(0), || at("0 bvecs stands for unknown"));
@@ -251,9 +162,7 @@ impl Check<'_> {
 
     fn files(&mut self, what: &str, seen: Option<u64>, capped: bool, truth: usize) {
         if truth > FILES {
-            self.holds(capped, || {
-                format!("{what}: {truth} of them, and not flagged as capped at {FILES}")
-            });
+            self.holds(capped, || format!("{what}: {truth} of them, and not flagged as capped at {FILES}"));
         } else {
             self.equal(what, (seen, capped), (Some(truth as u64), false));
         }
@@ -262,8 +171,7 @@ impl Check<'_> {
     fn backings(&mut self, what: &str, seen: &[BackingSeen], truth: &BTreeMap<Backing, Share>) {
         let seen: BTreeMap<Backing, Share> = seen.iter().map(BackingSeen::pair).collect();
         if truth.len() > BACKINGS {
-            let sum =
-                |of: &BTreeMap<Backing, Share>| of.values().map(|share| share.bytes).sum::<u64>();
+            let sum = |of: &BTreeMap<Backing, Share>| of.values().map(|share| share.bytes).sum::<u64>();
             self.equal(&format!("{what}: bytes"), sum(&seen), sum(truth));
         } else {
             self.equal(what, &seen, truth);
@@ -276,49 +184,27 @@ impl Check<'_> {
         let failed = buffers.iter().filter(|buffer| buffer.ret < 0).count() as u64;
         if !buffers.is_empty() {
             self.equal("failed buffers", record.failed_buffers, Some(failed));
-            self.equal(
-                "bytes",
-                record.bytes,
-                Some(buffers.iter().map(|buffer| buffer.length).sum()),
-            );
+            self.equal("bytes", record.bytes, Some(buffers.iter().map(|buffer| buffer.length).sum()));
         }
-        let whole = buffers.iter().all(|buffer| {
-            is_empty_slot(buffer) || buffer.walk == "complete" || buffer.walk == "hole"
-        });
+        let whole =
+            buffers.iter().all(|buffer| is_empty_slot(buffer) || buffer.walk == "complete" || buffer.walk == "hole");
         let any = buffers.iter().any(|buffer| buffer.vmas.is_some());
         if any {
-            self.equal(
-                "VMAs",
-                record.vmas,
-                Some(buffers.iter().filter_map(|buffer| buffer.vmas).sum()),
-            );
+            self.equal("VMAs", record.vmas, Some(buffers.iter().filter_map(|buffer| buffer.vmas).sum()));
             self.equal("vmas_complete", record.vmas_complete, whole);
         }
         let part = |of: fn(&BufferSeen) -> Option<u64>| buffers.iter().filter_map(of).sum::<u64>();
         let within = |whole: Option<u64>, parts: u64| whole.is_none_or(|whole| parts <= whole);
-        let (duration, pin) = (
-            part(|buffer| buffer.duration_ns),
-            part(|buffer| buffer.pin_ns),
-        );
+        let (duration, pin) = (part(|buffer| buffer.duration_ns), part(|buffer| buffer.pin_ns));
         self.holds(within(record.duration_ns, duration), || {
             format!("buffers took {duration} ns, all {:?}", record.duration_ns)
         });
-        self.holds(within(record.pin_ns, pin), || {
-            format!("buffers' pins took {pin} ns, all {:?}", record.pin_ns)
-        });
+        self.holds(within(record.pin_ns, pin), || format!("buffers' pins took {pin} ns, all {:?}", record.pin_ns));
         if record.minor_faults.is_some() {
-            self.equal(
-                "minor faults",
-                record.minor_faults,
-                Some(part(|buffer| buffer.minor_faults)),
-            );
+            self.equal("minor faults", record.minor_faults, Some(part(|buffer| buffer.minor_faults)));
         }
         if record.lookups.is_some() {
-            self.equal(
-                "lookups",
-                record.lookups,
-                Some(part(|buffer| buffer.lookups)),
-            );
+            self.equal("lookups", record.lookups, Some(part(|buffer| buffer.lookups)));
         }
     }
 
@@ -327,24 +213,16 @@ impl Check<'_> {
             return;
         }
         let files: BTreeSet<_> = layouts.iter().flat_map(|layout| &layout.files).collect();
-        self.files(
-            "files of the registration",
-            record.files,
-            record.files_capped,
-            files.len(),
-        );
+        self.files("files of the registration", record.files, record.files_capped, files.len());
         let mut backings: BTreeMap<Backing, Share> = BTreeMap::new();
         for (backing, share) in layouts.iter().flat_map(|layout| &layout.backings) {
             let sum = backings.entry(backing.clone()).or_default();
             sum.vmas += share.vmas;
             sum.bytes += share.bytes;
         }
-        let capped = layouts
-            .iter()
-            .any(|layout| layout.backings.len() > BACKINGS);
+        let capped = layouts.iter().any(|layout| layout.backings.len() > BACKINGS);
         if !capped {
-            let seen: BTreeMap<Backing, Share> =
-                record.backings.iter().map(BackingSeen::pair).collect();
+            let seen: BTreeMap<Backing, Share> = record.backings.iter().map(BackingSeen::pair).collect();
             self.equal("backings of the registration", &seen, &backings);
         }
     }

@@ -50,18 +50,14 @@ impl Context {
     pub fn session(&self) -> anyhow::Result<Ref<'_, Trace>> {
         let pid = std::process::id().to_string();
         let started = Ref::map(self.session.borrow(), |cell| {
-            let _ = cell.get_or_init(|| {
-                Trace::start(self, &["--pid", &pid]).map_err(|error| format!("{error:#}"))
-            });
+            let _ = cell.get_or_init(|| Trace::start(self, &["--pid", &pid]).map_err(|error| format!("{error:#}")));
             cell
         });
         if let Some(Err(error)) = started.get() {
             bail!("{error}");
         }
-        Ref::filter_map(started, |cell| {
-            cell.get().and_then(|trace| trace.as_ref().ok())
-        })
-        .map_err(|_| anyhow::anyhow!("the common session did not start"))
+        Ref::filter_map(started, |cell| cell.get().and_then(|trace| trace.as_ref().ok()))
+            .map_err(|_| anyhow::anyhow!("the common session did not start"))
     }
 
     /// Takes the common session away, to end it; the next who asks starts another.
@@ -74,9 +70,5 @@ impl Context {
 fn cgroup_id() -> Option<u64> {
     let all = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = all.lines().find_map(|line| line.strip_prefix("0::"))?;
-    Some(
-        std::fs::metadata(format!("/sys/fs/cgroup{path}"))
-            .ok()?
-            .ino(),
-    )
+    Some(std::fs::metadata(format!("/sys/fs/cgroup{path}")).ok()?.ino())
 }

@@ -39,10 +39,7 @@ impl Filesystems {
 
     fn class<'a>(&'a self, vma: &Vma) -> (&'static str, Option<&'a str>) {
         if vma.inode == 0 {
-            let kernels_own = matches!(
-                vma.path.as_str(),
-                "[vdso]" | "[vvar]" | "[vvar_vclock]" | "[vsyscall]"
-            );
+            let kernels_own = matches!(vma.path.as_str(), "[vdso]" | "[vvar]" | "[vvar_vclock]" | "[vsyscall]");
             return (if kernels_own { "special" } else { "anon" }, None);
         }
         if vma.path.starts_with("anon_inode:") {
@@ -67,10 +64,7 @@ impl Filesystems {
 fn mount(line: &str) -> Option<(u64, String)> {
     let (left, right) = line.split_once(" - ")?;
     let (major, minor) = left.split(' ').nth(2)?.split_once(':')?;
-    Some((
-        libc::makedev(major.parse().ok()?, minor.parse().ok()?),
-        right.split(' ').next()?.to_owned(),
-    ))
+    Some((libc::makedev(major.parse().ok()?, minor.parse().ok()?), right.split(' ').next()?.to_owned()))
 }
 
 fn device_of(file: &impl AsRawFd) -> io::Result<u64> {

@@ -18,12 +18,8 @@ pub struct Kernel {
 impl Kernel {
     /// Reads /proc/sys/kernel/osrelease.
     pub fn read() -> io::Result<Self> {
-        let release = fs::read_to_string("/proc/sys/kernel/osrelease")?
-            .trim()
-            .to_owned();
-        let mut numbers = release
-            .split(['.', '-', '+'])
-            .map_while(|part| part.parse().ok());
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
+        let mut numbers = release.split(['.', '-', '+']).map_while(|part| part.parse().ok());
         let version = Version(numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
         Ok(Self { release, version })
     }
@@ -40,11 +36,6 @@ impl Kernel {
 
     /// Whether a kernel older than `version` is under test, in the words of an ignored test.
     pub fn lacks(&self, what: &str, version: Version) -> Option<String> {
-        (self.version < version).then(|| {
-            format!(
-                "{} has no {what} (since {}.{})",
-                self.release, version.0, version.1
-            )
-        })
+        (self.version < version).then(|| format!("{} has no {what} (since {}.{})", self.release, version.0, version.1))
     }
 }

@@ -1,11 +1,7 @@
 //! What runs inside a guest: makes registrations over known mappings, and holds what pinscope says of them
 //! against what the kernel, /proc/self/maps and our own clock say.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a panic in a test is caught, and is that test's failure"
-)]
+#![expect(clippy::unwrap_used, reason = "a panic in a test is caught, and is that test's failure")]
 #![allow(dead_code, reason = "the families that use the rest follow")]
-#![expect(clippy::print_stdout, reason = "the lines are the protocol")]
 
 mod attempt;
 mod clock;
@@ -68,12 +64,7 @@ enum Attach {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Action::Test {
-            attach,
-            seed,
-            quick,
-            filter,
-        } => test(attach, seed, quick, filter.as_deref()),
+        Action::Test { attach, seed, quick, filter } => test(attach, seed, quick, filter.as_deref()),
         Action::List => {
             for test in tests::all() {
                 println!("{}", test.name);
@@ -85,10 +76,7 @@ fn main() -> ExitCode {
 }
 
 fn test(attach: Attach, seed: u64, quick: bool, filter: Option<&str>) -> ExitCode {
-    let attach = attach
-        .to_possible_value()
-        .map(|value| value.get_name().to_owned())
-        .unwrap_or_default();
+    let attach = attach.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     println!("guest: attach {attach}, seed {seed}");
     let context = match context::Context::new(attach, seed, quick) {
         Ok(context) => context,

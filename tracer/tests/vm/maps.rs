@@ -64,9 +64,7 @@ pub struct Layout {
 /// All VMAs of this process, by address.
 pub fn read() -> io::Result<Vec<Vma>> {
     let text = fs::read_to_string("/proc/self/maps")?;
-    text.lines()
-        .map(|line| parse(line).ok_or_else(|| io::Error::other(format!("no line of maps: {line}"))))
-        .collect()
+    text.lines().map(|line| parse(line).ok_or_else(|| io::Error::other(format!("no line of maps: {line}")))).collect()
 }
 
 /// One line: `start-end perms offset major:minor inode path`.
@@ -79,10 +77,7 @@ fn parse(line: &str) -> Option<Vma> {
     let (major, minor) = fields.next()?.split_once(':')?;
     let inode = fields.next()?;
     let path = fields.next().unwrap_or_default().trim_start().to_owned();
-    let device = libc::makedev(
-        u32::from_str_radix(major, 16).ok()?,
-        u32::from_str_radix(minor, 16).ok()?,
-    );
+    let device = libc::makedev(u32::from_str_radix(major, 16).ok()?, u32::from_str_radix(minor, 16).ok()?);
     Some(Vma {
         start: u64::from_str_radix(start, 16).ok()?,
         end: u64::from_str_radix(end, 16).ok()?,

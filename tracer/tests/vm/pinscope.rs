@@ -22,11 +22,7 @@ pub fn binary() -> PathBuf {
 /// A command that runs pinscope with these arguments.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
@@ -44,19 +40,13 @@ pub struct Finished {
 impl Finished {
     /// Exit code as a shell has it: 128 + n when signal n killed it.
     pub fn code(&self) -> i32 {
-        self.status
-            .code()
-            .unwrap_or_else(|| 128 + self.status.signal().unwrap_or(0))
+        self.status.code().unwrap_or_else(|| 128 + self.status.signal().unwrap_or(0))
     }
 
     /// Fails unless the code is this one; the error has what it wrote.
     pub fn expect_code(self, code: i32) -> anyhow::Result<Self> {
         if self.code() != code {
-            bail!(
-                "exit code {} instead of {code}\n{}",
-                self.code(),
-                self.words()
-            );
+            bail!("exit code {} instead of {code}\n{}", self.code(), self.words());
         }
         Ok(self)
     }
@@ -65,11 +55,7 @@ impl Finished {
     pub fn expect_error_line(&self, words: &[&str]) -> anyhow::Result<()> {
         let lines: Vec<&str> = self.stderr.lines().collect();
         let [line] = lines.as_slice() else {
-            bail!(
-                "{} lines on standard error instead of one\n{}",
-                lines.len(),
-                self.words()
-            );
+            bail!("{} lines on standard error instead of one\n{}", lines.len(), self.words());
         };
         if self.code() == 0 {
             bail!("exit code 0 with an error\n{}", self.words());
@@ -90,11 +76,7 @@ impl Finished {
     pub fn words(&self) -> String {
         let skip = self.stdout.chars().count().saturating_sub(2000);
         let tail: String = self.stdout.chars().skip(skip).collect();
-        format!(
-            "{}\nstderr: {}\nstdout: {tail}",
-            self.status,
-            self.stderr.trim_end()
-        )
+        format!("{}\nstderr: {}\nstdout: {tail}", self.status, self.stderr.trim_end())
     }
 }
 
@@ -110,20 +92,12 @@ pub struct Running {
 impl Running {
     /// Starts it; both outputs have to be piped or neither is collected.
     pub fn start(command: &mut Command) -> anyhow::Result<Self> {
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("starting {}", command.get_program().display()))?;
+        let mut child = command.spawn().with_context(|| format!("starting {}", command.get_program().display()))?;
         watchdog::adopt(child.id());
         let (out, err) = (Arc::default(), Arc::default());
         let stdout = child.stdout.take().map(|stream| collect(stream, &out));
         let stderr = child.stderr.take().map(|stream| collect(stream, &err));
-        Ok(Self {
-            child,
-            stdout,
-            out,
-            stderr,
-            err,
-        })
+        Ok(Self { child, stdout, out, stderr, err })
     }
 
     /// Its process.
@@ -172,27 +146,13 @@ impl Running {
             thread::sleep(Duration::from_millis(5));
         };
         watchdog::forget(self.child.id());
-        for reader in [self.stdout.take(), self.stderr.take()]
-            .into_iter()
-            .flatten()
-        {
-            reader
-                .join()
-                .map_err(|_| anyhow::anyhow!("the reader of an output panicked"))?;
+        for reader in [self.stdout.take(), self.stderr.take()].into_iter().flatten() {
+            reader.join().map_err(|_| anyhow::anyhow!("the reader of an output panicked"))?;
         }
-        let text =
-            |bytes: &Mutex<Vec<u8>>| String::from_utf8_lossy(&bytes.lock().unwrap()).into_owned();
-        let finished = Finished {
-            status,
-            stdout: text(&self.out),
-            stderr: text(&self.err),
-        };
+        let text = |bytes: &Mutex<Vec<u8>>| String::from_utf8_lossy(&bytes.lock().unwrap()).into_owned();
+        let finished = Finished { status, stdout: text(&self.out), stderr: text(&self.err) };
         if late {
-            bail!(
-                "it had not ended after {} s and was killed\n{}",
-                time.as_secs_f64(),
-                finished.words()
-            );
+            bail!("it had not ended after {} s and was killed\n{}", time.as_secs_f64(), finished.words());
         }
         Ok(finished)
     }

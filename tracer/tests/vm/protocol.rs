@@ -32,11 +32,7 @@ pub struct Test {
 impl Test {
     /// A test with the usual deadline of 60 s.
     pub fn new(name: impl Into<String>, run: impl Fn(&Context) -> TestResult + 'static) -> Self {
-        Self {
-            name: name.into(),
-            deadline: Duration::from_mins(1),
-            run: Box::new(run),
-        }
+        Self { name: name.into(), deadline: Duration::from_mins(1), run: Box::new(run) }
     }
 
     /// The same test with another deadline.
@@ -77,11 +73,7 @@ pub fn run_all(tests: &[Test], context: &Context) -> ExitCode {
         }
     }
     println!("guest: {passed} passed, {failed} failed, {ignored} ignored");
-    if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn run_one(test: &Test, context: &Context) -> Result<Verdict, String> {
@@ -93,10 +85,7 @@ fn run_one(test: &Test, context: &Context) -> Result<Verdict, String> {
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied());
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     format!("panicked: {}", text.unwrap_or("(no text)"))
 }
 
@@ -107,10 +96,6 @@ pub fn no_problems(problems: &[String]) -> anyhow::Result<()> {
     }
     let shown: Vec<&str> = problems.iter().take(20).map(String::as_str).collect();
     let more = problems.len().saturating_sub(shown.len());
-    let tail = if more == 0 {
-        String::new()
-    } else {
-        format!("\n... and {more} more")
-    };
+    let tail = if more == 0 { String::new() } else { format!("\n... and {more} more") };
     anyhow::bail!("{}{tail}", shown.join("\n"))
 }

@@ -88,19 +88,8 @@ impl BackingSeen {
     /// As /proc/self/maps would give it.
     pub fn pair(&self) -> (Backing, Share) {
         let (class, filesystem) = (self.class.clone(), self.filesystem.clone());
-        let backing = Backing {
-            class,
-            filesystem,
-            shared: self.shared,
-            writable: self.writable,
-        };
-        (
-            backing,
-            Share {
-                vmas: self.vmas,
-                bytes: self.bytes,
-            },
-        )
+        let backing = Backing { class, filesystem, shared: self.shared, writable: self.writable };
+        (backing, Share { vmas: self.vmas, bytes: self.bytes })
     }
 }
 

@@ -17,10 +17,7 @@ pub struct Buffer {
 }
 
 /// An empty slot.
-pub const EMPTY: Buffer = Buffer {
-    address: 0,
-    length: 0,
-};
+pub const EMPTY: Buffer = Buffer { address: 0, length: 0 };
 
 /// What can be asked of a ring's table.
 #[derive(Clone, Copy, Debug)]
@@ -117,9 +114,7 @@ impl Request<'_> {
     /// The buffers it brings.
     pub fn buffers(&self) -> &[Buffer] {
         match self {
-            Self::Register(buffers) | Self::Register2(buffers) | Self::Update(_, buffers) => {
-                buffers
-            }
+            Self::Register(buffers) | Self::Register2(buffers) | Self::Update(_, buffers) => buffers,
             Self::Sparse(_) | Self::Clone(_) | Self::Unregister | Self::Bare(..) => &[],
         }
     }
@@ -136,59 +131,23 @@ impl Request<'_> {
     /// Makes the call on a ring's fd, or its index with the bit for it in `bits`.
     fn call(&self, fd: i32, bits: u32) -> Answer {
         match self {
-            Self::Register(buffers) => raw(
-                fd,
-                REGISTER_BUFFERS | bits,
-                buffers.as_ptr() as u64,
-                buffers.len() as u32,
-            ),
+            Self::Register(buffers) => raw(fd, REGISTER_BUFFERS | bits, buffers.as_ptr() as u64, buffers.len() as u32),
             Self::Register2(buffers) => {
                 let data = buffers.as_ptr() as u64;
-                let argument = RsrcRegister {
-                    count: buffers.len() as u32,
-                    data,
-                    ..Default::default()
-                };
-                with(
-                    fd,
-                    REGISTER_BUFFERS2 | bits,
-                    &argument,
-                    size_of::<RsrcRegister>() as u32,
-                )
+                let argument = RsrcRegister { count: buffers.len() as u32, data, ..Default::default() };
+                with(fd, REGISTER_BUFFERS2 | bits, &argument, size_of::<RsrcRegister>() as u32)
             }
             Self::Sparse(count) => {
-                let argument = RsrcRegister {
-                    count: *count,
-                    flags: RSRC_REGISTER_SPARSE,
-                    ..Default::default()
-                };
-                with(
-                    fd,
-                    REGISTER_BUFFERS2 | bits,
-                    &argument,
-                    size_of::<RsrcRegister>() as u32,
-                )
+                let argument = RsrcRegister { count: *count, flags: RSRC_REGISTER_SPARSE, ..Default::default() };
+                with(fd, REGISTER_BUFFERS2 | bits, &argument, size_of::<RsrcRegister>() as u32)
             }
             Self::Update(offset, buffers) => {
                 let (data, count) = (buffers.as_ptr() as u64, buffers.len() as u32);
-                let argument = RsrcUpdate2 {
-                    offset: *offset,
-                    data,
-                    count,
-                    ..Default::default()
-                };
-                with(
-                    fd,
-                    REGISTER_BUFFERS_UPDATE | bits,
-                    &argument,
-                    size_of::<RsrcUpdate2>() as u32,
-                )
+                let argument = RsrcUpdate2 { offset: *offset, data, count, ..Default::default() };
+                with(fd, REGISTER_BUFFERS_UPDATE | bits, &argument, size_of::<RsrcUpdate2>() as u32)
             }
             Self::Clone(source) => {
-                let argument = CloneBuffers {
-                    source: *source as u32,
-                    ..Default::default()
-                };
+                let argument = CloneBuffers { source: *source as u32, ..Default::default() };
                 with(fd, CLONE_BUFFERS | bits, &argument, 1)
             }
             Self::Unregister => raw(fd, UNREGISTER_BUFFERS | bits, 0, 0),
@@ -207,16 +166,8 @@ fn raw(fd: i32, opcode: u32, argument: u64, count: u32) -> Answer {
     // SAFETY: none of the opcodes used here writes to user memory, and those that pin it only raise counts on pages.
     let ret = unsafe { libc::syscall(libc::SYS_io_uring_register, fd, opcode, argument, count) };
     let ended_ns = clock::monotonic();
-    let ret = if ret < 0 {
-        -i64::from(io::Error::last_os_error().raw_os_error().unwrap_or(0))
-    } else {
-        ret
-    };
-    Answer {
-        ret,
-        started_ns,
-        ended_ns,
-    }
+    let ret = if ret < 0 { -i64::from(io::Error::last_os_error().raw_os_error().unwrap_or(0)) } else { ret };
+    Answer { ret, started_ns, ended_ns }
 }
 
 /// A ring.
@@ -231,10 +182,7 @@ impl Ring {
     pub fn new() -> io::Result<Self> {
         let before = clock::monotonic();
         let ring = IoUring::new(8)?;
-        Ok(Self {
-            ring,
-            created_ns: (before, clock::monotonic()),
-        })
+        Ok(Self { ring, created_ns: (before, clock::monotonic()) })
     }
 
     /// Its fd.
@@ -256,21 +204,10 @@ impl Ring {
             reserved: u32,
             fd: u64,
         }
-        let mut slot = Slot {
-            offset: u32::MAX,
-            reserved: 0,
-            fd: self.fd() as u64,
-        };
+        let mut slot = Slot { offset: u32::MAX, reserved: 0, fd: self.fd() as u64 };
         // SAFETY: the kernel writes the slot's number into `slot`, which is valid and as large as it says.
-        let done = unsafe {
-            libc::syscall(
-                libc::SYS_io_uring_register,
-                self.fd(),
-                REGISTER_RING_FDS,
-                &raw mut slot,
-                1,
-            )
-        };
+        let done =
+            unsafe { libc::syscall(libc::SYS_io_uring_register, self.fd(), REGISTER_RING_FDS, &raw mut slot, 1) };
         if done != 1 {
             return Err(io::Error::last_os_error());
         }
@@ -280,14 +217,8 @@ impl Ring {
 
 /// The mapping of a ring's submission entries: address and bytes. `vmas` are this process's.
 pub fn entries(vmas: &[Vma]) -> anyhow::Result<Buffer> {
-    let is_ring =
-        |vma: &&Vma| vma.path.starts_with("anon_inode:") && vma.path.contains("[io_uring]");
-    let last = vmas
-        .iter()
-        .rfind(is_ring)
-        .ok_or_else(|| anyhow::anyhow!("/proc/self/maps shows no mapping of a ring"))?;
-    Ok(Buffer {
-        address: last.start,
-        length: last.end - last.start,
-    })
+    let is_ring = |vma: &&Vma| vma.path.starts_with("anon_inode:") && vma.path.contains("[io_uring]");
+    let last =
+        vmas.iter().rfind(is_ring).ok_or_else(|| anyhow::anyhow!("/proc/self/maps shows no mapping of a ring"))?;
+    Ok(Buffer { address: last.start, length: last.end - last.start })
 }

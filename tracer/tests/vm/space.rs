@@ -64,14 +64,7 @@ pub enum Kind {
 impl Kind {
     /// Bytes at which it has to be aligned.
     pub fn granule(self) -> u64 {
-        if matches!(
-            self,
-            Self::Hugetlb | Self::HugetlbShared | Self::HugetlbFile
-        ) {
-            HUGE_PAGE
-        } else {
-            PAGE
-        }
+        if matches!(self, Self::Hugetlb | Self::HugetlbShared | Self::HugetlbFile) { HUGE_PAGE } else { PAGE }
     }
 }
 
@@ -87,11 +80,7 @@ impl Space {
     pub fn new(room: u64) -> Self {
         let size = room.next_multiple_of(HUGE_PAGE) + 2 * HUGE_PAGE;
         let start = NEXT.fetch_add(size, Ordering::Relaxed);
-        Self {
-            start,
-            end: start,
-            limit: start + size - 2 * HUGE_PAGE,
-        }
+        Self { start, end: start, limit: start + size - 2 * HUGE_PAGE }
     }
 
     /// Where the next mapping comes.
@@ -125,8 +114,7 @@ impl Space {
     pub fn map(&mut self, kind: Kind, length: u64) -> anyhow::Result<u64> {
         let at = self.end;
         self.grow(length)?;
-        put(kind, at, length)
-            .with_context(|| format!("mapping {length} bytes of {kind:?} at {at:#x}"))?;
+        put(kind, at, length).with_context(|| format!("mapping {length} bytes of {kind:?} at {at:#x}"))?;
         Ok(at)
     }
 
@@ -148,10 +136,7 @@ impl Space {
     }
 
     fn grow(&mut self, length: u64) -> anyhow::Result<()> {
-        anyhow::ensure!(
-            self.end + length <= self.limit,
-            "the test's space has no room for {length} more bytes"
-        );
+        anyhow::ensure!(self.end + length <= self.limit, "the test's space has no room for {length} more bytes");
         self.end += length;
         Ok(())
     }
@@ -197,22 +182,14 @@ fn put(kind: Kind, at: u64, length: u64) -> io::Result<()> {
 }
 
 fn zero() -> io::Result<OwnedFd> {
-    Ok(OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/zero")?
-        .into())
+    Ok(OpenOptions::new().read(true).write(true).open("/dev/zero")?.into())
 }
 
 /// A file without a name in that folder, `length` bytes long, all of them a hole.
 fn scratch(folder: &str, length: u64) -> io::Result<OwnedFd> {
     let number = FILES.fetch_add(1, Ordering::Relaxed);
     let path = format!("{folder}/guest-{}-{number}", std::process::id());
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)?;
+    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
     std::fs::remove_file(&path)?;
     file.set_len(length)?;
     Ok(file.into())

@@ -55,23 +55,12 @@ pub fn map_at(
     let fd = fd.map_or(-1, AsRawFd::as_raw_fd);
     let flags = flags | libc::MAP_FIXED_NOREPLACE;
     // SAFETY: MAP_FIXED_NOREPLACE never takes away what is mapped already, so no memory in use changes.
-    let got = unsafe {
-        libc::mmap(
-            address as *mut _,
-            length as usize,
-            protection,
-            flags,
-            fd,
-            offset as libc::off_t,
-        )
-    };
+    let got = unsafe { libc::mmap(address as *mut _, length as usize, protection, flags, fd, offset as libc::off_t) };
     if got == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
     if got as u64 != address {
-        return Err(io::Error::other(format!(
-            "the kernel mapped at {got:p}, not at {address:#x}"
-        )));
+        return Err(io::Error::other(format!("the kernel mapped at {got:p}, not at {address:#x}")));
     }
     Ok(())
 }
@@ -88,11 +77,7 @@ pub fn attach_sysv(address: u64, length: u64) -> io::Result<()> {
     let error = io::Error::last_os_error();
     // SAFETY: IPC_RMID takes no buffer.
     unsafe { libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()) };
-    if got as isize == -1 {
-        Err(error)
-    } else {
-        Ok(())
-    }
+    if got as isize == -1 { Err(error) } else { Ok(()) }
 }
 
 /// Takes away what a [`crate::space::Space`] mapped.
@@ -109,11 +94,7 @@ pub fn advise(address: u64, length: u64, advice: i32) -> io::Result<()> {
     debug_assert!([libc::MADV_DONTFORK, libc::MADV_NOHUGEPAGE].contains(&advice));
     // SAFETY: neither advice changes what the memory holds.
     let ret = unsafe { libc::madvise(address as *mut _, length as usize, advice) };
-    if ret == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Writes a byte into each page of the range, which must be mapped writable.
@@ -132,9 +113,5 @@ pub fn move_to_cpu(cpu: usize) -> io::Result<()> {
     unsafe { libc::CPU_SET(cpu, &mut set) };
     // SAFETY: `set` is valid for its size.
     let ret = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
-    if ret == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -60,13 +60,8 @@ impl Trace {
 
     /// The same for a command that was put together elsewhere.
     pub fn start_command(command: &mut Command) -> anyhow::Result<Self> {
-        let trace = Self {
-            running: Running::start(command)?,
-            seen: RefCell::default(),
-        };
-        trace
-            .wait(ATTACH, |seen| seen.started)
-            .context("waiting for the line of type start")?;
+        let trace = Self { running: Running::start(command)?, seen: RefCell::default() };
+        trace.wait(ATTACH, |seen| seen.started).context("waiting for the line of type start")?;
         Ok(trace)
     }
 
@@ -77,31 +72,15 @@ impl Trace {
 
     /// The record of each call. A record belongs to a call when thread, operation and time agree.
     pub fn records_of(&self, attempts: &[Attempt]) -> anyhow::Result<Vec<Record>> {
-        let found = |seen: &Seen| {
-            attempts
-                .iter()
-                .all(|attempt| seen.records.iter().any(|r| is_of(r, attempt)))
-        };
+        let found = |seen: &Seen| attempts.iter().all(|attempt| seen.records.iter().any(|r| is_of(r, attempt)));
         self.wait(ARRIVAL, found).with_context(|| {
             let seen = self.seen.borrow();
-            let lost = attempts
-                .iter()
-                .filter(|attempt| !seen.records.iter().any(|r| is_of(r, attempt)));
-            let lost: Vec<String> = lost
-                .map(|a| format!("{} {:?}", a.operation, a.answer))
-                .collect();
-            format!(
-                "no record of {} of {} calls: {}",
-                lost.len(),
-                attempts.len(),
-                lost.join(", ")
-            )
+            let lost = attempts.iter().filter(|attempt| !seen.records.iter().any(|r| is_of(r, attempt)));
+            let lost: Vec<String> = lost.map(|a| format!("{} {:?}", a.operation, a.answer)).collect();
+            format!("no record of {} of {} calls: {}", lost.len(), attempts.len(), lost.join(", "))
         })?;
         let seen = self.seen.borrow();
-        attempts
-            .iter()
-            .map(|attempt| only_one(&seen.records, attempt))
-            .collect()
+        attempts.iter().map(|attempt| only_one(&seen.records, attempt)).collect()
     }
 
     /// Ends the session as Ctrl-C does.
@@ -115,14 +94,8 @@ impl Trace {
         let finished = self.running.finish(time)?;
         let mut seen = Seen::default();
         seen.take(finished.stdout.as_bytes())?;
-        let Some(end) = seen.end else {
-            bail!("no line of type end\n{}", finished.words())
-        };
-        Ok(Ended {
-            records: seen.records,
-            end,
-            finished,
-        })
+        let Some(end) = seen.end else { bail!("no line of type end\n{}", finished.words()) };
+        Ok(Ended { records: seen.records, end, finished })
     }
 
     fn wait(&self, time: Duration, enough: impl Fn(&Seen) -> bool) -> anyhow::Result<()> {
@@ -142,11 +115,7 @@ impl Trace {
                 }
             }
             if late {
-                bail!(
-                    "not after {} s; stderr: {}",
-                    time.as_secs_f64(),
-                    self.running.stderr()
-                );
+                bail!("not after {} s; stderr: {}", time.as_secs_f64(), self.running.stderr());
             }
             thread::sleep(Duration::from_millis(2));
         }
@@ -158,8 +127,7 @@ impl Seen {
         self.rest.extend_from_slice(bytes);
         while let Some(at) = self.rest.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.rest.drain(..=at).collect();
-            self.line(&line)
-                .with_context(|| format!("line {}", String::from_utf8_lossy(&line).trim_end()))?;
+            self.line(&line).with_context(|| format!("line {}", String::from_utf8_lossy(&line).trim_end()))?;
         }
         Ok(())
     }
@@ -172,9 +140,7 @@ impl Seen {
             Some("registration") if !self.started => {
                 bail!("a registration before the line of type start")
             }
-            Some("registration") => self
-                .records
-                .push(Record::from_json(&value).map_err(anyhow::Error::msg)?),
+            Some("registration") => self.records.push(Record::from_json(&value).map_err(anyhow::Error::msg)?),
             other => bail!("a line of type {other:?}"),
         }
         Ok(())
@@ -184,9 +150,7 @@ impl Seen {
 /// Whether a record can be of a call: a refusal before the function is stamped when the call ended.
 fn is_of(record: &Record, attempt: &Attempt) -> bool {
     let during = attempt.answer.started_ns..=attempt.answer.ended_ns;
-    record.tid == attempt.tid
-        && record.operation == attempt.operation
-        && during.contains(&record.start_ns)
+    record.tid == attempt.tid && record.operation == attempt.operation && during.contains(&record.start_ns)
 }
 
 fn only_one(records: &[Record], attempt: &Attempt) -> anyhow::Result<Record> {

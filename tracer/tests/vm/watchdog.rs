@@ -32,11 +32,7 @@ pub fn start() {
 
 /// From now on `test` has so much time.
 pub fn arm(test: &str, time: Duration) {
-    *ARMED.lock().unwrap() = Some(Armed {
-        test: test.to_owned(),
-        deadline: Instant::now() + time,
-        killed: false,
-    });
+    *ARMED.lock().unwrap() = Some(Armed { test: test.to_owned(), deadline: Instant::now() + time, killed: false });
 }
 
 /// The test ended.
@@ -66,10 +62,7 @@ fn look() {
         println!("guest: stopped at a test that hangs");
         std::process::exit(1);
     }
-    println!(
-        "    {}: its time is up; killing what it started",
-        armed.test
-    );
+    println!("    {}: its time is up; killing what it started", armed.test);
     for child in &*CHILDREN.lock().unwrap() {
         // SAFETY: kill(2) touches no memory; the process is a child of ours that was not waited for yet.
         unsafe { libc::kill(*child, libc::SIGKILL) };

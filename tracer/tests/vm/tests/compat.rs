@@ -1,9 +1,6 @@
 //! A 32-bit caller: its iovecs have another layout, and pinscope has to see what the kernel made of them.
 
-use std::{
-    arch::asm, fs, os::fd::FromRawFd, os::fd::OwnedFd, os::unix::process::ExitStatusExt,
-    process::Command,
-};
+use std::{arch::asm, fs, os::fd::FromRawFd, os::fd::OwnedFd, os::unix::process::ExitStatusExt, process::Command};
 
 use anyhow::{Context as _, ensure};
 
@@ -57,26 +54,20 @@ unsafe fn int80(number: u32, arguments: [u32; 4]) -> i32 {
 }
 
 /// The child of [`gate`]: dies of a signal where the gate is closed.
-pub fn probe() -> i32 {
+pub fn probe() -> u8 {
     // SAFETY: getpid takes nothing and touches no memory.
     let pid = unsafe { int80(GETPID, [0; 4]) };
-    i32::from(pid != std::process::id() as i32)
+    u8::from(pid != std::process::id() as i32)
 }
 
 /// Why 32-bit calls do not work here; `None` when they do.
 fn gate() -> anyhow::Result<Option<String>> {
-    let status = Command::new("/proc/self/exe")
-        .args(["circumstance", "int80"])
-        .status()
-        .context("starting ourselves")?;
+    let status =
+        Command::new("/proc/self/exe").args(["circumstance", "int80"]).status().context("starting ourselves")?;
     Ok(match (status.code(), status.signal()) {
         (Some(0), _) => None,
-        (_, Some(signal)) => Some(format!(
-            "32-bit system calls are off: int 0x80 gets signal {signal}"
-        )),
-        (code, _) => Some(format!(
-            "32-bit system calls are off: int 0x80 ends with {code:?}"
-        )),
+        (_, Some(signal)) => Some(format!("32-bit system calls are off: int 0x80 gets signal {signal}")),
+        (code, _) => Some(format!("32-bit system calls are off: int 0x80 ends with {code:?}")),
     })
 }
 
@@ -85,48 +76,20 @@ fn iovecs(context: &Context) -> TestResult {
         return Ok(Verdict::Ignored(why));
     }
     ready(context)?;
-    sys::map_at(
-        LOW,
-        16 * PAGE,
-        libc::PROT_READ | libc::PROT_WRITE,
-        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-        None,
-        0,
-    )?;
+    sys::map_at(LOW, 16 * PAGE, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, None, 0)?;
     let (fd, created_ns) = setup()?;
     let raw_fd = std::os::fd::AsRawFd::as_raw_fd(&fd);
     sys::advise(LOW + 5 * PAGE, PAGE, libc::MADV_DONTFORK)?;
     let good = [
-        Buffer {
-            address: LOW + 4 * PAGE + 10,
-            length: 2 * PAGE,
-        },
-        Buffer {
-            address: LOW + 8 * PAGE,
-            length: 1,
-        },
-        Buffer {
-            address: LOW + 9 * PAGE,
-            length: 7 * PAGE,
-        },
+        Buffer { address: LOW + 4 * PAGE + 10, length: 2 * PAGE },
+        Buffer { address: LOW + 8 * PAGE, length: 1 },
+        Buffer { address: LOW + 9 * PAGE, length: 7 * PAGE },
     ];
-    let bad = [
-        good[0],
-        Buffer {
-            address: LOW + 15 * PAGE,
-            length: PAGE + 1,
-        },
-    ];
+    let bad = [good[0], Buffer { address: LOW + 15 * PAGE, length: PAGE + 1 }];
     let mut attempts = Vec::new();
-    for (opcode, buffers, failed_at) in
-        [(0, &good[..], None), (1, &[], None), (0, &bad[..], Some(1))]
-    {
+    for (opcode, buffers, failed_at) in [(0, &good[..], None), (1, &[], None), (0, &bad[..], Some(1))] {
         let attempt = call(context, raw_fd, created_ns, opcode, buffers)?;
-        ensure!(
-            (attempt.answer.ret < 0) == failed_at.is_some(),
-            "opcode {opcode} was answered {}",
-            attempt.answer.ret
-        );
+        ensure!((attempt.answer.ret < 0) == failed_at.is_some(), "opcode {opcode} was answered {}", attempt.answer.ret);
         attempts.push((attempt, failed_at));
     }
     let verdict = judge(context, &attempts);
@@ -144,10 +107,7 @@ fn setup() -> anyhow::Result<(OwnedFd, (u64, u64))> {
     let fd = unsafe { int80(IO_URING_SETUP, [8, LOW as u32, 0, 0]) };
     ensure!(fd >= 0, "io_uring_setup by int 0x80: errno {}", -fd);
     // SAFETY: the call gave us this descriptor.
-    Ok((
-        unsafe { OwnedFd::from_raw_fd(fd) },
-        (before, clock::monotonic()),
-    ))
+    Ok((unsafe { OwnedFd::from_raw_fd(fd) }, (before, clock::monotonic())))
 }
 
 fn call(
@@ -167,44 +127,25 @@ fn call(
         }
     }
     let vmas = maps::read()?;
-    let layout =
-        |buffer: &Buffer| maps::layout(&vmas, &context.filesystems, buffer.address, buffer.length);
-    let seen = buffers
-        .iter()
-        .map(|buffer| (*buffer, layout(buffer)))
-        .collect();
+    let layout = |buffer: &Buffer| maps::layout(&vmas, &context.filesystems, buffer.address, buffer.length);
+    let seen = buffers.iter().map(|buffer| (*buffer, layout(buffer))).collect();
     let argument = if buffers.is_empty() { 0 } else { table as u32 };
     let before = clock::faults();
     let started_ns = clock::monotonic();
     // SAFETY: the kernel reads the table and pins memory that is ours.
-    let ret = unsafe {
-        int80(
-            IO_URING_REGISTER,
-            [fd as u32, opcode, argument, buffers.len() as u32],
-        )
-    };
+    let ret = unsafe { int80(IO_URING_REGISTER, [fd as u32, opcode, argument, buffers.len() as u32]) };
     let ended_ns = clock::monotonic();
     let after = clock::faults();
     Ok(Attempt {
-        operation: if opcode == 0 {
-            "register"
-        } else {
-            "unregister"
-        },
+        operation: if opcode == 0 { "register" } else { "unregister" },
         tid: clock::thread_id(),
         pid: std::process::id(),
-        comm: fs::read_to_string("/proc/thread-self/comm")?
-            .trim_end()
-            .to_owned(),
+        comm: fs::read_to_string("/proc/thread-self/comm")?.trim_end().to_owned(),
         ring_fd: fd,
         ring_created_ns,
         requested: (opcode == 0).then_some(buffers.len() as u64),
         buffers: seen,
-        answer: Answer {
-            ret: i64::from(ret),
-            started_ns,
-            ended_ns,
-        },
+        answer: Answer { ret: i64::from(ret), started_ns, ended_ns },
         faults: (after.0 - before.0, after.1 - before.1),
     })
 }

@@ -53,19 +53,11 @@ fn never(_: &Kernel) -> &'static str {
 
 /// Up to 6.4 io_uring itself refuses files; from 6.5 GUP refuses those that need dirty tracking.
 fn shared_file(kernel: &Kernel) -> &'static str {
-    if kernel.refuses_files() {
-        "EOPNOTSUPP"
-    } else {
-        "EFAULT"
-    }
+    if kernel.refuses_files() { "EOPNOTSUPP" } else { "EFAULT" }
 }
 
 fn private_file(kernel: &Kernel) -> &'static str {
-    if kernel.refuses_files() {
-        "EOPNOTSUPP"
-    } else {
-        "ok"
-    }
+    if kernel.refuses_files() { "EOPNOTSUPP" } else { "ok" }
 }
 
 /// tmpfs underneath, but with operations of its own, which the check up to 6.4 does not know.
@@ -75,11 +67,7 @@ fn sysv(kernel: &Kernel) -> &'static str {
 
 /// The rule against several sources, which 6.5 took out again.
 fn mixed(kernel: &Kernel) -> &'static str {
-    if kernel.refuses_files() {
-        "EINVAL"
-    } else {
-        "ok"
-    }
+    if kernel.refuses_files() { "EINVAL" } else { "ok" }
 }
 
 /// Device memory to 5.10; a mapping with a file that is no shmem to 6.4; then nothing against it.
@@ -93,96 +81,42 @@ fn ring_entries(kernel: &Kernel) -> &'static str {
 
 /// The limit of 1 GiB became one of 1 TiB in 7.1.
 fn over_a_gib(kernel: &Kernel) -> &'static str {
-    if kernel.version < Version(7, 1) {
-        "EFAULT"
-    } else {
-        "ok"
-    }
+    if kernel.version < Version(7, 1) { "EFAULT" } else { "ok" }
 }
 
 pub fn tests() -> Vec<Test> {
-    let mut tests: Vec<Test> = PLAIN
-        .into_iter()
-        .map(|(name, kind, rule)| plain(name, kind, rule))
-        .collect();
+    let mut tests: Vec<Test> = PLAIN.into_iter().map(|(name, kind, rule)| plain(name, kind, rule)).collect();
     tests.extend([
-        case("anon_next_to_memfd", mixed, |space| {
-            pair(space, Kind::Anon, Kind::Memfd)
-        }),
-        case("two_memfds", mixed, |space| {
-            pair(space, Kind::Memfd, Kind::Memfd)
-        }),
+        case("anon_next_to_memfd", mixed, |space| pair(space, Kind::Anon, Kind::Memfd)),
+        case("two_memfds", mixed, |space| pair(space, Kind::Memfd, Kind::Memfd)),
         case(
             "memfd_next_to_ext4",
             |kernel| {
-                if kernel.refuses_files() {
-                    "EINVAL"
-                } else {
-                    "EFAULT"
-                }
+                if kernel.refuses_files() { "EINVAL" } else { "EFAULT" }
             },
             |space| pair(space, Kind::Memfd, Kind::Ext4),
         ),
         case("hole_at_start", never, |space| {
             let address = space.hole(PAGE)?;
             space.map(Kind::Anon, PAGE)?;
-            Ok(Buffer {
-                address,
-                length: 2 * PAGE,
-            })
+            Ok(Buffer { address, length: 2 * PAGE })
         }),
         case("hole_in_middle", never, |space| {
             let address = space.map(Kind::Anon, 2 * PAGE)?;
             space.hole(PAGE)?;
             space.map(Kind::Memfd, PAGE)?;
-            Ok(Buffer {
-                address,
-                length: 4 * PAGE,
-            })
+            Ok(Buffer { address, length: 4 * PAGE })
         }),
         case("hole_at_end", never, |space| {
             let address = space.map(Kind::Anon, PAGE)?;
-            Ok(Buffer {
-                address,
-                length: PAGE + 1,
-            })
+            Ok(Buffer { address, length: PAGE + 1 })
         }),
-        case("no_memory_at_all", never, |space| {
-            Ok(Buffer {
-                address: space.hole(PAGE)?,
-                length: PAGE,
-            })
-        }),
-        case("empty", never, |space| {
-            Ok(Buffer {
-                address: space.map(Kind::Anon, PAGE)?,
-                length: 0,
-            })
-        }),
-        case("null_with_length", never, |_| {
-            Ok(Buffer {
-                address: 0,
-                length: PAGE,
-            })
-        }),
-        case("kernel_address", never, |_| {
-            Ok(Buffer {
-                address: 0xffff_8880_0000_0000,
-                length: PAGE,
-            })
-        }),
-        case("a_gib", always, |space| {
-            Ok(Buffer {
-                address: wide(space)?,
-                length: GIB,
-            })
-        }),
-        case("over_a_gib", over_a_gib, |space| {
-            Ok(Buffer {
-                address: wide(space)?,
-                length: GIB + PAGE,
-            })
-        }),
+        case("no_memory_at_all", never, |space| Ok(Buffer { address: space.hole(PAGE)?, length: PAGE })),
+        case("empty", never, |space| Ok(Buffer { address: space.map(Kind::Anon, PAGE)?, length: 0 })),
+        case("null_with_length", never, |_| Ok(Buffer { address: 0, length: PAGE })),
+        case("kernel_address", never, |_| Ok(Buffer { address: 0xffff_8880_0000_0000, length: PAGE })),
+        case("a_gib", always, |space| Ok(Buffer { address: wide(space)?, length: GIB })),
+        case("over_a_gib", over_a_gib, |space| Ok(Buffer { address: wide(space)?, length: GIB + PAGE })),
         Test::new("matrix_ring_entries", |context| {
             let ring = Ring::new()?;
             let entries = entries(&maps::read()?)?;
@@ -202,24 +136,13 @@ fn plain(name: &'static str, kind: Kind, rule: Rule) -> Test {
         let length = 4 * PAGE.max(kind.granule() / 4);
         let mut space = Space::new(length);
         let address = space.map(kind, length)?;
-        register(
-            context,
-            &Ring::new()?,
-            Buffer { address, length },
-            rule(&context.kernel),
-        )
+        register(context, &Ring::new()?, Buffer { address, length }, rule(&context.kernel))
     })
 }
 
 fn no_secret(context: &Context, error: &std::io::Error) -> TestResult {
-    ensure!(
-        error.raw_os_error() == Some(libc::ENOSYS),
-        "memfd_secret: {error}"
-    );
-    Ok(Verdict::Ignored(format!(
-        "{} has memfd_secret absent or switched off",
-        context.kernel.release
-    )))
+    ensure!(error.raw_os_error() == Some(libc::ENOSYS), "memfd_secret: {error}");
+    Ok(Verdict::Ignored(format!("{} has memfd_secret absent or switched off", context.kernel.release)))
 }
 
 fn case(name: &'static str, rule: Rule, build: fn(&mut Space) -> anyhow::Result<Buffer>) -> Test {
@@ -233,10 +156,7 @@ fn case(name: &'static str, rule: Rule, build: fn(&mut Space) -> anyhow::Result<
 fn pair(space: &mut Space, first: Kind, second: Kind) -> anyhow::Result<Buffer> {
     let address = space.map(first, 3 * PAGE)?;
     space.map(second, 2 * PAGE)?;
-    Ok(Buffer {
-        address,
-        length: 5 * PAGE,
-    })
+    Ok(Buffer { address, length: 5 * PAGE })
 }
 
 /// More than 1 GiB of addresses over 2 MiB of memory: one file, mapped again and again, a VMA each time.
@@ -260,10 +180,7 @@ fn register(context: &Context, ring: &Ring, buffer: Buffer, expected: &str) -> T
     }
     judge(context, &attempts)?;
     if got != expected {
-        bail!(
-            "{} answers {got}, the rules say {expected}",
-            context.kernel.release
-        );
+        bail!("{} answers {got}, the rules say {expected}", context.kernel.release);
     }
     Ok(Verdict::Passed)
 }

@@ -21,13 +21,7 @@ mod vmas;
 
 /// All tests, in the order in which they run.
 pub fn all() -> Vec<Test> {
-    let families = [
-        matrix::tests(),
-        vmas::tests(),
-        operations::tests(),
-        compat::tests(),
-        random::tests(),
-    ];
+    let families = [matrix::tests(), vmas::tests(), operations::tests(), compat::tests(), random::tests()];
     families.into_iter().flatten().collect()
 }
 
@@ -36,10 +30,7 @@ fn judge(context: &Context, attempts: &[(Attempt, Option<usize>)]) -> anyhow::Re
     if !context.traces() {
         return Ok(());
     }
-    let calls: Vec<Attempt> = attempts
-        .iter()
-        .map(|(attempt, _)| attempt.clone())
-        .collect();
+    let calls: Vec<Attempt> = attempts.iter().map(|(attempt, _)| attempt.clone()).collect();
     let records = context.session()?.records_of(&calls)?;
     let problems: Vec<String> = attempts
         .iter()
@@ -64,11 +55,9 @@ fn ready(context: &Context) -> anyhow::Result<()> {
 
 /// What is run in a process, or a guest, of its own.
 pub fn circumstance(name: &str) -> ExitCode {
-    match name {
-        "int80" => ExitCode::from(compat::probe() as u8),
-        _ => {
-            println!("guest: no circumstance is called {name:?}");
-            ExitCode::FAILURE
-        }
+    if name == "int80" {
+        return ExitCode::from(compat::probe());
     }
+    println!("guest: no circumstance is called {name:?}");
+    ExitCode::FAILURE
 }

@@ -38,10 +38,7 @@ struct Sequence<'a> {
 impl<'a> Sequence<'a> {
     fn start(context: &'a Context) -> anyhow::Result<Self> {
         ready(context)?;
-        Ok(Self {
-            context,
-            calls: Vec::new(),
-        })
+        Ok(Self { context, calls: Vec::new() })
     }
 
     fn expect(
@@ -53,11 +50,7 @@ impl<'a> Sequence<'a> {
     ) -> anyhow::Result<()> {
         let attempt = perform(self.context, ring, request)?;
         let got = result_name(attempt.answer.ret);
-        ensure!(
-            got == result,
-            "{} was answered {got}, not {result}: {request:?}",
-            attempt.operation
-        );
+        ensure!(got == result, "{} was answered {got}, not {result}: {request:?}", attempt.operation);
         self.calls.push((attempt, failed_at));
         Ok(())
     }
@@ -74,36 +67,17 @@ fn register2(context: &Context) -> TestResult {
     let hole = space.hole(PAGE)?;
     let ring = Ring::new()?;
     let mut calls = Sequence::start(context)?;
-    let good = [
-        Buffer {
-            address,
-            length: PAGE,
-        },
-        Buffer {
-            address: address + PAGE,
-            length: 2 * PAGE,
-        },
-    ];
+    let good = [Buffer { address, length: PAGE }, Buffer { address: address + PAGE, length: 2 * PAGE }];
     calls.expect(&ring, Request::Register2(&good), "ok", None)?;
     calls.expect(&ring, Request::Unregister, "ok", None)?;
-    let bad = [
-        good[0],
-        Buffer {
-            address: hole,
-            length: PAGE,
-        },
-        good[1],
-    ];
+    let bad = [good[0], Buffer { address: hole, length: PAGE }, good[1]];
     calls.expect(&ring, Request::Register2(&bad), "EFAULT", Some(1))?;
     calls.judge()
 }
 
 fn refused(context: &Context) -> TestResult {
     let mut space = Space::new(16 * PAGE);
-    let good = [Buffer {
-        address: space.map(Kind::Anon, PAGE)?,
-        length: PAGE,
-    }];
+    let good = [Buffer { address: space.map(Kind::Anon, PAGE)?, length: PAGE }];
     let ring = Ring::new()?;
     let mut calls = Sequence::start(context)?;
     calls.expect(&ring, Request::Unregister, "ENXIO", None)?;
@@ -111,21 +85,13 @@ fn refused(context: &Context) -> TestResult {
     calls.expect(&ring, Request::Register(&good), "ok", None)?;
     // The kernel looks at the table before it looks at a buffer.
     let mut busy = perform(context, &ring, Request::Register(&good))?;
-    ensure!(
-        result_name(busy.answer.ret) == "EBUSY",
-        "a second table was answered {}",
-        busy.answer.ret
-    );
+    ensure!(result_name(busy.answer.ret) == "EBUSY", "a second table was answered {}", busy.answer.ret);
     busy.buffers.clear();
     calls.calls.push((busy, None));
     calls.expect(&ring, Request::Unregister, "ok", None)?;
     calls.expect(&ring, Request::Unregister, "ENXIO", None)?;
     let mut none = perform(context, &ring, Request::Register2(&[]))?;
-    ensure!(
-        result_name(none.answer.ret) == "EINVAL",
-        "an empty table was answered {}",
-        none.answer.ret
-    );
+    ensure!(result_name(none.answer.ret) == "EINVAL", "an empty table was answered {}", none.answer.ret);
     none.requested = Some(0);
     calls.calls.push((none, None));
     calls.judge()
@@ -145,45 +111,19 @@ fn refused_early(context: &Context) -> TestResult {
     ] {
         let attempt = perform(context, &ring, request)?;
         let got = result_name(attempt.answer.ret);
-        ensure!(
-            got == result,
-            "{request:?} was answered {got}, not {result}"
-        );
+        ensure!(got == result, "{request:?} was answered {got}, not {result}");
         attempts.push(attempt);
     }
     if !context.traces() {
         return Ok(Verdict::Passed);
     }
-    for (attempt, record) in attempts
-        .iter()
-        .zip(context.session()?.records_of(&attempts)?)
-    {
+    for (attempt, record) in attempts.iter().zip(context.session()?.records_of(&attempts)?) {
         let what = attempt.operation;
-        ensure!(
-            record.result == result_name(attempt.answer.ret),
-            "{what}: result {}",
-            record.result
-        );
-        ensure!(
-            record.pid == attempt.pid && record.comm == attempt.comm,
-            "{what}: another process"
-        );
-        let unknown = [
-            record.buffers,
-            record.bytes,
-            record.vmas,
-            record.files,
-            record.duration_ns,
-            record.pin_ns,
-        ];
-        ensure!(
-            unknown.iter().all(Option::is_none),
-            "{what}: figures of what did not happen: {record:?}"
-        );
-        ensure!(
-            record.buffer_list.is_empty(),
-            "{what}: buffers of what did not happen"
-        );
+        ensure!(record.result == result_name(attempt.answer.ret), "{what}: result {}", record.result);
+        ensure!(record.pid == attempt.pid && record.comm == attempt.comm, "{what}: another process");
+        let unknown = [record.buffers, record.bytes, record.vmas, record.files, record.duration_ns, record.pin_ns];
+        ensure!(unknown.iter().all(Option::is_none), "{what}: figures of what did not happen: {record:?}");
+        ensure!(record.buffer_list.is_empty(), "{what}: buffers of what did not happen");
     }
     Ok(Verdict::Passed)
 }
@@ -195,55 +135,16 @@ fn sparse(context: &Context) -> TestResult {
     let mut space = Space::new(64 * PAGE);
     let address = space.map_split(8)?;
     let hole = space.hole(PAGE)?;
-    let slot = |page: u64| Buffer {
-        address: address + page * PAGE,
-        length: PAGE,
-    };
+    let slot = |page: u64| Buffer { address: address + page * PAGE, length: PAGE };
     let ring = Ring::new()?;
     let mut calls = Sequence::start(context)?;
     calls.expect(&ring, Request::Sparse(32), "ok", None)?;
-    calls.expect(
-        &ring,
-        Request::Update(3, &[slot(0), slot(1), slot(2)]),
-        "ok",
-        None,
-    )?;
+    calls.expect(&ring, Request::Update(3, &[slot(0), slot(1), slot(2)]), "ok", None)?;
     calls.expect(&ring, Request::Update(3, &[slot(5)]), "ok", None)?;
-    calls.expect(
-        &ring,
-        Request::Update(
-            31,
-            &[Buffer {
-                address: hole,
-                length: PAGE,
-            }],
-        ),
-        "EFAULT",
-        Some(0),
-    )?;
+    calls.expect(&ring, Request::Update(31, &[Buffer { address: hole, length: PAGE }]), "EFAULT", Some(0))?;
     // The first two are done when the third is refused: the answer is 2, and one buffer failed.
-    calls.expect(
-        &ring,
-        Request::Update(
-            8,
-            &[
-                slot(6),
-                slot(7),
-                Buffer {
-                    address: hole,
-                    length: 1,
-                },
-            ],
-        ),
-        "ok",
-        Some(2),
-    )?;
-    calls.expect(
-        &ring,
-        Request::Update(30, &[slot(0), slot(1), slot(2)]),
-        "EINVAL",
-        None,
-    )?;
+    calls.expect(&ring, Request::Update(8, &[slot(6), slot(7), Buffer { address: hole, length: 1 }]), "ok", Some(2))?;
+    calls.expect(&ring, Request::Update(30, &[slot(0), slot(1), slot(2)]), "EINVAL", None)?;
     calls.calls.last_mut().context("no call")?.0.buffers.clear();
     calls.expect(&ring, Request::Unregister, "ok", None)?;
     calls.judge()
@@ -255,23 +156,9 @@ fn update(context: &Context) -> TestResult {
     let memfd = space.map(Kind::Memfd, 4 * PAGE)?;
     let ring = Ring::new()?;
     let mut calls = Sequence::start(context)?;
-    let first: Vec<Buffer> = (0..4)
-        .map(|page| Buffer {
-            address: address + page * PAGE,
-            length: PAGE,
-        })
-        .collect();
+    let first: Vec<Buffer> = (0..4).map(|page| Buffer { address: address + page * PAGE, length: PAGE }).collect();
     calls.expect(&ring, Request::Register(&first), "ok", None)?;
-    let next = [
-        Buffer {
-            address: memfd,
-            length: 3 * PAGE,
-        },
-        Buffer {
-            address: address + 4 * PAGE,
-            length: 4 * PAGE,
-        },
-    ];
+    let next = [Buffer { address: memfd, length: 3 * PAGE }, Buffer { address: address + 4 * PAGE, length: 4 * PAGE }];
     calls.expect(&ring, Request::Update(1, &next), "ok", None)?;
     calls.expect(&ring, Request::Update(0, &[EMPTY]), "ok", None)?;
     calls.expect(&ring, Request::Update(0, &[next[0]]), "ok", None)?;
@@ -280,17 +167,11 @@ fn update(context: &Context) -> TestResult {
 }
 
 fn clone(context: &Context) -> TestResult {
-    if let Some(why) = context
-        .kernel
-        .lacks("IORING_REGISTER_CLONE_BUFFERS", Version(6, 12))
-    {
+    if let Some(why) = context.kernel.lacks("IORING_REGISTER_CLONE_BUFFERS", Version(6, 12)) {
         return Ok(Verdict::Ignored(why));
     }
     let mut space = Space::new(64 * PAGE);
-    let good = [Buffer {
-        address: space.map_split(8)?,
-        length: 8 * PAGE,
-    }];
+    let good = [Buffer { address: space.map_split(8)?, length: 8 * PAGE }];
     let (source, target) = (Ring::new()?, Ring::new()?);
     let mut calls = Sequence::start(context)?;
     calls.expect(&target, Request::Clone(source.fd()), "ENXIO", None)?;
@@ -304,23 +185,14 @@ fn clone(context: &Context) -> TestResult {
 
 /// The opcode's top bit says that the fd is an index: the operation is the same.
 fn registered_ring(context: &Context) -> TestResult {
-    if let Some(why) = context
-        .kernel
-        .lacks("io_uring_register by a registered ring", Version(6, 3))
-    {
+    if let Some(why) = context.kernel.lacks("io_uring_register by a registered ring", Version(6, 3)) {
         return Ok(Verdict::Ignored(why));
     }
     ready(context)?;
     let mut space = Space::new(4 * PAGE);
-    let buffers = [Buffer {
-        address: space.map(Kind::Anon, PAGE)?,
-        length: PAGE,
-    }];
+    let buffers = [Buffer { address: space.map(Kind::Anon, PAGE)?, length: PAGE }];
     let ring = Ring::new()?;
-    let call = |ring: &Ring, request: Request<'_>| {
-        ring.call_registered(request)
-            .context("registering the ring itself")
-    };
+    let call = |ring: &Ring, request: Request<'_>| ring.call_registered(request).context("registering the ring itself");
     let attempt = perform_by(context, &ring, Request::Register(&buffers), call)?;
     ensure!(attempt.answer.ret == 0, "answered {}", attempt.answer.ret);
     judge(context, &[(attempt, None)])?;
@@ -348,10 +220,7 @@ fn ring_age(context: &Context) -> TestResult {
         return Ok(verdict);
     }
     let mut space = Space::new(4 * PAGE);
-    let buffers = [Buffer {
-        address: space.map(Kind::Anon, PAGE)?,
-        length: PAGE,
-    }];
+    let buffers = [Buffer { address: space.map(Kind::Anon, PAGE)?, length: PAGE }];
     let before = Ring::new()?;
     let pid = std::process::id().to_string();
     let trace = Trace::start(context, &["--pid", &pid])?;
@@ -362,25 +231,12 @@ fn ring_age(context: &Context) -> TestResult {
         perform(context, ring, Request::Unregister)?;
     }
     let records = trace.records_of(&calls)?;
-    let seen: Vec<_> = records
-        .iter()
-        .map(|record| {
-            record
-                .ring
-                .as_ref()
-                .map(|ring| (ring.fd, ring.age_ns.is_some()))
-        })
-        .collect();
+    let seen: Vec<_> =
+        records.iter().map(|record| record.ring.as_ref().map(|ring| (ring.fd, ring.age_ns.is_some()))).collect();
     let (old, new) = (Some((None, false)), Some((Some(after.fd()), true)));
     ensure!(seen == [old, new, new, old], "rings: {seen:?}");
-    let ids: Vec<_> = records
-        .iter()
-        .filter_map(|record| record.ring.as_ref().map(|ring| ring.id))
-        .collect();
-    ensure!(
-        ids[0] == ids[3] && ids[1] == ids[2] && ids[0] != ids[1],
-        "ids of two rings: {ids:?}"
-    );
+    let ids: Vec<_> = records.iter().filter_map(|record| record.ring.as_ref().map(|ring| ring.id)).collect();
+    ensure!(ids[0] == ids[3] && ids[1] == ids[2] && ids[0] != ids[1], "ids of two rings: {ids:?}");
     trace.interrupt()?.finished.expect_code(0)?;
     Ok(Verdict::Passed)
 }

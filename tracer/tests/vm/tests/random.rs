@@ -69,18 +69,9 @@ fn piece() -> impl Strategy<Value = Piece> {
 fn plan() -> impl Strategy<Value = Plan> {
     let buffer = (0..1000_u64, 0..1000_u64, 0..PAGE);
     let count = prop_oneof![6 => 1..5_usize, 2 => 5..40_usize, 1 => 40..200_usize];
-    let buffers =
-        count.prop_flat_map(move |count| proptest::collection::vec(buffer.clone(), count));
-    (
-        proptest::collection::vec(piece(), 1..8),
-        buffers,
-        any::<bool>(),
-    )
-        .prop_map(|(pieces, buffers, second_opcode)| Plan {
-            pieces,
-            buffers,
-            second_opcode,
-        })
+    let buffers = count.prop_flat_map(move |count| proptest::collection::vec(buffer.clone(), count));
+    (proptest::collection::vec(piece(), 1..8), buffers, any::<bool>())
+        .prop_map(|(pieces, buffers, second_opcode)| Plan { pieces, buffers, second_opcode })
 }
 
 fn layouts(context: &Context) -> TestResult {
@@ -90,10 +81,7 @@ fn layouts(context: &Context) -> TestResult {
     let mut pending = Vec::new();
     let (mut accepted, mut refused) = (0, 0);
     for case in 0..cases {
-        let plan = plan()
-            .new_tree(&mut runner)
-            .map_err(|reason| anyhow::anyhow!("{reason}"))?
-            .current();
+        let plan = plan().new_tree(&mut runner).map_err(|reason| anyhow::anyhow!("{reason}"))?.current();
         let told = || format!("case {case} of seed {}: {plan:?}", context.seed);
         let calls = one(context, &plan).with_context(told)?;
         if calls[0].0.answer.ret < 0 {
@@ -103,47 +91,29 @@ fn layouts(context: &Context) -> TestResult {
         }
         pending.extend(calls);
         if pending.len() >= BATCH {
-            judge(context, &pending)
-                .with_context(|| format!("up to case {case} of seed {}", context.seed))?;
+            judge(context, &pending).with_context(|| format!("up to case {case} of seed {}", context.seed))?;
             pending.clear();
         }
     }
     judge(context, &pending)?;
-    println!(
-        "    {cases} layouts of seed {}: {accepted} accepted, {refused} refused",
-        context.seed
-    );
-    ensure!(
-        accepted >= cases / 8 && refused >= cases / 8,
-        "the layouts are too much alike"
-    );
+    println!("    {cases} layouts of seed {}: {accepted} accepted, {refused} refused", context.seed);
+    ensure!(accepted >= cases / 8 && refused >= cases / 8, "the layouts are too much alike");
     Ok(Verdict::Passed)
 }
 
 fn runner(seed: u64) -> TestRunner {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    TestRunner::new_with_rng(
-        Config::default(),
-        TestRng::from_seed(RngAlgorithm::ChaCha, &bytes),
-    )
+    TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
 }
 
 /// The registration, and what tells which buffer was refused: each of them by itself.
 fn one(context: &Context, plan: &Plan) -> anyhow::Result<Vec<(Attempt, Option<usize>)>> {
     let mut space = Space::new(512 * PAGE);
     build(&mut space, &plan.pieces)?;
-    let buffers: Vec<Buffer> = plan
-        .buffers
-        .iter()
-        .map(|place| buffer(&space, *place))
-        .collect();
+    let buffers: Vec<Buffer> = plan.buffers.iter().map(|place| buffer(&space, *place)).collect();
     let ring = Ring::new()?;
-    let request = if plan.second_opcode {
-        Request::Register2(&buffers)
-    } else {
-        Request::Register(&buffers)
-    };
+    let request = if plan.second_opcode { Request::Register2(&buffers) } else { Request::Register(&buffers) };
     let whole = perform(context, &ring, request)?;
     if whole.answer.ret >= 0 {
         let back = perform(context, &ring, Request::Unregister)?;
@@ -151,11 +121,7 @@ fn one(context: &Context, plan: &Plan) -> anyhow::Result<Vec<(Attempt, Option<us
     }
     let mut calls = Vec::new();
     for (place, buffer) in buffers.iter().enumerate() {
-        let alone = perform(
-            context,
-            &ring,
-            Request::Register(std::slice::from_ref(buffer)),
-        )?;
+        let alone = perform(context, &ring, Request::Register(std::slice::from_ref(buffer)))?;
         let refused = alone.answer.ret < 0;
         if refused {
             ensure!(
@@ -171,10 +137,7 @@ fn one(context: &Context, plan: &Plan) -> anyhow::Result<Vec<(Attempt, Option<us
         calls.push((alone, None));
         calls.push((perform(context, &ring, Request::Unregister)?, None));
     }
-    anyhow::bail!(
-        "refused as a whole with {}, and no buffer is refused alone",
-        whole.answer.ret
-    )
+    anyhow::bail!("refused as a whole with {}, and no buffer is refused alone", whole.answer.ret)
 }
 
 fn build(space: &mut Space, pieces: &[Piece]) -> anyhow::Result<()> {
@@ -203,8 +166,5 @@ fn buffer(space: &Space, (start, length, bytes): (u64, u64, u64)) -> Buffer {
     let whole = space.length();
     let offset = (whole * start / 1000 + bytes).min(whole - 1);
     let length = (whole - offset) * length / 1000 + bytes % 7;
-    Buffer {
-        address: space.start() + offset,
-        length,
-    }
+    Buffer { address: space.start() + offset, length }
 }

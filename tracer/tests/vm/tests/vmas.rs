@@ -20,11 +20,7 @@ const MAX_MAP_COUNT: &str = "/proc/sys/vm/max_map_count";
 pub fn tests() -> Vec<Test> {
     let mut tests: Vec<Test> = [1, 2, 3, 64, 4096, 65_000]
         .into_iter()
-        .map(|count| {
-            Test::new(format!("vmas_{count}"), move |context| {
-                split(context, count)
-            })
-        })
+        .map(|count| Test::new(format!("vmas_{count}"), move |context| split(context, count)))
         .map(|test| test.within(Duration::from_mins(3)))
         .collect();
     tests.extend([
@@ -38,30 +34,19 @@ pub fn tests() -> Vec<Test> {
         Test::new("vmas_overlapping_buffers", overlapping),
         Test::new("vmas_huge_and_small", huge_and_small),
         Test::new("vmas_1024_iovecs", |context| iovecs(context, 1024, None)),
-        Test::new("vmas_16384_iovecs", |context| iovecs(context, 16_384, None))
-            .within(Duration::from_mins(3)),
-        Test::new("vmas_refused_at_700_of_1024", |context| {
-            iovecs(context, 1024, Some(700))
-        }),
+        Test::new("vmas_16384_iovecs", |context| iovecs(context, 16_384, None)).within(Duration::from_mins(3)),
+        Test::new("vmas_refused_at_700_of_1024", |context| iovecs(context, 1024, Some(700))),
     ]);
     tests
 }
 
 /// Registers, unregisters if it worked, and holds both against the records.
-fn check(
-    context: &Context,
-    buffers: &[Buffer],
-    failed_at: Option<usize>,
-) -> anyhow::Result<Attempt> {
+fn check(context: &Context, buffers: &[Buffer], failed_at: Option<usize>) -> anyhow::Result<Attempt> {
     ready(context)?;
     let ring = Ring::new()?;
     let attempt = perform(context, &ring, Request::Register(buffers))?;
     let answer = attempt.answer;
-    ensure!(
-        (answer.ret < 0) == failed_at.is_some(),
-        "the kernel answered {}, not as laid out",
-        answer.ret
-    );
+    ensure!((answer.ret < 0) == failed_at.is_some(), "the kernel answered {}, not as laid out", answer.ret);
     let mut attempts = vec![(attempt.clone(), failed_at)];
     if answer.ret >= 0 {
         attempts.push((perform(context, &ring, Request::Unregister)?, None));
@@ -73,19 +58,9 @@ fn check(
 fn split(context: &Context, count: u64) -> TestResult {
     let mut space = Space::new(count * PAGE);
     let address = space.map_split(count)?;
-    let attempt = check(
-        context,
-        &[Buffer {
-            address,
-            length: count * PAGE,
-        }],
-        None,
-    )?;
+    let attempt = check(context, &[Buffer { address, length: count * PAGE }], None)?;
     let vmas = attempt.buffers[0].1.vmas;
-    ensure!(
-        vmas == count,
-        "the layout has {vmas} VMAs instead of {count}"
-    );
+    ensure!(vmas == count, "the layout has {vmas} VMAs instead of {count}");
     Ok(Verdict::Passed)
 }
 
@@ -93,9 +68,7 @@ fn split(context: &Context, count: u64) -> TestResult {
 fn at_the_limit(context: &Context) -> TestResult {
     let limit: u64 = fs::read_to_string(MAX_MAP_COUNT)?.trim().parse()?;
     if limit > 70_000 {
-        return Ok(Verdict::Ignored(format!(
-            "{MAX_MAP_COUNT} is {limit}: more pages than this test pins"
-        )));
+        return Ok(Verdict::Ignored(format!("{MAX_MAP_COUNT} is {limit}: more pages than this test pins")));
     }
     ready(context)?;
     let pages = limit;
@@ -106,14 +79,7 @@ fn at_the_limit(context: &Context) -> TestResult {
     for page in (1..room).step_by(2) {
         sys::advise(address + page * PAGE, PAGE, libc::MADV_DONTFORK)?;
     }
-    let attempt = check(
-        context,
-        &[Buffer {
-            address,
-            length: pages * PAGE,
-        }],
-        None,
-    )?;
+    let attempt = check(context, &[Buffer { address, length: pages * PAGE }], None)?;
     let vmas = attempt.buffers[0].1.vmas;
     ensure!(vmas + 300 > limit, "only {vmas} VMAs of {limit}");
     Ok(Verdict::Passed)
@@ -123,29 +89,13 @@ fn inside(context: &Context) -> TestResult {
     let mut space = Space::new(64 * PAGE);
     let address = space.map_split(8)?;
     let buffers = [
-        Buffer {
-            address: address + 100,
-            length: 3 * PAGE,
-        },
-        Buffer {
-            address: address + PAGE - 1,
-            length: 2,
-        },
-        Buffer {
-            address: address + 2 * PAGE,
-            length: PAGE,
-        },
-        Buffer {
-            address: address + 5 * PAGE + 4095,
-            length: 2 * PAGE + 1,
-        },
+        Buffer { address: address + 100, length: 3 * PAGE },
+        Buffer { address: address + PAGE - 1, length: 2 },
+        Buffer { address: address + 2 * PAGE, length: PAGE },
+        Buffer { address: address + 5 * PAGE + 4095, length: 2 * PAGE + 1 },
     ];
     let attempt = check(context, &buffers, None)?;
-    let vmas: Vec<u64> = attempt
-        .buffers
-        .iter()
-        .map(|(_, layout)| layout.vmas)
-        .collect();
+    let vmas: Vec<u64> = attempt.buffers.iter().map(|(_, layout)| layout.vmas).collect();
     ensure!(vmas == [4, 2, 1, 3], "the layout has {vmas:?} VMAs");
     Ok(Verdict::Passed)
 }
@@ -154,14 +104,7 @@ fn one_byte(context: &Context) -> TestResult {
     let mut space = Space::new(4 * PAGE);
     let address = space.map(Kind::Memfd, 2 * PAGE)?;
     for offset in [0, 1, 4095, 4096] {
-        check(
-            context,
-            &[Buffer {
-                address: address + offset,
-                length: 1,
-            }],
-            None,
-        )?;
+        check(context, &[Buffer { address: address + offset, length: 1 }], None)?;
     }
     Ok(Verdict::Passed)
 }
@@ -172,10 +115,7 @@ fn last_byte(context: &Context) -> TestResult {
     let address = space.map_split(2)?;
     for (length, vmas) in [(PAGE, 1), (PAGE + 1, 2), (2 * PAGE - 1, 2), (2 * PAGE, 2)] {
         let attempt = check(context, &[Buffer { address, length }], None)?;
-        ensure!(
-            attempt.buffers[0].1.vmas == vmas,
-            "{length} bytes are not in {vmas} VMAs"
-        );
+        ensure!(attempt.buffers[0].1.vmas == vmas, "{length} bytes are not in {vmas} VMAs");
     }
     Ok(Verdict::Passed)
 }
@@ -185,20 +125,9 @@ fn hole_after_many(context: &Context) -> TestResult {
     let address = space.map_split(100)?;
     space.hole(PAGE)?;
     space.map_split(50)?;
-    let attempt = check(
-        context,
-        &[Buffer {
-            address,
-            length: 151 * PAGE,
-        }],
-        Some(0),
-    )?;
+    let attempt = check(context, &[Buffer { address, length: 151 * PAGE }], Some(0))?;
     let layout = &attempt.buffers[0].1;
-    ensure!(
-        layout.hole && layout.vmas == 100,
-        "the layout has {} VMAs",
-        layout.vmas
-    );
+    ensure!(layout.hole && layout.vmas == 100, "the layout has {} VMAs", layout.vmas);
     Ok(Verdict::Passed)
 }
 
@@ -211,28 +140,15 @@ fn many_files(context: &Context) -> TestResult {
             space.map(Kind::Memfd, PAGE)?;
         }
         let refused = context.kernel.refuses_files().then_some(0);
-        check(
-            context,
-            &[Buffer {
-                address,
-                length: count * PAGE,
-            }],
-            refused,
-        )?;
+        check(context, &[Buffer { address, length: count * PAGE }], refused)?;
     }
     Ok(Verdict::Passed)
 }
 
 /// More backings in one buffer than a record tells apart.
 fn many_backings(context: &Context) -> TestResult {
-    let kinds = [
-        Kind::Anon,
-        Kind::SharedAnon,
-        Kind::MemfdPrivate,
-        Kind::Ext4Private,
-        Kind::RamfsPrivate,
-        Kind::ZeroPrivate,
-    ];
+    let kinds =
+        [Kind::Anon, Kind::SharedAnon, Kind::MemfdPrivate, Kind::Ext4Private, Kind::RamfsPrivate, Kind::ZeroPrivate];
     let mut space = Space::new(256 * PAGE);
     let address = space.end();
     for round in 0..3 {
@@ -243,26 +159,15 @@ fn many_backings(context: &Context) -> TestResult {
     for kind in [Kind::ReadOnly, Kind::NoAccess, Kind::Ext4, Kind::Ramfs] {
         space.map(kind, PAGE)?;
     }
-    check(
-        context,
-        &[Buffer {
-            address,
-            length: space.length(),
-        }],
-        Some(0),
-    )?;
+    check(context, &[Buffer { address, length: space.length() }], Some(0))?;
     Ok(Verdict::Passed)
 }
 
 fn overlapping(context: &Context) -> TestResult {
     let mut space = Space::new(64 * PAGE);
     let address = space.map_split(16)?;
-    let buffers: Vec<Buffer> = (0..16)
-        .map(|place| Buffer {
-            address: address + place * 1000,
-            length: (place + 1) * 3000,
-        })
-        .collect();
+    let buffers: Vec<Buffer> =
+        (0..16).map(|place| Buffer { address: address + place * 1000, length: (place + 1) * 3000 }).collect();
     check(context, &buffers, None)?;
     Ok(Verdict::Passed)
 }
@@ -274,22 +179,8 @@ fn huge_and_small(context: &Context) -> TestResult {
     let address = space.map(Kind::Hugetlb, 2 * HUGE_PAGE)?;
     space.map(Kind::Anon, 4 * PAGE)?;
     let refused = context.kernel.refuses_files().then_some(0);
-    check(
-        context,
-        &[Buffer {
-            address: address + 12_345,
-            length: 2 * HUGE_PAGE,
-        }],
-        refused,
-    )?;
-    check(
-        context,
-        &[Buffer {
-            address: address + 12_345,
-            length: HUGE_PAGE,
-        }],
-        None,
-    )?;
+    check(context, &[Buffer { address: address + 12_345, length: 2 * HUGE_PAGE }], refused)?;
+    check(context, &[Buffer { address: address + 12_345, length: HUGE_PAGE }], None)?;
     Ok(Verdict::Passed)
 }
 
@@ -305,10 +196,7 @@ fn iovecs(context: &Context, count: usize, refused: Option<usize>) -> TestResult
         })
         .collect();
     if let Some(place) = refused {
-        buffers[place] = Buffer {
-            address: hole,
-            length: PAGE,
-        };
+        buffers[place] = Buffer { address: hole, length: PAGE };
     }
     ensure!(!buffers.contains(&EMPTY), "a layout with an empty slot");
     check(context, &buffers, refused)?;
