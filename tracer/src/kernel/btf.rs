@@ -198,3 +198,6 @@ fn helpers(btf: &Btf, wanted: &[&str]) -> BTreeSet<String> {
         .filter(|name| wanted.contains(&name.as_str()))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

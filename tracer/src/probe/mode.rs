@@ -73,7 +73,7 @@ fn no_trampolines(facts: &Facts) -> Option<String> {
         Trial::Absent => Some("the kernel has no fentry programs".to_owned()),
         // Without the privilege a refusal says nothing about the kernel.
         Trial::Refused(_) if !bpf_and_perfmon(facts) => None,
-        Trial::Refused(error) => Some(format!("the kernel refuses fentry programs ({error})")),
+        Trial::Refused(error) => Some(format!("the system refuses fentry programs whatever the privileges ({error})")),
     }
 }
 

@@ -1,7 +1,15 @@
 use proptest::{prelude::*, sample::subsequence};
 
+use tracer_ebpf::operation::Operation;
+
 use super::*;
-use crate::kernel::{Lockdown, Traceable, Trial, Unknown, fixture};
+use crate::{
+    kernel::{Facts, Lockdown, Traceable, Trial, Unknown, fixture},
+    probe::{
+        offsets,
+        table::{self, BACKINGS, FILES, VMAS},
+    },
+};
 
 fn programs(plan: &Plan) -> Vec<&str> {
     plan.hooks.iter().map(|hook| hook.program.as_str()).collect()
@@ -216,7 +224,8 @@ fn without_trampolines_kprobes_and_without_either_nothing() {
     let nothing = plan(&facts, &Wish::default());
     assert_eq!((nothing.verdict(), nothing.hooks.len()), (Verdict::Nothing, 0));
     let expected = "no function can be hooked here: fentry: the kernel is built without function tracing; \
-                    kprobe: the kernel has no kprobes; take another kernel";
+                    kprobe: the kernel has no kprobes; it takes a kernel that \
+                    allows either (CONFIG_FUNCTION_TRACER or CONFIG_KPROBE_EVENTS)";
     assert_eq!(lines(&nothing), [expected]);
 }
 
@@ -288,6 +297,21 @@ fn no_way_to_walk_costs_the_vmas_and_nothing_else() {
     let figures: Vec<_> = plan.degraded.iter().map(|d| d.figure.as_str()).collect();
     assert_eq!(figures, [VMAS, BACKINGS, FILES]);
     assert!(programs(&plan).contains(&"buffer_enter_plain_fentry") && programs(&plan).contains(&"pin_enter_fentry"));
+}
+
+#[test]
+fn a_probe_whose_members_are_missing_is_not_hooked() {
+    for (member, role) in [
+        ("task_struct.min_flt", Role::Pin),
+        ("io_mapped_ubuf.nr_bvecs", Role::Buffer),
+        ("io_rsrc_node.buf", Role::Buffer),
+    ] {
+        let mut facts = fixture::debian_7_3();
+        facts.types.as_mut().expect("types").offsets.remove(member);
+        let plan = plan(&facts, &Wish::default());
+        assert_eq!(choice(&plan, role).chosen, Outcome::Lost, "{member}");
+        assert!(plan.degraded.iter().any(|d| d.reason.contains(member)), "{member}: {:?}", plan.degraded);
+    }
 }
 
 prop_compose! {

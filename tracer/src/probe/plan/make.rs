@@ -1,0 +1,272 @@
+//! From facts and a wish to a plan.
+
+use tracer_ebpf::{
+    operation::Operation,
+    settings::{Features, Settings},
+};
+
+use super::{Choice, Hook, Kind, OLDEST, Outcome, Plan, PlanError, Wish};
+use crate::{
+    kernel::{Facts, Types},
+    probe::{
+        mode::{Mechanism, Obstacles, locked_down, missing_privileges},
+        offsets,
+        select::{self, Selected},
+        table::{self, BACKINGS, Effect, FILES, FUNCTION_ROLES, FunctionRole, Role, TracepointRole, VMAS},
+    },
+};
+
+/// How the VMAs of a buffer are found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Walk {
+    /// `bpf_loop` over `bpf_find_vma`, at the entry of the per-buffer function.
+    FindVma,
+    /// Over the VMA list, in the pin, where `mmap_lock` is held.
+    List,
+    /// Not at all, and why.
+    None(String),
+}
+
+/// Makes the plan.
+pub fn plan(facts: &Facts, wish: &Wish) -> Plan {
+    let obstacles = Obstacles::of(facts);
+    let mechanism = obstacles.choose(wish.attach);
+    let mut plan = Plan {
+        mechanism,
+        obstacles,
+        hooks: Vec::new(),
+        settings: Settings::default(),
+        choices: Vec::new(),
+        degraded: Vec::new(),
+        errors: Vec::new(),
+        legacy_frames: false,
+    };
+    stand_in_the_way(&mut plan, facts, wish);
+    match &facts.types {
+        Ok(types) => fill(&mut plan, facts, types, wish),
+        Err(unknown) => plan.errors.insert(0, PlanError::NoTypes(unknown.to_string())),
+    }
+    if plan.errors.iter().any(PlanError::is_fatal) {
+        plan.hooks.clear();
+    }
+    plan
+}
+
+fn stand_in_the_way(plan: &mut Plan, facts: &Facts, wish: &Wish) {
+    if plan.mechanism.is_none() {
+        plan.errors.push(PlanError::NoMechanism(wish.attach, plan.obstacles.clone()));
+    }
+    if locked_down(facts) {
+        plan.errors.push(PlanError::Lockdown);
+    }
+    plan.errors.extend(missing_privileges(facts, plan.mechanism).into_iter().map(PlanError::Privilege));
+}
+
+fn fill(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
+    let has = |helper: &str| types.helpers.contains(helper);
+    let task_storage =
+        has("task_storage_get") && has("get_current_task_btf") && types.offsets.contains_key(offsets::TASK_STORAGE);
+    plan.legacy_frames = !task_storage;
+    plan.settings.offset = offsets::resolve(types);
+    plan.settings.kernel = Features {
+        task_storage: task_storage.into(),
+        func_ret: has("get_func_ret").into(),
+        folio_shift: types.offsets.contains_key("io_mapped_ubuf.folio_shift").into(),
+        registration_returns: wish.registration_returns.into(),
+        ..Features::default()
+    };
+    let selected = FUNCTION_ROLES.map(|role| select_role(plan, facts, types, wish, &role));
+    let walk = walk(types, &selected);
+    for (role, selected) in FUNCTION_ROLES.iter().zip(&selected) {
+        if let Some(selected) = selected {
+            hook(plan, wish, role, selected, &walk);
+        }
+    }
+    tracepoints(plan, types, wish);
+    note_the_walk(plan, &walk, selected.iter().flatten().any(|s| s.role == Role::Buffer));
+    too_old(plan, facts);
+}
+
+/// Fills one role; `None` where nothing is to be hooked for it.
+fn select_role(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish, role: &FunctionRole) -> Option<Selected> {
+    if role.role == Role::Lookup && !wish.lookups {
+        plan.chose(role.role, Outcome::NotWanted, "not asked for");
+        return None;
+    }
+    if role.role == Role::Lookup && lost(plan, Role::Pin) {
+        plan.chose(role.role, Outcome::Lost, "look-ups are counted inside pins, and those are not hooked");
+        return None;
+    }
+    let selection = select::select(facts, types, role, &wish.avoid);
+    let mut choice =
+        Choice { role: role.role, chosen: Outcome::Lost, why: String::new(), passed_over: selection.passed_over };
+    match &selection.selected {
+        Some(selected) => {
+            choice.chosen = Outcome::Hooked(selected.function.to_owned());
+            selected.note.clone_into(&mut choice.why);
+        }
+        None if selection.not_applicable => {
+            choice.chosen = Outcome::NotApplicable;
+            "this kernel has no such operation".clone_into(&mut choice.why);
+        }
+        None => {
+            "no candidate can be hooked".clone_into(&mut choice.why);
+            let reasons: Vec<_> = choice.passed_over.iter().map(|(f, why)| format!("{f}: {why}")).collect();
+            plan.lose(role.figures, &reasons.join("; "));
+            plan.errors.extend(selection.mismatches);
+        }
+    }
+    plan.choices.push(choice);
+    selection.selected
+}
+
+fn lost(plan: &Plan, role: Role) -> bool {
+    plan.choices.iter().any(|choice| choice.role == role && choice.chosen == Outcome::Lost)
+}
+
+fn walk(types: &Types, selected: &[Option<Selected>]) -> Walk {
+    let pin = selected.iter().flatten().find(|s| s.role == Role::Pin);
+    if let Some(member) = offsets::missing(types, &offsets::WALK) {
+        Walk::None(format!("BTF has no {member}"))
+    } else if ["find_vma", "loop"].iter().all(|&helper| types.helpers.contains(helper)) {
+        Walk::FindVma
+    } else if let Some(member) = offsets::missing(types, &offsets::LIST) {
+        Walk::None(format!("the kernel has no bpf_find_vma (5.17), and BTF has no {member} to walk the list by"))
+    } else if pin.is_none_or(|pin| pin.function != "pin_user_pages") {
+        Walk::None("the kernel has no bpf_find_vma (5.17), and no function to hook where mmap_lock is held".to_owned())
+    } else {
+        Walk::List
+    }
+}
+
+fn hook(plan: &mut Plan, wish: &Wish, role: &FunctionRole, selected: &Selected, walk: &Walk) {
+    let kernel = &mut plan.settings.kernel;
+    match selected.effect {
+        Effect::ReturnsNode => kernel.buffer_returns_node = 1,
+        Effect::ReturnsPages => kernel.pin_returns_pages = 1,
+        Effect::Plain | Effect::Declined(_) => {}
+    }
+    let Some(mechanism) = plan.mechanism else {
+        return;
+    };
+    let (enter, exit) = match mechanism {
+        Mechanism::Kprobe => (Kind::Kprobe, Kind::Kretprobe),
+        Mechanism::Fentry => (Kind::Fentry, Kind::Fexit),
+    };
+    let variant = match (role.role, walk) {
+        (Role::Buffer, Walk::List | Walk::None(_)) => "_plain",
+        (Role::Pin, Walk::List) => "_walk",
+        _ => "",
+    };
+    let mut push = |program: String, kind| {
+        let (function, figures) = (selected.function.to_owned(), role.figures);
+        plan.hooks.push(Hook { role: role.role, program, function, kind, figures });
+    };
+    push(format!("{}_enter{variant}_{}", role.handler, enter.name()), enter);
+    let is_registration = matches!(role.role, Role::Registration(_));
+    if role.returns && (wish.registration_returns || !is_registration) {
+        push(format!("{}_exit_{}", role.handler, exit.name()), exit);
+    }
+}
+
+fn tracepoints(plan: &mut Plan, types: &Types, wish: &Wish) {
+    if tracepoint(plan, types, wish, &table::LEDGER, true) {
+        match ledger_ret(types) {
+            Ok(position) => {
+                plan.settings.kernel.ledger = 1;
+                plan.settings.kernel.ledger_ret = position;
+            }
+            Err(error) => {
+                plan.hooks.retain(|hook| hook.role != Role::Ledger);
+                plan.lose(table::LEDGER.figures, "the tracepoint io_uring_register has no argument `ret`");
+                plan.errors.push(error);
+            }
+        }
+    }
+    tracepoint(plan, types, wish, &table::RING, wish.ring);
+    tracepoint(plan, types, wish, &table::DESCENT, wish.descent);
+}
+
+/// Position of the result among the ledger's arguments: by its name, or where names are lacking the only `long`.
+fn ledger_ret(types: &Types) -> Result<u8, PlanError> {
+    let tracepoint = table::LEDGER.tracepoint;
+    let Some(prototype) = types.tracepoints.get(tracepoint) else {
+        return Err(mismatch(tracepoint, "(absent)", "void (void *, unsigned int, ..., long ret)"));
+    };
+    let arguments = &prototype.parameters;
+    let longs = || arguments.iter().enumerate().filter(|(_, argument)| argument.kind == "long");
+    let position = longs()
+        .find(|(_, argument)| argument.name == "ret")
+        .or_else(|| longs().next().filter(|(_, argument)| argument.name.is_empty() && longs().count() == 1));
+    position
+        .and_then(|(position, _)| u8::try_from(position).ok())
+        .ok_or_else(|| mismatch(tracepoint, &prototype.to_string(), "void (void *, unsigned int, ..., long ret)"))
+}
+
+fn mismatch(function: &str, found: &str, relied_on: &str) -> PlanError {
+    PlanError::Prototype {
+        function: function.to_owned(),
+        found: found.to_owned(),
+        relied_on: vec![relied_on.to_owned()],
+    }
+}
+
+/// Plans a raw tracepoint; whether it is hooked.
+fn tracepoint(plan: &mut Plan, types: &Types, wish: &Wish, role: &TracepointRole, wanted: bool) -> bool {
+    if !wanted {
+        plan.chose(role.role, Outcome::NotWanted, "not asked for");
+        return false;
+    }
+    let refusal = if wish.avoid.iter().any(|name| name == role.tracepoint) {
+        Some("avoided on request".to_owned())
+    } else {
+        match types.tracepoints.get(role.tracepoint) {
+            None => Some("not in this kernel's BTF".to_owned()),
+            Some(found)
+                if !found
+                    .parameters
+                    .iter()
+                    .map(|p| &p.kind[..])
+                    .take(role.arguments.len())
+                    .eq(role.arguments.iter().copied()) =>
+            {
+                let relied_on = format!("void ({}, ...)", role.arguments.join(", "));
+                plan.errors.push(mismatch(role.tracepoint, &found.to_string(), &relied_on));
+                Some("its arguments differ".to_owned())
+            }
+            Some(_) => None,
+        }
+    };
+    if let Some(reason) = refusal {
+        plan.lose(role.figures, &format!("tracepoint {}: {reason}", role.tracepoint));
+        plan.chose(role.role, Outcome::Lost, reason);
+        return false;
+    }
+    plan.chose(role.role, Outcome::Hooked(role.tracepoint.to_owned()), "its arguments are those relied on");
+    plan.hooks.push(Hook {
+        role: role.role,
+        program: role.program.to_owned(),
+        function: role.tracepoint.to_owned(),
+        kind: Kind::RawTracepoint,
+        figures: role.figures,
+    });
+    true
+}
+
+fn note_the_walk(plan: &mut Plan, walk: &Walk, buffers: bool) {
+    match walk {
+        Walk::None(reason) if buffers => plan.lose(&[VMAS, BACKINGS, FILES], reason),
+        Walk::List => plan.lose(
+            &["VMAs of a buffer with very many of them"],
+            "without bpf_find_vma (5.17) a walk ends at the verifier's limit; such a buffer is marked cut",
+        ),
+        _ => {}
+    }
+}
+
+/// A version alone refuses nothing; it explains what is missing.
+fn too_old(plan: &mut Plan, facts: &Facts) {
+    if facts.release.is_before(OLDEST) && lost(plan, Role::Registration(Operation::Register)) {
+        plan.errors.insert(0, PlanError::TooOld(facts.release.text.clone()));
+    }
+}
