@@ -43,6 +43,17 @@ pub fn build_tools() -> Result<()> {
     Ok(())
 }
 
+/// What the lints need besides: clippy for the compiler of the eBPF side.
+pub fn lint_tools(compiler: &Compiler) -> Result<()> {
+    match compiler {
+        Compiler::Prebuilt { cargo, .. } if !cargo.with_file_name("cargo-clippy").is_file() => {
+            let package = if installed("rustc-web") { "rust-web-clippy" } else { "rust-clippy" };
+            install(&[package], "the lints of the eBPF programs, by their own compiler")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What every guest needs, except a kernel: QEMU, the base layer, a disk.
 pub fn guest_tools(cache: &Cache) -> Result<()> {
     qemu::check_host()?;
@@ -60,12 +71,10 @@ pub fn guest_tools(cache: &Cache) -> Result<()> {
 /// Debian's compiler for BPF: the only one that needs neither nightly nor rust-src.
 fn install_compiler() -> Result<Compiler> {
     /// Debian keeps a current compiler for its web browsers in releases whose own is too old.
-    const SETS: [[&str; 4]; 2] = [
-        ["libstd-rust-web-dev-bpf", "rustc-web", "cargo-web", "rust-web-clippy"],
-        ["libstd-rust-dev-bpf", "rustc", "cargo", "rust-clippy"],
-    ];
+    const SETS: [[&str; 3]; 2] =
+        [["libstd-rust-web-dev-bpf", "rustc-web", "cargo-web"], ["libstd-rust-dev-bpf", "rustc", "cargo"]];
     let why = "the compiler for the eBPF programs, with core for BPF (rustup's stable has none)";
-    let recent = |set: &[&str; 4]| candidate(set[0]).is_some_and(|version| version >= OLDEST_RUST);
+    let recent = |set: &[&str; 3]| candidate(set[0]).is_some_and(|version| version >= OLDEST_RUST);
     let mut set = SETS.iter().find(|set| recent(set));
     if set.is_none() {
         // Perhaps apt knows no packages yet.

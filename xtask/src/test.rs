@@ -148,16 +148,12 @@ fn lints(rows: &mut Vec<Row>) -> Result<()> {
     Ok(())
 }
 
-/// The eBPF side, for its own target and by its own compiler: clippy if that compiler has it, else its own warnings.
+/// The eBPF side, for its own target and by its own compiler's clippy.
 fn ebpf_lints() -> Result<Row> {
     let compiler = toolchain::find_compiler().context("no eBPF compiler, although it was set up")?;
-    let has_clippy = match &compiler {
-        Compiler::Prebuilt { cargo, .. } => cargo.with_file_name("cargo-clippy").is_file(),
-        Compiler::Nightly { .. } => true,
-    };
+    setup::lint_tools(&compiler)?;
     let mut cargo = compiler.cargo();
-    cargo.arg(if has_clippy { "clippy" } else { "check" });
-    cargo.args(compiler.arguments());
+    cargo.arg("clippy").args(compiler.arguments());
     cargo.args(["--quiet", "--locked", "--release", "--package", "tracer-ebpf", "--bin", "pinscope-ebpf"]);
     cargo.args(["--target", toolchain::TARGET, "--target-dir"]).arg(workspace::target().join("ebpf"));
     cargo.current_dir(workspace::root()).env("RUSTFLAGS", "--deny=warnings");
@@ -171,7 +167,7 @@ fn ebpf_lints() -> Result<Row> {
         let path = std::env::join_paths([own].into_iter().chain(std::env::split_paths(&path)))?;
         cargo.env("PATH", path).env("CARGO", program);
     }
-    Ok(step(if has_clippy { "clippy, eBPF" } else { "compiler warnings, eBPF" }, &mut cargo))
+    Ok(step("clippy, eBPF", &mut cargo))
 }
 
 /// A command that has to succeed.
