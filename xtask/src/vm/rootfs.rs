@@ -21,7 +21,7 @@ use crate::{
 const LAYOUT: u32 = 1;
 const INIT: &str = include_str!("init.sh");
 /// Size of the scratch disk. It is sparse, and what a guest writes to it is thrown away.
-const DISK: &str = "2G";
+const DISK_GIB: u64 = 2;
 
 /// Packages of one Debian suite with all that they need at run time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,15 +170,18 @@ pub fn assemble(layers: &[PathBuf], entries: &[Entry], file: &Path) -> Result<()
 
 /// A disk with an empty ext4 file system.
 pub fn disk(cache: &Cache) -> Result<PathBuf> {
-    let name = format!("disks/ext4-{DISK}.img");
+    let name = format!("disks/ext4-{DISK_GIB}G.img");
     if cache.path(&name).is_file() {
         return Ok(cache.path(name));
     }
     let guard = cache.lock()?;
     cache.file(&name, &guard, |file| {
+        File::create(file)
+            .and_then(|disk| disk.set_len(DISK_GIB << 30))
+            .with_context(|| format!("cannot write {}", file.display()))?;
         // mke2fs lies in a folder that is not on every user's PATH.
         let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
-        exec(Command::new("mke2fs").env("PATH", path).args(["-q", "-F", "-t", "ext4", "-m", "0"]).arg(file).arg(DISK))
+        exec(Command::new("mke2fs").env("PATH", path).args(["-q", "-F", "-t", "ext4", "-m", "0"]).arg(file))
     })
 }
 
