@@ -279,14 +279,19 @@ fn boots_of(kernel: &Kernel, options: &Options) -> Vec<Boot> {
         append: None,
         sections: ["kprobe", "fentry"].map(|mode| section(mode, &["test", "--attach", mode])).to_vec(),
     }];
-    if kernel.series == USUAL {
-        boots.extend(SCENARIOS.iter().map(|scenario| Boot {
-            kernel: kernel.clone(),
-            name: format!("test-{}", scenario.name),
-            append: Some(scenario.append),
-            sections: vec![section(scenario.name, scenario.arguments)],
-        }));
-    }
+    let picked = |scenario: &&Scenario| {
+        let filter = options.filter.as_deref();
+        kernel.series == USUAL && filter.is_none_or(|filter| scenario.name.contains(filter))
+    };
+    boots.extend(SCENARIOS.iter().filter(picked).map(|scenario| Boot {
+        kernel: kernel.clone(),
+        name: format!("test-{}", scenario.name),
+        append: Some(scenario.append),
+        sections: vec![(
+            scenario.name.to_owned(),
+            scenario.arguments.iter().map(|&argument| argument.to_owned()).collect(),
+        )],
+    }));
     boots
 }
 
