@@ -10,10 +10,9 @@
 //! The iovec is in kernel memory, already converted from a 32-bit caller's layout.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use tracer_ebpf::backing::BackingSlice;
 use tracer_ebpf::record::{Frame, Header, KIND_BUFFER, Stage, Walk, flag};
 
-use super::{Arguments, entry, exit};
+use super::{Arguments, entry, exit, zero};
 use crate::{
     fold, frame,
     kernel::{self, Iovec},
@@ -26,13 +25,13 @@ const FIRST_ERROR: u64 = -4095_i64 as u64;
 
 entry!(buffer_enter_kprobe, buffer_enter_fentry, |context| enter(
     context.iovec(1),
-    context.argument(2),
+    context.untyped(2),
     walk::walk
 ));
 // Without the walk: a program with its callbacks does not load before 5.17.
 entry!(buffer_enter_plain_kprobe, buffer_enter_plain_fentry, |context| enter(
     context.iovec(1),
-    context.argument(2),
+    context.untyped(2),
     |_, _, _| ()
 ));
 exit!(buffer_exit_kretprobe, buffer_exit_fexit, 4, |_context, ret| leave(ret));
@@ -77,28 +76,16 @@ fn begin(frame: &mut Frame, iovec: Iovec, imu_slot: u64) {
     buffer.header = Header { kind: KIND_BUFFER, ..header };
     buffer.address = iovec.base;
     buffer.length = iovec.length;
-    buffer.pin_ns = 0;
-    buffer.minor_faults = 0;
-    buffer.major_faults = 0;
     buffer.index = frame.registration.buffers;
-    buffer.vmas = 0;
-    buffer.lookups = 0;
-    buffer.files = 0;
-    buffer.bvecs = 0;
-    buffer.folio_shift = 0;
-    buffer.flags = 0;
     buffer.walk = Walk::None as u8;
-    forget_backings(&mut buffer.backings);
+    zero!(buffer.pin_ns, buffer.minor_faults, buffer.major_faults, buffer.vmas, buffer.lookups, buffer.files);
+    zero!(buffer.bvecs, buffer.folio_shift, buffer.flags);
+    for slice in &mut buffer.backings {
+        // A slice without VMAs is unused, whatever else is in it.
+        zero!(slice.vmas);
+    }
     frame.imu_slot = imu_slot;
     frame.registration.buffers += 1;
-}
-
-/// A slice without VMAs is unused, whatever else is in it; a record shows no stale ones.
-#[inline(always)]
-fn forget_backings(backings: &mut [BackingSlice]) {
-    for slice in backings {
-        slice.vmas = 0;
-    }
 }
 
 #[inline(always)]

@@ -50,13 +50,27 @@ macro_rules! exit {
     };
 }
 
+/// Stores zeros one by one: a run of plain ones becomes a call of `memset`, which goes byte by byte.
+macro_rules! zero {
+    ($($place:expr),+ $(,)?) => {
+        // SAFETY: the places are fields of a value that is borrowed mutably.
+        $(unsafe { core::ptr::write_volatile(&raw mut $place, 0) };)+
+    };
+}
+
 pub(crate) use entry;
 pub(crate) use exit;
+pub(crate) use zero;
+
+use aya_ebpf::EbpfContext as _;
 
 /// An argument of the hooked function: kprobes give it as an option, since not every register is an argument's.
 pub trait Arguments {
     /// The argument at this position, from 0, as it lay in its register.
     fn argument(&self, position: usize) -> u64;
+
+    /// The same for a pointer to a pointer, whose type a trampoline cannot tell; 0 where it is not to be had.
+    fn untyped(&self, position: usize) -> u64;
 
     /// A `struct iovec` in kernel memory at the address in an argument.
     fn iovec(&self, position: usize) -> crate::kernel::Iovec;
@@ -69,6 +83,11 @@ impl Arguments for aya_ebpf::programs::ProbeContext {
     }
 
     #[inline(always)]
+    fn untyped(&self, position: usize) -> u64 {
+        self.argument(position)
+    }
+
+    #[inline(always)]
     fn iovec(&self, position: usize) -> crate::kernel::Iovec {
         crate::kernel::read(self.argument(position), 0).unwrap_or(crate::kernel::Iovec { base: 0, length: 0 })
     }
@@ -78,6 +97,17 @@ impl Arguments for aya_ebpf::programs::FEntryContext {
     #[inline(always)]
     fn argument(&self, position: usize) -> u64 {
         self.arg(position)
+    }
+
+    #[inline(always)]
+    fn untyped(&self, position: usize) -> u64 {
+        if crate::maps::setting!(kernel.func_ret) == 0 || crate::maps::setting!(session.records) == 0 {
+            return 0;
+        }
+        let mut value = 0;
+        // SAFETY: the context is this program's, and the value is written before the helper returns.
+        unsafe { aya_ebpf::helpers::bpf_get_func_arg(self.as_ptr(), position as u32, &raw mut value) };
+        value
     }
 
     #[inline(always)]

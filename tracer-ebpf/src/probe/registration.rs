@@ -14,7 +14,7 @@ use tracer_ebpf::{
     record::{Frame, Header, KIND_REGISTRATION, RegistrationRecord, Stage},
 };
 
-use super::{Arguments, entry, exit};
+use super::{Arguments, entry, exit, zero};
 use crate::{
     frame, kernel,
     maps::{Counters, count},
@@ -62,39 +62,27 @@ fn enter(operation: Operation, ring: u64, requested: u32) {
 
 #[inline(always)]
 fn begin(frame: &mut Frame, operation: Operation, ring: u64, requested: u32) {
-    frame.buffer_returns = 0;
-    frame.pins = 0;
-    frame.pin_returns = 0;
-    frame.multi_file = 0;
-    frame.short = 0;
-    frame.walks = [0; 8];
+    zero!(frame.buffer_returns, frame.pins, frame.pin_returns, frame.multi_file, frame.short);
+    zero!(frame.walks[0], frame.walks[1], frame.walks[2], frame.walks[3], frame.walks[4]);
     let registration = &mut frame.registration;
     clear(registration);
     registration.operation = operation as u8;
     registration.ring = ring;
     registration.requested = requested;
     frame.stage = Stage::Registration as u32;
+    let thread = kernel::pid_tid().1;
     // Last, so that the hook's own work stands before the registration's time.
     // SAFETY: takes nothing, cannot fail.
     let start_ns = unsafe { bpf_ktime_get_ns() };
-    registration.header = Header { kind: KIND_REGISTRATION, tid: kernel::pid_tid().1, start_ns };
+    registration.header = Header { kind: KIND_REGISTRATION, tid: thread, start_ns };
 }
 
 /// Sets to zero what is added up; the rest is written when the registration ends.
 #[inline(always)]
 pub fn clear(registration: &mut RegistrationRecord) {
-    registration.duration_ns = 0;
-    registration.pin_ns = 0;
-    registration.walk_ns = 0;
-    registration.bytes = 0;
-    registration.vmas = 0;
-    registration.lookups = 0;
-    registration.minor_faults = 0;
-    registration.major_faults = 0;
-    registration.flags = 0;
-    registration.buffers = 0;
-    registration.failed_buffers = 0;
-    registration.files = 0;
+    zero!(registration.duration_ns, registration.pin_ns, registration.walk_ns, registration.bytes);
+    zero!(registration.vmas, registration.lookups, registration.minor_faults, registration.major_faults);
+    zero!(registration.flags, registration.buffers, registration.failed_buffers, registration.files);
 }
 
 /// Only the user's own call is one: a registration that fails calls it too, and a ring that goes away does so from a
