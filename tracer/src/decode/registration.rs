@@ -162,21 +162,11 @@ impl Registration {
         ring: Option<u64>,
         buffers: &[(Walk, BufferRecord)],
     ) -> Self {
-        let sight = Sight {
-            known: context.known,
-            operation,
-            record,
-        };
+        let sight = Sight { known: context.known, operation, record };
         let times = sight.times();
-        let buffer_list: Vec<_> = buffers
-            .iter()
-            .map(|(walk, buffer)| Buffer::new(context, *walk, buffer))
-            .collect();
+        let buffer_list: Vec<_> = buffers.iter().map(|(walk, buffer)| Buffer::new(context, *walk, buffer)).collect();
         Self {
-            time: context
-                .clock
-                .rfc3339(record.header.start_ns)
-                .filter(|_| record.header.start_ns > 0),
+            time: context.clock.rfc3339(record.header.start_ns).filter(|_| record.header.start_ns > 0),
             start_ns: record.header.start_ns,
             operation: operation.name(),
             result: result_name(record.ret),
@@ -187,15 +177,11 @@ impl Registration {
             uid: record.uid,
             cgroup_id: (record.cgroup > 0).then_some(record.cgroup),
             ring: ring.map(|id| Ring::new(id, record)),
-            requested: (sight.seen()
-                && operation == Operation::Register
-                && record.requested != u32::MAX)
+            requested: (sight.seen() && operation == Operation::Register && record.requested != u32::MAX)
                 .then_some(record.requested),
             buffers: sight.buffers().then_some(record.buffers),
-            failed_buffers: (sight.buffers()
-                && context.known.buffer_returns
-                && !sight.parts_missed())
-            .then_some(record.failed_buffers),
+            failed_buffers: (sight.buffers() && context.known.buffer_returns && !sight.parts_missed())
+                .then_some(record.failed_buffers),
             bytes: sight.buffers().then_some(record.bytes),
             vmas: sight.walked().then_some(record.vmas),
             vmas_complete: sight.walked() && !sight.has(flag::VMAS_PARTIAL),
@@ -221,9 +207,7 @@ impl Ring {
         Self {
             id,
             fd: known.then_some(record.ring_fd),
-            age_ns: known
-                .then(|| record.header.start_ns.checked_sub(record.ring_created_ns))
-                .flatten(),
+            age_ns: known.then(|| record.header.start_ns.checked_sub(record.ring_created_ns)).flatten(),
             flags: known.then_some(record.ring_flags),
         }
     }
@@ -261,14 +245,8 @@ impl Buffer {
             minor_faults: pin.map(|_| record.minor_faults),
             major_faults: pin.map(|_| record.major_faults),
             bvecs: (record.bvecs > 0).then_some(record.bvecs),
-            folio_size: (record.folio_shift > 0)
-                .then(|| 1_u64.checked_shl(record.folio_shift))
-                .flatten(),
-            backings: if walked {
-                slices(context, record)
-            } else {
-                Vec::new()
-            },
+            folio_size: (record.folio_shift > 0).then(|| 1_u64.checked_shl(record.folio_shift)).flatten(),
+            backings: if walked { slices(context, record) } else { Vec::new() },
         }
     }
 }
@@ -292,28 +270,21 @@ fn slices(context: &Context<'_>, record: &BufferRecord) -> Vec<Backing> {
 fn sum_backings(buffers: &[Buffer]) -> Vec<Backing> {
     let mut sums = BTreeMap::new();
     for backing in buffers.iter().flat_map(|buffer| &buffer.backings) {
-        let key = (
-            backing.class,
-            &backing.filesystem,
-            backing.shared,
-            backing.writable,
-        );
+        let key = (backing.class, &backing.filesystem, backing.shared, backing.writable);
         let (vmas, bytes) = sums.entry(key).or_insert((0_u64, 0_u64));
         *vmas = vmas.saturating_add(backing.vmas);
         *bytes = bytes.saturating_add(backing.bytes);
     }
     let mut backings: Vec<_> = sums
         .into_iter()
-        .map(
-            |((class, filesystem, shared, writable), (vmas, bytes))| Backing {
-                class,
-                filesystem: filesystem.clone(),
-                shared,
-                writable,
-                vmas,
-                bytes,
-            },
-        )
+        .map(|((class, filesystem, shared, writable), (vmas, bytes))| Backing {
+            class,
+            filesystem: filesystem.clone(),
+            shared,
+            writable,
+            vmas,
+            bytes,
+        })
         .collect();
     backings.sort_by_key(|backing| std::cmp::Reverse(backing.bytes));
     backings

@@ -61,11 +61,7 @@ impl Sight<'_> {
             // Nothing was pinned, so all of it is the rest.
             None => duration.filter(|_| parts),
         };
-        Times {
-            duration,
-            pin,
-            rest,
-        }
+        Times { duration, pin, rest }
     }
 
     /// Why figures are unknown or bounds; `buffers` is how many buffer records came.
@@ -73,45 +69,24 @@ impl Sight<'_> {
         let told = FLAGS.iter().filter(|(flag, _)| self.has(*flag));
         let mut reasons: Vec<_> = told.map(|(_, reason)| (*reason).to_owned()).collect();
         if self.has(flag::FILES_CAPPED) {
-            reasons.push(format!(
-                "more than {FILES} files: their number is a lower bound"
-            ));
+            reasons.push(format!("more than {FILES} files: their number is a lower bound"));
         }
         if self.has(flag::BACKINGS_CAPPED) {
-            reasons.push(format!(
-                "more than {BACKING_SLICES} backings in a buffer: the others are not listed"
-            ));
+            reasons.push(format!("more than {BACKING_SLICES} backings in a buffer: the others are not listed"));
         }
         let all = self.record.buffers;
         let lost = (all as usize).saturating_sub(buffers);
         if self.buffers() && lost > 0 {
-            reasons.push(format!(
-                "{lost} of {all} buffer records were lost: backings are lower bounds"
-            ));
+            reasons.push(format!("{lost} of {all} buffer records were lost: backings are lower bounds"));
         }
         reasons
     }
 }
 
 const FLAGS: [(u32, &str); 5] = [
-    (
-        flag::REFUSED_EARLY,
-        "refused before the kernel looked at the buffers: nothing else to measure",
-    ),
-    (
-        flag::ENTRY_MISSED,
-        "the entry was not seen: nothing else was measured",
-    ),
-    (
-        flag::RETURN_MISSED,
-        "the return was not seen: the duration ends at the tracepoint io_uring_register",
-    ),
-    (
-        flag::PARTS_MISSED,
-        "the return of a buffer or of its pin was not seen: times of the parts are unknown",
-    ),
-    (
-        flag::VMAS_PARTIAL,
-        "a walk ended early: VMAs, files and backings are lower bounds",
-    ),
+    (flag::REFUSED_EARLY, "refused before the kernel looked at the buffers: nothing else to measure"),
+    (flag::ENTRY_MISSED, "the entry was not seen: nothing else was measured"),
+    (flag::RETURN_MISSED, "the return was not seen: the duration ends at the tracepoint io_uring_register"),
+    (flag::PARTS_MISSED, "the return of a buffer or of its pin was not seen: times of the parts are unknown"),
+    (flag::VMAS_PARTIAL, "a walk ended early: VMAs, files and backings are lower bounds"),
 ];
