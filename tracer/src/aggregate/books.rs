@@ -20,6 +20,9 @@ pub struct Books {
     pub buffers: Option<PartBooks>,
     /// Of the pin.
     pub pins: Option<PartBooks>,
+    /// Registrations under way: the entries that have not ended, less those that never will (no per-task state, or
+    /// a second entry of the task).
+    pub in_flight: Option<i64>,
     /// What was measured of what the tracepoint saw, 0 to 1, over the operations whose entry is hooked;
     /// `None` before the first.
     pub coverage: Option<f64>,
@@ -47,7 +50,7 @@ pub struct OperationBooks {
     pub missed_entries: Option<u64>,
     /// The tracepoint came before the return had been seen.
     pub missed_returns: Option<u64>,
-    /// Entries that have not ended (a re-entry's first one never does); negative where more ended than began.
+    /// Entries that have not ended, those that never will among them; negative where more ended than began.
     pub in_flight: Option<i64>,
     /// What was measured of what the tracepoint saw, 0 to 1.
     pub coverage: Option<f64>,
@@ -80,8 +83,10 @@ impl Books {
             .then(|| PartBooks::new(sample, Counter::PinEntries, Counter::PinReturns, Counter::PinMissedReturns));
         let balanced = operations.iter().all(|books| books.unexplained == 0)
             && [&buffers, &pins].into_iter().flatten().all(|books| books.in_flight >= 0);
+        let in_flight = in_flight(&operations, sample);
+        let balanced = balanced && in_flight.is_none_or(|open| open >= 0);
         let coverage = coverage(&operations, sample.counters[Counter::LostFrames as usize]);
-        Self { operations, buffers, pins, coverage, balanced }
+        Self { operations, buffers, pins, in_flight, coverage, balanced }
     }
 
     /// Returns that were not seen, of registrations, buffers and pins.
@@ -156,6 +161,12 @@ impl PartBooks {
 fn counted(sample: &Sample, operation: Operation) -> u64 {
     let first = operation as usize * ERRNO_SLOTS;
     sample.results.iter().skip(first).take(ERRNO_SLOTS).fold(0, |sum, count| sum.saturating_add(*count))
+}
+
+fn in_flight(operations: &[OperationBooks], sample: &Sample) -> Option<i64> {
+    let open = operations.iter().filter_map(|books| books.in_flight).reduce(i64::saturating_add)?;
+    let never = [Counter::LostFrames, Counter::Reentries].map(|counter| i128::from(sample.counters[counter as usize]));
+    Some(narrow(i128::from(open) - never[0] - never[1]))
 }
 
 /// Lost state shows at the tracepoint as a missed entry or, when it failed, as an early refusal, by whichever

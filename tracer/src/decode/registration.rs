@@ -43,9 +43,9 @@ pub struct Registration {
     pub failed_buffers: Option<u32>,
     /// Sum of the buffers' lengths.
     pub bytes: Option<u64>,
-    /// VMAs touched; a lower bound unless `vmas_complete`.
+    /// VMAs that were seen: all, or where not `vmas_complete` those up to a hole or to where a walk ended.
     pub vmas: Option<u64>,
-    /// Every buffer was walked as far as the kernel itself goes.
+    /// Every buffer was walked to its end.
     pub vmas_complete: bool,
     /// VMA look-ups that the kernel made while pinning.
     pub lookups: Option<u64>,
@@ -112,7 +112,7 @@ pub struct Buffer {
     pub address: String,
     /// Bytes.
     pub length: u64,
-    /// `ok` or the errno's name; `None` where the return was not seen.
+    /// `ok` or the errno's name.
     pub result: Option<String>,
     /// 0 or a negative errno.
     pub ret: Option<i64>,
@@ -162,7 +162,7 @@ impl Registration {
         ring: Option<u64>,
         buffers: &[(Walk, BufferRecord)],
     ) -> Self {
-        let sight = Sight { known: context.known, operation, record };
+        let sight = Sight { known: context.known, operation, record, buffers };
         let times = sight.times();
         let buffer_list: Vec<_> = buffers.iter().map(|(walk, buffer)| Buffer::new(context, *walk, buffer)).collect();
         Self {
@@ -179,10 +179,10 @@ impl Registration {
             ring: ring.map(|id| Ring::new(id, record)),
             requested: (sight.seen() && operation == Operation::Register && record.requested != u32::MAX)
                 .then_some(record.requested),
-            buffers: sight.buffers().then_some(record.buffers),
-            failed_buffers: (sight.buffers() && context.known.buffer_returns && !sight.parts_missed())
+            buffers: sight.has_buffers().then_some(record.buffers),
+            failed_buffers: (sight.has_buffers() && context.known.buffer_returns && !sight.parts_missed())
                 .then_some(record.failed_buffers),
-            bytes: sight.buffers().then_some(record.bytes),
+            bytes: sight.sized().then_some(record.bytes),
             vmas: sight.walked().then_some(record.vmas),
             vmas_complete: sight.walked() && !sight.has(flag::VMAS_PARTIAL),
             lookups: (context.known.lookups && sight.pinned()).then_some(record.lookups),
@@ -195,7 +195,7 @@ impl Registration {
             minor_faults: times.pin.map(|_| record.minor_faults),
             major_faults: times.pin.map(|_| record.major_faults),
             backings: sum_backings(&buffer_list),
-            degraded: sight.reasons(buffer_list.len()),
+            degraded: sight.reasons(),
             buffer_list,
         }
     }
@@ -219,20 +219,19 @@ impl Buffer {
         let has = |flag: u32| record.flags & flag != 0;
         let walked = walk != Walk::None;
         let parts_missed = has(flag::PARTS_MISSED);
-        // Success cannot be told from a return that was not seen; an errno can.
-        let returned = known.buffer_returns && !(parts_missed && record.ret == 0);
-        let duration = (known.buffer_returns && !parts_missed).then_some(record.duration_ns);
+        // The record is sent at the function's return, so that only the pin's can have been missed.
+        let duration = known.buffer_returns.then_some(record.duration_ns);
         let pin = (known.pins && has(flag::PINNED) && !parts_missed).then_some(record.pin_ns);
         let rest = match pin {
             Some(pin) => duration.and_then(|duration| duration.checked_sub(pin)),
-            None => duration.filter(|_| known.pins && !has(flag::PINNED)),
+            None => duration.filter(|_| known.pins && !has(flag::PINNED) && !parts_missed),
         };
         Self {
             index: record.index,
             address: format!("{:#x}", record.address),
             length: record.length,
-            result: returned.then(|| result_name(record.ret.into())),
-            ret: returned.then_some(record.ret.into()),
+            result: known.buffer_returns.then(|| result_name(record.ret.into())),
+            ret: known.buffer_returns.then_some(record.ret.into()),
             vmas: walked.then_some(record.vmas.into()),
             walk: walk.name(),
             lookups: (known.lookups && has(flag::PINNED)).then_some(record.lookups.into()),

@@ -239,7 +239,13 @@ fn missed_parts_are_unknown_and_said() {
     buffer.flags |= flag::PARTS_MISSED;
     let given = whole(Known::all(), &registration, &[buffer]);
     assert_eq!((given.pin_ns, given.rest_ns, given.failed_buffers), (None, None, None));
-    assert_eq!((&given.buffer_list[0].result, given.buffer_list[0].duration_ns), (&None, None));
+    let told = &given.buffer_list[0];
+    assert_eq!(
+        (told.result.as_deref(), told.duration_ns, told.pin_ns, told.rest_ns),
+        (Some("ok"), Some(45_000), None, None)
+    );
+    assert_eq!(given.bytes, Some(8192));
+    assert_eq!(whole(Known::all(), &registration, &[]).bytes, None);
     assert_eq!(given.degraded.len(), 1);
 }
 
@@ -266,20 +272,28 @@ fn a_clone_hands_no_buffers_to_the_per_buffer_function() {
 }
 
 #[test]
-fn a_walk_that_saw_nothing_gives_no_bound() {
+fn that_no_vma_was_seen_is_a_figure_only_after_a_walk() {
     let mut registration = a_registration();
+    let mut buffer = a_buffer();
     registration.flags |= flag::VMAS_PARTIAL;
-    assert_eq!(whole(Known::all(), &registration, &[a_buffer()]).vmas, Some(2));
+    let vmas = |registration: &RegistrationRecord, buffer: &BufferRecord| {
+        let given = whole(Known::all(), registration, &[*buffer]);
+        (given.vmas, given.vmas_complete)
+    };
+    buffer.walk = Walk::Busy as u8;
+    assert_eq!(vmas(&registration, &buffer), (Some(2), false));
     registration.vmas = 0;
-    assert_eq!(whole(Known::all(), &registration, &[a_buffer()]).vmas, None);
+    assert_eq!(vmas(&registration, &buffer), (None, false));
+    buffer.walk = Walk::Hole as u8;
+    assert_eq!(vmas(&registration, &buffer), (Some(0), false));
 }
 
 #[test]
-fn lost_buffer_records_are_said() {
+fn buffer_records_that_did_not_come_are_said() {
     let mut registration = a_registration();
     registration.buffers = 3;
     let given = whole(Known::all(), &registration, &[a_buffer()]);
-    assert_eq!(given.degraded, ["2 of 3 buffer records were lost: backings are lower bounds"]);
+    assert_eq!(given.degraded, ["2 of 3 buffer records did not come: backings are lower bounds"]);
 }
 
 #[test]

@@ -35,7 +35,7 @@ struct Report<'a> {
 /// unregisters     internal, ring_exit
 /// books           operations[{operation, counted, entries, returns, ledger, refused_early, missed_entries,
 ///                 missed_returns, in_flight, coverage, unexplained}], buffers and pins {entries, returns,
-///                 missed_returns, in_flight}, coverage, balanced
+///                 missed_returns, in_flight}, in_flight, coverage, balanced
 /// lost            registration_records, buffer_records, frames, processes, backings, reentries, descendants,
 ///                 short_records
 /// degraded[]      reasons

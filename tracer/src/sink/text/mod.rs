@@ -94,7 +94,7 @@ fn books(snapshot: &Snapshot) -> String {
     let calls = human::plural(ledger, "call");
     let mut facts = vec![format!("the kernel's tracepoint saw {calls}{}", measured.unwrap_or_default())];
     let refused = sum(|books| books.refused_early).unwrap_or(0);
-    let open: i64 = books.operations.iter().filter_map(|books| books.in_flight).fold(0, i64::saturating_add);
+    let open = books.in_flight.unwrap_or(0);
     for (count, what) in [(refused, "refused early"), (open.max(0).unsigned_abs(), "in flight")] {
         if count > 0 {
             facts.push(format!("{} {what}", human::count(count)));
@@ -103,7 +103,7 @@ fn books(snapshot: &Snapshot) -> String {
     let off = books.operations.iter().map(|books| books.unexplained).fold(0, u64::saturating_add);
     facts.push(match (books.balanced, off) {
         (true, _) => "they balance.".to_owned(),
-        (false, 0) => "those of buffers or pins do not balance.".to_owned(),
+        (false, 0) => "they do not balance.".to_owned(),
         (false, off) => format!("they are off by {}.", human::count(off)),
     });
     facts.join("; ")
