@@ -43,9 +43,9 @@ pub struct Registration {
     pub failed_buffers: Option<u32>,
     /// Sum of the buffers' lengths.
     pub bytes: Option<u64>,
-    /// VMAs that were seen: all, or where not `vmas_complete` those up to a hole or to where a walk ended.
+    /// VMAs touched; a lower bound unless `vmas_complete`.
     pub vmas: Option<u64>,
-    /// Every buffer was walked to its end.
+    /// Every buffer was walked to its end, or to a hole in it, where the kernel stops as well.
     pub vmas_complete: bool,
     /// VMA look-ups that the kernel made while pinning.
     pub lookups: Option<u64>,
@@ -184,7 +184,7 @@ impl Registration {
                 .then_some(record.failed_buffers),
             bytes: sight.sized().then_some(record.bytes),
             vmas: sight.walked().then_some(record.vmas),
-            vmas_complete: sight.walked() && !sight.has(flag::VMAS_PARTIAL),
+            vmas_complete: sight.walked_far(),
             lookups: (context.known.lookups && sight.pinned()).then_some(record.lookups),
             files: sight.walked().then_some(record.files),
             files_capped: sight.walked() && sight.has(flag::FILES_CAPPED),

@@ -45,9 +45,14 @@ impl Sight<'_> {
 
     /// Their VMAs were. That none was seen is a figure only where some walk came as far as the kernel does.
     pub(super) fn walked(&self) -> bool {
-        let far = |(walk, _): &(Walk, BufferRecord)| matches!(walk, Walk::Complete | Walk::Hole);
-        let blind = self.has(flag::VMAS_PARTIAL) && self.record.vmas == 0 && !self.buffers.iter().any(far);
+        let blind = self.has(flag::VMAS_PARTIAL) && self.record.vmas == 0 && !self.buffers.iter().any(walked_far);
         self.has_buffers() && self.known.walk && !blind
+    }
+
+    /// All VMAs that the kernel itself comes to were seen: to the end of each buffer, or to a hole in it.
+    pub(super) fn walked_far(&self) -> bool {
+        let every = self.absent() == 0 && self.buffers.iter().all(|buffer| walked_far(buffer) || is_empty_slot(buffer));
+        self.walked() && (!self.has(flag::VMAS_PARTIAL) || every)
     }
 
     /// Buffers whose records did not come.
@@ -81,6 +86,9 @@ impl Sight<'_> {
     pub(super) fn reasons(&self) -> Vec<String> {
         let told = FLAGS.iter().filter(|(flag, _)| self.has(*flag));
         let mut reasons: Vec<_> = told.map(|(_, reason)| (*reason).to_owned()).collect();
+        if self.has(flag::VMAS_PARTIAL) && self.has_buffers() && self.known.walk && !self.walked_far() {
+            reasons.push("a walk ended early: VMAs, files and backings are lower bounds".to_owned());
+        }
         if self.has(flag::FILES_CAPPED) {
             reasons.push(format!("more than {FILES} files: their number is a lower bound"));
         }
@@ -95,10 +103,18 @@ impl Sight<'_> {
     }
 }
 
-const FLAGS: [(u32, &str); 5] = [
+fn walked_far((walk, _): &(Walk, BufferRecord)) -> bool {
+    matches!(walk, Walk::Complete | Walk::Hole)
+}
+
+/// A slot of a sparse table: there is nothing to walk.
+fn is_empty_slot((_, buffer): &(Walk, BufferRecord)) -> bool {
+    buffer.address == 0 && buffer.length == 0
+}
+
+const FLAGS: [(u32, &str); 4] = [
     (flag::REFUSED_EARLY, "refused before the kernel looked at the buffers: nothing else to measure"),
     (flag::ENTRY_MISSED, "the entry was not seen: nothing else was measured"),
     (flag::RETURN_MISSED, "the return was not seen: the duration ends at the tracepoint io_uring_register"),
     (flag::PARTS_MISSED, "the return of a buffer or of its pin was not seen: times of the parts are unknown"),
-    (flag::VMAS_PARTIAL, "a walk did not reach the end of its buffer: VMAs, files and backings are those it saw"),
 ];

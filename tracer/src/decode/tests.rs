@@ -285,7 +285,22 @@ fn that_no_vma_was_seen_is_a_figure_only_after_a_walk() {
     registration.vmas = 0;
     assert_eq!(vmas(&registration, &buffer), (None, false));
     buffer.walk = Walk::Hole as u8;
-    assert_eq!(vmas(&registration, &buffer), (Some(0), false));
+    assert_eq!(vmas(&registration, &buffer), (Some(0), true));
+}
+
+#[test]
+fn a_walk_is_complete_at_a_hole_and_over_empty_slots() {
+    let mut registration = a_registration();
+    registration.flags |= flag::VMAS_PARTIAL;
+    registration.buffers = 2;
+    let empty = BufferRecord { address: 0, length: 0, walk: Walk::None as u8, ..a_buffer() };
+    let unwalked = BufferRecord { walk: Walk::None as u8, ..a_buffer() };
+    let hole = BufferRecord { walk: Walk::Hole as u8, ..a_buffer() };
+    for (second, complete) in [(empty, true), (hole, true), (unwalked, false)] {
+        let given = whole(Known::all(), &registration, &[a_buffer(), second]);
+        assert_eq!((given.vmas_complete, given.degraded.is_empty()), (complete, complete), "{:?}", given.degraded);
+    }
+    assert!(!whole(Known::all(), &registration, &[a_buffer()]).vmas_complete);
 }
 
 #[test]
