@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+pub mod doctor;
 pub mod http;
 mod human;
 pub mod json;

@@ -11,7 +11,7 @@ use crate::{
 /// No line for people is wider.
 const WIDTH: usize = 100;
 
-/// The heads of the columns of [`line`].
+/// The heads of the columns of [`line()`].
 pub fn header() -> String {
     columns(["TIME (UTC)", "PROCESS", "CALL", "RESULT", "BUFS", "BYTES", "VMAS", "TOOK", "PIN", "BACKINGS"])
 }
