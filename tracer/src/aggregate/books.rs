@@ -20,6 +20,9 @@ pub struct Books {
     pub buffers: Option<PartBooks>,
     /// Of the pin.
     pub pins: Option<PartBooks>,
+    /// Registrations under way: the entries that have not ended, less those that never will (no per-task state, or
+    /// a second entry of the task).
+    pub in_flight: Option<i64>,
     /// What was measured of what the tracepoint saw, 0 to 1, over the operations whose entry is hooked;
     /// `None` before the first.
     pub coverage: Option<f64>,
@@ -47,7 +50,7 @@ pub struct OperationBooks {
     pub missed_entries: Option<u64>,
     /// The tracepoint came before the return had been seen.
     pub missed_returns: Option<u64>,
-    /// Entries that have not ended (a re-entry's first one never does); negative where more ended than began.
+    /// Entries that have not ended, those that never will among them; negative where more ended than began.
     pub in_flight: Option<i64>,
     /// What was measured of what the tracepoint saw, 0 to 1.
     pub coverage: Option<f64>,
@@ -70,51 +73,26 @@ pub struct PartBooks {
 
 impl Books {
     pub(super) fn new(sample: &Sample, known: &Known) -> Self {
-        let operations: Vec<_> = Operation::ALL
-            .iter()
-            .map(|operation| OperationBooks::new(sample, known, *operation))
-            .collect();
+        let operations: Vec<_> =
+            Operation::ALL.iter().map(|operation| OperationBooks::new(sample, known, *operation)).collect();
         let buffers = (known.buffers && known.buffer_returns).then(|| {
-            PartBooks::new(
-                sample,
-                Counter::BufferEntries,
-                Counter::BufferReturns,
-                Counter::BufferMissedReturns,
-            )
+            PartBooks::new(sample, Counter::BufferEntries, Counter::BufferReturns, Counter::BufferMissedReturns)
         });
-        let pins = known.pins.then(|| {
-            PartBooks::new(
-                sample,
-                Counter::PinEntries,
-                Counter::PinReturns,
-                Counter::PinMissedReturns,
-            )
-        });
+        let pins = known
+            .pins
+            .then(|| PartBooks::new(sample, Counter::PinEntries, Counter::PinReturns, Counter::PinMissedReturns));
         let balanced = operations.iter().all(|books| books.unexplained == 0)
-            && [&buffers, &pins]
-                .into_iter()
-                .flatten()
-                .all(|books| books.in_flight >= 0);
+            && [&buffers, &pins].into_iter().flatten().all(|books| books.in_flight >= 0);
+        let in_flight = in_flight(&operations, sample);
+        let balanced = balanced && in_flight.is_none_or(|open| open >= 0);
         let coverage = coverage(&operations, sample.counters[Counter::LostFrames as usize]);
-        Self {
-            operations,
-            buffers,
-            pins,
-            coverage,
-            balanced,
-        }
+        Self { operations, buffers, pins, in_flight, coverage, balanced }
     }
 
     /// Returns that were not seen, of registrations, buffers and pins.
     pub fn missed_returns(&self) -> u64 {
-        let operations = self
-            .operations
-            .iter()
-            .filter_map(|books| books.missed_returns);
-        let parts = [&self.buffers, &self.pins]
-            .into_iter()
-            .flatten()
-            .map(|books| books.missed_returns);
+        let operations = self.operations.iter().filter_map(|books| books.missed_returns);
+        let parts = [&self.buffers, &self.pins].into_iter().flatten().map(|books| books.missed_returns);
         operations.chain(parts).fold(0, u64::saturating_add)
     }
 }
@@ -138,13 +116,9 @@ impl OperationBooks {
             coverage: None,
             unexplained: 0,
         };
-        books.in_flight = books
-            .closed()
-            .zip(books.entries)
-            .map(|(closed, entries)| narrow(i128::from(entries) - closed));
-        books.coverage = books
-            .measured()
-            .map(|(measured, all)| measured as f64 / all as f64);
+        books.in_flight =
+            books.closed().zip(books.entries).map(|(closed, entries)| narrow(i128::from(entries) - closed));
+        books.coverage = books.measured().map(|(measured, all)| measured as f64 / all as f64);
         books.unexplained = books.unexplained();
         books
     }
@@ -162,20 +136,14 @@ impl OperationBooks {
     }
 
     fn unexplained(&self) -> u64 {
-        let miscounted = self
-            .ledger
-            .map_or(0, |ledger| ledger.abs_diff(self.counted));
+        let miscounted = self.ledger.map_or(0, |ledger| ledger.abs_diff(self.counted));
         let too_many_ends = self.in_flight.map_or(0, |open| open.min(0).unsigned_abs());
         // One that has returned is in flight until the tracepoint fires.
-        let returns = self
-            .closed()
-            .zip(self.returns)
-            .zip(self.missed_returns)
-            .map_or(0, |((closed, seen), missed)| {
-                let ahead = i128::from(seen) + i128::from(missed) - closed;
-                let open = i128::from(self.in_flight.unwrap_or(0).max(0));
-                narrow(ahead - ahead.clamp(0, open)).unsigned_abs()
-            });
+        let returns = self.closed().zip(self.returns).zip(self.missed_returns).map_or(0, |((closed, seen), missed)| {
+            let ahead = i128::from(seen) + i128::from(missed) - closed;
+            let open = i128::from(self.in_flight.unwrap_or(0).max(0));
+            narrow(ahead - ahead.clamp(0, open)).unsigned_abs()
+        });
         miscounted.max(too_many_ends).max(returns)
     }
 }
@@ -184,33 +152,29 @@ impl PartBooks {
     fn new(sample: &Sample, entries: Counter, returns: Counter, missed: Counter) -> Self {
         let [entries, returns, missed_returns] =
             [entries, returns, missed].map(|counter| sample.counters[counter as usize]);
-        let in_flight =
-            narrow(i128::from(entries) - i128::from(returns) - i128::from(missed_returns));
-        Self {
-            entries,
-            returns,
-            missed_returns,
-            in_flight,
-        }
+        let in_flight = narrow(i128::from(entries) - i128::from(returns) - i128::from(missed_returns));
+        Self { entries, returns, missed_returns, in_flight }
     }
 }
 
 /// Results counted of an operation.
 fn counted(sample: &Sample, operation: Operation) -> u64 {
     let first = operation as usize * ERRNO_SLOTS;
-    sample
-        .results
-        .iter()
-        .skip(first)
-        .take(ERRNO_SLOTS)
-        .fold(0, |sum, count| sum.saturating_add(*count))
+    sample.results.iter().skip(first).take(ERRNO_SLOTS).fold(0, |sum, count| sum.saturating_add(*count))
+}
+
+fn in_flight(operations: &[OperationBooks], sample: &Sample) -> Option<i64> {
+    let open = operations.iter().filter_map(|books| books.in_flight).reduce(i64::saturating_add)?;
+    let never = [Counter::LostFrames, Counter::Reentries].map(|counter| i128::from(sample.counters[counter as usize]));
+    Some(narrow(i128::from(open) - never[0] - never[1]))
 }
 
 /// Lost state shows at the tracepoint as a missed entry or, when it failed, as an early refusal, by whichever
 /// operation: so it is held against the sum.
 fn coverage(operations: &[OperationBooks], lost_frames: u64) -> Option<f64> {
     let measured = operations.iter().filter_map(OperationBooks::measured);
-    let (measured, all) = measured.fold((0_u64, 0_u64), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    let (measured, all) =
+        measured.fold((0_u64, 0_u64), |sum, one| (sum.0.saturating_add(one.0), sum.1.saturating_add(one.1)));
     let measured = measured.min(all.saturating_sub(lost_frames));
     (all > 0).then(|| measured as f64 / all as f64)
 }

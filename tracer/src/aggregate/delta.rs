@@ -37,15 +37,8 @@ fn entries_since<K: Copy + Eq + Hash, V: Copy + Default>(
     since: impl Fn(&V, &V) -> Option<V>,
 ) -> Vec<(K, V)> {
     let then: HashMap<_, _> = then.iter().copied().collect();
-    let changed = now.iter().map(|(key, value)| {
-        (
-            *key,
-            since(value, &then.get(key).copied().unwrap_or_default()),
-        )
-    });
-    changed
-        .filter_map(|(key, value)| Some((key, value?)))
-        .collect()
+    let changed = now.iter().map(|(key, value)| (*key, since(value, &then.get(key).copied().unwrap_or_default())));
+    changed.filter_map(|(key, value)| Some((key, value?))).collect()
 }
 
 fn backing_since(now: &BackingTotals, then: &BackingTotals) -> Option<BackingTotals> {

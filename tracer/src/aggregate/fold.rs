@@ -9,8 +9,8 @@ use tracer_ebpf::{
 };
 
 use super::{
-    Backing, Books, Distribution, Faults, Losses, Outcome, Process, ResultCount, Snapshot, Split,
-    Unregisters, Walks, snapshot,
+    Backing, Books, Distribution, Faults, Losses, Outcome, Process, ResultCount, Snapshot, Split, Unregisters, Walks,
+    snapshot,
 };
 use crate::{
     decode::{Known, comm, result_name},
@@ -24,11 +24,7 @@ pub fn fold(sample: &Sample, known: &Known) -> Snapshot {
 
 /// The snapshot of the time between two samples. The books are those of the whole session up to `later`.
 pub fn fold_between(later: &Sample, earlier: &Sample, known: &Known) -> Snapshot {
-    Fold {
-        sample: &later.since(earlier),
-        known,
-    }
-    .snapshot(Books::new(later, known))
+    Fold { sample: &later.since(earlier), known }.snapshot(Books::new(later, known))
 }
 
 struct Fold<'a> {
@@ -38,30 +34,18 @@ struct Fold<'a> {
 
 impl Fold<'_> {
     fn snapshot(&self, books: Books) -> Snapshot {
-        let Known {
-            buffers,
-            walk,
-            pins,
-            ..
-        } = *self.known;
+        let Known { buffers, walk, pins, .. } = *self.known;
         Snapshot {
             elapsed_ns: self.sample.elapsed_ns,
-            operations: Operation::ALL
-                .map(|operation| self.operation(operation))
-                .into(),
+            operations: Operation::ALL.map(|operation| self.operation(operation)).into(),
             split: self.split(),
             pin: pins.then(|| self.distribution(Histogram::Pin as usize)),
-            registration_vmas: walk
-                .then(|| self.distribution(Histogram::VmasPerRegistration as usize)),
+            registration_vmas: walk.then(|| self.distribution(Histogram::VmasPerRegistration as usize)),
             buffer_vmas: walk.then(|| self.distribution(Histogram::VmasPerBuffer as usize)),
-            registration_buffers: buffers
-                .then(|| self.distribution(Histogram::BuffersPerRegistration as usize)),
-            registration_bytes: buffers
-                .then(|| self.distribution(Histogram::BytesPerRegistration as usize)),
-            faults: pins.then(|| Faults {
-                minor: self.count(Counter::MinorFaults),
-                major: self.count(Counter::MajorFaults),
-            }),
+            registration_buffers: buffers.then(|| self.distribution(Histogram::BuffersPerRegistration as usize)),
+            registration_bytes: buffers.then(|| self.distribution(Histogram::BytesPerRegistration as usize)),
+            faults: pins
+                .then(|| Faults { minor: self.count(Counter::MinorFaults), major: self.count(Counter::MajorFaults) }),
             lookups: self.known.lookups.then(|| self.count(Counter::Lookups)),
             multi_file_buffers: walk.then(|| self.count(Counter::MultiFileBuffers)),
             backings: walk.then(|| self.backings()),
@@ -82,11 +66,7 @@ impl Fold<'_> {
     }
 
     fn distribution(&self, number: usize) -> Distribution {
-        self.sample
-            .histograms
-            .get(number)
-            .map(Distribution::from_slots)
-            .unwrap_or_default()
+        self.sample.histograms.get(number).map(Distribution::from_slots).unwrap_or_default()
     }
 
     fn operation(&self, operation: Operation) -> snapshot::Operation {
@@ -102,10 +82,7 @@ impl Fold<'_> {
             failed,
             results: results
                 .into_iter()
-                .map(|(errno, count)| ResultCount {
-                    result: slot_name(errno),
-                    count,
-                })
+                .map(|(errno, count)| ResultCount { result: slot_name(errno), count })
                 .collect(),
             duration: self.known.timed(operation).then(|| self.outcome(operation)),
         }
@@ -113,17 +90,9 @@ impl Fold<'_> {
 
     /// Results that came, by errno (0 is success), most frequent first.
     fn results(&self, operation: Operation) -> Vec<(usize, u64)> {
-        let slots = self
-            .sample
-            .results
-            .iter()
-            .skip(operation as usize * ERRNO_SLOTS)
-            .take(ERRNO_SLOTS);
-        let mut results: Vec<_> = slots
-            .enumerate()
-            .map(|(errno, count)| (errno, *count))
-            .filter(|(_, count)| *count > 0)
-            .collect();
+        let slots = self.sample.results.iter().skip(operation as usize * ERRNO_SLOTS).take(ERRNO_SLOTS);
+        let mut results: Vec<_> =
+            slots.enumerate().map(|(errno, count)| (errno, *count)).filter(|(_, count)| *count > 0).collect();
         results.sort_by_key(|(_, count)| Reverse(*count));
         results
     }
@@ -137,25 +106,12 @@ impl Fold<'_> {
 
     fn split(&self) -> Option<Split> {
         let operations = [Operation::Register, Operation::Update];
-        let timed = operations
-            .into_iter()
-            .filter(|operation| self.known.timed(*operation));
-        let whole = timed
-            .map(|operation| self.outcome(operation))
-            .map(|outcome| outcome.ok.merge(&outcome.failed));
-        let total_ns = whole
-            .reduce(|a, b| a.merge(&b))
-            .filter(|_| self.known.pins)?
-            .sum();
+        let timed = operations.into_iter().filter(|operation| self.known.timed(*operation));
+        let whole = timed.map(|operation| self.outcome(operation)).map(|outcome| outcome.ok.merge(&outcome.failed));
+        let total_ns = whole.reduce(|a, b| a.merge(&b)).filter(|_| self.known.pins)?.sum();
         let pin_ns = self.distribution(Histogram::Pin as usize).sum();
-        let missed =
-            self.count(Counter::PinMissedReturns) + self.count(Counter::BufferMissedReturns);
-        Some(Split {
-            total_ns,
-            pin_ns,
-            rest_ns: total_ns.saturating_sub(pin_ns),
-            complete: missed == 0,
-        })
+        let missed = self.count(Counter::PinMissedReturns).max(self.count(Counter::BufferMissedReturns));
+        Some(Split { total_ns, pin_ns, rest_ns: total_ns.saturating_sub(pin_ns), complete: missed == 0 })
     }
 
     fn backings(&self) -> Vec<Backing> {
@@ -174,10 +130,7 @@ impl Fold<'_> {
         let mut backings: Vec<Backing> = Vec::new();
         for backing in told {
             // Two `file_system_type`s can bear one name (a module unloaded and loaded again).
-            match backings
-                .iter_mut()
-                .find(|other| same_backing(other, &backing))
-            {
+            match backings.iter_mut().find(|other| same_backing(other, &backing)) {
                 Some(other) => {
                     other.buffers = other.buffers.saturating_add(backing.buffers);
                     other.vmas = other.vmas.saturating_add(backing.vmas);
@@ -188,28 +141,15 @@ impl Fold<'_> {
         }
         backings.sort_by(|a, b| {
             let order = |backing: &Backing| {
-                (
-                    Reverse(backing.bytes),
-                    backing.class,
-                    backing.shared,
-                    backing.writable,
-                    !backing.ok,
-                )
+                (Reverse(backing.bytes), backing.class, backing.shared, backing.writable, !backing.ok)
             };
-            order(a)
-                .cmp(&order(b))
-                .then_with(|| a.filesystem.cmp(&b.filesystem))
+            order(a).cmp(&order(b)).then_with(|| a.filesystem.cmp(&b.filesystem))
         });
         backings
     }
 
     fn processes(&self) -> Vec<Process> {
-        let Known {
-            buffers,
-            walk,
-            pins,
-            ..
-        } = *self.known;
+        let Known { buffers, walk, pins, .. } = *self.known;
         let mut processes: Vec<_> = self
             .sample
             .processes
@@ -247,12 +187,8 @@ impl Fold<'_> {
     fn losses(&self) -> Losses {
         let known = self.known;
         Losses {
-            registration_records: known
-                .records
-                .then(|| self.count(Counter::LostRegistrationRecords)),
-            buffer_records: known
-                .records
-                .then(|| self.count(Counter::LostBufferRecords)),
+            registration_records: known.records.then(|| self.count(Counter::LostRegistrationRecords)),
+            buffer_records: known.records.then(|| self.count(Counter::LostBufferRecords)),
             frames: self.count(Counter::LostFrames),
             processes: known.processes.then(|| self.count(Counter::LostProcesses)),
             backings: known.walk.then(|| self.count(Counter::LostBackings)),
@@ -264,18 +200,9 @@ impl Fold<'_> {
 }
 
 fn same_backing(a: &Backing, b: &Backing) -> bool {
-    (a.class, &a.filesystem, a.shared, a.writable, a.ok)
-        == (b.class, &b.filesystem, b.shared, b.writable, b.ok)
+    (a.class, &a.filesystem, a.shared, a.writable, a.ok) == (b.class, &b.filesystem, b.shared, b.writable, b.ok)
 }
 
 fn slot_name(errno: usize) -> String {
-    if errno + 1 == ERRNO_SLOTS {
-        "other".to_owned()
-    } else {
-        result_name(-(errno as i64))
-    }
+    if errno + 1 == ERRNO_SLOTS { "other".to_owned() } else { result_name(-(errno as i64)) }
 }
-
-#[cfg(test)]
-#[path = "tests.rs"]
-pub(crate) mod tests;

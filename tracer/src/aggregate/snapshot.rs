@@ -178,13 +178,7 @@ pub struct Walks {
 impl Walks {
     /// Walks by the name of their outcome.
     pub fn by_outcome(&self) -> [(&'static str, u64); 5] {
-        [
-            ("complete", self.complete),
-            ("hole", self.hole),
-            ("busy", self.busy),
-            ("cut", self.cut),
-            ("none", self.none),
-        ]
+        [("complete", self.complete), ("hole", self.hole), ("busy", self.busy), ("cut", self.cut), ("none", self.none)]
     }
 }
 
@@ -222,46 +216,15 @@ impl Losses {
     /// The losses that can happen in this session: the name used in metrics, what it means, how many.
     pub fn by_cause(&self) -> Vec<(&'static str, &'static str, u64)> {
         let causes = [
-            (
-                "registration_records",
-                "registration records: the ring buffer was full",
-                self.registration_records,
-            ),
-            (
-                "buffer_records",
-                "buffer records: the ring buffer was full",
-                self.buffer_records,
-            ),
-            (
-                "frames",
-                "registrations: no memory for per-task state",
-                Some(self.frames),
-            ),
-            (
-                "processes",
-                "registrations without a process: the map was full",
-                self.processes,
-            ),
+            ("registration_records", "registration records: the ring buffer was full", self.registration_records),
+            ("buffer_records", "buffer records: the ring buffer was full", self.buffer_records),
+            ("frames", "registrations: no memory for per-task state", Some(self.frames)),
+            ("processes", "registrations without a process: the map was full", self.processes),
             ("backings", "backings: the map was full", self.backings),
-            (
-                "reentries",
-                "registrations: entered while one was still open",
-                Some(self.reentries),
-            ),
-            (
-                "descendants",
-                "processes of the command: the map was full",
-                Some(self.descendants),
-            ),
-            (
-                "short_records",
-                "buffers with more files or backings than are told apart",
-                self.short_records,
-            ),
+            ("reentries", "registrations: entered while one was still open", Some(self.reentries)),
+            ("descendants", "processes of the command: the map was full", Some(self.descendants)),
+            ("short_records", "buffers with more files or backings than are told apart", self.short_records),
         ];
-        causes
-            .into_iter()
-            .filter_map(|(name, meaning, count)| Some((name, meaning, count?)))
-            .collect()
+        causes.into_iter().filter_map(|(name, meaning, count)| Some((name, meaning, count?))).collect()
     }
 }

@@ -1,1 +1,361 @@
+use proptest::prelude::*;
+use tracer_ebpf::{
+    backing::{BackingKey, BackingTotals, Class, Kind},
+    counter::{Counter, RESULT_SLOTS, result_slot},
+    histogram::{Histogram, SLOTS, SUM, index},
+    operation::Operation,
+    record::ProcessTotals,
+};
 
+use super::{Books, ResultCount, Snapshot, fold, fold_between, snapshot};
+use crate::{decode::Known, source::sample::Sample};
+
+fn record(sample: &mut Sample, histogram: usize, value: u64, times: u64) {
+    sample.histograms[histogram][index(value)] += times;
+    sample.histograms[histogram][SUM] += value * times;
+}
+
+fn process(comm: &[u8], registrations: u64) -> ProcessTotals {
+    let mut name = [0; 16];
+    name[..comm.len()].copy_from_slice(comm);
+    ProcessTotals {
+        registrations,
+        failed: registrations / 5,
+        buffers: registrations * 4,
+        bytes: registrations << 20,
+        vmas: registrations * 4,
+        duration_ns: registrations * 50_000,
+        pin_ns: registrations * 40_000,
+        cgroup: 1,
+        uid: 1000,
+        comm: name,
+        ..ProcessTotals::default()
+    }
+}
+
+fn backing(class: Class, shared: bool, filesystem: u64, failed: bool, buffers: u64) -> (BackingKey, BackingTotals) {
+    let kind = Kind::new(class, shared, true);
+    let kind = if failed { kind.failed() } else { kind };
+    let key = BackingKey { filesystem, kind, reserved: 0 };
+    (key, BackingTotals { buffers, vmas: buffers * 2, bytes: buffers * 4096 })
+}
+
+/// Twelve registers (two refused), one clone, one unregister; books that balance.
+pub(crate) fn a_sample() -> Sample {
+    let mut sample = Sample { elapsed_ns: 10_000_000_000, ..Sample::default() };
+    for (operation, calls) in [(Operation::Register, 12), (Operation::Clone, 1), (Operation::Unregister, 1)] {
+        for counter in [Counter::Entries, Counter::Returns, Counter::Ledger] {
+            sample.counters[counter.of(operation)] = calls;
+        }
+        sample.results[result_slot(operation, 0)] = calls;
+    }
+    sample.results[result_slot(Operation::Register, 0)] = 10;
+    sample.results[result_slot(Operation::Register, -14)] = 2;
+    for (counter, count) in [
+        (Counter::BufferEntries, 40),
+        (Counter::BufferReturns, 40),
+        (Counter::PinEntries, 40),
+        (Counter::PinReturns, 40),
+        (Counter::WalksComplete, 38),
+        (Counter::WalksHole, 2),
+        (Counter::WalkNanoseconds, 64_000),
+        (Counter::WalkVmas, 80),
+        (Counter::MinorFaults, 300),
+        (Counter::MajorFaults, 1),
+        (Counter::Lookups, 12),
+        (Counter::RingExitUnregisters, 3),
+    ] {
+        sample.counters[counter as usize] = count;
+    }
+    record(&mut sample, Histogram::DurationOk as usize, 50_000, 9);
+    record(&mut sample, Histogram::DurationOk as usize, 400_000, 1);
+    record(&mut sample, Histogram::DurationFailed as usize, 5_000, 2);
+    record(&mut sample, Histogram::DurationOk as usize + Operation::Clone as usize, 3_000, 1);
+    record(&mut sample, Histogram::DurationOk as usize + Operation::Unregister as usize, 9_000, 1);
+    record(&mut sample, Histogram::Pin as usize, 40_000, 10);
+    record(&mut sample, Histogram::VmasPerRegistration as usize, 1, 9);
+    record(&mut sample, Histogram::VmasPerRegistration as usize, 71, 1);
+    record(&mut sample, Histogram::VmasPerBuffer as usize, 1, 36);
+    record(&mut sample, Histogram::VmasPerBuffer as usize, 18, 4);
+    record(&mut sample, Histogram::BuffersPerRegistration as usize, 4, 10);
+    record(&mut sample, Histogram::BytesPerRegistration as usize, 1 << 20, 10);
+    sample.backings = vec![
+        backing(Class::Anon, false, 0, false, 36),
+        backing(Class::File, false, 9, false, 2),
+        backing(Class::File, true, 9, true, 2),
+    ];
+    sample.filesystems.insert(9, "ext4".to_owned());
+    sample.processes = vec![(42, process(b"fio", 3)), (7, process(b"server", 10))];
+    sample
+}
+
+/// Samples of any content.
+pub(crate) fn any_sample() -> impl Strategy<Value = Sample> {
+    let figure = || (any::<u64>(), 0_u32..64).prop_map(|(value, shift)| value >> shift);
+    let process = (figure(), figure(), figure(), any::<[u8; 16]>()).prop_map(|(a, b, c, comm)| ProcessTotals {
+        registrations: a,
+        failed: b,
+        buffers: c,
+        bytes: a,
+        vmas: b,
+        duration_ns: c,
+        pin_ns: a,
+        cgroup: b,
+        uid: c as u32,
+        reserved: 0,
+        comm,
+    });
+    let totals = (figure(), figure(), figure());
+    let backing = (0_u32..64, 0_u64..4, totals).prop_map(|(kind, filesystem, (buffers, vmas, bytes))| {
+        (BackingKey { filesystem, kind: Kind(kind), reserved: 0 }, BackingTotals { buffers, vmas, bytes })
+    });
+    (
+        prop::collection::vec(figure(), Counter::SLOTS),
+        prop::collection::vec((0..RESULT_SLOTS, figure()), 0..20),
+        prop::collection::vec((0..Histogram::COUNT, 0..SLOTS, figure()), 0..60),
+        prop::collection::vec(backing, 0..12),
+        prop::collection::vec((any::<u32>(), process), 0..20),
+        (figure(), "\\PC{0,40}"),
+    )
+        .prop_map(|(counters, results, histograms, backings, processes, (elapsed_ns, filesystem))| {
+            let mut sample = Sample { backings, processes, elapsed_ns, ..Sample::default() };
+            sample.counters.copy_from_slice(&counters);
+            for (slot, count) in results {
+                sample.results[slot] = count;
+            }
+            for (histogram, slot, count) in histograms {
+                sample.histograms[histogram][slot] = count;
+            }
+            sample.filesystems.insert(1, filesystem);
+            sample
+        })
+}
+
+/// Anything may be missing.
+pub(crate) fn any_known() -> impl Strategy<Value = Known> {
+    let operations = || any::<[bool; Operation::COUNT]>();
+    (operations(), operations(), any::<[bool; 8]>(), prop::collection::vec("\\PC{0,200}", 0..4)).prop_map(
+        |(entries, returns, [ledger, buffers, buffer_returns, pins, walk, lookups, processes, records], degraded)| {
+            Known {
+                entries,
+                returns,
+                ledger,
+                buffers,
+                buffer_returns,
+                pins,
+                walk,
+                lookups,
+                processes,
+                records,
+                degraded,
+            }
+        },
+    )
+}
+
+fn register(snapshot: &Snapshot) -> &snapshot::Operation {
+    &snapshot.operations[Operation::Register as usize]
+}
+
+#[test]
+fn registrations_are_counted_by_operation_and_result() {
+    let snapshot = fold(&a_sample(), &Known::all());
+    let operation = register(&snapshot);
+    assert_eq!((operation.operation, operation.ok, operation.failed), ("register", 10, 2));
+    let result = |result: &str, count| ResultCount { result: result.to_owned(), count };
+    assert_eq!(operation.results, [result("ok", 10), result("EFAULT", 2)]);
+    assert_eq!(snapshot.operations[Operation::Update as usize].results, []);
+}
+
+#[test]
+fn an_errno_beyond_the_last_slot_has_no_name() {
+    let mut sample = a_sample();
+    sample.results[result_slot(Operation::Update, i64::MIN)] = 5;
+    let results = &fold(&sample, &Known::all()).operations[1].results;
+    assert_eq!(results[0].result, "other");
+}
+
+#[test]
+fn the_rest_is_what_the_pins_leave() {
+    let split = fold(&a_sample(), &Known::all()).split.unwrap();
+    assert_eq!((split.total_ns, split.pin_ns, split.rest_ns, split.complete), (860_000, 400_000, 460_000, true));
+    let mut sample = a_sample();
+    sample.counters[Counter::PinMissedReturns as usize] = 1;
+    assert!(!fold(&sample, &Known::all()).split.unwrap().complete);
+}
+
+#[test]
+fn what_no_hook_measures_is_unknown() {
+    let sample = a_sample();
+    let snapshot = fold(&sample, &Known { walk: false, lookups: false, pins: false, ..Known::all() });
+    assert_eq!((snapshot.lookups, snapshot.split, snapshot.faults, snapshot.walks), (None, None, None, None));
+    assert_eq!((snapshot.registration_vmas, snapshot.backings), (None, None));
+    assert_eq!(snapshot.processes.unwrap()[0].vmas, None);
+    let nothing = fold(&sample, &Known::nothing());
+    assert_eq!(register(&nothing).duration, None);
+    assert_eq!((nothing.processes, nothing.unregisters), (None, None));
+}
+
+#[test]
+fn backings_and_processes_are_sorted() {
+    let snapshot = fold(&a_sample(), &Known::all());
+    let backings = snapshot.backings.unwrap();
+    let told: Vec<_> = backings.iter().map(|b| (b.class, b.filesystem.as_deref(), b.shared, b.ok, b.bytes)).collect();
+    assert_eq!(
+        told,
+        [
+            ("anon", None, false, true, 147_456),
+            ("file", Some("ext4"), false, true, 8192),
+            ("file", Some("ext4"), true, false, 8192),
+        ]
+    );
+    let processes: Vec<_> = snapshot.processes.unwrap().into_iter().map(|p| (p.pid, p.comm, p.registrations)).collect();
+    assert_eq!(processes, [(7, "server".to_owned(), 10), (42, "fio".to_owned(), 3)]);
+}
+
+#[test]
+fn a_filesystem_that_came_twice_is_one() {
+    let mut sample = a_sample();
+    sample.filesystems.insert(10, "ext4".to_owned());
+    sample.backings.push(backing(Class::File, false, 10, false, 3));
+    let backings = fold(&sample, &Known::all()).backings.unwrap();
+    assert_eq!(backings.len(), 3);
+    assert_eq!(backings[1].buffers, 5);
+}
+
+#[test]
+fn books_that_balance() {
+    let books = fold(&a_sample(), &Known::all()).books;
+    assert!(books.balanced);
+    assert_eq!(books.coverage, Some(1.0));
+    assert_eq!((books.operations[0].in_flight, books.operations[0].unexplained), (Some(0), 0));
+    assert_eq!(books.pins.map(|pins| pins.in_flight), Some(0));
+}
+
+/// The books after some counters were changed.
+fn books_after(changes: &[(usize, u64)]) -> Books {
+    let mut sample = a_sample();
+    for (slot, count) in changes {
+        sample.counters[*slot] = *count;
+    }
+    fold(&sample, &Known::all()).books
+}
+
+#[test]
+fn what_is_under_way_is_no_imbalance() {
+    let books = books_after(&[(Counter::Entries.of(Operation::Register), 14)]);
+    assert!(books.balanced);
+    assert_eq!(books.operations[0].in_flight, Some(2));
+    let returned = [(Counter::Entries.of(Operation::Register), 14), (Counter::Returns.of(Operation::Register), 13)];
+    assert!(books_after(&returned).balanced);
+}
+
+#[test]
+fn entries_that_never_end_are_not_under_way() {
+    let entries = Counter::Entries.of(Operation::Register);
+    let books = books_after(&[(entries, 15), (Counter::LostFrames as usize, 1), (Counter::Reentries as usize, 2)]);
+    assert_eq!((books.balanced, books.in_flight), (true, Some(0)));
+    let books = books_after(&[(Counter::Reentries as usize, 2)]);
+    assert_eq!((books.balanced, books.in_flight), (false, Some(-2)));
+}
+
+#[test]
+fn what_does_not_add_up_is_said() {
+    let entries = Counter::Entries.of(Operation::Register);
+    let returns = Counter::Returns.of(Operation::Register);
+    let ledger = Counter::Ledger.of(Operation::Register);
+    for (changes, unexplained) in [
+        (vec![(entries, 11)], 1),
+        (vec![(returns, 10)], 2),
+        (vec![(returns, 13)], 1),
+        (vec![(ledger, 15), (entries, 15), (returns, 15)], 3),
+    ] {
+        let books = books_after(&changes);
+        assert_eq!((books.balanced, books.operations[0].unexplained), (false, unexplained), "{changes:?}");
+    }
+    assert!(!books_after(&[(Counter::PinReturns as usize, 41)]).balanced);
+}
+
+#[test]
+fn missed_returns_balance_the_books() {
+    let books = books_after(&[
+        (Counter::Returns.of(Operation::Register), 9),
+        (Counter::MissedReturns.of(Operation::Register), 3),
+        (Counter::PinReturns as usize, 38),
+        (Counter::PinMissedReturns as usize, 2),
+    ]);
+    assert!(books.balanced);
+    assert_eq!(books.missed_returns(), 5);
+}
+
+#[test]
+fn what_was_not_seen_lowers_the_coverage() {
+    let missed = [
+        (Counter::Entries.of(Operation::Register), 9),
+        (Counter::Returns.of(Operation::Register), 9),
+        (Counter::MissedEntries.of(Operation::Register), 3),
+    ];
+    let books = books_after(&missed);
+    assert_eq!((books.balanced, books.operations[0].coverage), (true, Some(0.75)));
+    assert_eq!(books.coverage, Some(11.0 / 14.0));
+    assert_eq!(books_after(&[(Counter::LostFrames as usize, 7)]).coverage, Some(0.5));
+    assert_eq!(fold(&Sample::default(), &Known::all()).books.coverage, None);
+}
+
+#[test]
+fn an_operation_that_only_the_ledger_counts_is_no_loss() {
+    let mut sample = a_sample();
+    let unregister = Operation::Unregister;
+    for counter in [Counter::Entries, Counter::Returns] {
+        sample.counters[counter.of(unregister)] = 0;
+    }
+    sample.counters[Counter::MissedEntries.of(unregister)] = 1;
+    let known = Known { entries: [true, true, true, false], returns: [true, true, true, false], ..Known::all() };
+    let books = fold(&sample, &known).books;
+    assert_eq!((books.balanced, books.coverage, books.operations[3].missed_entries), (true, Some(1.0), None));
+}
+
+#[test]
+fn an_interval_has_its_own_figures_and_the_sessions_books() {
+    let earlier = a_sample();
+    let mut later = a_sample();
+    later.elapsed_ns += 5;
+    later.counters[Counter::Entries.of(Operation::Register)] += 3;
+    later.counters[Counter::Ledger.of(Operation::Register)] += 3;
+    later.counters[Counter::Returns.of(Operation::Register)] += 3;
+    later.results[result_slot(Operation::Register, 0)] += 3;
+    later.processes[0].1.registrations += 3;
+    let snapshot = fold_between(&later, &earlier, &Known::all());
+    assert_eq!((snapshot.elapsed_ns, register(&snapshot).ok, register(&snapshot).failed), (5, 3, 0));
+    assert_eq!(snapshot.backings, Some(Vec::new()));
+    assert_eq!(snapshot.processes.unwrap().len(), 1);
+    assert!(snapshot.books.balanced);
+    assert_eq!(snapshot.books.operations[0].ledger, Some(15));
+}
+
+proptest! {
+    #[test]
+    fn any_sample_folds(later in any_sample(), earlier in any_sample(), known in any_known()) {
+        fold(&later, &known);
+        fold_between(&later, &earlier, &known);
+    }
+
+    #[test]
+    fn nothing_happens_between_a_sample_and_itself(sample in any_sample()) {
+        let delta = sample.since(&sample);
+        prop_assert!(delta.counters.iter().chain(&delta.results).all(|count| *count == 0));
+        prop_assert!(delta.histograms.iter().flatten().all(|count| *count == 0));
+    }
+
+    #[test]
+    fn an_interval_and_what_was_before_it_are_the_whole(sample in any_sample(), more in any_sample()) {
+        let mut later = sample.clone();
+        for (now, then) in later.counters.iter_mut().zip(&more.counters) {
+            *now = now.saturating_add(*then);
+        }
+        let delta = later.since(&sample);
+        for ((now, then), between) in later.counters.iter().zip(&sample.counters).zip(&delta.counters) {
+            prop_assert_eq!(*now, then + between);
+        }
+    }
+}

@@ -71,19 +71,13 @@ impl Assembler {
 
     /// Takes one record's bytes; gives the registration that it completes. `filesystems` are the names known
     /// so far, by the address of their `file_system_type`.
-    pub fn push(
-        &mut self,
-        bytes: &[u8],
-        filesystems: &HashMap<u64, String>,
-    ) -> Option<Registration> {
+    pub fn push(&mut self, bytes: &[u8], filesystems: &HashMap<u64, String>) -> Option<Registration> {
         match decode(bytes) {
             Ok(Record::Buffer(walk, record)) => {
                 self.wait(walk, &record);
                 None
             }
-            Ok(Record::Registration(operation, record)) => {
-                Some(self.complete(operation, &record, filesystems))
-            }
+            Ok(Record::Registration(operation, record)) => Some(self.complete(operation, &record, filesystems)),
             Err(why) => {
                 self.counts.malformed += 1;
                 tracing::debug!("{why}");
@@ -105,19 +99,12 @@ impl Assembler {
 
     fn wait(&mut self, walk: Walk, record: &BufferRecord) {
         let Header { tid, start_ns, .. } = record.header;
-        if self
-            .waiting
-            .get(&tid)
-            .is_some_and(|group| group.start_ns != start_ns)
-        {
+        if self.waiting.get(&tid).is_some_and(|group| group.start_ns != start_ns) {
             self.drop_group(tid);
         }
         let group = self.waiting.entry(tid).or_insert_with(|| {
             self.order.push_back((tid, start_ns));
-            Group {
-                start_ns,
-                buffers: Vec::new(),
-            }
+            Group { start_ns, buffers: Vec::new() }
         });
         group.buffers.push((walk, *record));
         self.held += 1;
@@ -133,37 +120,21 @@ impl Assembler {
         let Header { tid, start_ns, .. } = record.header;
         let buffers = self.take(tid, start_ns);
         let ring = self.rings.number(record);
-        let context = Context {
-            known: &self.known,
-            clock: self.clock,
-            filesystems,
-        };
+        let context = Context { known: &self.known, clock: self.clock, filesystems };
         self.counts.registrations += 1;
         Registration::new(&context, operation, record, ring, &buffers)
     }
 
     /// The buffers of this registration; those of an earlier one of the thread are orphans.
     fn take(&mut self, tid: u32, start_ns: u64) -> Vec<(Walk, BufferRecord)> {
-        if self
-            .waiting
-            .get(&tid)
-            .is_some_and(|group| group.start_ns != start_ns)
-        {
+        if self.waiting.get(&tid).is_some_and(|group| group.start_ns != start_ns) {
             self.drop_group(tid);
         }
-        let buffers = self
-            .waiting
-            .remove(&tid)
-            .map(|group| group.buffers)
-            .unwrap_or_default();
+        let buffers = self.waiting.remove(&tid).map(|group| group.buffers).unwrap_or_default();
         self.held -= buffers.len();
         if self.order.len() > 2 * self.waiting.len() + 64 {
             let waiting = &self.waiting;
-            self.order.retain(|(tid, start)| {
-                waiting
-                    .get(tid)
-                    .is_some_and(|group| group.start_ns == *start)
-            });
+            self.order.retain(|(tid, start)| waiting.get(tid).is_some_and(|group| group.start_ns == *start));
         }
         buffers
     }
@@ -178,11 +149,7 @@ impl Assembler {
     /// Drops the group that has waited longest; false where none is left.
     fn drop_oldest(&mut self) -> bool {
         while let Some((tid, start_ns)) = self.order.pop_front() {
-            if self
-                .waiting
-                .get(&tid)
-                .is_some_and(|group| group.start_ns == start_ns)
-            {
+            if self.waiting.get(&tid).is_some_and(|group| group.start_ns == start_ns) {
                 self.drop_group(tid);
                 return true;
             }
@@ -207,11 +174,7 @@ impl Rings {
         if record.ring == 0 {
             return None;
         }
-        let made = if record.flags & flag::RING_KNOWN == 0 {
-            0
-        } else {
-            record.ring_created_ns
-        };
+        let made = if record.flags & flag::RING_KNOWN == 0 { 0 } else { record.ring_created_ns };
         let key = (record.ring, made);
         if let Some(number) = self.numbers.get(&key) {
             return Some(*number);

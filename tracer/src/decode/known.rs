@@ -5,10 +5,7 @@ use tracer_ebpf::operation::Operation;
 /// What is measured, made by the caller from the probes that are attached.
 ///
 /// A figure whose hook is missing is `None` in records and snapshots: `null` in JSON, absent in metrics.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each stands for one hook that may be missing by itself"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "each stands for one hook that may be missing by itself")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Known {
     /// The hooks at the functions' entries, by [`Operation`].

@@ -14,10 +14,7 @@ use std::mem::{offset_of, size_of};
 use tracer_ebpf::{
     backing::{BackingSlice, Kind},
     operation::Operation,
-    record::{
-        BACKING_SLICES, BufferRecord, Header, KIND_BUFFER, KIND_REGISTRATION, RegistrationRecord,
-        Walk,
-    },
+    record::{BACKING_SLICES, BufferRecord, Header, KIND_BUFFER, KIND_REGISTRATION, RegistrationRecord, Walk},
 };
 
 pub use assemble::{Assembler, Counts};
@@ -71,8 +68,7 @@ pub fn decode(bytes: &[u8]) -> Result<Record, Malformed> {
     match header.kind {
         KIND_REGISTRATION => {
             let record = whole(bytes, header, size_of::<RegistrationRecord>(), registration)?;
-            let operation = Operation::from_number(record.operation)
-                .ok_or(Malformed::Operation(record.operation))?;
+            let operation = Operation::from_number(record.operation).ok_or(Malformed::Operation(record.operation))?;
             Ok(Record::Registration(operation, Box::new(record)))
         }
         KIND_BUFFER => {
@@ -92,11 +88,7 @@ fn whole<T>(
     want: usize,
     read: impl Fn(&[u8], Header) -> Option<T>,
 ) -> Result<T, Malformed> {
-    let wrong = Malformed::Size {
-        kind: header.kind,
-        want,
-        got: bytes.len(),
-    };
+    let wrong = Malformed::Size { kind: header.kind, want, got: bytes.len() };
     if bytes.len() != want {
         return Err(wrong);
     }
@@ -104,10 +96,7 @@ fn whole<T>(
 }
 
 fn check_backings(slices: &[BackingSlice]) -> Result<(), Malformed> {
-    match slices
-        .iter()
-        .find(|slice| slice.vmas > 0 && slice.kind.class().is_none())
-    {
+    match slices.iter().find(|slice| slice.vmas > 0 && slice.kind.class().is_none()) {
         Some(slice) => Err(Malformed::Backing(slice.kind.0)),
         None => Ok(()),
     }
@@ -149,14 +138,7 @@ macro_rules! fields {
 }
 
 fn header(bytes: &[u8]) -> Option<Header> {
-    Some(fields!(
-        bytes,
-        Header {
-            kind,
-            tid,
-            start_ns
-        }
-    ))
+    Some(fields!(bytes, Header { kind, tid, start_ns }))
 }
 
 fn registration(bytes: &[u8], header: Header) -> Option<RegistrationRecord> {
@@ -177,10 +159,7 @@ fn buffer(bytes: &[u8], header: Header) -> Option<BufferRecord> {
 
 fn backings(bytes: &[u8]) -> Option<[BackingSlice; BACKING_SLICES]> {
     let mut slices = [BackingSlice::default(); BACKING_SLICES];
-    for (slice, bytes) in slices
-        .iter_mut()
-        .zip(bytes.chunks_exact(size_of::<BackingSlice>()))
-    {
+    for (slice, bytes) in slices.iter_mut().zip(bytes.chunks_exact(size_of::<BackingSlice>())) {
         let kind = Kind(Plain::read(bytes, offset_of!(BackingSlice, kind))?);
         *slice = fields!(bytes, BackingSlice { filesystem, bytes, vmas } kind: kind);
     }

@@ -22,10 +22,7 @@ pub fn result_name(ret: i64) -> String {
 
 /// A command name as the kernel holds it: up to the first zero byte, what is not UTF-8 replaced.
 pub fn comm(bytes: &[u8]) -> String {
-    let end = bytes
-        .iter()
-        .position(|&byte| byte == 0)
-        .unwrap_or(bytes.len());
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
@@ -50,12 +47,7 @@ impl Clock {
         let since_epoch = Duration::from_nanos(u64::try_from(wall).ok()?);
         let mut text = String::new();
         // A year past 9999 has no such form; the formatter says so by an error.
-        write!(
-            text,
-            "{}",
-            humantime::format_rfc3339_micros(UNIX_EPOCH.checked_add(since_epoch)?)
-        )
-        .ok()?;
+        write!(text, "{}", humantime::format_rfc3339_micros(UNIX_EPOCH.checked_add(since_epoch)?)).ok()?;
         Some(text)
     }
 }
@@ -89,27 +81,15 @@ mod tests {
 
     #[test]
     fn monotonic_time_becomes_wall_time() {
-        let clock = Clock::new(
-            UNIX_EPOCH + Duration::from_secs(1_000_000_000),
-            Duration::from_secs(100),
-        );
-        assert_eq!(
-            clock.rfc3339(100_000_001_999).as_deref(),
-            Some("2001-09-09T01:46:40.000001Z")
-        );
+        let clock = Clock::new(UNIX_EPOCH + Duration::from_secs(1_000_000_000), Duration::from_secs(100));
+        assert_eq!(clock.rfc3339(100_000_001_999).as_deref(), Some("2001-09-09T01:46:40.000001Z"));
         assert_eq!(Clock::default().rfc3339(1), None);
     }
 
     #[test]
     fn a_time_without_a_form_is_unknown() {
-        let clock = Clock::new(
-            UNIX_EPOCH + Duration::from_secs(300_000_000_000),
-            Duration::ZERO,
-        );
+        let clock = Clock::new(UNIX_EPOCH + Duration::from_secs(u32::MAX.into()) * 100, Duration::ZERO);
         assert_eq!(clock.rfc3339(0), None);
-        assert_eq!(
-            Clock::new(UNIX_EPOCH, Duration::from_secs(5)).rfc3339(0),
-            None
-        );
+        assert_eq!(Clock::new(UNIX_EPOCH, Duration::from_secs(5)).rfc3339(0), None);
     }
 }

@@ -45,7 +45,7 @@ pub struct Registration {
     pub bytes: Option<u64>,
     /// VMAs touched; a lower bound unless `vmas_complete`.
     pub vmas: Option<u64>,
-    /// Every buffer was walked as far as the kernel itself goes.
+    /// Every buffer was walked to its end, or to a hole in it, where the kernel stops as well.
     pub vmas_complete: bool,
     /// VMA look-ups that the kernel made while pinning.
     pub lookups: Option<u64>,
@@ -112,7 +112,7 @@ pub struct Buffer {
     pub address: String,
     /// Bytes.
     pub length: u64,
-    /// `ok` or the errno's name; `None` where the return was not seen.
+    /// `ok` or the errno's name.
     pub result: Option<String>,
     /// 0 or a negative errno.
     pub ret: Option<i64>,
@@ -162,21 +162,11 @@ impl Registration {
         ring: Option<u64>,
         buffers: &[(Walk, BufferRecord)],
     ) -> Self {
-        let sight = Sight {
-            known: context.known,
-            operation,
-            record,
-        };
+        let sight = Sight { known: context.known, operation, record, buffers };
         let times = sight.times();
-        let buffer_list: Vec<_> = buffers
-            .iter()
-            .map(|(walk, buffer)| Buffer::new(context, *walk, buffer))
-            .collect();
+        let buffer_list: Vec<_> = buffers.iter().map(|(walk, buffer)| Buffer::new(context, *walk, buffer)).collect();
         Self {
-            time: context
-                .clock
-                .rfc3339(record.header.start_ns)
-                .filter(|_| record.header.start_ns > 0),
+            time: context.clock.rfc3339(record.header.start_ns).filter(|_| record.header.start_ns > 0),
             start_ns: record.header.start_ns,
             operation: operation.name(),
             result: result_name(record.ret),
@@ -187,18 +177,14 @@ impl Registration {
             uid: record.uid,
             cgroup_id: (record.cgroup > 0).then_some(record.cgroup),
             ring: ring.map(|id| Ring::new(id, record)),
-            requested: (sight.seen()
-                && operation == Operation::Register
-                && record.requested != u32::MAX)
+            requested: (sight.seen() && operation == Operation::Register && record.requested != u32::MAX)
                 .then_some(record.requested),
-            buffers: sight.buffers().then_some(record.buffers),
-            failed_buffers: (sight.buffers()
-                && context.known.buffer_returns
-                && !sight.parts_missed())
-            .then_some(record.failed_buffers),
-            bytes: sight.buffers().then_some(record.bytes),
+            buffers: sight.has_buffers().then_some(record.buffers),
+            failed_buffers: (sight.has_buffers() && context.known.buffer_returns && !sight.parts_missed())
+                .then_some(record.failed_buffers),
+            bytes: sight.sized().then_some(record.bytes),
             vmas: sight.walked().then_some(record.vmas),
-            vmas_complete: sight.walked() && !sight.has(flag::VMAS_PARTIAL),
+            vmas_complete: sight.walked_far(),
             lookups: (context.known.lookups && sight.pinned()).then_some(record.lookups),
             files: sight.walked().then_some(record.files),
             files_capped: sight.walked() && sight.has(flag::FILES_CAPPED),
@@ -209,7 +195,7 @@ impl Registration {
             minor_faults: times.pin.map(|_| record.minor_faults),
             major_faults: times.pin.map(|_| record.major_faults),
             backings: sum_backings(&buffer_list),
-            degraded: sight.reasons(buffer_list.len()),
+            degraded: sight.reasons(),
             buffer_list,
         }
     }
@@ -221,9 +207,7 @@ impl Ring {
         Self {
             id,
             fd: known.then_some(record.ring_fd),
-            age_ns: known
-                .then(|| record.header.start_ns.checked_sub(record.ring_created_ns))
-                .flatten(),
+            age_ns: known.then(|| record.header.start_ns.checked_sub(record.ring_created_ns)).flatten(),
             flags: known.then_some(record.ring_flags),
         }
     }
@@ -235,20 +219,19 @@ impl Buffer {
         let has = |flag: u32| record.flags & flag != 0;
         let walked = walk != Walk::None;
         let parts_missed = has(flag::PARTS_MISSED);
-        // Success cannot be told from a return that was not seen; an errno can.
-        let returned = known.buffer_returns && !(parts_missed && record.ret == 0);
-        let duration = (known.buffer_returns && !parts_missed).then_some(record.duration_ns);
+        // The record is sent at the function's return, so that only the pin's can have been missed.
+        let duration = known.buffer_returns.then_some(record.duration_ns);
         let pin = (known.pins && has(flag::PINNED) && !parts_missed).then_some(record.pin_ns);
         let rest = match pin {
             Some(pin) => duration.and_then(|duration| duration.checked_sub(pin)),
-            None => duration.filter(|_| known.pins && !has(flag::PINNED)),
+            None => duration.filter(|_| known.pins && !has(flag::PINNED) && !parts_missed),
         };
         Self {
             index: record.index,
             address: format!("{:#x}", record.address),
             length: record.length,
-            result: returned.then(|| result_name(record.ret.into())),
-            ret: returned.then_some(record.ret.into()),
+            result: known.buffer_returns.then(|| result_name(record.ret.into())),
+            ret: known.buffer_returns.then_some(record.ret.into()),
             vmas: walked.then_some(record.vmas.into()),
             walk: walk.name(),
             lookups: (known.lookups && has(flag::PINNED)).then_some(record.lookups.into()),
@@ -261,14 +244,8 @@ impl Buffer {
             minor_faults: pin.map(|_| record.minor_faults),
             major_faults: pin.map(|_| record.major_faults),
             bvecs: (record.bvecs > 0).then_some(record.bvecs),
-            folio_size: (record.folio_shift > 0)
-                .then(|| 1_u64.checked_shl(record.folio_shift))
-                .flatten(),
-            backings: if walked {
-                slices(context, record)
-            } else {
-                Vec::new()
-            },
+            folio_size: (record.folio_shift > 0).then(|| 1_u64.checked_shl(record.folio_shift)).flatten(),
+            backings: if walked { slices(context, record) } else { Vec::new() },
         }
     }
 }
@@ -292,28 +269,21 @@ fn slices(context: &Context<'_>, record: &BufferRecord) -> Vec<Backing> {
 fn sum_backings(buffers: &[Buffer]) -> Vec<Backing> {
     let mut sums = BTreeMap::new();
     for backing in buffers.iter().flat_map(|buffer| &buffer.backings) {
-        let key = (
-            backing.class,
-            &backing.filesystem,
-            backing.shared,
-            backing.writable,
-        );
+        let key = (backing.class, &backing.filesystem, backing.shared, backing.writable);
         let (vmas, bytes) = sums.entry(key).or_insert((0_u64, 0_u64));
         *vmas = vmas.saturating_add(backing.vmas);
         *bytes = bytes.saturating_add(backing.bytes);
     }
     let mut backings: Vec<_> = sums
         .into_iter()
-        .map(
-            |((class, filesystem, shared, writable), (vmas, bytes))| Backing {
-                class,
-                filesystem: filesystem.clone(),
-                shared,
-                writable,
-                vmas,
-                bytes,
-            },
-        )
+        .map(|((class, filesystem, shared, writable), (vmas, bytes))| Backing {
+            class,
+            filesystem: filesystem.clone(),
+            shared,
+            writable,
+            vmas,
+            bytes,
+        })
         .collect();
     backings.sort_by_key(|backing| std::cmp::Reverse(backing.bytes));
     backings

@@ -2,7 +2,7 @@
 
 use tracer_ebpf::{
     operation::Operation,
-    record::{BACKING_SLICES, FILES, RegistrationRecord, flag},
+    record::{BACKING_SLICES, BufferRecord, FILES, RegistrationRecord, Walk, flag},
 };
 
 use super::Known;
@@ -12,6 +12,8 @@ pub(super) struct Sight<'a> {
     pub(super) known: &'a Known,
     pub(super) operation: Operation,
     pub(super) record: &'a RegistrationRecord,
+    /// The buffers whose records came.
+    pub(super) buffers: &'a [(Walk, BufferRecord)],
 }
 
 /// Times of a registration in nanoseconds.
@@ -32,19 +34,35 @@ impl Sight<'_> {
     }
 
     /// Its buffers were seen, if there were any.
-    pub(super) fn buffers(&self) -> bool {
+    pub(super) fn has_buffers(&self) -> bool {
         self.seen() && self.known.has_buffers(self.operation)
     }
 
-    /// The buffers' VMAs were. A bound of nothing is no figure: all the walks ended before their first VMA.
+    /// Their lengths were: a buffer adds its own when it returns.
+    pub(super) fn sized(&self) -> bool {
+        self.has_buffers() && !(self.parts_missed() && self.absent() > 0)
+    }
+
+    /// Their VMAs were. That none was seen is a figure only where some walk came as far as the kernel does.
     pub(super) fn walked(&self) -> bool {
-        let blind = self.has(flag::VMAS_PARTIAL) && self.record.vmas == 0;
-        self.buffers() && self.known.walk && !blind
+        let blind = self.has(flag::VMAS_PARTIAL) && self.record.vmas == 0 && !self.buffers.iter().any(walked_far);
+        self.has_buffers() && self.known.walk && !blind
+    }
+
+    /// All VMAs that the kernel itself comes to were seen: to the end of each buffer, or to a hole in it.
+    pub(super) fn walked_far(&self) -> bool {
+        let every = self.absent() == 0 && self.buffers.iter().all(|buffer| walked_far(buffer) || is_empty_slot(buffer));
+        self.walked() && (!self.has(flag::VMAS_PARTIAL) || every)
+    }
+
+    /// Buffers whose records did not come.
+    fn absent(&self) -> usize {
+        (self.record.buffers as usize).saturating_sub(self.buffers.len())
     }
 
     /// Some buffer's pin was reached.
     pub(super) fn pinned(&self) -> bool {
-        self.buffers() && self.has(flag::PINNED)
+        self.has_buffers() && self.has(flag::PINNED)
     }
 
     /// A return of a part was not seen.
@@ -54,64 +72,49 @@ impl Sight<'_> {
 
     pub(super) fn times(&self) -> Times {
         let duration = (self.seen() && self.has(flag::TIMED)).then_some(self.record.duration_ns);
-        let parts = self.buffers() && self.known.pins && !self.parts_missed();
+        let parts = self.has_buffers() && self.known.pins && !self.parts_missed();
         let pin = (parts && self.pinned()).then_some(self.record.pin_ns);
         let rest = match pin {
             Some(pin) => duration.and_then(|duration| duration.checked_sub(pin)),
             // Nothing was pinned, so all of it is the rest.
             None => duration.filter(|_| parts),
         };
-        Times {
-            duration,
-            pin,
-            rest,
-        }
+        Times { duration, pin, rest }
     }
 
-    /// Why figures are unknown or bounds; `buffers` is how many buffer records came.
-    pub(super) fn reasons(&self, buffers: usize) -> Vec<String> {
+    /// Why figures are unknown or bounds.
+    pub(super) fn reasons(&self) -> Vec<String> {
         let told = FLAGS.iter().filter(|(flag, _)| self.has(*flag));
         let mut reasons: Vec<_> = told.map(|(_, reason)| (*reason).to_owned()).collect();
+        if self.has(flag::VMAS_PARTIAL) && self.has_buffers() && self.known.walk && !self.walked_far() {
+            reasons.push("a walk ended early: VMAs, files and backings are lower bounds".to_owned());
+        }
         if self.has(flag::FILES_CAPPED) {
-            reasons.push(format!(
-                "more than {FILES} files: their number is a lower bound"
-            ));
+            reasons.push(format!("more than {FILES} files: their number is a lower bound"));
         }
         if self.has(flag::BACKINGS_CAPPED) {
-            reasons.push(format!(
-                "more than {BACKING_SLICES} backings in a buffer: the others are not listed"
-            ));
+            reasons.push(format!("more than {BACKING_SLICES} backings in a buffer: the others are not listed"));
         }
-        let all = self.record.buffers;
-        let lost = (all as usize).saturating_sub(buffers);
-        if self.buffers() && lost > 0 {
-            reasons.push(format!(
-                "{lost} of {all} buffer records were lost: backings are lower bounds"
-            ));
+        let (absent, all) = (self.absent(), self.record.buffers);
+        if self.has_buffers() && absent > 0 {
+            reasons.push(format!("{absent} of {all} buffer records did not come: backings are lower bounds"));
         }
         reasons
     }
 }
 
-const FLAGS: [(u32, &str); 5] = [
-    (
-        flag::REFUSED_EARLY,
-        "refused before the kernel looked at the buffers: nothing else to measure",
-    ),
-    (
-        flag::ENTRY_MISSED,
-        "the entry was not seen: nothing else was measured",
-    ),
-    (
-        flag::RETURN_MISSED,
-        "the return was not seen: the duration ends at the tracepoint io_uring_register",
-    ),
-    (
-        flag::PARTS_MISSED,
-        "the return of a buffer or of its pin was not seen: times of the parts are unknown",
-    ),
-    (
-        flag::VMAS_PARTIAL,
-        "a walk ended early: VMAs, files and backings are lower bounds",
-    ),
+fn walked_far((walk, _): &(Walk, BufferRecord)) -> bool {
+    matches!(walk, Walk::Complete | Walk::Hole)
+}
+
+/// A slot of a sparse table: there is nothing to walk.
+fn is_empty_slot((_, buffer): &(Walk, BufferRecord)) -> bool {
+    buffer.address == 0 && buffer.length == 0
+}
+
+const FLAGS: [(u32, &str); 4] = [
+    (flag::REFUSED_EARLY, "refused before the kernel looked at the buffers: nothing else to measure"),
+    (flag::ENTRY_MISSED, "the entry was not seen: nothing else was measured"),
+    (flag::RETURN_MISSED, "the return was not seen: the duration ends at the tracepoint io_uring_register"),
+    (flag::PARTS_MISSED, "the return of a buffer or of its pin was not seen: times of the parts are unknown"),
 ];

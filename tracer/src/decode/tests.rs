@@ -8,19 +8,14 @@ use super::*;
 /// The bytes of a record as the ring buffer would give them.
 pub(crate) fn bytes_of<T: Copy>(record: &T) -> Vec<u8> {
     // SAFETY: the records are `repr(C)` without padding (`records_have_no_padding`), so every byte is set.
-    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(record).cast::<u8>(), size_of::<T>()) }
-        .to_vec()
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(record).cast::<u8>(), size_of::<T>()) }.to_vec()
 }
 
 pub(crate) fn a_registration() -> RegistrationRecord {
     let mut comm = [0; 16];
     comm[..3].copy_from_slice(b"fio");
     RegistrationRecord {
-        header: Header {
-            kind: KIND_REGISTRATION,
-            tid: 12,
-            start_ns: 1_000_000,
-        },
+        header: Header { kind: KIND_REGISTRATION, tid: 12, start_ns: 1_000_000 },
         duration_ns: 50_000,
         pin_ns: 40_000,
         walk_ns: 3_000,
@@ -46,24 +41,10 @@ pub(crate) fn a_registration() -> RegistrationRecord {
 
 pub(crate) fn a_buffer() -> BufferRecord {
     let mut backings = [BackingSlice::default(); BACKING_SLICES];
-    backings[0] = BackingSlice {
-        filesystem: 0,
-        bytes: 4096,
-        vmas: 1,
-        kind: Kind::new(Class::Anon, false, true),
-    };
-    backings[1] = BackingSlice {
-        filesystem: 9,
-        bytes: 4096,
-        vmas: 1,
-        kind: Kind::new(Class::File, false, true),
-    };
+    backings[0] = BackingSlice { filesystem: 0, bytes: 4096, vmas: 1, kind: Kind::new(Class::Anon, false, true) };
+    backings[1] = BackingSlice { filesystem: 9, bytes: 4096, vmas: 1, kind: Kind::new(Class::File, false, true) };
     BufferRecord {
-        header: Header {
-            kind: KIND_BUFFER,
-            tid: 12,
-            start_ns: 1_000_000,
-        },
+        header: Header { kind: KIND_BUFFER, tid: 12, start_ns: 1_000_000 },
         address: 0x7f00_0000_0000,
         length: 8192,
         duration_ns: 45_000,
@@ -91,11 +72,7 @@ fn ext4() -> HashMap<u64, String> {
 }
 
 /// What comes out of the buffers' and then the registration's bytes.
-fn whole(
-    known: Known,
-    registration: &RegistrationRecord,
-    buffers: &[BufferRecord],
-) -> Registration {
+fn whole(known: Known, registration: &RegistrationRecord, buffers: &[BufferRecord]) -> Registration {
     let mut assembler = assembler(known);
     for buffer in buffers {
         assert_eq!(assembler.push(&bytes_of(buffer), &ext4()), None);
@@ -105,14 +82,8 @@ fn whole(
 
 #[test]
 fn records_have_no_padding() {
-    assert_eq!(
-        size_of::<RegistrationRecord>(),
-        offset_of!(RegistrationRecord, comm) + 16
-    );
-    assert_eq!(
-        offset_of!(RegistrationRecord, comm),
-        offset_of!(RegistrationRecord, reserved) + 3
-    );
+    assert_eq!(size_of::<RegistrationRecord>(), offset_of!(RegistrationRecord, comm) + 16);
+    assert_eq!(offset_of!(RegistrationRecord, comm), offset_of!(RegistrationRecord, reserved) + 3);
     assert_eq!(
         size_of::<BufferRecord>(),
         offset_of!(BufferRecord, backings) + BACKING_SLICES * size_of::<BackingSlice>()
@@ -123,18 +94,9 @@ fn records_have_no_padding() {
 fn a_record_is_read_back_as_it_was() {
     let registration = a_registration();
     let read = decode(&bytes_of(&registration));
-    assert_eq!(
-        read,
-        Ok(Record::Registration(
-            Operation::Register,
-            Box::new(registration)
-        ))
-    );
+    assert_eq!(read, Ok(Record::Registration(Operation::Register, Box::new(registration))));
     let buffer = a_buffer();
-    assert_eq!(
-        decode(&bytes_of(&buffer)),
-        Ok(Record::Buffer(Walk::Complete, Box::new(buffer)))
-    );
+    assert_eq!(decode(&bytes_of(&buffer)), Ok(Record::Buffer(Walk::Complete, Box::new(buffer))));
 }
 
 #[test]
@@ -142,10 +104,7 @@ fn what_is_no_record_is_told_why() {
     assert_eq!(decode(&[1, 0, 0]), Err(Malformed::Short(3)));
     let mut registration = a_registration();
     registration.operation = 4;
-    assert_eq!(
-        decode(&bytes_of(&registration)),
-        Err(Malformed::Operation(4))
-    );
+    assert_eq!(decode(&bytes_of(&registration)), Err(Malformed::Operation(4)));
     registration.header.kind = 3;
     assert_eq!(decode(&bytes_of(&registration)), Err(Malformed::Kind(3)));
     let mut buffer = a_buffer();
@@ -157,14 +116,7 @@ fn what_is_no_record_is_told_why() {
     let want = size_of::<BufferRecord>();
     let mut long = bytes_of(&a_buffer());
     long.push(0);
-    assert_eq!(
-        decode(&long),
-        Err(Malformed::Size {
-            kind: KIND_BUFFER,
-            want,
-            got: want + 1
-        })
-    );
+    assert_eq!(decode(&long), Err(Malformed::Size { kind: KIND_BUFFER, want, got: want + 1 }));
 }
 
 proptest! {
@@ -222,27 +174,10 @@ proptest! {
 #[test]
 fn a_whole_registration_has_every_figure() {
     let given = whole(Known::all(), &a_registration(), &[a_buffer()]);
-    assert_eq!(
-        given.ring,
-        Some(Ring {
-            id: 1,
-            fd: Some(5),
-            age_ns: Some(600_000),
-            flags: Some(2)
-        })
-    );
-    assert_eq!(
-        (given.duration_ns, given.pin_ns, given.rest_ns),
-        (Some(50_000), Some(40_000), Some(10_000))
-    );
-    assert_eq!(
-        (given.vmas, given.vmas_complete, given.lookups),
-        (Some(2), true, Some(1))
-    );
-    assert_eq!(
-        (given.buffers, given.bytes, given.requested),
-        (Some(1), Some(8192), Some(1))
-    );
+    assert_eq!(given.ring, Some(Ring { id: 1, fd: Some(5), age_ns: Some(600_000), flags: Some(2) }));
+    assert_eq!((given.duration_ns, given.pin_ns, given.rest_ns), (Some(50_000), Some(40_000), Some(10_000)));
+    assert_eq!((given.vmas, given.vmas_complete, given.lookups), (Some(2), true, Some(1)));
+    assert_eq!((given.buffers, given.bytes, given.requested), (Some(1), Some(8192), Some(1)));
     assert!(given.degraded.is_empty(), "{:?}", given.degraded);
     let buffer = &given.buffer_list[0];
     assert_eq!(
@@ -257,15 +192,7 @@ fn a_whole_registration_has_every_figure() {
 fn the_keys_are_those_that_are_documented() {
     let given = whole(Known::all(), &a_registration(), &[a_buffer()]);
     let json = serde_json::to_value(&given).unwrap();
-    let keys = |value: &serde_json::Value| {
-        value
-            .as_object()
-            .unwrap()
-            .keys()
-            .cloned()
-            .collect::<Vec<_>>()
-            .join(" ")
-    };
+    let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
     assert_eq!(
         keys(&json),
         "backings buffer_list buffers bytes cgroup_id comm degraded duration_ns failed_buffers files files_capped \
@@ -278,42 +205,20 @@ fn the_keys_are_those_that_are_documented() {
          minor_faults pin_ns rest_ns result ret vmas walk walk_ns"
     );
     assert_eq!(keys(&json["ring"]), "age_ns fd flags id");
-    assert_eq!(
-        keys(&json["backings"][0]),
-        "bytes class filesystem shared vmas writable"
-    );
+    assert_eq!(keys(&json["backings"][0]), "bytes class filesystem shared vmas writable");
 }
 
 #[test]
 fn what_no_hook_measures_is_unknown() {
-    let known = Known {
-        walk: false,
-        lookups: false,
-        pins: false,
-        ..Known::all()
-    };
+    let known = Known { walk: false, lookups: false, pins: false, ..Known::all() };
     let mut buffer = a_buffer();
     buffer.walk = Walk::None as u8;
     let given = whole(known, &a_registration(), &[buffer]);
-    assert_eq!(
-        (given.vmas, given.vmas_complete, given.files, given.walk_ns),
-        (None, false, None, None)
-    );
-    assert_eq!(
-        (
-            given.lookups,
-            given.pin_ns,
-            given.rest_ns,
-            given.minor_faults
-        ),
-        (None, None, None, None)
-    );
+    assert_eq!((given.vmas, given.vmas_complete, given.files, given.walk_ns), (None, false, None, None));
+    assert_eq!((given.lookups, given.pin_ns, given.rest_ns, given.minor_faults), (None, None, None, None));
     assert_eq!(given.duration_ns, Some(50_000));
     assert!(given.backings.is_empty());
-    assert_eq!(
-        (given.buffer_list[0].vmas, given.buffer_list[0].pin_ns),
-        (None, None)
-    );
+    assert_eq!((given.buffer_list[0].vmas, given.buffer_list[0].pin_ns), (None, None));
 }
 
 #[test]
@@ -323,10 +228,7 @@ fn a_pin_that_was_not_reached_has_no_time() {
     registration.ret = -14;
     registration.pin_ns = 0;
     let given = whole(Known::all(), &registration, &[]);
-    assert_eq!(
-        (given.pin_ns, given.rest_ns, given.result.as_str()),
-        (None, Some(50_000), "EFAULT")
-    );
+    assert_eq!((given.pin_ns, given.rest_ns, given.result.as_str()), (None, Some(50_000), "EFAULT"));
 }
 
 #[test]
@@ -336,17 +238,14 @@ fn missed_parts_are_unknown_and_said() {
     let mut buffer = a_buffer();
     buffer.flags |= flag::PARTS_MISSED;
     let given = whole(Known::all(), &registration, &[buffer]);
+    assert_eq!((given.pin_ns, given.rest_ns, given.failed_buffers), (None, None, None));
+    let told = &given.buffer_list[0];
     assert_eq!(
-        (given.pin_ns, given.rest_ns, given.failed_buffers),
-        (None, None, None)
+        (told.result.as_deref(), told.duration_ns, told.pin_ns, told.rest_ns),
+        (Some("ok"), Some(45_000), None, None)
     );
-    assert_eq!(
-        (
-            &given.buffer_list[0].result,
-            given.buffer_list[0].duration_ns
-        ),
-        (&None, None)
-    );
+    assert_eq!(given.bytes, Some(8192));
+    assert_eq!(whole(Known::all(), &registration, &[]).bytes, None);
     assert_eq!(given.degraded.len(), 1);
 }
 
@@ -357,14 +256,8 @@ fn a_call_refused_early_has_no_figures() {
     registration.ret = -22;
     registration.ring = 0;
     let given = whole(Known::all(), &registration, &[]);
-    assert_eq!(
-        (given.result.as_str(), given.pid, given.comm.as_str()),
-        ("EINVAL", 11, "fio")
-    );
-    assert_eq!(
-        (given.ring, given.buffers, given.bytes, given.vmas),
-        (None, None, None, None)
-    );
+    assert_eq!((given.result.as_str(), given.pid, given.comm.as_str()), ("EINVAL", 11, "fio"));
+    assert_eq!((given.ring, given.buffers, given.bytes, given.vmas), (None, None, None, None));
     assert_eq!((given.duration_ns, given.requested), (None, None));
     assert_eq!(given.degraded.len(), 1);
 }
@@ -374,54 +267,56 @@ fn a_clone_hands_no_buffers_to_the_per_buffer_function() {
     let mut registration = a_registration();
     registration.operation = Operation::Clone as u8;
     let given = whole(Known::all(), &registration, &[]);
-    assert_eq!(
-        (given.buffers, given.bytes, given.vmas, given.pin_ns),
-        (None, None, None, None)
-    );
+    assert_eq!((given.buffers, given.bytes, given.vmas, given.pin_ns), (None, None, None, None));
     assert_eq!(given.duration_ns, Some(50_000));
 }
 
 #[test]
-fn a_walk_that_saw_nothing_gives_no_bound() {
+fn that_no_vma_was_seen_is_a_figure_only_after_a_walk() {
     let mut registration = a_registration();
+    let mut buffer = a_buffer();
     registration.flags |= flag::VMAS_PARTIAL;
-    assert_eq!(
-        whole(Known::all(), &registration, &[a_buffer()]).vmas,
-        Some(2)
-    );
+    let vmas = |registration: &RegistrationRecord, buffer: &BufferRecord| {
+        let given = whole(Known::all(), registration, &[*buffer]);
+        (given.vmas, given.vmas_complete)
+    };
+    buffer.walk = Walk::Busy as u8;
+    assert_eq!(vmas(&registration, &buffer), (Some(2), false));
     registration.vmas = 0;
-    assert_eq!(whole(Known::all(), &registration, &[a_buffer()]).vmas, None);
+    assert_eq!(vmas(&registration, &buffer), (None, false));
+    buffer.walk = Walk::Hole as u8;
+    assert_eq!(vmas(&registration, &buffer), (Some(0), true));
 }
 
 #[test]
-fn lost_buffer_records_are_said() {
+fn a_walk_is_complete_at_a_hole_and_over_empty_slots() {
+    let mut registration = a_registration();
+    registration.flags |= flag::VMAS_PARTIAL;
+    registration.buffers = 2;
+    let empty = BufferRecord { address: 0, length: 0, walk: Walk::None as u8, ..a_buffer() };
+    let unwalked = BufferRecord { walk: Walk::None as u8, ..a_buffer() };
+    let hole = BufferRecord { walk: Walk::Hole as u8, ..a_buffer() };
+    for (second, complete) in [(empty, true), (hole, true), (unwalked, false)] {
+        let given = whole(Known::all(), &registration, &[a_buffer(), second]);
+        assert_eq!((given.vmas_complete, given.degraded.is_empty()), (complete, complete), "{:?}", given.degraded);
+    }
+    assert!(!whole(Known::all(), &registration, &[a_buffer()]).vmas_complete);
+}
+
+#[test]
+fn buffer_records_that_did_not_come_are_said() {
     let mut registration = a_registration();
     registration.buffers = 3;
     let given = whole(Known::all(), &registration, &[a_buffer()]);
-    assert_eq!(
-        given.degraded,
-        ["2 of 3 buffer records were lost: backings are lower bounds"]
-    );
+    assert_eq!(given.degraded, ["2 of 3 buffer records did not come: backings are lower bounds"]);
 }
 
 #[test]
 fn rings_get_numbers_and_an_address_used_again_another() {
     let mut assembler = assembler(Known::all());
     let mut number = |ring: u64, created: u64| {
-        let record = RegistrationRecord {
-            ring,
-            ring_created_ns: created,
-            ..a_registration()
-        };
-        assembler
-            .push(&bytes_of(&record), &HashMap::new())
-            .unwrap()
-            .ring
-            .unwrap()
-            .id
+        let record = RegistrationRecord { ring, ring_created_ns: created, ..a_registration() };
+        assembler.push(&bytes_of(&record), &HashMap::new()).unwrap().ring.unwrap().id
     };
-    assert_eq!(
-        [number(7, 1), number(8, 2), number(7, 1), number(7, 3)],
-        [1, 2, 1, 3]
-    );
+    assert_eq!([number(7, 1), number(8, 2), number(7, 1), number(7, 3)], [1, 2, 1, 3]);
 }

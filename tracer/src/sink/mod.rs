@@ -1,1 +1,30 @@
 //! Where figures go: text, JSON, Prometheus.
+
+use serde::Serialize;
+
+pub mod doctor;
+pub mod http;
+mod human;
+pub mod json;
+pub mod prometheus;
+pub mod text;
+pub mod trace;
+
+/// What a snapshot alone does not say about its session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Meta {
+    /// Of pinscope.
+    pub version: String,
+    /// The running kernel's release (`uname -r`).
+    pub kernel: String,
+    /// How the probes are attached: `fentry` or `kprobe`.
+    pub mode: String,
+    /// Whom the session watched, in the user's words: `the whole machine`, `pid 42`, ...
+    pub scope: String,
+    /// The command that was run, if one was.
+    pub command: Option<String>,
+    /// Its exit code.
+    pub exit_code: Option<i32>,
+    /// Wall time of attaching, RFC 3339 in UTC.
+    pub started: Option<String>,
+}

@@ -1,0 +1,391 @@
+//! The list of metrics.
+
+use super::{Bounds, Metric, Sample, Scrape, Type};
+use crate::aggregate::{Backing, Distribution, OperationBooks, PartBooks, Walks};
+
+/// Every metric that pinscope serves.
+pub const METRICS: &[Metric] = &[
+    Metric {
+        name: "pinscope_registrations_total",
+        kind: Type::Counter,
+        labels: &["operation", "result"],
+        help: "Calls that concern a ring's registered buffers, by operation and result (ok, or the errno's name).",
+        source: "tracepoint io_uring_register; map RESULTS",
+        samples: registrations,
+    },
+    Metric {
+        name: "pinscope_registration_duration_seconds",
+        kind: Type::Histogram(Bounds::Time),
+        labels: &["operation", "outcome"],
+        help: "Time from entry to return, pinscope's own walks left out. The sum over register and update less that of pinscope_pin_duration_seconds is the rest, outside of the pins.",
+        source: "entry and return of the operation's function",
+        samples: durations,
+    },
+    Metric {
+        name: "pinscope_pin_duration_seconds",
+        kind: Type::Histogram(Bounds::Time),
+        labels: &[],
+        help: "Time in the pins (GUP) of a register or an update, all its buffers together.",
+        source: "entry and return of the pin's function",
+        samples: |scrape| distribution(scrape.snapshot.pin.as_ref()),
+    },
+    Metric {
+        name: "pinscope_registration_vmas",
+        kind: Type::Histogram(Bounds::Vmas),
+        labels: &[],
+        help: "VMAs touched by a registration whose buffers were all walked whole.",
+        source: "walk",
+        samples: |scrape| distribution(scrape.snapshot.registration_vmas.as_ref()),
+    },
+    Metric {
+        name: "pinscope_buffer_vmas",
+        kind: Type::Histogram(Bounds::Vmas),
+        labels: &[],
+        help: "VMAs touched by a buffer that was walked whole.",
+        source: "walk",
+        samples: |scrape| distribution(scrape.snapshot.buffer_vmas.as_ref()),
+    },
+    Metric {
+        name: "pinscope_registration_buffers",
+        kind: Type::Histogram(Bounds::Buffers),
+        labels: &[],
+        help: "Buffers that a register or an update handed to the kernel's per-buffer function.",
+        source: "entry of the per-buffer function",
+        samples: |scrape| distribution(scrape.snapshot.registration_buffers.as_ref()),
+    },
+    Metric {
+        name: "pinscope_registration_bytes",
+        kind: Type::Histogram(Bounds::Bytes),
+        labels: &[],
+        help: "Bytes of a register or an update: the sum of its buffers' lengths.",
+        source: "entry of the per-buffer function",
+        samples: |scrape| distribution(scrape.snapshot.registration_bytes.as_ref()),
+    },
+    Metric {
+        name: "pinscope_backing_buffers_total",
+        kind: Type::Counter,
+        labels: BACKING,
+        help: "Buffers with at least one VMA of the backing.",
+        source: "walk; map BACKINGS",
+        samples: |scrape| backings(scrape, |backing| backing.buffers),
+    },
+    Metric {
+        name: "pinscope_backing_vmas_total",
+        kind: Type::Counter,
+        labels: BACKING,
+        help: "VMAs of the backing that buffers touched.",
+        source: "walk; map BACKINGS",
+        samples: |scrape| backings(scrape, |backing| backing.vmas),
+    },
+    Metric {
+        name: "pinscope_backing_bytes_total",
+        kind: Type::Counter,
+        labels: BACKING,
+        help: "Bytes of buffers that lie on the backing.",
+        source: "walk; map BACKINGS",
+        samples: |scrape| backings(scrape, |backing| backing.bytes),
+    },
+    Metric {
+        name: "pinscope_multi_file_buffers_total",
+        kind: Type::Counter,
+        labels: &[],
+        help: "Buffers that span more than one file.",
+        source: "walk",
+        samples: |scrape| number(scrape.snapshot.multi_file_buffers),
+    },
+    Metric {
+        name: "pinscope_page_faults_total",
+        kind: Type::Counter,
+        labels: &["kind"],
+        help: "Page faults taken in the pins: minor, or major (with I/O).",
+        source: "task_struct.min_flt and maj_flt over the pin",
+        samples: faults,
+    },
+    Metric {
+        name: "pinscope_vma_lookups_total",
+        kind: Type::Counter,
+        labels: &[],
+        help: "VMA look-ups that the kernel made in the pins. Absent unless the look-up hook was asked for.",
+        source: "look-up hook",
+        samples: |scrape| number(scrape.snapshot.lookups),
+    },
+    Metric {
+        name: "pinscope_other_unregisters_total",
+        kind: Type::Counter,
+        labels: &["by"],
+        help: "Buffer tables let go by others than the user: the kernel's own cleanup, or the ring's end.",
+        source: "entry of io_sqe_buffers_unregister",
+        samples: unregisters,
+    },
+    Metric {
+        name: "pinscope_walks_total",
+        kind: Type::Counter,
+        labels: &["outcome"],
+        help: "pinscope's own walks over a buffer's VMAs: complete, up to a hole, ended early (busy: a writer held mmap_lock; cut: a limit of the verifier), or none.",
+        source: "walk",
+        samples: walks,
+    },
+    Metric {
+        name: "pinscope_walk_vmas_total",
+        kind: Type::Counter,
+        labels: &[],
+        help: "VMAs that pinscope's own walks saw.",
+        source: "walk",
+        samples: |scrape| number(scrape.snapshot.walks.as_ref().map(|walks| walks.vmas)),
+    },
+    Metric {
+        name: "pinscope_walk_seconds_total",
+        kind: Type::Counter,
+        labels: &[],
+        help: "Time that pinscope's own walks took; it is in no other time.",
+        source: "walk",
+        samples: walk_seconds,
+    },
+    Metric {
+        name: "pinscope_entries_total",
+        kind: Type::Counter,
+        labels: HOOK,
+        help: "Times that the hook at a function's entry ran.",
+        source: "entry hooks",
+        samples: |scrape| hooks(scrape, |books| books.entries, |part| part.entries),
+    },
+    Metric {
+        name: "pinscope_returns_total",
+        kind: Type::Counter,
+        labels: HOOK,
+        help: "Times that the hook at a function's return ran.",
+        source: "return hooks",
+        samples: |scrape| hooks(scrape, |books| books.returns, |part| part.returns),
+    },
+    Metric {
+        name: "pinscope_missed_returns_total",
+        kind: Type::Counter,
+        labels: HOOK,
+        help: "Returns that were not seen (a kretprobe ran out of instances). entries = returns + missed returns + in flight.",
+        source: "tracepoint io_uring_register; entry hooks",
+        samples: |scrape| hooks(scrape, |books| books.missed_returns, |part| part.missed_returns),
+    },
+    Metric {
+        name: "pinscope_in_flight",
+        kind: Type::Gauge,
+        labels: HOOK,
+        help: "Entered and not ended. A sample is read while the counters move, so it may be off by what is under way.",
+        source: "the books",
+        samples: in_flight,
+    },
+    Metric {
+        name: "pinscope_ledger_calls_total",
+        kind: Type::Counter,
+        labels: &["operation"],
+        help: "What the kernel's own tracepoint saw: an independent count of pinscope_registrations_total.",
+        source: "tracepoint io_uring_register",
+        samples: |scrape| operations(scrape, |books| books.ledger),
+    },
+    Metric {
+        name: "pinscope_refused_early_total",
+        kind: Type::Counter,
+        labels: &["operation"],
+        help: "Calls that failed before the operation's function was entered.",
+        source: "tracepoint io_uring_register",
+        samples: |scrape| operations(scrape, |books| books.refused_early),
+    },
+    Metric {
+        name: "pinscope_missed_entries_total",
+        kind: Type::Counter,
+        labels: &["operation"],
+        help: "Calls that succeeded and whose entry was not seen: counted, not measured.",
+        source: "tracepoint io_uring_register",
+        samples: |scrape| operations(scrape, |books| books.missed_entries),
+    },
+    Metric {
+        name: "pinscope_lost_total",
+        kind: Type::Counter,
+        labels: &["what"],
+        help: "What was lost, by cause. Only the causes that can happen as pinscope runs.",
+        source: "map COUNTERS",
+        samples: losses,
+    },
+    Metric {
+        name: "pinscope_coverage_ratio",
+        kind: Type::Gauge,
+        labels: &[],
+        help: "Share of the calls that the tracepoint saw and pinscope measured. Absent before the first.",
+        source: "the books",
+        samples: |scrape| ratio(scrape.snapshot.books.coverage),
+    },
+    Metric {
+        name: "pinscope_books_balanced",
+        kind: Type::Gauge,
+        labels: &[],
+        help: "1 where all counts add up, else 0. It may be 0 for a moment while registrations are under way.",
+        source: "the books",
+        samples: |scrape| vec![flag(&[], scrape.snapshot.books.balanced)],
+    },
+    Metric {
+        name: "pinscope_degraded_reasons",
+        kind: Type::Gauge,
+        labels: &[],
+        help: "How many figures cannot be had on this kernel or in this session. `pinscope doctor` says which and why.",
+        source: "probe plan",
+        samples: |scrape| vec![Sample::count(&[], scrape.snapshot.degraded.len() as u64)],
+    },
+    Metric {
+        name: "pinscope_attached_seconds",
+        kind: Type::Gauge,
+        labels: &[],
+        help: "Time since the probes were attached.",
+        source: "clock",
+        samples: |scrape| vec![Sample::number(&[], scrape.snapshot.elapsed_ns as f64 / 1e9)],
+    },
+    Metric {
+        name: "pinscope_probe_attached",
+        kind: Type::Gauge,
+        labels: &["program", "function", "kind"],
+        help: "1 where the probe is attached, 0 where it is planned and is not.",
+        source: "probe plan",
+        samples: probes,
+    },
+    Metric {
+        name: "pinscope_info",
+        kind: Type::Gauge,
+        labels: &["version", "kernel", "mode"],
+        help: "Always 1; what runs where, and how its probes are attached.",
+        source: "uname(2), probe plan",
+        samples: info,
+    },
+];
+
+const BACKING: &[&str] = &["class", "filesystem", "shared", "writable", "outcome"];
+/// An operation, or `buffer` or `pin`.
+const HOOK: &[&str] = &["hook"];
+
+fn outcome(ok: bool) -> &'static str {
+    if ok { "ok" } else { "failed" }
+}
+
+fn flag<'a>(labels: &[&str], value: bool) -> Sample<'a> {
+    Sample::count(labels, u64::from(value))
+}
+
+fn number<'a>(value: Option<u64>) -> Vec<Sample<'a>> {
+    value.map(|value| Sample::count(&[], value)).into_iter().collect()
+}
+
+fn ratio<'a>(value: Option<f64>) -> Vec<Sample<'a>> {
+    value.map(|value| Sample::number(&[], value)).into_iter().collect()
+}
+
+fn distribution(distribution: Option<&Distribution>) -> Vec<Sample<'_>> {
+    distribution.map(|distribution| Sample::distribution(&[], distribution)).into_iter().collect()
+}
+
+/// Success is there from the start, so that the first rate over it is right.
+fn registrations<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    let snapshot = scrape.snapshot;
+    let counted = snapshot.operations.iter().zip(&snapshot.books.operations);
+    let counted = counted.filter(|(_, books)| books.ledger.is_some() || books.entries.is_some());
+    counted
+        .flat_map(|(operation, _)| {
+            let failed = operation.results.iter().filter(|result| result.result != "ok");
+            let failed = failed.map(|result| Sample::count(&[operation.operation, &result.result], result.count));
+            [Sample::count(&[operation.operation, "ok"], operation.ok)].into_iter().chain(failed)
+        })
+        .collect()
+}
+
+fn durations<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    let operations = scrape.snapshot.operations.iter();
+    let timed = operations.filter_map(|operation| Some((operation.operation, operation.duration.as_ref()?)));
+    timed
+        .flat_map(|(name, duration)| {
+            [
+                Sample::distribution(&[name, outcome(true)], &duration.ok),
+                Sample::distribution(&[name, outcome(false)], &duration.failed),
+            ]
+        })
+        .collect()
+}
+
+fn backings<'a>(scrape: &Scrape<'a>, of: fn(&Backing) -> u64) -> Vec<Sample<'a>> {
+    let backings = scrape.snapshot.backings.iter().flatten();
+    backings
+        .map(|backing| {
+            let labels = [
+                backing.class,
+                backing.filesystem.as_deref().unwrap_or_default(),
+                if backing.shared { "true" } else { "false" },
+                if backing.writable { "true" } else { "false" },
+                outcome(backing.ok),
+            ];
+            Sample::count(&labels, of(backing))
+        })
+        .collect()
+}
+
+fn faults<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    let faults = scrape.snapshot.faults.iter();
+    faults
+        .flat_map(|faults| [Sample::count(&["minor"], faults.minor), Sample::count(&["major"], faults.major)])
+        .collect()
+}
+
+fn unregisters<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    let others = scrape.snapshot.unregisters.iter();
+    others
+        .flat_map(|others| {
+            [Sample::count(&["cleanup"], others.internal), Sample::count(&["ring_exit"], others.ring_exit)]
+        })
+        .collect()
+}
+
+fn walks<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    let walks = scrape.snapshot.walks.iter().flat_map(Walks::by_outcome);
+    walks.map(|(outcome, count)| Sample::count(&[outcome], count)).collect()
+}
+
+fn walk_seconds<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    ratio(scrape.snapshot.walks.as_ref().map(|walks| walks.nanoseconds as f64 / 1e9))
+}
+
+fn operations<'a>(scrape: &Scrape<'a>, of: fn(&OperationBooks) -> Option<u64>) -> Vec<Sample<'a>> {
+    let books = scrape.snapshot.books.operations.iter();
+    books.filter_map(|books| Some(Sample::count(&[books.operation], of(books)?))).collect()
+}
+
+fn parts<'a>(scrape: &Scrape<'a>) -> impl Iterator<Item = (&'static str, &'a PartBooks)> + use<'a> {
+    let books = &scrape.snapshot.books;
+    [("buffer", &books.buffers), ("pin", &books.pins)]
+        .into_iter()
+        .filter_map(|(name, books)| Some((name, books.as_ref()?)))
+}
+
+fn hooks<'a>(
+    scrape: &Scrape<'a>,
+    operation: fn(&OperationBooks) -> Option<u64>,
+    part: fn(&PartBooks) -> u64,
+) -> Vec<Sample<'a>> {
+    let parts = parts(scrape).map(|(name, books)| Sample::count(&[name], part(books)));
+    operations(scrape, operation).into_iter().chain(parts).collect()
+}
+
+fn in_flight<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    let books = scrape.snapshot.books.operations.iter();
+    let operations = books.filter_map(|books| Some((books.operation, books.in_flight?)));
+    let parts = parts(scrape).map(|(name, books)| (name, books.in_flight));
+    operations.chain(parts).map(|(name, open)| Sample::number(&[name], open as f64)).collect()
+}
+
+fn losses<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    let causes = scrape.snapshot.lost.by_cause().into_iter();
+    causes.map(|(name, _, count)| Sample::count(&[name], count)).collect()
+}
+
+fn probes<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    let probes = scrape.service.probes.iter();
+    probes.map(|probe| flag(&[&probe.program, &probe.function, &probe.kind], probe.attached)).collect()
+}
+
+fn info<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    let service = scrape.service;
+    vec![flag(&[&service.version, &service.kernel, &service.mode], true)]
+}

@@ -1,0 +1,151 @@
+//! The report for people, on 80 columns.
+
+mod page;
+mod sections;
+
+use super::{Meta, human};
+use crate::aggregate::{Operation, OperationBooks, Snapshot};
+use page::Page;
+
+/// The columns of a terminal that does not say how many it has.
+pub const WIDTH: usize = 80;
+/// The narrowest page that the tables fit on; a narrower terminal wraps it.
+const NARROWEST: usize = 72;
+/// The widest that can be read across.
+const WIDEST: usize = 120;
+
+/// The report: registrations, VMAs, durations and their split, buffers, backings, processes, then how far it
+/// can be trusted. `width` is the terminal's, held between 72 and 120 columns; no line is wider. Times leave
+/// out pinscope's own walks. Figures are rounded to three digits; `json::report` has the exact ones.
+pub fn report(snapshot: &Snapshot, meta: &Meta, width: usize) -> String {
+    let mut page = Page::new(width.clamp(NARROWEST, WIDEST));
+    header(&mut page, snapshot, meta);
+    if snapshot.operations.iter().all(|operation| operation.total() == 0) {
+        nothing_seen(&mut page, snapshot, meta);
+        page.blank();
+    } else {
+        sections::registrations(&mut page, snapshot);
+        sections::vmas(&mut page, snapshot);
+        sections::durations(&mut page, snapshot);
+        sections::split(&mut page, snapshot);
+        sections::sizes(&mut page, snapshot);
+        sections::backings(&mut page, snapshot);
+        sections::processes(&mut page, snapshot);
+        page.blank();
+        if snapshot.operations.iter().any(|operation| operation.duration.is_some()) {
+            page.line("p50 to max are never too low and at most 1/8 too high; below 16 they are exact.");
+        }
+    }
+    trust(&mut page, snapshot);
+    page.into_text()
+}
+
+fn header(page: &mut Page, snapshot: &Snapshot, meta: &Meta) {
+    let length = human::duration(snapshot.elapsed_ns);
+    page.line(&format!("pinscope {}: {length} of {}", human::plain(&meta.version), human::plain(&meta.scope)));
+    page.line(&format!("Linux {}, {} probes", human::plain(&meta.kernel), human::plain(&meta.mode)));
+    if let Some(command) = &meta.command {
+        let end = meta.exit_code.map(|code| format!(" (exit code {code})")).unwrap_or_default();
+        let room = page.width().saturating_sub(end.len() + 2);
+        page.line(&format!("$ {}{end}", human::cut(&human::plain(command), room)));
+    }
+}
+
+fn nothing_seen(page: &mut Page, snapshot: &Snapshot, meta: &Meta) {
+    page.blank();
+    page.line(&format!("No buffer registration was seen in {}.", human::duration(snapshot.elapsed_ns)));
+    let scope = human::plain(&meta.scope);
+    for hint in [
+        "Does the program register buffers at all? Plain io_uring I/O does not; fio does with --fixedbufs=1, liburing with io_uring_register_buffers().",
+        "Most programs register once, when they start: start pinscope first, or `pinscope report -- COMMAND`.",
+        &format!("Only this was watched: {scope}."),
+        "`pinscope doctor` says whether every hook can be attached on this kernel.",
+    ] {
+        page.paragraph("  - ", hint);
+    }
+}
+
+/// How far the figures can be trusted, and what pinscope itself cost.
+fn trust(page: &mut Page, snapshot: &Snapshot) {
+    page.paragraph("Books: ", &books(snapshot));
+    if let Some(cost) = own_cost(snapshot) {
+        page.paragraph("Own cost: ", &cost);
+    }
+    let lost = losses(snapshot);
+    for (title, reasons) in [("Degraded:", &snapshot.degraded), ("Lost or missed:", &lost)] {
+        if !reasons.is_empty() {
+            page.blank();
+            page.line(title);
+        }
+        for reason in reasons {
+            page.paragraph("  - ", &human::plain(reason));
+        }
+    }
+}
+
+fn books(snapshot: &Snapshot) -> String {
+    let books = &snapshot.books;
+    let sum =
+        |of: fn(&OperationBooks) -> Option<u64>| books.operations.iter().filter_map(of).reduce(u64::saturating_add);
+    let Some(ledger) = sum(|books| books.ledger) else {
+        return "the kernel's tracepoint is not attached, so nothing holds the counts against it.".to_owned();
+    };
+    let measured = books.coverage.map(|share| format!(", {} of them measured", human::percent(share)));
+    let calls = human::plural(ledger, "call");
+    let mut facts = vec![format!("the kernel's tracepoint saw {calls}{}", measured.unwrap_or_default())];
+    let refused = sum(|books| books.refused_early).unwrap_or(0);
+    let open = books.in_flight.unwrap_or(0);
+    for (count, what) in [(refused, "refused early"), (open.max(0).unsigned_abs(), "in flight")] {
+        if count > 0 {
+            facts.push(format!("{} {what}", human::count(count)));
+        }
+    }
+    let off = books.operations.iter().map(|books| books.unexplained).fold(0, u64::saturating_add);
+    facts.push(match (books.balanced, off) {
+        (true, _) => "they balance.".to_owned(),
+        (false, 0) => "they do not balance.".to_owned(),
+        (false, off) => format!("they are off by {}.", human::count(off)),
+    });
+    facts.join("; ")
+}
+
+fn own_cost(snapshot: &Snapshot) -> Option<String> {
+    let walks = snapshot.walks.as_ref()?;
+    let number = [walks.complete, walks.hole, walks.busy, walks.cut].into_iter().fold(0, u64::saturating_add);
+    let each = walks.nanoseconds.checked_div(number)?;
+    Some(format!(
+        "{} over {} took {} ({} each), in none of the times above.",
+        human::plural(number, "walk"),
+        human::plural(walks.vmas, "VMA"),
+        human::duration(walks.nanoseconds),
+        human::duration(each),
+    ))
+}
+
+/// What is missing from the figures above.
+fn losses(snapshot: &Snapshot) -> Vec<String> {
+    let causes = snapshot.lost.by_cause().into_iter().map(|(_, meaning, count)| (count, meaning.to_owned()));
+    let books = &snapshot.books.operations;
+    let entries = books.iter().filter_map(|books| {
+        Some((books.missed_entries?, format!("entries of {}: counted, not measured", books.operation)))
+    });
+    let returns = (
+        snapshot.books.missed_returns(),
+        "returns: a kretprobe ran out of instances, so parts of some times are unknown".to_owned(),
+    );
+    let walks = snapshot.walks.as_ref().map_or([0; 3], |walks| [walks.busy, walks.cut, walks.none]);
+    let ends = ["ended early: a writer held mmap_lock", "ended early: a limit of the verifier", "did not happen"];
+    let walks =
+        walks.into_iter().zip(ends).map(|(count, why)| (count, format!("walks {why}; their VMAs are not counted")));
+    let all = causes.chain(entries).chain([returns]).chain(walks);
+    all.filter(|(count, _)| *count > 0).map(|(count, what)| format!("{} {what}", human::count(count))).collect()
+}
+
+/// What failed and why: `EFAULT 20, ENOMEM 4`.
+fn failures(operation: &Operation) -> String {
+    let failed = operation.results.iter().filter(|result| result.result != "ok");
+    failed.map(|result| format!("{} {}", result.result, human::count(result.count))).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests;

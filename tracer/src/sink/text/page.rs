@@ -1,0 +1,117 @@
+//! Lines of a page that is `width` columns wide; every character is one column.
+
+use crate::sink::human::cut;
+
+/// A page under way. No line that leaves it is wider than it.
+pub(super) struct Page {
+    width: usize,
+    text: String,
+}
+
+impl Page {
+    pub(super) fn new(width: usize) -> Self {
+        Self { width, text: String::new() }
+    }
+
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// A line, cut where it is too long.
+    pub(super) fn line(&mut self, line: &str) {
+        self.text.push_str(cut(line, self.width).trim_end());
+        self.text.push('\n');
+    }
+
+    pub(super) fn blank(&mut self) {
+        self.text.push('\n');
+    }
+
+    /// A paragraph, broken at spaces; `first` begins its first line and its width indents the others.
+    pub(super) fn paragraph(&mut self, first: &str, text: &str) {
+        let indent = first.chars().count();
+        let room = self.width.saturating_sub(indent).max(1);
+        for (number, line) in wrap(text, room).iter().enumerate() {
+            let begin = if number == 0 { first.to_owned() } else { " ".repeat(indent) };
+            self.line(&format!("{begin}{line}"));
+        }
+    }
+
+    /// A section's title and the heads of its right-aligned columns.
+    pub(super) fn section(&mut self, title: &str, columns: &[(&str, usize)]) {
+        self.blank();
+        let heads: Vec<_> = columns.iter().map(|(head, width)| ((*head).to_owned(), *width)).collect();
+        self.row(title, &heads);
+    }
+
+    /// A row: what it is about on the left, right-aligned cells of the given widths on the right.
+    pub(super) fn row(&mut self, label: &str, cells: &[(String, usize)]) {
+        let right = cells.iter().map(|(cell, width)| format!("{cell:>width$}")).collect::<Vec<_>>().concat();
+        let room = self.width.saturating_sub(right.chars().count());
+        // A cell that fills its column still stands apart from the label.
+        let label = cut(label, room.saturating_sub(1));
+        self.line(&format!("{label:<room$}{right}"));
+    }
+
+    pub(super) fn into_text(self) -> String {
+        self.text
+    }
+}
+
+/// A bar of `share` (0 to 1) of `width` columns; something is never shown as nothing.
+pub(super) fn bar(share: f64, width: usize) -> String {
+    const EIGHTHS: [char; 7] = ['▏', '▎', '▍', '▌', '▋', '▊', '▉'];
+    let eighths = (share.clamp(0.0, 1.0) * width as f64 * 8.0).round() as usize;
+    let eighths = if share > 0.0 { eighths.max(1) } else { eighths };
+    let mut bar = "█".repeat(eighths / 8);
+    if let Some(part) = (eighths % 8).checked_sub(1) {
+        bar.extend(EIGHTHS.get(part));
+    }
+    bar
+}
+
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut used = 0;
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if used > 0 && used + 1 + length > width {
+            lines.push(String::new());
+            used = 0;
+        }
+        if let Some(line) = lines.last_mut() {
+            if used > 0 {
+                line.push(' ');
+                used += 1;
+            }
+            line.push_str(word);
+            used += length;
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_has_eighths_of_a_column() {
+        assert_eq!([bar(0.0, 4), bar(1.0, 4), bar(0.5, 4)], ["", "████", "██"]);
+        assert_eq!([bar(0.000_01, 4), bar(0.28, 4), bar(7.0, 2)], ["▏", "█▏", "██"]);
+    }
+
+    #[test]
+    fn a_paragraph_is_broken_at_spaces() {
+        let mut page = Page::new(12);
+        page.paragraph("- ", "one two three four");
+        assert_eq!(page.into_text(), "- one two\n  three four\n");
+    }
+
+    #[test]
+    fn a_row_aligns_its_cells_and_cuts_its_label() {
+        let mut page = Page::new(16);
+        page.row("label too long", &[("12".to_owned(), 6)]);
+        assert_eq!(page.into_text(), "label to…     12\n");
+    }
+}

@@ -1,0 +1,236 @@
+//! The sections of the report, one function each. A section without figures is left out, or says why.
+
+use super::{
+    failures, human,
+    page::{Page, bar},
+};
+use crate::aggregate::{Backing, Distribution, Process, Snapshot};
+
+/// Processes shown by name; the others are summed.
+const PROCESSES: usize = 8;
+/// Backings shown by name; the others are summed.
+const BACKINGS: usize = 12;
+/// Columns that a bar of the histogram may take.
+const BAR: usize = 40;
+
+pub(super) fn registrations(page: &mut Page, snapshot: &Snapshot) {
+    let row = |[label, calls, ok, failed]: [&str; 4]| format!("{label:<14}{calls:>9}{ok:>9}{failed:>9}   ");
+    page.blank();
+    page.line(&(row(["REGISTRATIONS", "calls", "ok", "failed"]) + "why"));
+    for operation in snapshot.operations.iter().filter(|operation| operation.total() > 0) {
+        let label = format!("  {}", operation.operation);
+        let [calls, ok, failed] = [operation.total(), operation.ok, operation.failed].map(human::count);
+        page.paragraph(&row([&label, &calls, &ok, &failed]), &failures(operation));
+    }
+}
+
+pub(super) fn vmas(page: &mut Page, snapshot: &Snapshot) {
+    let (Some(registration), Some(buffer)) = (&snapshot.registration_vmas, &snapshot.buffer_vmas) else {
+        return;
+    };
+    if registration.count() == 0 && buffer.count() == 0 {
+        return;
+    }
+    page.section("VMAS TOUCHED", &[("count", 9), ("single", 8), ("p50", 9), ("p90", 9), ("p99", 9), ("max", 9)]);
+    for (label, vmas) in [("  per registration", registration), ("  per buffer", buffer)] {
+        let single = vmas.share_of(1).map_or_else(dash, human::percent);
+        let mut cells = vec![(human::count(vmas.count()), 9), (single, 8)];
+        cells.extend(quantiles(vmas, human::count));
+        page.row(label, &cells);
+    }
+    if registration.count() > 0 {
+        page.blank();
+        page.line(&format!("  {:>15} {:>9}", "VMAs", "count"));
+        histogram(page, registration);
+    }
+}
+
+/// A line for every power of two between the least and the greatest value, the empty ones too.
+fn histogram(page: &mut Page, distribution: &Distribution) {
+    let mut octaves: Vec<(u64, u64, u64)> = Vec::new();
+    for (lower, _, count) in distribution.in_use() {
+        let (first, last) = octave(lower);
+        while let Some((_, end, _)) = octaves.last().filter(|(_, end, _)| end.saturating_add(1) < first) {
+            let (first, last) = octave(end + 1);
+            octaves.push((first, last, 0));
+        }
+        match octaves.last_mut() {
+            Some((_, end, sum)) if *end == last => *sum = sum.saturating_add(count),
+            _ => octaves.push((first, last, count)),
+        }
+    }
+    let most = octaves.iter().map(|(_, _, count)| *count).max().unwrap_or(0).max(1);
+    for (first, last, count) in octaves {
+        let range = match last - first {
+            0 => first.to_string(),
+            _ if last < 10_000_000 => format!("{first}-{last}"),
+            _ => format!("{}+", human::count(first)),
+        };
+        let bar = bar(count as f64 / most as f64, BAR);
+        page.line(&format!("  {range:>15} {:>9} {bar}", human::count(count)));
+    }
+}
+
+/// The power of two that a value lies in, both ends inclusive; 0 and 1 stand alone.
+fn octave(value: u64) -> (u64, u64) {
+    match value.checked_ilog2() {
+        None => (0, 0),
+        Some(bit) => (1 << bit, u64::MAX >> (63 - bit)),
+    }
+}
+
+pub(super) fn durations(page: &mut Page, snapshot: &Snapshot) {
+    let mut rows = Vec::new();
+    for operation in &snapshot.operations {
+        if let Some(duration) = &operation.duration {
+            rows.push((format!("  {} ok", operation.operation), &duration.ok));
+            rows.push((format!("  {} failed", operation.operation), &duration.failed));
+        }
+    }
+    rows.extend(snapshot.pin.as_ref().map(|pin| ("  pin".to_owned(), pin)));
+    rows.retain(|(_, distribution)| distribution.count() > 0);
+    table(page, "DURATION", &rows, human::duration);
+}
+
+pub(super) fn sizes(page: &mut Page, snapshot: &Snapshot) {
+    let (Some(buffers), Some(bytes)) = (&snapshot.registration_buffers, &snapshot.registration_bytes) else {
+        return;
+    };
+    if buffers.count() > 0 {
+        table(page, "A REGISTRATION'S", &[("  buffers".to_owned(), buffers)], human::count);
+        page.row("  bytes", &cells(bytes, human::bytes));
+    }
+}
+
+/// Rows of count, quantiles, maximum and sum.
+fn table(page: &mut Page, title: &str, rows: &[(String, &Distribution)], show: fn(u64) -> String) {
+    if rows.is_empty() {
+        return;
+    }
+    page.section(title, &[("count", 9), ("p50", 10), ("p90", 10), ("p99", 10), ("max", 10), ("sum", 10)]);
+    for (label, distribution) in rows {
+        page.row(label, &cells(distribution, show));
+    }
+}
+
+fn cells(distribution: &Distribution, show: fn(u64) -> String) -> Vec<(String, usize)> {
+    let mut cells = vec![(human::count(distribution.count()), 9)];
+    cells.extend(quantiles(distribution, show).into_iter().map(|(cell, _)| (cell, 10)));
+    cells.push((show(distribution.sum()), 10));
+    cells
+}
+
+fn quantiles(distribution: &Distribution, show: fn(u64) -> String) -> [(String, usize); 4] {
+    let told =
+        [distribution.quantile(0.5), distribution.quantile(0.9), distribution.quantile(0.99), distribution.max_bound()];
+    told.map(|value| (value.map_or_else(dash, show), 9))
+}
+
+pub(super) fn split(page: &mut Page, snapshot: &Snapshot) {
+    let Some(split) = snapshot.split.as_ref().filter(|split| split.total_ns > 0) else { return };
+    page.blank();
+    let bound = if split.complete { "" } else { " (some ends were not seen: the pin's share is a lower bound)" };
+    page.line(&format!("WHERE THE TIME WENT{bound}"));
+    for (label, part) in [("pin", split.pin_ns), ("the rest", split.rest_ns)] {
+        let share = part as f64 / split.total_ns as f64;
+        let (time, percent) = (human::duration(part), human::percent(share));
+        page.line(&format!("  {label:<10}{time:>10}{percent:>8} {}", bar(share, BAR)));
+    }
+    let mut facts = Vec::new();
+    if let Some(faults) = &snapshot.faults {
+        facts.push(format!("page faults {} minor, {} major", human::count(faults.minor), human::count(faults.major)));
+    }
+    if let Some(lookups) = snapshot.lookups {
+        facts.push(format!("VMA look-ups by the kernel {}", human::count(lookups)));
+    }
+    if !facts.is_empty() {
+        page.paragraph("  in the pins: ", &facts.join("; "));
+    }
+}
+
+pub(super) fn backings(page: &mut Page, snapshot: &Snapshot) {
+    let Some(backings) = snapshot.backings.as_ref().filter(|backings| !backings.is_empty()) else { return };
+    page.section("WHAT LIES BEHIND THE BUFFERS", &[("buffers", 10), ("VMAs", 10), ("bytes", 11)]);
+    let mut row = |label: &str, [buffers, vmas, bytes]: [u64; 3]| {
+        page.row(label, &[(human::count(buffers), 10), (human::count(vmas), 10), (human::bytes(bytes), 11)]);
+    };
+    let (shown, others) = backings.split_at(backings.len().min(BACKINGS));
+    for backing in shown {
+        row(&format!("  {}", describe(backing)), [backing.buffers, backing.vmas, backing.bytes]);
+    }
+    if !others.is_empty() {
+        let sum = |of: fn(&Backing) -> u64| others.iter().map(of).fold(0, u64::saturating_add);
+        row(&format!("  {} more kinds", others.len()), [sum(|b| b.buffers), sum(|b| b.vmas), sum(|b| b.bytes)]);
+    }
+    if let Some(files) = snapshot.multi_file_buffers.filter(|files| *files > 0) {
+        page.line(&format!("  {} more than one file", spans(files)));
+    }
+}
+
+fn spans(buffers: u64) -> String {
+    let verb = if buffers == 1 { "spans" } else { "span" };
+    format!("{} {verb}", human::plural(buffers, "buffer"))
+}
+
+/// `file ext4, shared, read-only, refused`: what is usual (private, writable, accepted) goes without saying
+/// but for sharing.
+fn describe(backing: &Backing) -> String {
+    let mut text = backing.class.to_owned();
+    if let Some(filesystem) = &backing.filesystem {
+        text.push(' ');
+        text.push_str(&human::cut(&human::plain(filesystem), 16));
+    }
+    text.push_str(if backing.shared { ", shared" } else { ", private" });
+    if !backing.writable {
+        text.push_str(", read-only");
+    }
+    if !backing.ok {
+        text.push_str(", refused");
+    }
+    text
+}
+
+pub(super) fn processes(page: &mut Page, snapshot: &Snapshot) {
+    let Some(processes) = snapshot.processes.as_ref().filter(|processes| !processes.is_empty()) else { return };
+    let columns = [("calls", 9), ("failed", 9), ("buffers", 9), ("bytes", 10), ("time", 10), ("pin", 8)];
+    page.section("PROCESSES", &columns);
+    let (shown, others) = processes.split_at(processes.len().min(PROCESSES));
+    for process in shown {
+        page.row(&format!("  {} {}", human::plain(&process.comm), process.pid), &process_cells(process));
+    }
+    if !others.is_empty() {
+        let sum = others.iter().fold(Process::default(), |sum, process| add(&sum, process));
+        page.row(&format!("  {} others", others.len()), &process_cells(&sum));
+    }
+}
+
+fn process_cells(process: &Process) -> [(String, usize); 6] {
+    let share = process.pin_ns.filter(|_| process.duration_ns > 0);
+    let share = share.map(|pin| human::percent(pin as f64 / process.duration_ns as f64));
+    [
+        (human::count(process.registrations), 9),
+        (human::count(process.failed), 9),
+        (process.buffers.map_or_else(dash, human::count), 9),
+        (process.bytes.map_or_else(dash, human::bytes), 10),
+        (human::duration(process.duration_ns), 10),
+        (share.unwrap_or_else(dash), 8),
+    ]
+}
+
+fn add(sum: &Process, process: &Process) -> Process {
+    let add = |a: Option<u64>, b: Option<u64>| b.map(|b| a.unwrap_or(0).saturating_add(b));
+    Process {
+        registrations: sum.registrations.saturating_add(process.registrations),
+        failed: sum.failed.saturating_add(process.failed),
+        buffers: add(sum.buffers, process.buffers),
+        bytes: add(sum.bytes, process.bytes),
+        vmas: add(sum.vmas, process.vmas),
+        duration_ns: sum.duration_ns.saturating_add(process.duration_ns),
+        pin_ns: add(sum.pin_ns, process.pin_ns),
+        ..Process::default()
+    }
+}
+
+fn dash() -> String {
+    "-".to_owned()
+}

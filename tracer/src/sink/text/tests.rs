@@ -1,0 +1,99 @@
+use proptest::prelude::*;
+use tracer_ebpf::{
+    backing::{BackingKey, Kind},
+    counter::Counter,
+    operation::Operation,
+};
+
+use super::*;
+use crate::{
+    aggregate::{
+        fold,
+        tests::{a_sample, any_known, any_sample},
+    },
+    decode::Known,
+    source::sample::Sample,
+};
+
+fn meta() -> Meta {
+    Meta {
+        version: "0.1.0".to_owned(),
+        kernel: "6.12.107-cloud-amd64".to_owned(),
+        mode: "fentry".to_owned(),
+        scope: "the whole machine".to_owned(),
+        ..Meta::default()
+    }
+}
+
+/// Holds a report against its file, which was looked at in a terminal of 80 columns.
+fn golden(report: &str, expected: &str) {
+    assert!(report == expected, "the report changed; it is now\n{report}");
+}
+
+#[test]
+fn a_session_that_lost_something() {
+    let reason = "look-ups: none of gup_vma_lookup, check_vma_flags and find_extend_vma can be traced on this kernel";
+    let known = Known { lookups: false, degraded: vec![reason.to_owned()], ..Known::all() };
+    let mut sample = a_sample();
+    for (counter, count) in [
+        (Counter::WalksBusy, 2),
+        (Counter::PinMissedReturns, 3),
+        (Counter::PinEntries, 43),
+        (Counter::LostBufferRecords, 1_234_567),
+    ] {
+        sample.counters[counter as usize] = count;
+    }
+    sample.counters[Counter::Entries.of(Operation::Register)] += 1;
+    let command = "fio --name=x --ioengine=io_uring --fixedbufs=1 --mem=mmap --rw=randread --size=1G --bs=4k";
+    let meta = Meta { command: Some(command.to_owned()), exit_code: Some(0), ..meta() };
+    golden(&report(&fold(&sample, &known), &meta, WIDTH), include_str!("golden/lost.txt"));
+}
+
+#[test]
+fn a_session_in_which_all_is_well() {
+    golden(&report(&fold(&a_sample(), &Known::all()), &meta(), WIDTH), include_str!("golden/well.txt"));
+}
+
+#[test]
+fn a_kernel_that_gives_nothing_but_counts() {
+    golden(&report(&fold(&a_sample(), &Known::nothing()), &meta(), WIDTH), include_str!("golden/counts.txt"));
+}
+
+#[test]
+fn a_session_without_registrations() {
+    let sample = Sample { elapsed_ns: 5_000_000_000, ..Sample::default() };
+    golden(&report(&fold(&sample, &Known::all()), &meta(), WIDTH), include_str!("golden/nothing.txt"));
+}
+
+#[test]
+fn many_processes_and_backings_are_summed() {
+    let mut sample = a_sample();
+    for number in 100..200 {
+        let process = sample.processes[0].1;
+        sample.processes.push((number, process));
+    }
+    for kind in 0..40 {
+        let (_, totals) = sample.backings[0];
+        sample.backings.push((BackingKey { kind: Kind(kind), ..BackingKey::default() }, totals));
+    }
+    let text = report(&fold(&sample, &Known::all()), &meta(), WIDTH);
+    assert!(text.contains("  94 others "), "{text}");
+    assert!(text.contains(" more kinds "), "{text}");
+}
+
+proptest! {
+    #[test]
+    fn no_line_is_wider_than_the_page(
+        sample in any_sample(),
+        known in any_known(),
+        text in "\\PC{0,120}",
+        width in 0_usize..200,
+    ) {
+        let meta = Meta { scope: text.clone(), command: Some(text.clone()), exit_code: Some(i32::MIN), kernel: text, ..meta() };
+        let width_of = |width: usize| width.clamp(NARROWEST, WIDEST);
+        for line in report(&fold(&sample, &known), &meta, width).lines() {
+            prop_assert!(line.chars().count() <= width_of(width), "{line}");
+            prop_assert!(!line.chars().any(char::is_control), "{line:?}");
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! A line a registration, as it happens: for people, and as JSON.
+
+use serde::Serialize;
+
+use super::{Meta, human, json::SCHEMA};
+use crate::{
+    aggregate::Losses,
+    decode::{Backing, Counts, Registration},
+};
+
+/// No line for people is wider.
+const WIDTH: usize = 100;
+
+/// The heads of the columns of [`line()`].
+pub fn header() -> String {
+    columns(["TIME (UTC)", "PROCESS", "CALL", "RESULT", "BUFS", "BYTES", "VMAS", "TOOK", "PIN", "BACKINGS"])
+}
+
+/// One registration, at most 100 columns: time, process (comm/pid), operation, result, buffers, bytes, VMAs (`+`
+/// where it is a lower bound), duration, the pins' share of it, what lies behind. `-` is unknown.
+pub fn line(registration: &Registration) -> String {
+    let bound = if registration.vmas_complete { "" } else { "+" };
+    columns([
+        &time_of_day(registration.time.as_deref()),
+        &process(registration),
+        registration.operation,
+        &registration.result,
+        &told(registration.buffers, |buffers| buffers.to_string()),
+        &told(registration.bytes, human::short_bytes),
+        &told(registration.vmas, |vmas| format!("{vmas}{bound}")),
+        &told(registration.duration_ns, human::short_duration),
+        &told(share(registration), |share| format!("{:.0}%", share * 100.0)),
+        &behind(&registration.backings),
+    ])
+}
+
+fn columns(cells: [&str; 10]) -> String {
+    let [time, process, call, result, buffers, bytes, vmas, took, pin, backings] = cells;
+    let line = format!(
+        "{time:<12} {process:<14} {call:<8} {result:<6} {buffers:>4} {bytes:>5} {vmas:>5} {took:>6} {pin:>4} {backings}"
+    );
+    human::cut(line.trim_end(), WIDTH)
+}
+
+fn told<T>(figure: Option<T>, show: impl Fn(T) -> String) -> String {
+    figure.map_or_else(|| "-".to_owned(), show)
+}
+
+/// `08:01:40.123` of `2001-09-09T08:01:40.123456Z`.
+fn time_of_day(time: Option<&str>) -> String {
+    let clock = time.and_then(|time| time.split_once('T')).map(|(_, clock)| clock.chars().take(12).collect());
+    clock.unwrap_or_else(|| "-".to_owned())
+}
+
+/// `comm/pid` in 14 columns; the pid is kept whole.
+fn process(registration: &Registration) -> String {
+    let pid = registration.pid.to_string();
+    let comm = human::plain(&registration.comm);
+    format!("{}/{pid}", human::cut(&comm, 13_usize.saturating_sub(pid.len())))
+}
+
+fn share(registration: &Registration) -> Option<f64> {
+    let whole = registration.duration_ns.filter(|duration| *duration > 0)?;
+    Some(registration.pin_ns? as f64 / whole as f64)
+}
+
+/// `anon+ext4*`: the filesystem stands for a file, `*` marks a shared mapping of one.
+fn behind(backings: &[Backing]) -> String {
+    let mut names: Vec<String> = Vec::new();
+    for backing in backings {
+        let name = backing.filesystem.as_deref().map_or(backing.class.to_owned(), human::plain);
+        let mark = if backing.shared && backing.filesystem.is_some() { "*" } else { "" };
+        let name = format!("{name}{mark}");
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.join("+")
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Line<'a> {
+    Start {
+        schema: u32,
+        attached: bool,
+        #[serde(flatten)]
+        meta: &'a Meta,
+        degraded: &'a [String],
+    },
+    Registration {
+        schema: u32,
+        #[serde(flatten)]
+        registration: &'a Registration,
+    },
+    End {
+        schema: u32,
+        registrations: u64,
+        lost_registration_records: Option<u64>,
+        lost_buffer_records: Option<u64>,
+        malformed: u64,
+        orphans: u64,
+    },
+}
+
+/// The first object, once the probes are attached: `{"type":"start","schema":1,"attached":true,"version",
+/// "kernel","mode","scope",...,"degraded":[...]}`. Like all of these without a line break.
+pub fn json_start(meta: &Meta, degraded: &[String]) -> serde_json::Result<String> {
+    serde_json::to_string(&Line::Start { schema: SCHEMA, attached: true, meta, degraded })
+}
+
+/// A registration: `{"type":"registration","schema":1,...}` with the keys of [`Registration`].
+pub fn json_line(registration: &Registration) -> serde_json::Result<String> {
+    serde_json::to_string(&Line::Registration { schema: SCHEMA, registration })
+}
+
+/// The last object: `{"type":"end","schema":1,"registrations","lost_registration_records",
+/// "lost_buffer_records","malformed","orphans"}`. `lost` is `None` where the counters could not be read.
+pub fn json_end(counts: Counts, lost: Option<&Losses>) -> serde_json::Result<String> {
+    serde_json::to_string(&Line::End {
+        schema: SCHEMA,
+        registrations: counts.registrations,
+        lost_registration_records: lost.and_then(|lost| lost.registration_records),
+        lost_buffer_records: lost.and_then(|lost| lost.buffer_records),
+        malformed: counts.malformed,
+        orphans: counts.orphans,
+    })
+}
+
+/// The last line for people: what came, and what did not.
+pub fn footer(counts: Counts, lost: Option<&Losses>) -> String {
+    let lost_of = |of: fn(&Losses) -> Option<u64>| lost.and_then(of).unwrap_or(0);
+    let causes = [
+        (lost_of(|lost| lost.registration_records), "registration records lost"),
+        (lost_of(|lost| lost.buffer_records), "buffer records lost"),
+        (counts.orphans, "buffers without their registration"),
+        (counts.malformed, "malformed records"),
+    ];
+    let losses = causes.iter().filter(|(count, _)| *count > 0);
+    let mut facts = vec![human::plural(counts.registrations, "registration")];
+    facts.extend(losses.map(|(count, what)| format!("{} {what}", human::count(*count))));
+    if lost.is_none() {
+        facts.push("how many records were lost is not known".to_owned());
+    }
+    facts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::HashMap,
+        time::{Duration, UNIX_EPOCH},
+    };
+
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::decode::{
+        Assembler, Clock, Known,
+        tests::{a_buffer, a_registration, bytes_of},
+    };
+
+    fn registration() -> Registration {
+        let clock = Clock::new(UNIX_EPOCH + Duration::from_millis(1_000_000_000_123), Duration::ZERO);
+        let mut assembler = Assembler::new(Known::all(), clock);
+        let names = HashMap::from([(9, "ext4".to_owned())]);
+        assert!(assembler.push(&bytes_of(&a_buffer()), &names).is_none());
+        assembler.push(&bytes_of(&a_registration()), &names).unwrap()
+    }
+
+    #[test]
+    fn a_registration_is_a_line_under_its_heads() {
+        assert_eq!(
+            format!("{}\n{}", header(), line(&registration())),
+            "TIME (UTC)   PROCESS        CALL     RESULT BUFS BYTES  VMAS   TOOK  PIN BACKINGS\n\
+             01:46:40.124 fio/11         register ok        1 8.00K     2 50.0µs  80% anon+ext4"
+        );
+    }
+
+    #[test]
+    fn the_unknown_is_a_dash() {
+        let mut bare = registration();
+        bare.backings.clear();
+        let unknown = Registration {
+            time: None,
+            buffers: None,
+            bytes: None,
+            vmas: None,
+            duration_ns: None,
+            pin_ns: None,
+            operation: "unregister",
+            result: "EINVAL".to_owned(),
+            ..bare
+        };
+        assert_eq!(line(&unknown), "-            fio/11         unregister EINVAL    -     -     -      -    -");
+        let bound = Registration { vmas_complete: false, ..registration() };
+        assert!(line(&bound).contains("   2+ "), "{}", line(&bound));
+    }
+
+    #[test]
+    fn a_shared_file_is_marked() {
+        let mut shared = registration();
+        shared.backings[1].shared = true;
+        assert!(line(&shared).ends_with("anon+ext4*"));
+    }
+
+    fn parse(line: &str) -> Value {
+        assert!(!line.contains('\n'));
+        serde_json::from_str(line).unwrap()
+    }
+
+    #[test]
+    fn objects_say_what_they_are() {
+        let meta = Meta { mode: "fentry".to_owned(), kernel: "6.12".to_owned(), ..Meta::default() };
+        let start = parse(&json_start(&meta, &["why".to_owned()]).unwrap());
+        assert_eq!(
+            [
+                &start["type"],
+                &start["schema"],
+                &start["attached"],
+                &start["mode"],
+                &start["kernel"],
+                &start["degraded"]
+            ],
+            [&json!("start"), &json!(1), &json!(true), &json!("fentry"), &json!("6.12"), &json!(["why"])]
+        );
+        let one = parse(&json_line(&registration()).unwrap());
+        assert_eq!((&one["type"], &one["schema"], &one["pid"]), (&json!("registration"), &json!(1), &json!(11)));
+        assert_eq!(one["time"], "2001-09-09T01:46:40.124000Z");
+        let lost = Losses { buffer_records: Some(3), ..Losses::default() };
+        let end = parse(&json_end(Counts { registrations: 5, malformed: 1, orphans: 2 }, Some(&lost)).unwrap());
+        assert_eq!(
+            end,
+            json!({"type": "end", "schema": 1, "registrations": 5, "lost_registration_records": null,
+                   "lost_buffer_records": 3, "malformed": 1, "orphans": 2})
+        );
+    }
+
+    #[test]
+    fn no_kernel_address_is_told() {
+        assert!(!json_line(&registration()).unwrap().contains(&a_registration().ring.to_string()));
+    }
+
+    #[test]
+    fn the_last_line_says_what_was_lost() {
+        let counts = Counts { registrations: 1, malformed: 0, orphans: 2 };
+        let lost = Losses { registration_records: Some(4), ..Losses::default() };
+        assert_eq!(
+            footer(counts, Some(&lost)),
+            "1 registration; 4 registration records lost; 2 buffers without their registration"
+        );
+        assert_eq!(footer(Counts::default(), None), "0 registrations; how many records were lost is not known");
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_is_wider_than_a_hundred_columns(
+            comm in "\\PC{0,16}",
+            figures in any::<[Option<u64>; 5]>(),
+            pid: u32,
+            filesystem in "\\PC{0,200}",
+        ) {
+            let [bytes, vmas, duration_ns, pin_ns, buffers] = figures;
+            let mut any = registration();
+            any.backings[0].filesystem = Some(filesystem);
+            let any = Registration {
+                comm, pid, bytes, vmas, duration_ns, pin_ns, buffers: buffers.map(|buffers| buffers as u32), ..any
+            };
+            let text = line(&any);
+            prop_assert!(text.chars().count() <= WIDTH && !text.chars().any(char::is_control), "{text}");
+        }
+    }
+}
