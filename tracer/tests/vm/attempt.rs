@@ -5,6 +5,7 @@ use std::fs;
 use crate::{
     clock,
     context::Context,
+    filesystem::Filesystems,
     maps::{self, Layout},
     ring::{Answer, Buffer, Request, Ring},
 };
@@ -36,18 +37,18 @@ pub struct Attempt {
 
 /// Does what is asked, having looked at /proc/self/maps right before.
 pub fn perform(context: &Context, ring: &Ring, request: Request<'_>) -> anyhow::Result<Attempt> {
-    perform_by(context, ring, request, |ring, request| Ok(ring.call(request)))
+    perform_by(&context.filesystems, ring, request, |ring, request| Ok(ring.call(request)))
 }
 
 /// The same, with another way to make the call.
 pub fn perform_by(
-    context: &Context,
+    filesystems: &Filesystems,
     ring: &Ring,
     request: Request<'_>,
     call: impl FnOnce(&Ring, Request<'_>) -> anyhow::Result<Answer>,
 ) -> anyhow::Result<Attempt> {
     let vmas = if request.buffers().is_empty() { Vec::new() } else { maps::read()? };
-    let layout = |buffer: &Buffer| maps::layout(&vmas, &context.filesystems, buffer.address, buffer.length);
+    let layout = |buffer: &Buffer| maps::layout(&vmas, filesystems, buffer.address, buffer.length);
     let buffers = request.buffers().iter().map(|buffer| (*buffer, layout(buffer))).collect();
     let comm = fs::read_to_string("/proc/thread-self/comm")?.trim_end().to_owned();
     let before = clock::faults();

@@ -157,6 +157,8 @@ impl Check<'_> {
         if let (Some(duration), Some(pin), Some(rest)) = (seen.duration_ns, seen.pin_ns, seen.rest_ns) {
             self.equal(&at("pin + rest"), pin + rest, duration);
         }
+        let folio = seen.folio_size.is_none_or(|size| size.is_power_of_two() && size >= 4096);
+        self.holds(folio, || at(&format!("folio size {:?}", seen.folio_size)));
         self.holds(seen.bvecs != Some(0), || at("0 bvecs stands for unknown"));
     }
 
@@ -202,6 +204,12 @@ impl Check<'_> {
         self.holds(within(record.pin_ns, pin), || format!("buffers' pins took {pin} ns, all {:?}", record.pin_ns));
         if record.minor_faults.is_some() {
             self.equal("minor faults", record.minor_faults, Some(part(|buffer| buffer.minor_faults)));
+        }
+        if record.major_faults.is_some() {
+            self.equal("major faults", record.major_faults, Some(part(|buffer| buffer.major_faults)));
+        }
+        if record.walk_ns.is_some() {
+            self.equal("walk", record.walk_ns, Some(part(|buffer| buffer.walk_ns)));
         }
         if record.lookups.is_some() {
             self.equal("lookups", record.lookups, Some(part(|buffer| buffer.lookups)));

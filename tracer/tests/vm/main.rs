@@ -1,29 +1,34 @@
 //! What runs inside a guest: makes registrations over known mappings, and holds what pinscope says of them
 //! against what the kernel, /proc/self/maps and our own clock say.
 #![expect(clippy::unwrap_used, reason = "a panic in a test is caught, and is that test's failure")]
-#![allow(dead_code, reason = "the families that use the rest follow")]
 
 mod attempt;
+mod bench;
 mod clock;
 mod compare;
 mod context;
 mod errno;
 mod filesystem;
+mod generate;
 mod kernel;
 mod maps;
 mod pinscope;
+mod process;
 mod protocol;
 mod record;
+mod report;
 mod ring;
 mod space;
 mod sys;
+mod tally;
 mod tests;
 mod trace;
 mod watchdog;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use protocol::Test;
 
 /// pinscope's tests and workloads inside a guest.
 #[derive(Parser)]
@@ -39,19 +44,37 @@ enum Action {
         /// How pinscope is to attach; `none` asks only the kernel.
         #[arg(long)]
         attach: Attach,
-        /// Seed of all that is random.
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-        /// Fewer cases.
-        #[arg(long)]
-        quick: bool,
-        /// Part of a name.
-        filter: Option<String>,
+        #[command(flatten)]
+        choice: Choice,
     },
     /// Lists the tests.
     List,
-    /// A check that wants a machine, or a process, of its own.
-    Circumstance { name: String },
+    /// Tests for a guest that was booted in a special way: `lockdown`.
+    Circumstance {
+        name: String,
+        #[command(flatten)]
+        choice: Choice,
+    },
+    /// A workload of its own; prints what it did and what the kernel answered, as JSON.
+    Gen(generate::Generate),
+    /// Times one operation; prints one line of JSON.
+    Bench(bench::Bench),
+    /// What a test starts in a process of its own.
+    #[command(hide = true)]
+    Probe { name: String },
+}
+
+/// Which tests, and how much of them.
+#[derive(Args)]
+struct Choice {
+    /// Seed of all that is random.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Fewer cases.
+    #[arg(long)]
+    quick: bool,
+    /// Part of a name.
+    filter: Option<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -64,29 +87,39 @@ enum Attach {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Action::Test { attach, seed, quick, filter } => test(attach, seed, quick, filter.as_deref()),
+        Action::Test { attach, choice } => run(attach, &choice, tests::all()),
         Action::List => {
             for test in tests::all() {
                 println!("{}", test.name);
             }
             ExitCode::SUCCESS
         }
-        Action::Circumstance { name } => tests::circumstance(&name),
+        Action::Circumstance { name, choice } => match tests::circumstance(&name) {
+            Some(tests) => run(Attach::Auto, &choice, tests),
+            None => unknown(&name),
+        },
+        Action::Gen(generate) => generate::run(&generate),
+        Action::Bench(bench) => bench::run(&bench),
+        Action::Probe { name } => tests::probe(&name).unwrap_or_else(|| unknown(&name)),
     }
 }
 
-fn test(attach: Attach, seed: u64, quick: bool, filter: Option<&str>) -> ExitCode {
+fn unknown(name: &str) -> ExitCode {
+    eprintln!("guest: nothing is called {name:?}");
+    ExitCode::FAILURE
+}
+
+fn run(attach: Attach, choice: &Choice, mut tests: Vec<Test>) -> ExitCode {
     let attach = attach.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
-    println!("guest: attach {attach}, seed {seed}");
-    let context = match context::Context::new(attach, seed, quick) {
+    println!("attach {attach}, seed {}", choice.seed);
+    let context = match context::Context::new(attach, choice.seed, choice.quick) {
         Ok(context) => context,
         Err(error) => {
-            println!("guest: cannot start: {error:#}");
+            println!("cannot start: {error:#}");
             return ExitCode::FAILURE;
         }
     };
-    let mut tests = tests::all();
-    tests.retain(|test| filter.is_none_or(|part| test.name.contains(part)));
+    tests.retain(|test| choice.filter.as_ref().is_none_or(|part| test.name.contains(part)));
     watchdog::start();
     protocol::run_all(&tests, &context)
 }

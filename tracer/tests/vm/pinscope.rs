@@ -22,8 +22,13 @@ pub fn binary() -> PathBuf {
 /// A command that runs pinscope with these arguments.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    piped(command.args(arguments));
     command
+}
+
+/// Both outputs go to us, and there is nothing to read.
+pub fn piped(command: &mut Command) -> &mut Command {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped())
 }
 
 /// What a program wrote and how it ended.
@@ -92,27 +97,22 @@ pub struct Running {
 impl Running {
     /// Starts it; both outputs have to be piped or neither is collected.
     pub fn start(command: &mut Command) -> anyhow::Result<Self> {
-        let mut child = command.spawn().with_context(|| format!("starting {}", command.get_program().display()))?;
+        let child = command.spawn().with_context(|| format!("starting {}", command.get_program().display()))?;
         watchdog::adopt(child.id());
+        Ok(Self::adopt(child))
+    }
+
+    /// Takes over what was started elsewhere; of the outputs what is still there.
+    pub fn adopt(mut child: Child) -> Self {
         let (out, err) = (Arc::default(), Arc::default());
         let stdout = child.stdout.take().map(|stream| collect(stream, &out));
         let stderr = child.stderr.take().map(|stream| collect(stream, &err));
-        Ok(Self { child, stdout, out, stderr, err })
-    }
-
-    /// Its process.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+        Self { child, stdout, out, stderr, err }
     }
 
     /// Whether it has not ended yet.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
-    }
-
-    /// Standard output so far.
-    pub fn stdout(&self) -> Vec<u8> {
-        self.out.lock().unwrap().clone()
     }
 
     /// Standard output from that byte on.

@@ -129,43 +129,45 @@ impl Request<'_> {
     }
 
     /// Makes the call on a ring's fd, or its index with the bit for it in `bits`.
-    fn call(&self, fd: i32, bits: u32) -> Answer {
+    fn call(&self, clock: libc::clockid_t, fd: i32, bits: u32) -> Answer {
         match self {
-            Self::Register(buffers) => raw(fd, REGISTER_BUFFERS | bits, buffers.as_ptr() as u64, buffers.len() as u32),
+            Self::Register(buffers) => {
+                raw(clock, fd, REGISTER_BUFFERS | bits, buffers.as_ptr() as u64, buffers.len() as u32)
+            }
             Self::Register2(buffers) => {
                 let data = buffers.as_ptr() as u64;
                 let argument = RsrcRegister { count: buffers.len() as u32, data, ..Default::default() };
-                with(fd, REGISTER_BUFFERS2 | bits, &argument, size_of::<RsrcRegister>() as u32)
+                with(clock, fd, REGISTER_BUFFERS2 | bits, &argument, size_of::<RsrcRegister>() as u32)
             }
             Self::Sparse(count) => {
                 let argument = RsrcRegister { count: *count, flags: RSRC_REGISTER_SPARSE, ..Default::default() };
-                with(fd, REGISTER_BUFFERS2 | bits, &argument, size_of::<RsrcRegister>() as u32)
+                with(clock, fd, REGISTER_BUFFERS2 | bits, &argument, size_of::<RsrcRegister>() as u32)
             }
             Self::Update(offset, buffers) => {
                 let (data, count) = (buffers.as_ptr() as u64, buffers.len() as u32);
                 let argument = RsrcUpdate2 { offset: *offset, data, count, ..Default::default() };
-                with(fd, REGISTER_BUFFERS_UPDATE | bits, &argument, size_of::<RsrcUpdate2>() as u32)
+                with(clock, fd, REGISTER_BUFFERS_UPDATE | bits, &argument, size_of::<RsrcUpdate2>() as u32)
             }
             Self::Clone(source) => {
                 let argument = CloneBuffers { source: *source as u32, ..Default::default() };
-                with(fd, CLONE_BUFFERS | bits, &argument, 1)
+                with(clock, fd, CLONE_BUFFERS | bits, &argument, 1)
             }
-            Self::Unregister => raw(fd, UNREGISTER_BUFFERS | bits, 0, 0),
-            Self::Bare(opcode, count) => raw(fd, *opcode | bits, 0, *count),
+            Self::Unregister => raw(clock, fd, UNREGISTER_BUFFERS | bits, 0, 0),
+            Self::Bare(opcode, count) => raw(clock, fd, *opcode | bits, 0, *count),
         }
     }
 }
 
-fn with<T>(fd: i32, opcode: u32, argument: &T, count: u32) -> Answer {
-    raw(fd, opcode, std::ptr::from_ref(argument) as u64, count)
+fn with<T>(clock: libc::clockid_t, fd: i32, opcode: u32, argument: &T, count: u32) -> Answer {
+    raw(clock, fd, opcode, std::ptr::from_ref(argument) as u64, count)
 }
 
 /// io_uring_register(2), with our clock around it.
-fn raw(fd: i32, opcode: u32, argument: u64, count: u32) -> Answer {
-    let started_ns = clock::monotonic();
+fn raw(clock: libc::clockid_t, fd: i32, opcode: u32, argument: u64, count: u32) -> Answer {
+    let started_ns = clock::now(clock);
     // SAFETY: none of the opcodes used here writes to user memory, and those that pin it only raise counts on pages.
     let ret = unsafe { libc::syscall(libc::SYS_io_uring_register, fd, opcode, argument, count) };
-    let ended_ns = clock::monotonic();
+    let ended_ns = clock::now(clock);
     let ret = if ret < 0 { -i64::from(io::Error::last_os_error().raw_os_error().unwrap_or(0)) } else { ret };
     Answer { ret, started_ns, ended_ns }
 }
@@ -192,7 +194,12 @@ impl Ring {
 
     /// Does what is asked.
     pub fn call(&self, request: Request<'_>) -> Answer {
-        request.call(self.fd(), 0)
+        request.call(libc::CLOCK_MONOTONIC, self.fd(), 0)
+    }
+
+    /// Does it, timed by another clock.
+    pub fn call_timed_by(&self, clock: libc::clockid_t, request: Request<'_>) -> Answer {
+        request.call(clock, self.fd(), 0)
     }
 
     /// The same by the index of this thread's registered ring (6.3). The error is why the ring cannot be registered.
@@ -211,7 +218,7 @@ impl Ring {
         if done != 1 {
             return Err(io::Error::last_os_error());
         }
-        Ok(request.call(slot.offset as i32, USE_REGISTERED_RING))
+        Ok(request.call(libc::CLOCK_MONOTONIC, slot.offset as i32, USE_REGISTERED_RING))
     }
 }
 

@@ -65,9 +65,9 @@ impl Trace {
         Ok(trace)
     }
 
-    /// pinscope's process.
-    pub fn pid(&self) -> u32 {
-        self.running.pid()
+    /// What it has printed so far.
+    pub fn stdout(&self) -> Vec<u8> {
+        self.running.stdout_from(0)
     }
 
     /// The record of each call. A record belongs to a call when thread, operation and time agree.

@@ -62,8 +62,7 @@ pub fn probe() -> u8 {
 
 /// Why 32-bit calls do not work here; `None` when they do.
 fn gate() -> anyhow::Result<Option<String>> {
-    let status =
-        Command::new("/proc/self/exe").args(["circumstance", "int80"]).status().context("starting ourselves")?;
+    let status = Command::new("/proc/self/exe").args(["probe", "int80"]).status().context("starting ourselves")?;
     Ok(match (status.code(), status.signal()) {
         (Some(0), _) => None,
         (_, Some(signal)) => Some(format!("32-bit system calls are off: int 0x80 gets signal {signal}")),

@@ -11,17 +11,36 @@ use crate::{
     protocol::{Test, Verdict, no_problems},
 };
 
+mod cli;
 mod compat;
-
+mod daemon;
+mod fio;
 mod matrix;
 mod operations;
 mod random;
-
+mod session;
+mod storm;
+mod tasks;
+mod time;
 mod vmas;
 
 /// All tests, in the order in which they run.
 pub fn all() -> Vec<Test> {
-    let families = [matrix::tests(), vmas::tests(), operations::tests(), compat::tests(), random::tests()];
+    let families = [
+        matrix::tests(),
+        vmas::tests(),
+        operations::tests(),
+        compat::tests(),
+        random::tests(),
+        time::tests(),
+        // Ends the session that all of those had in common.
+        session::tests(),
+        storm::tests(),
+        tasks::tests(),
+        fio::tests(),
+        cli::tests(),
+        daemon::tests(),
+    ];
     families.into_iter().flatten().collect()
 }
 
@@ -53,11 +72,12 @@ fn ready(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is run in a process, or a guest, of its own.
-pub fn circumstance(name: &str) -> ExitCode {
-    if name == "int80" {
-        return ExitCode::from(compat::probe());
-    }
-    println!("guest: no circumstance is called {name:?}");
-    ExitCode::FAILURE
+/// Tests for a guest that was booted in a special way; `None` when no circumstance has the name.
+pub fn circumstance(name: &str) -> Option<Vec<Test>> {
+    (name == "lockdown").then(cli::lockdown)
+}
+
+/// What a test starts this program for.
+pub fn probe(name: &str) -> Option<ExitCode> {
+    (name == "int80").then(|| ExitCode::from(compat::probe()))
 }

@@ -193,7 +193,7 @@ fn registered_ring(context: &Context) -> TestResult {
     let buffers = [Buffer { address: space.map(Kind::Anon, PAGE)?, length: PAGE }];
     let ring = Ring::new()?;
     let call = |ring: &Ring, request: Request<'_>| ring.call_registered(request).context("registering the ring itself");
-    let attempt = perform_by(context, &ring, Request::Register(&buffers), call)?;
+    let attempt = perform_by(&context.filesystems, &ring, Request::Register(&buffers), call)?;
     ensure!(attempt.answer.ret == 0, "answered {}", attempt.answer.ret);
     judge(context, &[(attempt, None)])?;
     Ok(Verdict::Passed)

@@ -1,0 +1,97 @@
+//! pinscope's other word: the object of `pinscope report --json`.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::Value;
+
+use crate::{pinscope::Finished, tally::Tally};
+
+/// A report.
+pub struct Report(Value);
+
+impl Report {
+    /// The last line of what pinscope printed; a traced command may have printed before it.
+    pub fn of(finished: &Finished) -> anyhow::Result<Self> {
+        let line = finished.stdout.lines().rfind(|line| !line.trim().is_empty());
+        let line = line.with_context(|| format!("no report\n{}", finished.words()))?;
+        let value: Value = serde_json::from_str(line).with_context(|| format!("no report\n{}", finished.words()))?;
+        ensure!(value["type"] == "report" && value["schema"] == 1, "no report of schema 1: {line}");
+        Ok(Self(value))
+    }
+
+    /// All of it.
+    pub fn json(&self) -> &Value {
+        &self.0
+    }
+
+    /// Counts by operation and result; what never happened is absent.
+    pub fn tally(&self) -> anyhow::Result<Tally> {
+        let mut tally = Tally::default();
+        for operation in self.operations()? {
+            let name = operation["operation"].as_str().context("an operation without a name")?;
+            for result in operation["results"].as_array().context("an operation without results")? {
+                let kind = result["result"].as_str().context("a result without a name")?;
+                tally.add(name, kind, result["count"].as_u64().context("a result without a count")?);
+            }
+        }
+        Ok(tally)
+    }
+
+    fn operations(&self) -> anyhow::Result<&Vec<Value>> {
+        self.0["operations"].as_array().context("no operations in the report")
+    }
+
+    /// The books of the operations, by name.
+    pub fn books(&self) -> anyhow::Result<BTreeMap<String, Value>> {
+        let books = self.0["books"]["operations"].as_array().context("no books in the report")?;
+        Ok(books.iter().map(|book| (book["operation"].as_str().unwrap_or_default().to_owned(), book.clone())).collect())
+    }
+
+    /// Fails unless the books balance to the last one, nothing was lost, and the ledger has what really happened.
+    pub fn balanced(&self, truth: &Tally) -> anyhow::Result<()> {
+        let seen = self.tally()?;
+        if seen != *truth {
+            bail!("counted:\n{seen}in truth:\n{truth}");
+        }
+        ensure!(self.0["books"]["balanced"] == true, "the books do not balance: {}", self.0["books"]);
+        for (name, book) in self.books()? {
+            let total = truth.total(&name);
+            ensure!(book["ledger"] == total, "{name}: ledger {}, in truth {total}", book["ledger"]);
+            ensure!(book["unexplained"] == 0, "{name}: {book}");
+            if !book["entries"].is_null() {
+                ensure!(book["in_flight"] == 0 && book["missed_entries"] == 0, "{name}: {book}");
+                let sum = |keys: &[&str]| keys.iter().filter_map(|key| book[*key].as_u64()).sum::<u64>();
+                ensure!(sum(&["entries", "refused_early"]) == total, "{name}: {book}");
+                let ended = sum(&["returns", "missed_returns"]);
+                ensure!(book["returns"].is_null() || ended == sum(&["entries"]), "{name}: {book}");
+            }
+        }
+        self.nothing_lost()
+    }
+
+    fn nothing_lost(&self) -> anyhow::Result<()> {
+        let lost = self.0["lost"].as_object().context("no losses in the report")?;
+        for cause in ["frames", "processes", "backings", "reentries", "descendants"] {
+            let count = lost.get(cause).with_context(|| format!("the report has no losses of {cause}"))?;
+            ensure!(count.is_null() || count == 0, "lost {cause}: {count}");
+        }
+        Ok(())
+    }
+
+    /// Returns that were not seen, of all operations.
+    pub fn missed_returns(&self) -> anyhow::Result<u64> {
+        Ok(self.books()?.values().filter_map(|book| book["missed_returns"].as_u64()).sum())
+    }
+
+    /// Buffers by class, of those that were accepted or refused.
+    pub fn buffers_by_class(&self, ok: bool) -> anyhow::Result<BTreeMap<String, u64>> {
+        let backings = self.0["backings"].as_array().context("the report knows no backings")?;
+        let mut classes = BTreeMap::new();
+        for backing in backings.iter().filter(|backing| backing["ok"] == ok) {
+            let class = backing["class"].as_str().context("a backing without a class")?;
+            *classes.entry(class.to_owned()).or_default() += backing["buffers"].as_u64().context("no buffers")?;
+        }
+        Ok(classes)
+    }
+}

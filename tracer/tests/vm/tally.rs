@@ -1,0 +1,65 @@
+//! Counts by operation and result.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use crate::record::Record;
+
+/// How often an operation had a result.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally(BTreeMap<String, BTreeMap<String, u64>>);
+
+impl Tally {
+    /// Of records.
+    pub fn of(records: &[Record]) -> Self {
+        let mut tally = Self::default();
+        for record in records {
+            tally.add(&record.operation, &record.result, 1);
+        }
+        tally
+    }
+
+    /// Counts more of a result; none leaves no trace.
+    pub fn add(&mut self, operation: &str, result: &str, count: u64) {
+        if count > 0 {
+            *self.0.entry(operation.to_owned()).or_default().entry(result.to_owned()).or_default() += count;
+        }
+    }
+
+    /// Adds another's counts.
+    pub fn merge(&mut self, other: &Self) {
+        for (operation, results) in &other.0 {
+            for (result, count) in results {
+                self.add(operation, result, *count);
+            }
+        }
+    }
+
+    /// Of one operation with one result.
+    pub fn count(&self, operation: &str, result: &str) -> u64 {
+        self.0.get(operation).and_then(|results| results.get(result)).copied().unwrap_or(0)
+    }
+
+    /// Of one operation.
+    pub fn total(&self, operation: &str) -> u64 {
+        self.0.get(operation).map_or(0, |results| results.values().sum())
+    }
+
+    /// Of all.
+    pub fn all(&self) -> u64 {
+        self.0.keys().map(|operation| self.total(operation)).sum()
+    }
+
+    /// Of what failed.
+    pub fn failed(&self) -> u64 {
+        let ok: u64 = self.0.keys().map(|operation| self.count(operation, "ok")).sum();
+        self.all() - ok
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(operation, results)| writeln!(out, "  {operation}: {results:?}"))
+    }
+}

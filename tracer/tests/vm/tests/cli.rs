@@ -1,0 +1,258 @@
+//! Bad circumstances, and what a user sees of them: one line, and an exit code.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::process::CommandExt,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+use super::without_tracer;
+use crate::{
+    attempt::perform,
+    context::Context,
+    kernel::Version,
+    pinscope::{self, Finished, Running},
+    process,
+    protocol::{Test, TestResult, Verdict},
+    ring::{Buffer, Request, Ring},
+    space::Space,
+    sys::PAGE,
+    trace::Trace,
+};
+
+const TIME: Duration = Duration::from_secs(40);
+/// linux/capability.h.
+const CAP_SYS_ADMIN: i32 = 21;
+const CAP_SYS_RESOURCE: i32 = 24;
+const CAP_PERFMON: i32 = 38;
+const CAP_BPF: i32 = 39;
+
+type Case = fn(&Context) -> TestResult;
+
+pub fn tests() -> Vec<Test> {
+    let cases: [(&str, Case); 17] = [
+        ("bad_option", bad_option),
+        ("bad_values", bad_values),
+        ("no_such_process", no_such_process),
+        ("no_such_command", no_such_command),
+        ("not_root", not_root),
+        ("without_bpf", |context| without(context, &[CAP_SYS_ADMIN, CAP_BPF], "CAP_BPF")),
+        ("without_perfmon", |context| without(context, &[CAP_SYS_ADMIN, CAP_PERFMON], "CAP_PERFMON")),
+        ("no_btf", no_btf),
+        ("no_tracefs", no_tracefs),
+        ("small_memlock", small_memlock),
+        ("small_memlock_that_stays", small_memlock_that_stays),
+        ("closed_pipe", closed_pipe),
+        ("command_exit_code", command_exit_code),
+        ("command_killed", command_killed),
+        ("command_interrupted", command_interrupted),
+        ("avoided_function", avoided_function),
+        ("doctor", doctor),
+    ];
+    cases
+        .into_iter()
+        .map(|(name, run)| {
+            let test = move |context: &Context| match without_tracer(context) {
+                Some(verdict) => Ok(verdict),
+                None => run(context),
+            };
+            Test::new(format!("cli_{name}"), test).within(Duration::from_mins(2))
+        })
+        .collect()
+}
+
+fn report(context: &Context, more: &[&str]) -> anyhow::Result<Finished> {
+    let arguments = [&["report", "--json", "--attach", &context.attach], more].concat();
+    pinscope::run(&arguments, TIME)
+}
+
+fn passed(result: anyhow::Result<()>) -> TestResult {
+    result.map(|()| Verdict::Passed)
+}
+
+fn bad_option(context: &Context) -> TestResult {
+    report(context, &["--no-such-option"])?.expect_error_line(&["--no-such-option"])?;
+    passed(pinscope::run(&["no-such-subcommand"], TIME)?.expect_error_line(&["no-such-subcommand"]))
+}
+
+fn bad_values(context: &Context) -> TestResult {
+    report(context, &["--duration", "soon"])?.expect_error_line(&["soon"])?;
+    report(context, &["--pid", "0"])?.expect_error_line(&["0"])?;
+    report(context, &["--pid", "many"])?.expect_error_line(&["many"])?;
+    report(context, &["--attach", "by-hand"])?.expect_error_line(&[])?;
+    passed(report(context, &["--avoid", ""])?.expect_error_line(&[]).or_else(|error| {
+        // An empty name avoids nothing; a session may as well start, and then it waits for a signal.
+        ensure!(error.to_string().contains("had not ended"), "{error:#}");
+        Ok(())
+    }))
+}
+
+fn no_such_process(context: &Context) -> TestResult {
+    passed(report(context, &["--pid", "4194301"])?.expect_error_line(&["4194301"]))
+}
+
+fn no_such_command(context: &Context) -> TestResult {
+    let finished = report(context, &["--", "/no/such/command"])?;
+    passed(finished.expect_error_line(&["/no/such/command"]))
+}
+
+fn not_root(context: &Context) -> TestResult {
+    let mut command = pinscope::command(&["report", "--attach", &context.attach, "--duration", "1"]);
+    command.uid(65534).gid(65534);
+    let finished = Running::start(&mut command)?.finish(TIME)?;
+    passed(finished.expect_error_line(&["CAP_BPF", "CAP_PERFMON"]))
+}
+
+/// Root, but for some capabilities: the one that is missing is named.
+fn without(context: &Context, capabilities: &'static [i32], name: &str) -> TestResult {
+    let mut command = pinscope::command(&["report", "--attach", &context.attach, "--duration", "1"]);
+    process::drop_capabilities(&mut command, capabilities);
+    let finished = Running::start(&mut command)?.finish(TIME)?;
+    passed(finished.expect_error_line(&[name]))
+}
+
+fn no_btf(context: &Context) -> TestResult {
+    let mut command = pinscope::command(&["report", "--attach", &context.attach, "--duration", "1"]);
+    process::hide(&mut command, c"/sys/kernel/btf");
+    let finished = Running::start(&mut command)?.finish(TIME)?;
+    passed(finished.expect_error_line(&["BTF"]))
+}
+
+/// tracefs is not mounted in this guest; pinscope neither needs it nor mounts it where others see it.
+fn no_tracefs(context: &Context) -> TestResult {
+    let before = fs::read_to_string("/proc/mounts")?;
+    ensure!(!before.contains("tracefs"), "tracefs is mounted here");
+    let trace = Trace::start(context, &[])?;
+    let during = fs::read_to_string("/proc/mounts")?;
+    trace.interrupt()?.finished.expect_code(0)?;
+    let after = fs::read_to_string("/proc/mounts")?;
+    ensure!(before == during && before == after, "the mounts changed:\n{before}\n{during}\n{after}");
+    Ok(Verdict::Passed)
+}
+
+/// 64 KiB, as distributions have it: root raises it, and from 5.11 on it does not matter.
+fn small_memlock(context: &Context) -> TestResult {
+    let mut command = pinscope::command(&["trace", "--json", "--attach", &context.attach]);
+    process::limit_memlock(&mut command, 64 << 10);
+    let trace = Trace::start_command(&mut command)?;
+    trace.interrupt()?.finished.expect_code(0)?;
+    Ok(Verdict::Passed)
+}
+
+/// Without CAP_SYS_RESOURCE it cannot be raised: before 5.11 that is an error, and its line says of what.
+fn small_memlock_that_stays(context: &Context) -> TestResult {
+    let mut command = pinscope::command(&["report", "--attach", &context.attach, "--duration", "500ms"]);
+    process::limit_memlock(&mut command, 64 << 10);
+    process::drop_capabilities(&mut command, &[CAP_SYS_RESOURCE]);
+    let finished = Running::start(&mut command)?.finish(TIME)?;
+    if context.kernel.version < Version(5, 11) {
+        return passed(finished.expect_error_line(&["memlock"]));
+    }
+    finished.expect_code(0)?;
+    Ok(Verdict::Passed)
+}
+
+/// As `pinscope trace | head -1`: when nobody reads any more, it ends, and without a word.
+fn closed_pipe(context: &Context) -> TestResult {
+    let mut command = pinscope::command(&["trace", "--json", "--attach", &context.attach]);
+    let mut child = command.spawn()?;
+    crate::watchdog::adopt(child.id());
+    let mut reader = BufReader::new(child.stdout.take().context("no pipe")?);
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    drop(reader);
+    let started = Instant::now();
+    let finished = Running::adopt(child).finish(Duration::from_secs(5)).context("after its pipe was closed")?;
+    println!("    ended {:.2} s after its reader", started.elapsed().as_secs_f64());
+    ensure!(line.contains("\"start\""), "the first line is {line:?}");
+    ensure!(finished.stderr.is_empty(), "standard error: {}", finished.stderr);
+    finished.expect_code(0)?;
+    Ok(Verdict::Passed)
+}
+
+fn command_exit_code(context: &Context) -> TestResult {
+    for code in [0, 1, 7, 255] {
+        let finished = report(context, &["--", "/bin/sh", "-c", &format!("exit {code}")])?;
+        ensure!(finished.stderr.is_empty(), "standard error: {}", finished.stderr);
+        finished.expect_code(code)?;
+    }
+    Ok(Verdict::Passed)
+}
+
+fn command_killed(context: &Context) -> TestResult {
+    report(context, &["--", "/bin/sh", "-c", "kill -9 $$"])?.expect_code(128 + libc::SIGKILL)?;
+    report(context, &["--", "/bin/sh", "-c", "kill -15 $$"])?.expect_code(128 + libc::SIGTERM)?;
+    Ok(Verdict::Passed)
+}
+
+/// Ctrl-C on a command that takes its time: both end, and the report is printed.
+fn command_interrupted(context: &Context) -> TestResult {
+    let mut command = pinscope::command(&["trace", "--json", "--attach", &context.attach, "--", "/bin/sleep", "60"]);
+    let trace = Trace::start_command(&mut command)?;
+    let started = Instant::now();
+    let ended = trace.interrupt()?;
+    ensure!(started.elapsed() < Duration::from_secs(5), "it took {:?}", started.elapsed());
+    ended.finished.expect_code(128 + libc::SIGINT)?;
+    Ok(Verdict::Passed)
+}
+
+/// A function that is not there: the rest is measured, and what is not is unknown and said to be.
+fn avoided_function(context: &Context) -> TestResult {
+    let pid = std::process::id().to_string();
+    let mut arguments = vec!["--pid", &pid];
+    for function in ["io_pin_pages", "pin_user_pages", "pin_user_pages_fast"] {
+        arguments.extend(["--avoid", function]);
+    }
+    let trace = Trace::start(context, &arguments)?;
+    let mut space = Space::new(8 * PAGE);
+    let buffers = [Buffer { address: space.map_split(3)?, length: 3 * PAGE }];
+    let call = perform(context, &Ring::new()?, Request::Register(&buffers))?;
+    let record = trace.records_of(std::slice::from_ref(&call))?.remove(0);
+    ensure!(record.result == "ok" && record.buffers == Some(1), "{record:?}");
+    ensure!(record.duration_ns.is_some(), "the duration does not need the pin");
+    let unknown = [record.pin_ns, record.rest_ns, record.minor_faults, record.lookups];
+    ensure!(unknown.iter().all(Option::is_none), "what was not measured has figures: {unknown:?}");
+    let start = String::from_utf8_lossy(&trace.stdout()).lines().next().unwrap_or_default().to_owned();
+    let start: Value = serde_json::from_str(&start)?;
+    let said = start["degraded"].as_array().is_some_and(|reasons| !reasons.is_empty());
+    ensure!(said, "nothing is said to be degraded: {start}");
+    trace.interrupt()?.finished.expect_code(0)?;
+    Ok(Verdict::Passed)
+}
+
+fn doctor(context: &Context) -> TestResult {
+    let text = pinscope::run(&["doctor", "--attach", &context.attach], TIME)?;
+    let json = pinscope::run(&["doctor", "--json", "--attach", &context.attach], TIME)?;
+    ensure!(text.code() == json.code(), "text ends with {}, JSON with {}", text.code(), json.code());
+    ensure!(text.stdout.contains("io_sqe_buffers_register"), "the plan names no function\n{}", text.words());
+    let value: Value = serde_json::from_str(&json.stdout).with_context(|| json.words())?;
+    ensure!(value.is_object(), "no object\n{}", json.words());
+    // Since 5.17 everything can be answered; before it something is degraded, and the exit code tells the two apart.
+    let whole = context.kernel.walks_without_limit();
+    ensure!((text.code() == 0) == whole, "exit code {} on {}\n{}", text.code(), context.kernel.release, text.words());
+    Ok(Verdict::Passed)
+}
+
+/// For a guest that was booted with lockdown=confidentiality: nothing can be traced, and pinscope says why.
+pub fn lockdown() -> Vec<Test> {
+    let case = |name: &str, arguments: &'static [&'static str]| {
+        Test::new(format!("lockdown_{name}"), move |_| {
+            passed(pinscope::run(arguments, TIME)?.expect_error_line(&["lockdown"]))
+        })
+    };
+    vec![
+        case("report", &["report", "--duration", "1"]),
+        case("trace", &["trace", "--duration", "1"]),
+        case("daemon", &["daemon", "--listen", "127.0.0.1:0"]),
+        Test::new("lockdown_doctor", |_| {
+            let finished = pinscope::run(&["doctor"], TIME)?;
+            ensure!(finished.code() != 0, "doctor finds nothing wrong\n{}", finished.words());
+            ensure!(finished.stdout.to_lowercase().contains("lockdown"), "no word of lockdown\n{}", finished.words());
+            Ok(Verdict::Passed)
+        }),
+    ]
+}

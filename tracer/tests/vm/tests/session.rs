@@ -1,0 +1,138 @@
+//! A session as such: its lines, its scope, its end.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+
+use super::without_tracer;
+use crate::{
+    attempt::perform,
+    compare::compare,
+    context::Context,
+    pinscope::{self, Running},
+    protocol::{Test, TestResult, Verdict, no_problems},
+    ring::{Buffer, Request, Ring},
+    space::{Kind, Space},
+    sys::PAGE,
+    trace::Trace,
+};
+
+pub fn tests() -> Vec<Test> {
+    vec![
+        // First, while it is still there: it has seen all of the tests before.
+        Test::new("session_common_ends_well", common_ends_well),
+        Test::new("session_of_another_process_sees_nothing", another_process),
+        Test::new("session_stops_at_once", stops_at_once),
+        Test::new("session_two_at_once", two_at_once),
+        Test::new("session_filters", filters),
+        Test::new("session_duration", duration),
+    ]
+}
+
+fn common_ends_well(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let Some(session) = context.take_session() else {
+        return Ok(Verdict::Ignored("no test of this run used the common session".into()));
+    };
+    let ended = session.map_err(anyhow::Error::msg)?.interrupt()?;
+    let finished = ended.finished.expect_code(0)?;
+    ensure!(finished.stderr.is_empty(), "standard error: {}", finished.stderr);
+    ensure!(ended.end["registrations"] == ended.records.len(), "{} of {} records", ended.records.len(), ended.end);
+    for key in ["lost_registration_records", "lost_buffer_records", "malformed", "orphans"] {
+        ensure!(ended.end[key] == 0, "{key}: {}", ended.end);
+    }
+    let ordered =
+        ended.records.windows(2).all(|pair| pair[0].tid != pair[1].tid || pair[0].start_ns <= pair[1].start_ns);
+    ensure!(ordered, "the records of a thread are not in order");
+    Ok(Verdict::Passed)
+}
+
+/// A page to register, again and again.
+fn page(space: &mut Space) -> anyhow::Result<[Buffer; 1]> {
+    Ok([Buffer { address: space.map(Kind::Anon, PAGE)?, length: PAGE }])
+}
+
+fn another_process(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let mut space = Space::new(PAGE);
+    let buffers = page(&mut space)?;
+    let trace = Trace::start(context, &["--pid", "1"])?;
+    perform(context, &Ring::new()?, Request::Register(&buffers))?;
+    let ended = trace.interrupt()?;
+    ensure!(ended.records.is_empty(), "{:?}", ended.records);
+    Ok(Verdict::Passed)
+}
+
+fn stops_at_once(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let trace = Trace::start(context, &[])?;
+    let started = Instant::now();
+    trace.interrupt()?.finished.expect_code(0)?;
+    let took = started.elapsed();
+    ensure!(took < Duration::from_secs(3), "Ctrl-C took {took:?}");
+    Ok(Verdict::Passed)
+}
+
+fn two_at_once(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let mut space = Space::new(8 * PAGE);
+    let buffers = [Buffer { address: space.map_split(3)?, length: 3 * PAGE }];
+    let pid = std::process::id().to_string();
+    let sessions = [Trace::start(context, &["--pid", &pid])?, Trace::start(context, &["--pid", &pid])?];
+    let ring = Ring::new()?;
+    let call = perform(context, &ring, Request::Register(&buffers))?;
+    for session in sessions {
+        let records = session.records_of(std::slice::from_ref(&call))?;
+        no_problems(&compare(context, &call, &records[0], None))?;
+        session.interrupt()?.finished.expect_code(0)?;
+    }
+    Ok(Verdict::Passed)
+}
+
+/// Filters of the output, each with a call that passes and one that does not.
+fn filters(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let mut space = Space::new(64 * PAGE);
+    let one = page(&mut space)?;
+    let many = [Buffer { address: space.map_split(10)?, length: 10 * PAGE }];
+    let memfd = [Buffer { address: space.map(Kind::Memfd, PAGE)?, length: PAGE }];
+    let bad = [Buffer { address: space.hole(PAGE)?, length: PAGE }];
+    for (arguments, passing) in
+        [(&["--failed"][..], &bad), (&["--min-vmas", "10"][..], &many), (&["--backing", "shmem"][..], &memfd)]
+    {
+        let pid = std::process::id().to_string();
+        let trace = Trace::start(context, &[&["--pid", &pid][..], arguments].concat())?;
+        let mut expected = None;
+        for buffers in [&one, &many, &memfd, &bad] {
+            let call = perform(context, &Ring::new()?, Request::Register(buffers))?;
+            if buffers == passing {
+                expected = Some(call);
+            }
+        }
+        let expected: Vec<_> = expected.into_iter().collect();
+        trace.records_of(&expected)?;
+        let records = trace.interrupt()?.records;
+        ensure!(records.len() == 1, "{arguments:?} let {} of 4 calls through", records.len());
+    }
+    Ok(Verdict::Passed)
+}
+
+fn duration(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let arguments = ["report", "--json", "--attach", &context.attach, "--duration", "500ms"];
+    let finished = Running::start(&mut pinscope::command(&arguments))?.finish(Duration::from_secs(40))?;
+    finished.expect_code(0)?;
+    Ok(Verdict::Passed)
+}

@@ -1,0 +1,188 @@
+//! Tasks that end, move, or are disturbed while they register.
+
+use std::{
+    cell::Cell,
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicI32, AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+
+use super::{judge, ready, without_tracer};
+use crate::{
+    attempt::{perform, perform_by},
+    compare::compare,
+    context::Context,
+    protocol::{Test, TestResult, Verdict, no_problems},
+    ring::{Buffer, Request, Ring},
+    space::{Kind, Space},
+    sys::{self, PAGE},
+    trace::Trace,
+    watchdog,
+};
+
+pub fn tests() -> Vec<Test> {
+    vec![
+        Test::new("tasks_threads_that_end", threads_that_end),
+        Test::new("tasks_killed_while_pinning", killed).within(Duration::from_mins(3)),
+        Test::new("tasks_signals", signals).within(Duration::from_mins(2)),
+    ]
+}
+
+/// Each registration by a thread of its own, with a name of its own, on either CPU.
+fn threads_that_end(context: &Context) -> TestResult {
+    ready(context)?;
+    let filesystems = &context.filesystems;
+    let one = |place: u64| -> anyhow::Result<_> {
+        sys::move_to_cpu(place as usize % 2)?;
+        let mut space = Space::new(8 * PAGE);
+        let buffers = [Buffer { address: space.map_split(1 + place % 8)?, length: (1 + place % 8) * PAGE }];
+        perform_by(filesystems, &Ring::new()?, Request::Register(&buffers), |ring, request| Ok(ring.call(request)))
+    };
+    let mut calls = Vec::new();
+    for place in 0..40 {
+        let call = thread::scope(|scope| {
+            let named = thread::Builder::new().name(format!("worker-{place}"));
+            named.spawn_scoped(scope, move || one(place)).map(thread::ScopedJoinHandle::join)
+        });
+        calls.push((call?.map_err(|_| anyhow::anyhow!("a thread panicked"))??, None));
+    }
+    judge(context, &calls)?;
+    Ok(Verdict::Passed)
+}
+
+/// Killed in the pin, at another moment each time; the next registration of the system is counted as ever.
+fn killed(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let trace = Trace::start(context, &[])?;
+    let rounds = if context.quick { 6 } else { 20 };
+    let mut children = Vec::new();
+    for round in 0..rounds {
+        children.push(kill_one(Duration::from_millis(2 + round * 7))?);
+    }
+    let mut space = Space::new(8 * PAGE);
+    let buffers = [Buffer { address: space.map_split(3)?, length: 3 * PAGE }];
+    let call = perform(context, &Ring::new()?, Request::Register(&buffers))?;
+    let record = trace.records_of(std::slice::from_ref(&call))?.remove(0);
+    no_problems(&compare(context, &call, &record, None))?;
+    let records = trace.interrupt()?.records;
+    let of = |pid: u32| records.iter().filter(|record| record.pid == pid).count();
+    ensure!(children.iter().all(|pid| of(*pid) <= 1), "two records of one call");
+    let interrupted = records.iter().filter(|record| children.contains(&record.pid) && record.ret < 0).count();
+    let seen = records.iter().filter(|record| children.contains(&record.pid)).count();
+    println!("    {rounds} killed: {seen} of them registering, {interrupted} of those in the pin");
+    ensure!(interrupted > 0, "no child was killed while it pinned: {seen} records");
+    Ok(Verdict::Passed)
+}
+
+fn kill_one(delay: Duration) -> anyhow::Result<u32> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(["gen", "--out", "/dev/null", "pin", "--mib", "256"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    watchdog::adopt(child.id());
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().context("no pipe")?).read_line(&mut line)?;
+    thread::sleep(delay);
+    child.kill()?;
+    child.wait()?;
+    watchdog::forget(child.id());
+    ensure!(line == "ready\n", "the child said {line:?}");
+    Ok(child.id())
+}
+
+/// Calls that the handler made, and the ring that it makes them on.
+static HANDLED: AtomicU64 = AtomicU64::new(0);
+static RING: AtomicI32 = AtomicI32::new(-1);
+
+/// An unregistration of a ring without a table: refused, and a call like any other.
+extern "C" fn on_alarm(_: i32) {
+    const UNREGISTER: u32 = 1;
+    // SAFETY: io_uring_register(2) touches no memory for this opcode; errno is put back for whom the signal disturbed.
+    unsafe {
+        let errno = *libc::__errno_location();
+        libc::syscall(libc::SYS_io_uring_register, RING.load(Ordering::Relaxed), UNREGISTER, 0, 0);
+        *libc::__errno_location() = errno;
+    }
+    HANDLED.fetch_add(1, Ordering::Relaxed);
+}
+
+/// A signal every 300 µs whose handler calls, while the thread itself registers.
+fn signals(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let pid = std::process::id().to_string();
+    let trace = Trace::start(context, &["--pid", &pid])?;
+    let disturbed = Ring::new()?;
+    let ring = Ring::new()?;
+    RING.store(disturbed.fd(), Ordering::Relaxed);
+    HANDLED.store(0, Ordering::Relaxed);
+    let mut space = Space::new(512 * PAGE);
+    let length = 400 * PAGE;
+    let buffers = [Buffer { address: space.map(Kind::Anon, length)?, length }];
+    let unregistered = Cell::new(0);
+    let mut calls = Vec::new();
+    {
+        let _timer = Timer::every(Duration::from_micros(300))?;
+        for _ in 0..100 {
+            calls.push(perform(context, &ring, Request::Register(&buffers))?);
+            unregistered.set(unregistered.get() + u64::from(ring.call(Request::Unregister).ret == 0));
+        }
+    }
+    let handled = HANDLED.load(Ordering::Relaxed);
+    ensure!(calls.iter().all(|call| call.answer.ret == 0), "a registration was refused");
+    ensure!(handled > 20, "only {handled} signals");
+    let records = trace.records_of(&calls)?;
+    let problems: Vec<String> =
+        calls.iter().zip(&records).flat_map(|(call, record)| compare(context, call, record, None)).collect();
+    no_problems(&problems)?;
+    let all = trace.interrupt()?.records;
+    let count = |result: &str| {
+        all.iter().filter(|record| record.operation == "unregister" && record.result == result).count() as u64
+    };
+    ensure!(count("ENXIO") == handled, "{} calls by the handler, in truth {handled}", count("ENXIO"));
+    ensure!(count("ok") == unregistered.get(), "{} unregistrations, in truth {}", count("ok"), unregistered.get());
+    Ok(Verdict::Passed)
+}
+
+/// SIGALRM again and again, to this thread's process, until dropped.
+struct Timer;
+
+impl Timer {
+    fn every(period: Duration) -> anyhow::Result<Self> {
+        // SAFETY: a sigaction of zeros with a handler is valid, and the handler is safe in a signal.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_alarm as extern "C" fn(i32) as usize;
+            action.sa_flags = libc::SA_RESTART;
+            libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut());
+        }
+        set_timer(period)?;
+        Ok(Self)
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        let _ = set_timer(Duration::ZERO);
+        // One may be pending still: from now on it is ignored.
+        // SAFETY: SIG_IGN is a valid disposition.
+        unsafe { libc::signal(libc::SIGALRM, libc::SIG_IGN) };
+    }
+}
+
+fn set_timer(period: Duration) -> anyhow::Result<()> {
+    let time = libc::timeval { tv_sec: 0, tv_usec: period.subsec_micros().into() };
+    let timer = libc::itimerval { it_interval: time, it_value: time };
+    // SAFETY: `timer` is valid, and the old value is not asked for.
+    let ret = unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) };
+    ensure!(ret == 0, "setitimer: {}", std::io::Error::last_os_error());
+    Ok(())
+}

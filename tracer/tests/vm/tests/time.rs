@@ -1,0 +1,172 @@
+//! Times and faults, against our own clock and our own count of faults.
+
+use anyhow::ensure;
+
+use super::{judge, ready, without_tracer};
+use crate::{
+    attempt::{Attempt, perform},
+    context::Context,
+    kernel::Version,
+    protocol::{Test, TestResult, Verdict},
+    record::Record,
+    ring::{Buffer, Request, Ring},
+    space::{Kind, Space},
+    sys::{self, PAGE},
+};
+
+/// Share of our own clock, in percent, that a large registration has to account for.
+const MOST: u64 = 60;
+
+pub fn tests() -> Vec<Test> {
+    vec![
+        Test::new("time_large_untouched", large_untouched),
+        Test::new("time_large_touched", large_touched),
+        Test::new("time_half_touched", half_touched),
+        Test::new("time_many_buffers", many_buffers),
+        Test::new("time_walk_is_left_out", walk_is_left_out),
+        Test::new("time_major_faults", major_faults),
+        Test::new("time_lookups", lookups),
+    ]
+}
+
+/// One registration and its record, which `judge` has found right in all that is not this family's.
+fn one(context: &Context, buffers: &[Buffer]) -> anyhow::Result<(Attempt, Record)> {
+    ready(context)?;
+    let ring = Ring::new()?;
+    let attempt = perform(context, &ring, Request::Register(buffers))?;
+    ensure!(attempt.answer.ret == 0, "the kernel answered {}", attempt.answer.ret);
+    let calls = [(attempt.clone(), None), (perform(context, &ring, Request::Unregister)?, None)];
+    judge(context, &calls)?;
+    let record = context.session()?.records_of(std::slice::from_ref(&attempt))?.remove(0);
+    Ok((attempt, record))
+}
+
+fn small_pages(space: &mut Space, pages: u64) -> anyhow::Result<u64> {
+    let address = space.map(Kind::Anon, pages * PAGE)?;
+    sys::advise(address, pages * PAGE, libc::MADV_NOHUGEPAGE)?;
+    Ok(address)
+}
+
+/// The duration has to be most of what our own clock shows, once pinscope's walk is taken off.
+fn accounts_for_most(attempt: &Attempt, record: &Record) -> anyhow::Result<()> {
+    let (Some(duration), Some(walk)) = (record.duration_ns, record.walk_ns) else {
+        anyhow::bail!("duration {:?} and walk {:?} are not known", record.duration_ns, record.walk_ns)
+    };
+    let ours = (attempt.answer.ended_ns - attempt.answer.started_ns).saturating_sub(walk);
+    ensure!(duration * 100 >= ours * MOST, "duration {duration} ns of our clock's {ours} (walk {walk} taken off)");
+    Ok(())
+}
+
+fn large_untouched(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let pages = 64 << 8;
+    let mut space = Space::new(pages * PAGE);
+    let address = small_pages(&mut space, pages)?;
+    let (attempt, record) = one(context, &[Buffer { address, length: pages * PAGE }])?;
+    accounts_for_most(&attempt, &record)?;
+    ensure!(record.minor_faults == Some(pages), "{:?} minor faults for {pages} untouched pages", record.minor_faults);
+    ensure!(record.major_faults == Some(0), "{:?} major faults", record.major_faults);
+    let (pin, duration) = (record.pin_ns.unwrap_or(0), record.duration_ns.unwrap_or(0));
+    ensure!(pin * 100 >= duration * 70, "the pin, which faults in every page, is {pin} of {duration} ns");
+    Ok(Verdict::Passed)
+}
+
+fn large_touched(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let pages = 64 << 8;
+    let mut space = Space::new(pages * PAGE);
+    let address = small_pages(&mut space, pages)?;
+    sys::touch(address, pages * PAGE);
+    let (attempt, record) = one(context, &[Buffer { address, length: pages * PAGE }])?;
+    accounts_for_most(&attempt, &record)?;
+    ensure!(record.minor_faults == Some(0), "{:?} minor faults for touched pages", record.minor_faults);
+    Ok(Verdict::Passed)
+}
+
+fn half_touched(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let mut space = Space::new(64 * PAGE);
+    let address = small_pages(&mut space, 48)?;
+    sys::touch(address, 20 * PAGE);
+    let buffers = [Buffer { address, length: 20 * PAGE }, Buffer { address: address + 20 * PAGE, length: 28 * PAGE }];
+    let (_, record) = one(context, &buffers)?;
+    let faults: Vec<_> = record.buffer_list.iter().map(|buffer| buffer.minor_faults).collect();
+    ensure!(faults == [Some(0), Some(28)], "{faults:?} minor faults, of 0 and 28 untouched pages");
+    Ok(Verdict::Passed)
+}
+
+/// The parts of 64 buffers; their sums are held in `compare`.
+fn many_buffers(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let mut space = Space::new(64 * 64 * PAGE);
+    let address = small_pages(&mut space, 64 * 64)?;
+    let buffers: Vec<Buffer> =
+        (0..64).map(|place| Buffer { address: address + place * 64 * PAGE, length: 64 * PAGE }).collect();
+    let (attempt, record) = one(context, &buffers)?;
+    accounts_for_most(&attempt, &record)?;
+    let timed = record.buffer_list.iter().all(|buffer| buffer.duration_ns.is_some_and(|time| time > 0));
+    ensure!(timed, "a buffer's time is not known, or zero");
+    let ordered = record.buffer_list.iter().zip(0..).all(|(buffer, place)| buffer.index == place);
+    ensure!(ordered, "the buffers are not in order");
+    Ok(Verdict::Passed)
+}
+
+/// The walk over 4,096 VMAs takes longer than the pin of one page: it must not be in the duration.
+fn walk_is_left_out(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let count = 4096;
+    let mut space = Space::new(count * PAGE);
+    let address = space.map_split(count)?;
+    sys::touch(address, count * PAGE);
+    let (attempt, record) = one(context, &[Buffer { address, length: count * PAGE }])?;
+    let ours = attempt.answer.ended_ns - attempt.answer.started_ns;
+    let walk = record.walk_ns.unwrap_or(0);
+    ensure!(walk > 0, "a walk over {count} VMAs took no time");
+    ensure!(record.duration_ns.is_some_and(|duration| duration + walk <= ours), "more than our clock's {ours} ns");
+    Ok(Verdict::Passed)
+}
+
+/// A private mapping of a file that is not in the page cache: the faults are major, as our own count says.
+fn major_faults(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    if let Some(why) = context.kernel.lacks("registration of files", Version(6, 5)) {
+        return Ok(Verdict::Ignored(why));
+    }
+    let mut space = Space::new(256 * PAGE);
+    let address = space.map(Kind::Ext4Private, 256 * PAGE)?;
+    let (attempt, record) = one(context, &[Buffer { address, length: 256 * PAGE }])?;
+    let ours = attempt.faults.1;
+    ensure!(ours > 0, "the layout gives no major fault");
+    ensure!(record.major_faults == Some(ours), "{:?} major faults, in truth {ours}", record.major_faults);
+    Ok(Verdict::Passed)
+}
+
+/// The kernel looks up the VMAs of untouched memory; since 6.10 none at all for what is there already.
+fn lookups(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let mut space = Space::new(64 * PAGE);
+    let address = space.map_split(32)?;
+    let buffers = [Buffer { address, length: 32 * PAGE }];
+    let (_, untouched) = one(context, &buffers)?;
+    let seen = untouched.lookups.ok_or_else(|| anyhow::anyhow!("look-ups are not known: {:?}", untouched.degraded))?;
+    ensure!(seen >= 32, "{seen} look-ups for 32 VMAs of untouched memory");
+    let (_, touched) = one(context, &buffers)?;
+    let quick = context.kernel.version >= Version(6, 10);
+    let expected = |count: u64| if quick { count == 0 } else { count >= 32 };
+    ensure!(touched.lookups.is_some_and(expected), "{:?} look-ups for touched memory", touched.lookups);
+    Ok(Verdict::Passed)
+}
