@@ -79,9 +79,9 @@ fn ring_entries(kernel: &Kernel) -> &'static str {
     }
 }
 
-/// The limit of 1 GiB became one of 1 TiB in 7.1.
+/// The limit of 1 GiB became one of 1 TiB in 7.2.
 fn over_a_gib(kernel: &Kernel) -> &'static str {
-    if kernel.version < Version(7, 1) { "EFAULT" } else { "ok" }
+    if kernel.version < Version(7, 2) { "EFAULT" } else { "ok" }
 }
 
 pub fn tests() -> Vec<Test> {
