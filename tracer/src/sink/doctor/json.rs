@@ -7,7 +7,7 @@ use serde_json::{Value, json as object};
 
 use super::{CAPABILITIES, SCHEMA, Standing, exit_code, standing, verdict};
 use crate::{
-    kernel::{Facts, Lockdown, Traceable, Unknown},
+    kernel::{Facts, Lockdown, Traceable, Trial, Unknown},
     probe::{
         mode::Mechanism,
         plan::{Choice, Outcome, Plan, Verdict},
@@ -59,6 +59,7 @@ fn kernel(facts: &Facts, plan: &Plan) -> Value {
             Traceable::Unknown(reason) => object!({"unknown": reason}),
         },
         "fentry": can(&plan.obstacles.fentry),
+        "fentry_tried": facts.fentry == Trial::Works,
         "kprobe": can(&plan.obstacles.kprobe),
         "lockdown": fact(facts.privileges.lockdown.as_ref().map(|lockdown| Lockdown::name(*lockdown))),
     })

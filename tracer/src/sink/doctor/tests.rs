@@ -98,6 +98,14 @@ fn each_missing_capability_is_named_with_its_cost() {
 }
 
 #[test]
+fn what_was_refused_for_want_of_privileges_is_unknown_and_not_a_yes() {
+    let refused = nothing_to_hook().fentry;
+    let facts = Facts { fentry: refused, ..fixture::holding(fixture::debian_6_12(), &[]) };
+    assert!(flowing(&facts).contains("fentry and fexit unknown: nothing speaks against it"), "{}", shown(&facts));
+    assert!(flowing(&fixture::debian_6_12()).contains("fentry and fexit yes: tried"));
+}
+
+#[test]
 fn the_json_has_the_plan_and_tells_unknown_from_zero() {
     let facts = fixture::debian_5_10();
     let value = json(&facts, &plan(&facts, &Wish::default()));

@@ -2,7 +2,7 @@
 
 use super::{CAPABILITIES, Standing, standing, verdict};
 use crate::{
-    kernel::{Facts, Known, Traceable},
+    kernel::{Facts, Known, Traceable, Trial, Unknown},
     probe::{
         mode::Mechanism,
         plan::{Choice, Outcome, Plan},
@@ -53,16 +53,20 @@ fn kernel(page: &mut Page, facts: &Facts, plan: &Plan) {
             Traceable::Unknown(reason) => format!("unknown: {reason}"),
         },
     );
-    page.row("fentry and fexit", &obstacle(plan.obstacles.fentry.as_ref()));
-    page.row("kprobes", &obstacle(plan.obstacles.kprobe.as_ref()));
+    page.row(
+        "fentry and fexit",
+        &match (&plan.obstacles.fentry, &facts.fentry) {
+            (Some(why), _) => format!("no: {why}"),
+            (None, Trial::Works) => "yes: tried".to_owned(),
+            (None, _) => "unknown: nothing speaks against it, but it could not be tried".to_owned(),
+        },
+    );
+    let no_kprobes = plan.obstacles.kprobe.as_ref();
+    page.row("kprobes", &no_kprobes.map_or_else(|| "yes".to_owned(), |why| format!("no: {why}")));
     page.row("lockdown", &state(facts.privileges.lockdown.as_ref().map(|lockdown| lockdown.name().to_owned())));
 }
 
-fn obstacle(obstacle: Option<&String>) -> String {
-    obstacle.map_or_else(|| "yes".to_owned(), |why| format!("no: {why}"))
-}
-
-fn state(known: Result<String, &crate::kernel::Unknown>) -> String {
+fn state(known: Result<String, &Unknown>) -> String {
     known.unwrap_or_else(|unknown| format!("unknown: {unknown}"))
 }
 
