@@ -59,7 +59,7 @@ impl Check<'_> {
         self.equal("comm", record.comm.as_str(), attempt.comm.as_str());
         self.equal("uid", record.uid, 0);
         if let Some(id) = self.context.cgroup_id {
-            self.equal("cgroup_id", record.cgroup_id, id);
+            self.equal("cgroup_id", record.cgroup_id, Some(id));
         }
         self.holds(record.time.is_some(), || "the wall-clock time is unknown".into());
         if attempt.operation == "register" {
@@ -105,7 +105,7 @@ impl Check<'_> {
         let seen: Vec<&BufferSeen> = record.buffer_list.iter().filter(|buffer| !is_empty_slot(buffer)).collect();
         self.equal("buffers in the list", Some(record.buffer_list.len() as u64), record.buffers.or(Some(0)));
         let truth: Vec<_> = attempt.buffers.iter().filter(|(buffer, _)| *buffer != EMPTY).collect();
-        let whole = attempt.answer.ret >= 0 && failed_at.is_none() && attempt.operation != "update";
+        let whole = attempt.answer.ret >= 0 && failed_at.is_none();
         if whole {
             self.equal("buffers with an address", seen.len(), truth.len());
         }
@@ -119,17 +119,28 @@ impl Check<'_> {
             self.buffer(place, buffer, *asked, layout);
             let failed = failed_at == Some(place)
                 || (failed_at.is_none() && attempt.answer.ret < 0 && attempt.buffers.len() == 1);
-            let result = if failed { result_name(buffer.ret) } else { "ok".to_owned() };
-            self.equal(&format!("buffer {place}: result"), buffer.result.as_str(), result.as_str());
-            if failed {
-                self.holds(buffer.ret < 0, || format!("buffer {place} was refused, not {}", buffer.ret));
-            }
+            self.verdict(place, buffer, failed, attempt.answer.ret);
         }
         self.sums(record);
         if pairs.iter().all(|(buffer, _)| matches!(buffer.walk.as_str(), "complete" | "hole")) {
             let layouts: Vec<&Layout> = pairs.iter().map(|(_, (_, layout))| layout).collect();
             self.totals(record, &layouts);
         }
+    }
+
+    /// A buffer's own result. The call's is that of the buffer that was refused, but for an update done in part.
+    fn verdict(&mut self, place: usize, seen: &BufferSeen, refused: bool, answer: i64) {
+        let Some(ret) = seen.ret else {
+            self.problems.push(format!("buffer {place}: its return was not seen"));
+            return;
+        };
+        let right = match refused {
+            false => ret == 0,
+            true if answer < 0 => ret == answer,
+            true => ret < 0,
+        };
+        self.holds(right, || format!("buffer {place}: ret {ret}, refused {refused}, the call's {answer}"));
+        self.equal(&format!("buffer {place}: result"), seen.result.as_deref(), Some(result_name(ret).as_str()));
     }
 
     fn buffer(&mut self, place: usize, seen: &BufferSeen, asked: Buffer, layout: &Layout) {
@@ -140,7 +151,7 @@ impl Check<'_> {
             "none" => {
                 self.equal(&at("VMAs though not walked"), seen.vmas, None);
                 let may = asked.length == 0 || asked.address == 0 || !self.context.kernel.walks_without_limit();
-                self.holds(may && (asked.length == 0 || seen.ret < 0), || at("was not walked"));
+                self.holds(may && (asked.length == 0 || seen.ret.is_some_and(|ret| ret < 0)), || at("was not walked"));
             }
             "cut" if !self.context.kernel.walks_without_limit() => {
                 let bound = layout.vmas;
@@ -183,7 +194,7 @@ impl Check<'_> {
     /// The registration's figures are the sums of its buffers'.
     fn sums(&mut self, record: &Record) {
         let buffers = &record.buffer_list;
-        let failed = buffers.iter().filter(|buffer| buffer.ret < 0).count() as u64;
+        let failed = buffers.iter().filter(|buffer| buffer.ret.is_some_and(|ret| ret < 0)).count() as u64;
         if !buffers.is_empty() {
             self.equal("failed buffers", record.failed_buffers, Some(failed));
             self.equal("bytes", record.bytes, Some(buffers.iter().map(|buffer| buffer.length).sum()));
