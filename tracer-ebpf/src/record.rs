@@ -208,6 +208,29 @@ pub enum Stage {
     Returned = 4,
 }
 
+/// Where a walk over VMAs stands. In a map and not on the stack: the verifier follows every value of the stack, and
+/// the ways through a walk are too many for that.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Walker {
+    /// Where the next VMA is looked for.
+    pub address: u64,
+    /// First byte behind the range.
+    pub end: u64,
+    /// VMAs of the present backing.
+    pub slice_vmas: u64,
+    /// Where the present backing began.
+    pub slice_start: u64,
+    /// Filesystem of the present backing.
+    pub filesystem: u64,
+    /// Kind of the present backing.
+    pub kind: u64,
+    /// The last file seen.
+    pub file: u64,
+    /// The next VMA, where a list is walked.
+    pub vma: u64,
+}
+
 /// A task's registration under way.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -238,10 +261,8 @@ pub struct Frame {
     pub major_faults: u64,
     /// `pimu` of `io_sqe_buffer_register` (to 6.12): where the buffer's `io_mapped_ubuf` will stand.
     pub imu_slot: u64,
-    /// The next leg of a walk over the VMA list (before 6.1): address and VMA at which it goes on.
-    pub leg_address: u64,
-    /// See `leg_address`.
-    pub leg_vma: u64,
+    /// The walk over the buffer's VMAs.
+    pub walker: Walker,
     /// The registration.
     pub registration: RegistrationRecord,
     /// The buffer.

@@ -2,11 +2,10 @@
 //!
 //! The kernel may pin a whole buffer without looking up one VMA (`gup_fast`, since 6.10 for io_uring), so what a
 //! buffer touches cannot be counted from its look-ups; the range has to be walked. What belongs together is gathered
-//! in the walker and put into the frame only when the backing changes, so a VMA costs one look-up and a few loads.
+//! and put away only when the backing changes, so a VMA costs one look-up and a few loads.
 
 use aya_ebpf::{
     bindings::task_struct,
-    cty::c_void,
     helpers::{bpf_find_vma, bpf_loop},
 };
 use tracer_ebpf::{
@@ -15,8 +14,8 @@ use tracer_ebpf::{
 };
 
 use crate::{
-    frame,
     kernel::{self, Typed, Vma},
+    probe::zero,
 };
 
 /// More VMAs than `vm.max_map_count` can be raised to in earnest; a walk that gets here says that it was cut.
@@ -24,147 +23,118 @@ const MOST_VMAS: u32 = 1 << 22;
 
 const ENOENT: i64 = -2;
 
-/// Where a walk stands. Lies on the stack, as `bpf_find_vma` demands of what it hands to its callback.
+/// What the callbacks are given. Lies on the stack, as `bpf_find_vma` demands.
 #[repr(C)]
-pub struct Walker {
-    /// Where the next VMA is looked for.
-    pub address: u64,
-    /// First byte behind the range.
-    pub end: u64,
-    /// Number of the [`Walk`]; `Cut` until it is known better.
-    pub outcome: u64,
-    /// VMAs seen.
-    pub vmas: u64,
-    /// VMAs of the present backing.
-    pub slice_vmas: u64,
-    /// Where the present backing began.
-    pub slice_start: u64,
-    /// Filesystem of the present backing.
-    pub filesystem: u64,
-    /// Kind of the present backing.
-    pub kind: u64,
-    /// The last file seen.
-    pub file: u64,
-}
-
-impl Walker {
-    #[inline(always)]
-    pub fn new(address: u64, end: u64) -> Self {
-        Self {
-            address,
-            end,
-            outcome: Walk::Cut as u64,
-            vmas: 0,
-            slice_vmas: 0,
-            slice_start: address,
-            filesystem: 0,
-            kind: 0,
-            file: 0,
-        }
-    }
+struct Context {
+    frame: *mut Frame,
 }
 
 /// Walks the buffer of `frame` from `address` to `end`.
 #[inline(always)]
 pub fn walk(frame: &mut Frame, address: u64, end: u64) {
-    let mut walker = Walker::new(address, end);
+    begin(frame, address, end);
+    let mut context = Context { frame };
     // Most buffers lie in one VMA: it is looked up without setting up a loop.
-    if step(0, &raw mut walker) == 0 {
+    if step(0, &raw mut context) == 0 {
         // SAFETY: the callback has the signature that the helper calls, and the context outlives the call.
-        unsafe { bpf_loop(MOST_VMAS, step as *mut c_void, (&raw mut walker).cast(), 0) };
+        unsafe { bpf_loop(MOST_VMAS, step as *mut _, (&raw mut context).cast(), 0) };
     }
-    finish(frame, &walker);
+    // SAFETY: the frame that was borrowed; the callbacks are done with it.
+    finish(unsafe { &mut *context.frame });
 }
 
-/// Puts the last backing and the outcome into the frame.
+/// Sets the frame's walker to the start of a range.
 #[inline(always)]
-pub fn finish(frame: &mut Frame, walker: &Walker) {
-    if walker.slice_vmas != 0 {
-        put_slice(frame, walker);
+pub fn begin(frame: &mut Frame, address: u64, end: u64) {
+    let walker = &mut frame.walker;
+    walker.address = address;
+    walker.slice_start = address;
+    walker.end = end;
+    zero!(walker.slice_vmas, walker.filesystem, walker.kind, walker.file, walker.vma);
+    // Until it is known better.
+    frame.buffer.walk = Walk::Cut as u8;
+}
+
+/// Puts the last backing away.
+#[inline(always)]
+pub fn finish(frame: &mut Frame) {
+    if frame.walker.slice_vmas != 0 {
+        put_slice(frame);
     }
-    frame.buffer.walk = walker.outcome as u8;
-    frame.buffer.vmas = walker.vmas as u32;
 }
 
 /// One VMA; 0 to go on, 1 to stop.
-extern "C" fn step(_index: u64, walker: *mut Walker) -> i64 {
-    // SAFETY: always the walker of `walk`.
-    let state = unsafe { &mut *walker };
+extern "C" fn step(_index: u64, context: *mut Context) -> i64 {
+    // SAFETY: always the context of `walk`.
+    let frame = unsafe { &mut *(*context).frame };
     // SAFETY: the task is typed; the callback has the signature that the helper calls.
-    let ret = unsafe { bpf_find_vma(kernel::task(), state.address, visit as *mut c_void, walker.cast(), 0) };
+    let ret = unsafe { bpf_find_vma(kernel::task(), frame.walker.address, visit as *mut _, context.cast(), 0) };
     if ret != 0 {
-        state.outcome = if ret == ENOENT { Walk::Hole } else { Walk::Busy } as u64;
+        frame.buffer.walk = if ret == ENOENT { Walk::Hole } else { Walk::Busy } as u8;
         return 1;
     }
-    if state.address >= state.end {
-        state.outcome = Walk::Complete as u64;
+    if frame.walker.address >= frame.walker.end {
+        frame.buffer.walk = Walk::Complete as u8;
         return 1;
     }
     0
 }
 
-extern "C" fn visit(_task: *mut task_struct, vma: u64, walker: *mut Walker) -> i64 {
-    // SAFETY: always the walker of `walk`.
-    let walker = unsafe { &mut *walker };
-    let vma = kernel::vma::<Typed>(vma);
-    take(walker, &vma, frame::current);
+extern "C" fn visit(_task: *mut task_struct, vma: u64, context: *mut Context) -> i64 {
+    // SAFETY: always the context of `walk`.
+    let frame = unsafe { &mut *(*context).frame };
+    take(frame, &kernel::vma::<Typed>(vma));
     0
 }
 
-/// Counts a VMA. `frame` is asked for only when a file or a backing has to be put away.
+/// Counts a VMA.
 #[inline(always)]
-pub fn take(walker: &mut Walker, vma: &Vma, frame: impl Fn() -> Option<&'static mut Frame>) {
-    let backing_changes = walker.kind != u64::from(vma.kind.0) || walker.filesystem != vma.filesystem;
-    let file_changes = vma.file != 0 && walker.file != vma.file;
-    if backing_changes || file_changes {
-        if let Some(frame) = frame() {
-            if backing_changes && walker.slice_vmas != 0 {
-                put_slice(frame, walker);
-            }
-            if file_changes {
-                put_file(frame, vma.file);
-            }
+pub fn take(frame: &mut Frame, vma: &Vma) {
+    let kind = u64::from(vma.kind.0);
+    if frame.walker.kind != kind || frame.walker.filesystem != vma.filesystem {
+        if frame.walker.slice_vmas != 0 {
+            put_slice(frame);
         }
-        if backing_changes {
-            walker.slice_vmas = 0;
-            walker.slice_start = walker.address;
-            walker.kind = u64::from(vma.kind.0);
-            walker.filesystem = vma.filesystem;
-        }
-        walker.file = vma.file;
+        let walker = &mut frame.walker;
+        zero!(walker.slice_vmas, walker.file);
+        walker.slice_start = walker.address;
+        walker.kind = kind;
+        walker.filesystem = vma.filesystem;
     }
-    walker.vmas += 1;
-    walker.slice_vmas += 1;
-    walker.address = vma.end;
+    if vma.file != 0 && frame.walker.file != vma.file {
+        frame.walker.file = vma.file;
+        put_file(frame);
+    }
+    frame.buffer.vmas += 1;
+    frame.walker.slice_vmas += 1;
+    frame.walker.address = vma.end;
 }
 
-/// Adds the present backing to the buffer's.
-#[inline(always)]
-pub fn put_slice(frame: &mut Frame, walker: &Walker) {
+/// Adds the present backing to the buffer's. What finds no place is in no slice, and the flag says so.
+#[inline(never)]
+fn put_slice(frame: &mut Frame) {
+    let walker = frame.walker;
     let reached = if walker.address < walker.end { walker.address } else { walker.end };
     let bytes = reached - walker.slice_start;
-    let kind = Kind(walker.kind as u32);
     for index in 0..BACKING_SLICES {
         let slice = &mut frame.buffer.backings[index];
-        if slice.vmas == 0 {
+        let is_free = slice.vmas == 0;
+        if is_free || (u64::from(slice.kind.0) == walker.kind && slice.filesystem == walker.filesystem) {
+            let before = if is_free { 0 } else { slice.bytes };
             slice.filesystem = walker.filesystem;
-            slice.kind = kind;
-            slice.vmas = walker.slice_vmas as u32;
-            slice.bytes = bytes;
-            return;
-        }
-        if slice.kind.0 == kind.0 && slice.filesystem == walker.filesystem {
+            slice.kind = Kind(walker.kind as u32);
             slice.vmas += walker.slice_vmas as u32;
-            slice.bytes += bytes;
+            slice.bytes = before + bytes;
             return;
         }
     }
     frame.buffer.flags |= flag::BACKINGS_CAPPED;
 }
 
-/// Adds a file to the buffer's and the registration's distinct ones.
-#[inline(always)]
-fn put_file(frame: &mut Frame, file: u64) {
+/// Adds the present file to the buffer's and the registration's distinct ones.
+#[inline(never)]
+fn put_file(frame: &mut Frame) {
+    let file = frame.walker.file;
     if !insert(&mut frame.buffer_files, &mut frame.buffer.files, file) {
         frame.buffer.flags |= flag::FILES_CAPPED;
     }
@@ -176,8 +146,9 @@ fn put_file(frame: &mut Frame, file: u64) {
 /// Adds to a set; `false` where it is full.
 #[inline(always)]
 fn insert(set: &mut [u64; FILES], length: &mut u32, file: u64) -> bool {
+    let known = *length;
     for index in 0..FILES {
-        if index as u32 >= *length {
+        if index as u32 >= known {
             set[index] = file;
             *length = index as u32 + 1;
             return true;

@@ -10,7 +10,7 @@ use tracer_ebpf::record::{Frame, Walk};
 use crate::{
     kernel::{self, Probed},
     maps::{WALKERS, setting},
-    walk::{self, Walker},
+    walk,
 };
 
 /// VMAs of one leg; with the 33 programs that a chain of tail calls may have it is more than `vm.max_map_count`.
@@ -42,36 +42,23 @@ pub fn first(address: u64) -> u64 {
     found
 }
 
-/// Walks on from `frame.leg_address` and `frame.leg_vma`, and into the next leg where one is not enough.
+/// Walks on from where the frame's walker stands, and into the next leg where one is not enough.
 #[inline(always)]
-pub fn leg(context: &impl EbpfContext, frame: &'static mut Frame) {
-    let end = frame.buffer.address + frame.buffer.length;
-    let mut walker = Walker::new(frame.leg_address, end);
-    let mut vma = frame.leg_vma;
-    let pointer = core::ptr::from_mut(frame);
+pub fn leg(context: &impl EbpfContext, frame: &mut Frame) {
     for _ in 0..LEG {
-        if vma == 0 || kernel::read::<u64>(vma, setting!(offset.vma_start)).is_none_or(|start| start > walker.address) {
-            walker.outcome = Walk::Hole as u64;
-            break;
+        let vma = frame.walker.vma;
+        if vma == 0 || kernel::read::<u64>(vma, setting!(offset.vma_start)).is_none_or(|start| start > frame.walker.address)
+        {
+            frame.buffer.walk = Walk::Hole as u8;
+            return;
         }
-        let read = kernel::vma::<Probed>(vma);
-        // SAFETY: the frame this function was given; it is not used otherwise inside the loop.
-        walk::take(&mut walker, &read, || unsafe { pointer.as_mut() });
-        if walker.address >= walker.end {
-            walker.outcome = Walk::Complete as u64;
-            break;
+        walk::take(frame, &kernel::vma::<Probed>(vma));
+        if frame.walker.address >= frame.walker.end {
+            frame.buffer.walk = Walk::Complete as u8;
+            return;
         }
-        vma = kernel::read(vma, setting!(offset.vma_next)).unwrap_or(0);
+        frame.walker.vma = kernel::read(vma, setting!(offset.vma_next)).unwrap_or(0);
     }
-    // SAFETY: as above; the loop's borrows have ended.
-    let frame = unsafe { &mut *pointer };
-    let before = frame.buffer.vmas;
-    walk::finish(frame, &walker);
-    frame.buffer.vmas += before;
-    if walker.outcome == Walk::Cut as u64 {
-        frame.leg_address = walker.address;
-        frame.leg_vma = vma;
-        // SAFETY: a program of the same type and hook. If the call fails, the walk stays marked as cut.
-        unsafe { WALKERS.tail_call(context, 0) };
-    }
+    // SAFETY: a program of the same type and hook. If the call fails, the walk stays marked as cut.
+    unsafe { WALKERS.tail_call(context, 0) };
 }

@@ -14,5 +14,6 @@ pub mod cli;
 pub mod decode;
 pub mod kernel;
 pub mod probe;
+pub mod session;
 pub mod sink;
 pub mod source;

@@ -11,7 +11,7 @@ use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_ns};
 use tracer_ebpf::record::{Frame, Stage, flag};
 
 use super::{entry, exit};
-use crate::{frame, kernel, walk_list};
+use crate::{frame, kernel, walk, walk_list};
 
 entry!(pin_enter_kprobe, pin_enter_fentry, |_context| enter());
 entry!(pin_enter_walk_kprobe, pin_enter_walk_fentry, |context| enter_and_walk(&context));
@@ -44,23 +44,24 @@ fn enter_and_walk(context: &impl EbpfContext) {
         return;
     }
     begin(frame);
-    frame.leg_address = frame.buffer.address;
-    frame.leg_vma = walk_list::first(frame.buffer.address);
+    let address = frame.buffer.address;
+    walk::begin(frame, address, address + frame.buffer.length);
+    frame.walker.vma = walk_list::first(address);
     walk_list::leg(context, frame);
-    walked(frame::current());
+    walked(frame);
 }
 
 #[inline(always)]
 fn walk_on(context: &impl EbpfContext) {
     let Some(frame) = frame::current() else { return };
     walk_list::leg(context, frame);
-    walked(frame::current());
+    walked(frame);
 }
 
 /// The last leg ended: what passed since the pin's entry was the walk, and the pin begins now.
 #[inline(always)]
-fn walked(frame: Option<&'static mut Frame>) {
-    let Some(frame) = frame else { return };
+fn walked(frame: &mut Frame) {
+    walk::finish(frame);
     // SAFETY: takes nothing, cannot fail.
     let now = unsafe { bpf_ktime_get_ns() };
     let walk_ns = now - frame.pin_ns;

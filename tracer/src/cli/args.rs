@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::probe::AttachMode;
+use crate::probe::mode::AttachMode;
 
 /// What io_uring buffer registration costs, and what it pins.
 ///

@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::Path, time::Duration};
 use tracer_ebpf::settings::Session;
 
 use super::args;
-use crate::probe::{AttachMode, plan::Wish};
+use crate::probe::{mode::AttachMode, plan::Wish};
 
 /// An argument that cannot be followed.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -66,6 +66,20 @@ impl Scope {
             session.by_descent = 1;
         }
         Ok(Self { session, pid: raw.pid, duration: raw.duration, command })
+    }
+
+    /// In words, as the reports say it.
+    pub fn shown(&self) -> String {
+        let session = &self.session;
+        let comm = session.comm.split(|byte| *byte == 0).next().unwrap_or_default();
+        let filters = [
+            (session.by_pid != 0).then(|| format!("process {}", session.pid)),
+            (session.by_uid != 0).then(|| format!("user {}", session.uid)),
+            (session.by_comm != 0).then(|| format!("tasks named {}", String::from_utf8_lossy(comm))),
+            (session.by_descent != 0).then(|| "the command and its descendants".to_owned()),
+        ];
+        let filters: Vec<_> = filters.into_iter().flatten().collect();
+        if filters.is_empty() { "the whole machine".to_owned() } else { filters.join(", ") }
     }
 }
 

@@ -162,7 +162,8 @@ fn legs(ebpf: &mut Ebpf, plan: &Plan, btf: Option<&Btf>) -> Result<(), AttachErr
     let fill = |error: String| AttachError::Fill(NAME, error);
     load_program(ebpf, &hook, btf).map_err(fill)?;
     let program = ebpf.program(&hook.program).ok_or_else(|| fill(missing(&hook.program)))?;
-    let fd = program.fd().and_then(aya::programs::ProgramFd::try_clone).map_err(|error| fill(chain(&error)))?;
+    let fd = program.fd().map_err(|error| fill(chain(&error)))?;
+    let fd = fd.try_clone().map_err(|error| fill(chain(&error)))?;
     let map = ebpf.map_mut(NAME).ok_or(ObjectError::Unexpected("it has no map WALKERS"))?;
     ProgramArray::try_from(map)
         .and_then(|mut map| map.set(0, &fd, 0))

@@ -1,7 +1,9 @@
 //! From the facts of a kernel to attached programs: table, plan, attach, health.
 
+pub mod attach;
 pub mod health;
 pub mod mode;
+mod object;
 pub mod offsets;
 pub mod plan;
 mod select;

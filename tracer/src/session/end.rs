@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::command::Command;
-use crate::cli::config::Scope;
+use crate::{cli::config::Scope, source::wait};
 
 /// How long a command that a terminal's Ctrl-C has reached as well gets to end before the signal is sent on.
 const GRACE: Duration = Duration::from_millis(300);
@@ -40,10 +40,15 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// The command's own status, 128 and the signal's number where one killed it; else success.
+    /// The command's own status, 128 and the signal's number where one killed it, as a shell has it.
+    pub fn command_code(self) -> Option<i32> {
+        let Self::Command(status) = self else { return None };
+        Some(status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1))
+    }
+
+    /// That, or success where there was no command.
     pub fn exit_code(self) -> ExitCode {
-        let Self::Command(status) = self else { return ExitCode::SUCCESS };
-        let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+        let code = self.command_code().unwrap_or(0);
         u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from)
     }
 }
@@ -121,5 +126,5 @@ fn watch(pid: u32) -> Result<AsyncFd<OwnedFd>> {
     let pid = Pid::from_raw(pid.cast_signed()).context("a process id must be above zero")?;
     let fd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
         .with_context(|| format!("cannot watch process {}", pid.as_raw_nonzero()))?;
-    AsyncFd::with_interest(fd, tokio::io::Interest::READABLE).context("cannot watch the process")
+    wait::readable(fd).context("cannot watch the process")
 }

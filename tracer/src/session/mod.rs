@@ -4,24 +4,27 @@ pub mod command;
 mod daemon;
 mod end;
 mod known;
+mod log;
 mod report;
 mod trace;
 
-use std::time::Instant;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 
 pub use self::{daemon::daemon, report::report, trace::trace};
 use crate::{
     aggregate::{self, Snapshot},
-    decode::Known,
+    decode::{Clock, Known},
     kernel::{Facts, Sources},
+    cli::config::Scope,
     probe::{
         attach::{self, Attached, Options},
         health::{self, Health, Status},
         plan::{self, Plan, PlanError, Verdict, Wish},
         table,
     },
+    sink::Meta,
     source::{maps, sample::Sample},
 };
 
@@ -34,7 +37,9 @@ pub struct Session {
     release: String,
     /// What was counted while the probes were being attached, one after the other: not this session's.
     baseline: Sample,
-    started: Instant,
+    /// `CLOCK_MONOTONIC` nanoseconds, as the records have.
+    started_ns: u64,
+    clock: Clock,
     processes: bool,
 }
 
@@ -55,19 +60,36 @@ impl Session {
         let known = known::known(&plan, &attached.results, &health, options);
         let baseline = maps::read(&attached.ebpf, processes).context("cannot read the figures")?;
         let release = facts.release.text;
-        Ok(Self { attached, plan, health, known, release, baseline, started: Instant::now(), processes })
+        let (clock, started_ns) = clock();
+        Ok(Self { attached, plan, health, known, release, baseline, started_ns, clock, processes })
     }
 
     /// What was counted since the session started.
     pub fn sample(&self) -> Result<Sample> {
         let mut now = maps::read(&self.attached.ebpf, self.processes).context("cannot read the figures")?.since(&self.baseline);
-        now.elapsed_ns = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        now.elapsed_ns = clock().1.saturating_sub(self.started_ns);
         Ok(now)
     }
 
     /// The same, folded.
     pub fn snapshot(&self) -> Result<Snapshot> {
         Ok(aggregate::fold(&self.sample()?, &self.known))
+    }
+
+    /// What the outputs say about the session as a whole.
+    pub fn meta(&self, scope: &Scope) -> Meta {
+        Meta {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: self.release.clone(),
+            mode: self.mode().to_owned(),
+            scope: scope.shown(),
+            command: scope.command.as_ref().map(|argv| {
+                let words: Vec<_> = argv.iter().map(|word| word.to_string_lossy()).collect();
+                words.join(" ")
+            }),
+            started: self.clock.rfc3339(self.started_ns),
+            ..Meta::default()
+        }
     }
 
     /// `fentry` or `kprobe`.
@@ -85,4 +107,11 @@ fn fatal(plan: &Plan) -> String {
 fn first_failure(attached: &Attached) -> String {
     let failure = attached.results.iter().find_map(|(program, result)| Some((program, result.as_ref().err()?)));
     failure.map_or_else(|| "the plan is empty".to_owned(), |(program, error)| format!("{program}: {error}"))
+}
+
+/// Both clocks now: how records' times are said, and `CLOCK_MONOTONIC` in nanoseconds (`bpf_ktime_get_ns`).
+fn clock() -> (Clock, u64) {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let monotonic = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0));
+    (Clock::new(SystemTime::now(), monotonic), u64::try_from(monotonic.as_nanos()).unwrap_or(u64::MAX))
 }

@@ -6,6 +6,8 @@ use aya::{
 };
 use tokio::io::unix::AsyncFd;
 
+use super::wait;
+
 /// Records as they come.
 pub struct Records {
     ring: AsyncFd<RingBuf<MapData>>,
@@ -29,7 +31,7 @@ impl Records {
     /// Takes the ring buffer out of the loaded object. Must run inside a runtime.
     pub fn open(ebpf: &mut Ebpf) -> Result<Self, RecordsError> {
         let ring = RingBuf::try_from(ebpf.take_map("RECORDS").ok_or(RecordsError::Missing)?)?;
-        Ok(Self { ring: AsyncFd::with_interest(ring, tokio::io::Interest::READABLE)? })
+        Ok(Self { ring: wait::readable(ring)? })
     }
 
     /// Waits until there may be records. Cancel-safe: nothing is read.

@@ -1,0 +1,28 @@
+//! What the probes themselves log, by aya-log; off unless `-v`, and then the verifier has removed it.
+
+use anyhow::{Context, Result};
+use aya_log::{EbpfLogger, Level};
+
+use super::Session;
+use crate::source::wait;
+
+/// The level that the eBPF side is loaded with; 0 is off.
+pub fn level(verbose: bool) -> u8 {
+    if verbose { Level::Debug as u8 } else { 0 }
+}
+
+/// Prints what the probes log until the session ends.
+pub fn show(session: &mut Session, verbose: bool) -> Result<()> {
+    if !verbose {
+        return Ok(());
+    }
+    let logger = EbpfLogger::init(&mut session.attached.ebpf).context("cannot read the probes' log")?;
+    let mut logger = wait::readable(logger).context("cannot wait for the probes' log")?;
+    tokio::spawn(async move {
+        while let Ok(mut ready) = logger.readable_mut().await {
+            ready.get_inner_mut().flush();
+            ready.clear_ready();
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! `pinscope report`: a summary, live, for a while or around a command.
+
+use std::{io::Write, process::ExitCode, time::Duration};
+
+use anyhow::{Context, Result};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::{
+    Session,
+    command::Command,
+    end::{End, Ended},
+    log,
+};
+use crate::{
+    aggregate,
+    cli::{args, config},
+    probe::attach::Options,
+    sink::{self, Meta},
+    source::sample::Sample,
+};
+
+/// Runs the session and prints what it saw; the exit code is the command's, where there is one.
+pub async fn report(arguments: &args::Report, verbose: bool) -> Result<ExitCode> {
+    let mut scope = config::Scope::new(&arguments.scope)?;
+    let command = scope.command.as_deref().map(Command::hold).transpose()?;
+    scope.session.processes = 1;
+    let wish = config::wish(&arguments.probes, false, !arguments.no_lookups, command.is_some());
+    let options = Options {
+        session: scope.session,
+        ancestor: command.as_ref().map(Command::id),
+        log_level: log::level(verbose),
+        ..Options::default()
+    };
+    let mut end = End::new(&scope, command)?;
+    let mut session = Session::start(&wish, &options)?;
+    log::show(&mut session, verbose)?;
+    let mut meta = session.meta(&scope);
+    end.begin(scope.duration)?;
+    if arguments.interval.is_none() && scope.command.is_none() && scope.duration.is_none() {
+        tracing::info!("attached; Ctrl-C ends the session and prints the report");
+    }
+    let (ended, last) = wait(&session, &meta, arguments, &mut end).await?;
+    meta.exit_code = ended.command_code();
+    print(&session, &meta, arguments.json, &last)?;
+    Ok(ended.exit_code())
+}
+
+/// Waits for the end, printing at each interval; gives the sample that the last report counts from.
+async fn wait(session: &Session, meta: &Meta, arguments: &args::Report, end: &mut End) -> Result<(Ended, Sample)> {
+    let Some(period) = arguments.interval else { return Ok((end.wait().await?, Sample::default())) };
+    let mut ticks = interval_at(Instant::now() + period, period.max(Duration::from_millis(10)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = Sample::default();
+    loop {
+        tokio::select! {
+            ended = end.wait() => return Ok((ended?, last)),
+            _ = ticks.tick() => last = print(session, meta, arguments.json, &last)?,
+        }
+    }
+}
+
+/// Prints what happened since `last`, and gives the sample it ended with.
+fn print(session: &Session, meta: &Meta, json: bool, last: &Sample) -> Result<Sample> {
+    let now = session.sample()?;
+    let snapshot = aggregate::fold_between(&now, last, &session.known);
+    let text = if json {
+        format!("{}\n", sink::json::report(&snapshot, meta)?)
+    } else {
+        sink::text::report(&snapshot, meta, width())
+    };
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write the report")?;
+    Ok(now)
+}
+
+/// Columns of the terminal; 80 where the output is none.
+fn width() -> usize {
+    rustix::termios::tcgetwinsize(std::io::stdout()).map_or(sink::text::WIDTH, |size| usize::from(size.ws_col))
+}

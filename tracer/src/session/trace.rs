@@ -1,0 +1,120 @@
+//! `pinscope trace`: a line for each registration as it happens.
+
+use std::{
+    io::{BufWriter, StdoutLock, Write},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result};
+use super::{Session, command::Command, end::End, log};
+use crate::{
+    cli::{args, config},
+    decode::{Assembler, Registration},
+    probe::attach::Options,
+    sink::trace as sink,
+    source::{maps, records::Records},
+};
+
+/// Runs the session, printing as it goes; the exit code is the command's, where there is one.
+pub async fn trace(arguments: &args::Trace, verbose: bool) -> Result<ExitCode> {
+    let mut scope = config::Scope::new(&arguments.scope)?;
+    let ring_bytes = config::ring_bytes(arguments.buffer)?;
+    let command = scope.command.as_deref().map(Command::hold).transpose()?;
+    scope.session.records = 1;
+    let wish = config::wish(&arguments.probes, true, !arguments.no_lookups, command.is_some());
+    let options = Options {
+        session: scope.session,
+        ancestor: command.as_ref().map(Command::id),
+        ring_bytes,
+        log_level: log::level(verbose),
+    };
+    let mut end = End::new(&scope, command)?;
+    let mut session = Session::start(&wish, &options)?;
+    log::show(&mut session, verbose)?;
+    let mut records = Records::open(&mut session.attached.ebpf)?;
+    let mut printer = Printer::new(&session, arguments);
+    printer.start(&session, &scope)?;
+    end.begin(scope.duration)?;
+    let ended = loop {
+        tokio::select! {
+            ended = end.wait() => break ended?,
+            ready = records.ready() => {
+                ready?;
+                printer.drain(&session, &mut records)?;
+            }
+        }
+    };
+    printer.drain(&session, &mut records)?;
+    printer.finish(&session)?;
+    Ok(ended.exit_code())
+}
+
+/// From records to lines on standard output.
+struct Printer<'a> {
+    assembler: Assembler,
+    arguments: &'a args::Trace,
+    out: BufWriter<StdoutLock<'static>>,
+}
+
+impl<'a> Printer<'a> {
+    fn new(session: &Session, arguments: &'a args::Trace) -> Self {
+        let out = BufWriter::new(std::io::stdout().lock());
+        Self { assembler: Assembler::new(session.known.clone(), session.clock), arguments, out }
+    }
+
+    fn start(&mut self, session: &Session, scope: &config::Scope) -> Result<()> {
+        let line = if self.arguments.json {
+            sink::json_start(&session.meta(scope), &session.known.degraded)?
+        } else {
+            sink::header()
+        };
+        self.line(&line)?;
+        self.out.flush().context("cannot write")
+    }
+
+    fn drain(&mut self, session: &Session, records: &mut Records) -> Result<()> {
+        let filesystems = maps::filesystems(&session.attached.ebpf)?;
+        let mut failed = None;
+        records.drain(|bytes| {
+            let registration = self.assembler.push(bytes, &filesystems);
+            failed = registration.and_then(|registration| self.print(&registration).err());
+            failed.is_none()
+        });
+        failed.map_or(Ok(()), Err)?;
+        self.out.flush().context("cannot write")
+    }
+
+    fn print(&mut self, registration: &Registration) -> Result<()> {
+        if !wanted(registration, self.arguments) {
+            return Ok(());
+        }
+        let line = if self.arguments.json { sink::json_line(registration)? } else { sink::line(registration) };
+        self.line(&line)
+    }
+
+    fn line(&mut self, line: &str) -> Result<()> {
+        writeln!(self.out, "{line}").context("cannot write")
+    }
+
+    fn finish(mut self, session: &Session) -> Result<()> {
+        let lost = session.snapshot()?.lost;
+        let counts = self.assembler.finish();
+        if self.arguments.json {
+            let line = sink::json_end(counts, Some(&lost))?;
+            writeln!(self.out, "{line}").context("cannot write")?;
+        } else {
+            eprintln!("{}", sink::footer(counts, Some(&lost)));
+        }
+        self.out.flush().context("cannot write")
+    }
+}
+
+/// The filters that need a whole registration.
+fn wanted(registration: &Registration, arguments: &args::Trace) -> bool {
+    let duration = || arguments.min_duration.map(|wanted| u64::try_from(wanted.as_nanos()).unwrap_or(u64::MAX));
+    let backing = |class: &String| registration.backings.iter().any(|backing| backing.class == class.as_str());
+    (!arguments.failed || registration.ret < 0)
+        && arguments.min_vmas.is_none_or(|wanted| registration.vmas.is_some_and(|vmas| vmas >= wanted))
+        && duration().is_none_or(|wanted| registration.duration_ns.is_some_and(|took| took >= wanted))
+        && (arguments.backing.is_empty() || arguments.backing.iter().any(backing))
+}
