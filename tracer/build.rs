@@ -51,39 +51,22 @@ fn build() -> Result<(), Box<dyn Error>> {
             (None, _) => "a Rust compiler with core for BPF",
             _ => "bpf-linker",
         };
-        println!(
-            "cargo:warning=no eBPF programs are built in: {missing} is missing; `cargo xtask setup` installs it"
-        );
+        println!("cargo:warning=no eBPF programs are built in: {missing} is missing; `cargo xtask setup` installs it");
         println!("cargo:rustc-env=PINSCOPE_EBPF_TOOLCHAIN=none ({missing} was missing)");
         // A path that is never there makes cargo ask again at the next build, when it may have been installed.
-        println!(
-            "cargo:rerun-if-changed={}",
-            out.join("toolchain-was-missing").display()
-        );
+        println!("cargo:rerun-if-changed={}", out.join("toolchain-was-missing").display());
         return Ok(fs::write(object, [])?);
     };
-    for input in [
-        "tracer-ebpf/src",
-        "tracer-ebpf/Cargo.toml",
-        "Cargo.toml",
-        "Cargo.lock",
-    ] {
+    for input in ["tracer-ebpf/src", "tracer-ebpf/Cargo.toml", "Cargo.toml", "Cargo.lock"] {
         println!("cargo:rerun-if-changed={}", workspace.join(input).display());
     }
     println!("cargo:rerun-if-changed={}", linker.display());
 
     let target_dir = out.join("ebpf");
     compile(compiler, linker, &workspace, &target_dir)?;
-    let built = target_dir
-        .join(toolchain::TARGET)
-        .join("release")
-        .join(OBJECT);
-    fs::copy(&built, &object)
-        .map_err(|error| format!("no eBPF object at {}: {error}", built.display()))?;
-    println!(
-        "cargo:rustc-env=PINSCOPE_EBPF_TOOLCHAIN={}",
-        compiler.describe()
-    );
+    let built = target_dir.join(toolchain::TARGET).join("release").join(OBJECT);
+    fs::copy(&built, &object).map_err(|error| format!("no eBPF object at {}: {error}", built.display()))?;
+    println!("cargo:rustc-env=PINSCOPE_EBPF_TOOLCHAIN={}", compiler.describe());
     Ok(())
 }
 
@@ -98,15 +81,7 @@ fn compile(
     cargo
         .arg("build")
         .args(compiler.arguments())
-        .args([
-            "--release",
-            "--locked",
-            "--quiet",
-            "--package",
-            "tracer-ebpf",
-            "--bin",
-            OBJECT,
-        ])
+        .args(["--release", "--locked", "--quiet", "--package", "tracer-ebpf", "--bin", OBJECT])
         .args(["--target", toolchain::TARGET])
         .arg("--target-dir")
         .arg(target_dir)
@@ -138,16 +113,10 @@ fn compile(
         cargo.env("AYA_BPF_TARGET_ARCH", arch);
     }
 
-    let output = cargo
-        .output()
-        .map_err(|error| format!("{cargo:?}: {error}"))?;
+    let output = cargo.output().map_err(|error| format!("{cargo:?}: {error}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        return Err(format!(
-            "the eBPF programs did not build ({}):\n{said}",
-            output.status
-        )
-        .into());
+        return Err(format!("the eBPF programs did not build ({}):\n{said}", output.status).into());
     }
     for line in said.lines() {
         println!("cargo:warning={line}");
@@ -158,13 +127,7 @@ fn compile(
 /// Takes from the inner cargo what the outer one meant for itself: its compiler, its flags, its profile, its target.
 fn forget_outer_cargo(command: &mut Command) {
     /// What belongs to the user, not to the build under way.
-    const KEPT: [&str; 5] = [
-        "CARGO_HOME",
-        "CARGO_HTTP_",
-        "CARGO_NET_",
-        "CARGO_REGISTRIES_",
-        "CARGO_REGISTRY_",
-    ];
+    const KEPT: [&str; 5] = ["CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTRIES_", "CARGO_REGISTRY_"];
     const DROPPED: [&str; 13] = [
         "RUSTFLAGS",
         "RUSTC_WRAPPER",
@@ -188,10 +151,7 @@ fn forget_outer_cargo(command: &mut Command) {
         }
     }
     // The compiler sets its own RUSTC where it wants one; an outer one must not shine through.
-    if !command
-        .get_envs()
-        .any(|(name, value)| name == "RUSTC" && value.is_some())
-    {
+    if !command.get_envs().any(|(name, value)| name == "RUSTC" && value.is_some()) {
         command.env_remove("RUSTC");
     }
 }
@@ -210,12 +170,9 @@ fn git_revision() -> String {
     // HEAD names a branch; the branch's own file, or the packed ones, name the commit.
     let branch = git(&["symbolic-ref", "--quiet", "HEAD"]);
     for name in ["HEAD", "packed-refs"].into_iter().chain(branch.as_deref()) {
-        if let Some(path) =
-            git(&["rev-parse", "--git-path", name]).filter(|path| Path::new(path).exists())
-        {
+        if let Some(path) = git(&["rev-parse", "--git-path", name]).filter(|path| Path::new(path).exists()) {
             println!("cargo:rerun-if-changed={path}");
         }
     }
-    git(&["rev-parse", "--short=12", "HEAD"])
-        .unwrap_or_else(|| "not built from a git checkout".to_owned())
+    git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "not built from a git checkout".to_owned())
 }

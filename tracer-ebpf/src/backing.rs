@@ -48,7 +48,7 @@ impl Kind {
     /// Kinds there can be; a [`Kind`] is below it.
     pub const COUNT: u32 = 1 << 6;
 
-    /// `shared` is `VM_SHARED`, `writable` is `VM_WRITE` of `vm_area_struct.vm_flags`.
+    /// `shared` is `VM_MAYSHARE`, `writable` is `VM_WRITE` of `vm_area_struct.vm_flags`.
     #[inline(always)]
     pub const fn new(class: Class, shared: bool, writable: bool) -> Self {
         Self(class as u32 | (shared as u32) << 3 | (writable as u32) << 4)

@@ -35,7 +35,7 @@ pub fn buffer(frame: &mut Frame) {
         registration.failed_buffers += 1;
     }
     if buffer.walk == Walk::Complete as u8 {
-        observe(Histogram::VmasPerBuffer as u32, u64::from(buffer.vmas));
+        observe(&mut frame.scratch, Histogram::VmasPerBuffer as u32, u64::from(buffer.vmas));
     } else {
         registration.flags |= flag::VMAS_PARTIAL;
     }
@@ -70,7 +70,8 @@ fn backing(slice: &BackingSlice, failed: bool) {
         return count(Counter::LostBackings);
     };
     // SAFETY: a value of the map; only the addresses of its fields are taken.
-    let (buffers, vmas, bytes) = unsafe { (&raw mut (*totals).buffers, &raw mut (*totals).vmas, &raw mut (*totals).bytes) };
+    let (buffers, vmas, bytes) =
+        unsafe { (&raw mut (*totals).buffers, &raw mut (*totals).vmas, &raw mut (*totals).bytes) };
     add(buffers, 1);
     add(vmas, u64::from(slice.vmas));
     add(bytes, slice.bytes);
@@ -94,12 +95,13 @@ fn new_backing(key: &BackingKey) -> Option<*mut BackingTotals> {
 /// was not seen.
 #[inline(always)]
 pub fn registration(context: &impl EbpfContext, frame: &mut Frame, operation: Operation, ret: i64, returned: bool) {
+    let whole = frame.buffer_returns == frame.registration.buffers && frame.pin_returns == frame.pins;
     let registration = &mut frame.registration;
     registration.ret = ret;
-    registration.flags |= flag::TIMED;
+    registration.flags |= if whole { flag::TIMED } else { flag::TIMED | flag::PARTS_MISSED | flag::VMAS_PARTIAL };
     let walked = registration.walk_ns;
     registration.duration_ns = frame.end_ns.wrapping_sub(registration.header.start_ns).wrapping_sub(walked);
-    durations(registration, operation);
+    durations(registration, &mut frame.scratch, operation);
     if let Some(counters) = Counters::get() {
         counters.add_of(Counter::Ledger, operation, 1);
         if returned {
@@ -123,19 +125,19 @@ pub fn registration(context: &impl EbpfContext, frame: &mut Frame, operation: Op
 }
 
 #[inline(always)]
-fn durations(registration: &RegistrationRecord, operation: Operation) {
+fn durations(registration: &RegistrationRecord, scratch: &mut u64, operation: Operation) {
     let histogram = if registration.ret < 0 { Histogram::DurationFailed } else { Histogram::DurationOk };
-    observe(histogram as u32 + operation as u32, registration.duration_ns);
+    observe(scratch, histogram as u32 + operation as u32, registration.duration_ns);
     if registration.buffers == 0 {
         return;
     }
-    observe(Histogram::BuffersPerRegistration as u32, u64::from(registration.buffers));
-    observe(Histogram::BytesPerRegistration as u32, registration.bytes);
+    observe(scratch, Histogram::BuffersPerRegistration as u32, u64::from(registration.buffers));
+    observe(scratch, Histogram::BytesPerRegistration as u32, registration.bytes);
     if registration.flags & (flag::PINNED | flag::PARTS_MISSED) == flag::PINNED {
-        observe(Histogram::Pin as u32, registration.pin_ns);
+        observe(scratch, Histogram::Pin as u32, registration.pin_ns);
     }
     if registration.flags & flag::VMAS_PARTIAL == 0 {
-        observe(Histogram::VmasPerRegistration as u32, registration.vmas);
+        observe(scratch, Histogram::VmasPerRegistration as u32, registration.vmas);
     }
 }
 

@@ -33,7 +33,14 @@ pub fn open() -> Option<&'static mut Frame> {
     let key = kernel::pid_tid().1;
     let blank = BLANK.get_ptr(0)?;
     // SAFETY: key and value are valid for the sizes of the map's definition.
-    unsafe { bpf_map_update_elem(FRAMES.as_ptr(), (&raw const key).cast_mut().cast(), blank.cast_mut().cast(), BPF_NOEXIST.into()) };
+    unsafe {
+        bpf_map_update_elem(
+            FRAMES.as_ptr(),
+            (&raw const key).cast_mut().cast(),
+            blank.cast_mut().cast(),
+            BPF_NOEXIST.into(),
+        )
+    };
     get(0)
 }
 

@@ -86,10 +86,11 @@ pub struct Iovec {
     pub length: u64,
 }
 
-/// `VM_WRITE`, `VM_SHARED`, `VM_PFNMAP`, `VM_IO`, `VM_HUGETLB` of `include/linux/mm.h`: the same on every kernel
+/// `VM_WRITE`, `VM_MAYSHARE`, `VM_PFNMAP`, `VM_IO`, `VM_HUGETLB` of `include/linux/mm.h`: the same on every kernel
 /// from 5.10 to 7.3 on x86-64.
 const VM_WRITE: u64 = 0x2;
-const VM_SHARED: u64 = 0x8;
+/// `MAP_SHARED`, also of a file opened read-only, for which `VM_SHARED` is taken back; what maps shows as `s`.
+const VM_MAYSHARE: u64 = 0x80;
 const VM_PFNMAP: u64 = 0x400;
 const VM_IO: u64 = 0x4000;
 const VM_HUGETLB: u64 = 0x40_0000;
@@ -151,8 +152,9 @@ pub fn vma<R: Reader>(vma: u64) -> Vma {
     let flags: u64 = R::field(vma, setting!(offset.vma_flags));
     let file: u64 = R::field(vma, setting!(offset.vma_file));
     let end: u64 = R::field(vma, setting!(offset.vma_end));
-    let (class, filesystem) = if file == 0 { (class_without_file::<R>(vma, flags), 0) } else { class_of_file::<R>(file, flags) };
-    Vma { end, file, filesystem, kind: Kind::new(class, flags & VM_SHARED != 0, flags & VM_WRITE != 0) }
+    let (class, filesystem) =
+        if file == 0 { (class_without_file::<R>(vma, flags), 0) } else { class_of_file::<R>(file, flags) };
+    Vma { end, file, filesystem, kind: Kind::new(class, flags & VM_MAYSHARE != 0, flags & VM_WRITE != 0) }
 }
 
 #[inline(always)]
@@ -201,7 +203,8 @@ pub fn filesystem_name(filesystem: u64, name: &mut [u8; 16]) -> bool {
 #[inline(always)]
 pub fn coalescing(imu: u64) -> (u32, u32) {
     let bvecs = read(imu, setting!(offset.imu_bvecs)).unwrap_or(0);
-    let shift = if setting!(kernel.folio_shift) != 0 { read(imu, setting!(offset.imu_folio_shift)).unwrap_or(0) } else { 0 };
+    let shift =
+        if setting!(kernel.folio_shift) != 0 { read(imu, setting!(offset.imu_folio_shift)).unwrap_or(0) } else { 0 };
     (bvecs, shift)
 }
 

@@ -76,7 +76,7 @@ pub mod flag {
     pub const FILES_CAPPED: u32 = 1 << 1;
     /// Some buffer's walk was not whole: `vmas` is a lower bound.
     pub const VMAS_PARTIAL: u32 = 1 << 2;
-    /// More distinct backings than [`super::BACKING_SLICES`]: the last slice holds the rest.
+    /// More distinct backings than [`super::BACKING_SLICES`]: the others are in no slice.
     pub const BACKINGS_CAPPED: u32 = 1 << 3;
     /// No entry was seen: refused before the function was reached. Only operation, result and process are known.
     pub const REFUSED_EARLY: u32 = 1 << 4;
@@ -84,7 +84,7 @@ pub mod flag {
     pub const RING_KNOWN: u32 = 1 << 5;
     /// No entry was seen though it succeeded: only operation, result and process are known.
     pub const ENTRY_MISSED: u32 = 1 << 6;
-    /// The pin was entered (in some buffer).
+    /// The pin was entered and returned (in some buffer).
     pub const PINNED: u32 = 1 << 7;
     /// The duration is known: entry and end were seen.
     pub const TIMED: u32 = 1 << 8;
@@ -229,6 +229,8 @@ pub struct Walker {
     pub file: u64,
     /// The next VMA, where a list is walked.
     pub vma: u64,
+    /// Look-ups that found `mmap_lock` taken.
+    pub retries: u64,
 }
 
 /// A task's registration under way.
@@ -263,6 +265,8 @@ pub struct Frame {
     pub imu_slot: u64,
     /// The walk over the buffer's VMAs.
     pub walker: Walker,
+    /// A word through which a value goes that the verifier is not to follow.
+    pub scratch: u64,
     /// The registration.
     pub registration: RegistrationRecord,
     /// The buffer.

@@ -21,7 +21,12 @@ use crate::{
 /// More VMAs than `vm.max_map_count` can be raised to in earnest; a walk that gets here says that it was cut.
 const MOST_VMAS: u32 = 1 << 22;
 
+/// How often a walk looks again where a writer holds `mmap_lock`: some tens of microseconds in all, in which most
+/// writers are done. One that sleeps with the lock is not waited for.
+const MOST_RETRIES: u64 = 1024;
+
 const ENOENT: i64 = -2;
+const EBUSY: i64 = -16;
 
 /// What the callbacks are given. Lies on the stack, as `bpf_find_vma` demands.
 #[repr(C)]
@@ -50,7 +55,7 @@ pub fn begin(frame: &mut Frame, address: u64, end: u64) {
     walker.address = address;
     walker.slice_start = address;
     walker.end = end;
-    zero!(walker.slice_vmas, walker.filesystem, walker.kind, walker.file, walker.vma);
+    zero!(walker.slice_vmas, walker.filesystem, walker.kind, walker.file, walker.vma, walker.retries);
     // Until it is known better.
     frame.buffer.walk = Walk::Cut as u8;
 }
@@ -70,6 +75,10 @@ extern "C" fn step(_index: u64, context: *mut Context) -> i64 {
     // SAFETY: the task is typed; the callback has the signature that the helper calls.
     let ret = unsafe { bpf_find_vma(kernel::task(), frame.walker.address, visit as *mut _, context.cast(), 0) };
     if ret != 0 {
+        if ret == EBUSY && frame.walker.retries < MOST_RETRIES {
+            frame.walker.retries += 1;
+            return 0;
+        }
         frame.buffer.walk = if ret == ENOENT { Walk::Hole } else { Walk::Busy } as u8;
         return 1;
     }

@@ -47,7 +47,8 @@ pub fn first(address: u64) -> u64 {
 pub fn leg(context: &impl EbpfContext, frame: &mut Frame) {
     for _ in 0..LEG {
         let vma = frame.walker.vma;
-        if vma == 0 || kernel::read::<u64>(vma, setting!(offset.vma_start)).is_none_or(|start| start > frame.walker.address)
+        if vma == 0
+            || kernel::read::<u64>(vma, setting!(offset.vma_start)).is_none_or(|start| start > frame.walker.address)
         {
             frame.buffer.walk = Walk::Hole as u8;
             return;

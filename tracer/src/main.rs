@@ -1,12 +1,9 @@
 //! Parse, build, run.
 
-use std::{
-    io::{ErrorKind, Write},
-    process::ExitCode,
-};
+use std::{io::Write, process::ExitCode};
 
 use anyhow::{Context, Result};
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, Parser, error::ErrorKind};
 use pinscope::{
     cli::args::{Arguments, Command, Doctor},
     kernel::{Facts, Sources},
@@ -15,8 +12,14 @@ use pinscope::{
 };
 use tracing_subscriber::EnvFilter;
 
+/// Exit code of a command line that cannot be followed.
+const USAGE: u8 = 2;
+
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
     log_to_stderr(arguments.verbose);
     match run(arguments) {
         Ok(code) => code,
@@ -27,6 +30,20 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Help and version as they are; a mistake in one line, with where to read on.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // Nothing can be said where standard output and error are closed.
+        let _ = error.print();
+        return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+    }
+    let text = error.to_string();
+    let said: Vec<_> = text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim).collect();
+    let said = said.join(" ");
+    eprintln!("pinscope: {}; see pinscope --help", said.trim().trim_start_matches("error: "));
+    ExitCode::from(USAGE)
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode> {
@@ -52,11 +69,8 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 
 fn doctor(wanted: &Doctor) -> Result<ExitCode> {
     let facts = Facts::gather(&Sources::default(), &table::wanted());
-    let wish = plan::Wish {
-        attach: wanted.probes.attach.into(),
-        avoid: wanted.probes.avoid.clone(),
-        ..plan::Wish::default()
-    };
+    let wish =
+        plan::Wish { attach: wanted.probes.attach.into(), avoid: wanted.probes.avoid.clone(), ..plan::Wish::default() };
     let plan = plan::plan(&facts, &wish);
     if wanted.json {
         print(&format!("{:#}\n", sink::doctor::json(&facts, &plan)))?;
@@ -81,7 +95,7 @@ fn print(text: &str) -> Result<ExitCode> {
 
 /// A reader that has seen enough, such as `head`, is no error.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    let broken = |error: &std::io::Error| error.kind() == ErrorKind::BrokenPipe;
+    let broken = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
     error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(broken))
 }
 

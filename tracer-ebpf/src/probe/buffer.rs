@@ -23,11 +23,7 @@ use crate::{
 /// `-MAX_ERRNO`, as `IS_ERR()` compares.
 const FIRST_ERROR: u64 = -4095_i64 as u64;
 
-entry!(buffer_enter_kprobe, buffer_enter_fentry, |context| enter(
-    context.iovec(1),
-    context.untyped(2),
-    walk::walk
-));
+entry!(buffer_enter_kprobe, buffer_enter_fentry, |context| enter(context.iovec(1), context.untyped(2), walk::walk));
 // Without the walk: a program with its callbacks does not load before 5.17.
 entry!(buffer_enter_plain_kprobe, buffer_enter_plain_fentry, |context| enter(
     context.iovec(1),

@@ -217,7 +217,12 @@ impl Buffer {
     fn new(context: &Context<'_>, walk: Walk, record: &BufferRecord) -> Self {
         let known = context.known;
         let has = |flag: u32| record.flags & flag != 0;
-        let walked = walk != Walk::None;
+        // A walk that ended before its first VMA saw nothing, which is not zero.
+        let walked = match walk {
+            Walk::None => false,
+            Walk::Complete | Walk::Hole => true,
+            Walk::Busy | Walk::Cut => record.vmas > 0,
+        };
         let parts_missed = has(flag::PARTS_MISSED);
         // The record is sent at the function's return, so that only the pin's can have been missed.
         let duration = known.buffer_returns.then_some(record.duration_ns);
@@ -240,7 +245,7 @@ impl Buffer {
             duration_ns: duration,
             pin_ns: pin,
             rest_ns: rest,
-            walk_ns: walked.then_some(record.walk_ns),
+            walk_ns: (walk != Walk::None).then_some(record.walk_ns),
             minor_faults: pin.map(|_| record.minor_faults),
             major_faults: pin.map(|_| record.major_faults),
             bvecs: (record.bvecs > 0).then_some(record.bvecs),

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader},
     path::Path,
 };
 
@@ -47,18 +47,16 @@ impl Symbols {
     fn parse(lines: impl BufRead, functions: &[&str]) -> Known<Self> {
         let mut symbols = Self { addresses_hidden: true, ..Self::default() };
         let mut any = false;
-        for line in lines.lines() {
-            let line = line.map_err(|error| Unknown(error.to_string()))?;
-            let Some((address, name)) = function(&line) else {
-                continue;
-            };
+        each_line(lines, |line| {
+            let Some((address, name)) = function(line) else { return };
             any = true;
             symbols.addresses_hidden &= address.bytes().all(|digit| digit == b'0');
             let (base, suffix) = name.split_once('.').unwrap_or((name, ""));
             if functions.contains(&base) || MARKS.contains(&base) {
                 symbols.add(base, name, suffix);
             }
-        }
+        })
+        .map_err(|error| Unknown(error.to_string()))?;
         if any { Ok(symbols) } else { Err(Unknown("lists no function".to_owned())) }
     }
 
@@ -76,6 +74,16 @@ impl Symbols {
     pub fn has(&self, name: &str) -> bool {
         self.functions.get(name).is_some_and(|symbol| symbol.count > 0)
     }
+}
+
+/// Hands over each line, without its end. One buffer serves them all: the kernel's lists run to 200,000 lines.
+pub(super) fn each_line(mut lines: impl BufRead, mut take: impl FnMut(&str)) -> io::Result<()> {
+    let mut line = String::new();
+    while lines.read_line(&mut line)? > 0 {
+        take(line.trim_end_matches('\n'));
+        line.clear();
+    }
+    Ok(())
 }
 
 /// Address and name of a text symbol of the kernel proper: modules are left out, since io_uring is never one.

@@ -8,6 +8,7 @@ use std::{
 use super::{
     Sources,
     mounts::{self, Lookup},
+    symbols::each_line,
 };
 
 /// `available_filter_functions`, as far as it was asked for.
@@ -38,13 +39,12 @@ impl Traceable {
 
 fn parse(lines: impl BufRead, functions: &[&str]) -> io::Result<BTreeSet<String>> {
     let mut list = BTreeSet::new();
-    for line in lines.lines() {
-        let line = line?;
+    each_line(lines, |line| {
         // A function of a module is followed by the module's name in brackets.
-        if functions.contains(&line.as_str()) {
-            list.insert(line);
+        if functions.contains(&line) {
+            list.insert(line.to_owned());
         }
-    }
+    })?;
     Ok(list)
 }
 

@@ -165,9 +165,7 @@ fn legs(ebpf: &mut Ebpf, plan: &Plan, btf: Option<&Btf>) -> Result<(), AttachErr
     let fd = program.fd().map_err(|error| fill(chain(&error)))?;
     let fd = fd.try_clone().map_err(|error| fill(chain(&error)))?;
     let map = ebpf.map_mut(NAME).ok_or(ObjectError::Unexpected("it has no map WALKERS"))?;
-    ProgramArray::try_from(map)
-        .and_then(|mut map| map.set(0, &fd, 0))
-        .map_err(|error| fill(chain(&error)))
+    ProgramArray::try_from(map).and_then(|mut map| map.set(0, &fd, 0)).map_err(|error| fill(chain(&error)))
 }
 
 fn load_program(ebpf: &mut Ebpf, hook: &Hook, btf: Option<&Btf>) -> Result<(), String> {

@@ -92,7 +92,12 @@ impl End {
 }
 
 /// Ends the command: what reached only pinscope is sent on; a second signal kills.
-async fn stop(command: &mut Command, got: Signal, interrupt: &mut Stream, terminate: &mut Stream) -> Result<ExitStatus> {
+async fn stop(
+    command: &mut Command,
+    got: Signal,
+    interrupt: &mut Stream,
+    terminate: &mut Stream,
+) -> Result<ExitStatus> {
     if let Ok(status) = tokio::time::timeout(GRACE, command.wait()).await {
         return status;
     }

@@ -15,9 +15,9 @@ use anyhow::{Context, Result, bail};
 pub use self::{daemon::daemon, report::report, trace::trace};
 use crate::{
     aggregate::{self, Snapshot},
+    cli::config::Scope,
     decode::{Clock, Known},
     kernel::{Facts, Sources},
-    cli::config::Scope,
     probe::{
         attach::{self, Attached, Options},
         health::{self, Health, Status},
@@ -66,7 +66,8 @@ impl Session {
 
     /// What was counted since the session started.
     pub fn sample(&self) -> Result<Sample> {
-        let mut now = maps::read(&self.attached.ebpf, self.processes).context("cannot read the figures")?.since(&self.baseline);
+        let mut now =
+            maps::read(&self.attached.ebpf, self.processes).context("cannot read the figures")?.since(&self.baseline);
         now.elapsed_ns = clock().1.saturating_sub(self.started_ns);
         Ok(now)
     }
@@ -101,7 +102,11 @@ impl Session {
 /// All that stands in the way, in one line.
 fn fatal(plan: &Plan) -> String {
     let fatal: Vec<_> = plan.errors.iter().filter(|error| error.is_fatal()).map(PlanError::to_string).collect();
-    if fatal.is_empty() { "nothing on this kernel can be hooked; see pinscope doctor".to_owned() } else { fatal.join("; ") }
+    if fatal.is_empty() {
+        "nothing on this kernel can be hooked; see pinscope doctor".to_owned()
+    } else {
+        fatal.join("; ")
+    }
 }
 
 fn first_failure(attached: &Attached) -> String {

@@ -5,7 +5,6 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, Result};
 use super::{Session, command::Command, end::End, log};
 use crate::{
     cli::{args, config},
@@ -14,6 +13,7 @@ use crate::{
     sink::trace as sink,
     source::{maps, records::Records},
 };
+use anyhow::{Context, Result};
 
 /// Runs the session, printing as it goes; the exit code is the command's, where there is one.
 pub async fn trace(arguments: &args::Trace, verbose: bool) -> Result<ExitCode> {

@@ -132,7 +132,10 @@ fn by_process(ebpf: &Ebpf) -> Result<Vec<(u32, ProcessTotals)>, ReadError> {
         .collect()
 }
 
-fn per_cpu<'a, T: aya::Pod>(ebpf: &'a Ebpf, name: &'static str) -> Result<PerCpuArray<&'a aya::maps::MapData, T>, ReadError> {
+fn per_cpu<'a, T: aya::Pod>(
+    ebpf: &'a Ebpf,
+    name: &'static str,
+) -> Result<PerCpuArray<&'a aya::maps::MapData, T>, ReadError> {
     PerCpuArray::try_from(map(ebpf, name)?).map_err(|error| ReadError::Kernel(name, error))
 }
 

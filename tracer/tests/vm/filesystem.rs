@@ -38,7 +38,10 @@ impl Filesystems {
     }
 
     fn class<'a>(&'a self, vma: &Vma) -> (&'static str, Option<&'a str>) {
-        if vma.inode == 0 {
+        if vma.path.starts_with("/SYSV") {
+            return ("shmem", None);
+        }
+        if !vma.has_file() {
             let kernels_own = matches!(vma.path.as_str(), "[vdso]" | "[vvar]" | "[vvar_vclock]" | "[vsyscall]");
             return (if kernels_own { "special" } else { "anon" }, None);
         }

@@ -26,6 +26,19 @@ pub struct Vma {
     pub path: String,
 }
 
+impl Vma {
+    /// Whether a file stands behind it. A System V segment's inode is its id, which begins at 0.
+    pub fn has_file(&self) -> bool {
+        self.inode != 0 || self.path.starts_with("/SYSV")
+    }
+
+    /// What tells its file from others. /dev/zero is opened for each mapping, so each is a file of its own.
+    fn file(&self) -> Option<(u64, u64)> {
+        let device = self.path == "/dev/zero" && self.permissions.ends_with('p');
+        self.has_file().then_some(if device { (u64::MAX, self.start) } else { (self.device, self.inode) })
+    }
+}
+
 /// What a VMA is counted under.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Backing {
@@ -55,7 +68,7 @@ pub struct Layout {
     pub vmas: u64,
     /// Whether the range has a hole.
     pub hole: bool,
-    /// Distinct files. Every file here is opened once, so that inode and `struct file` are one to one.
+    /// Distinct files. Every file here but /dev/zero is opened once: inode and `struct file` are one to one.
     pub files: BTreeSet<(u64, u64)>,
     /// By backing.
     pub backings: BTreeMap<Backing, Share>,
@@ -100,8 +113,8 @@ pub fn layout(vmas: &[Vma], filesystems: &Filesystems, address: u64, length: u64
         }
         let upto = vma.end.min(end);
         layout.vmas += 1;
-        if vma.inode != 0 {
-            layout.files.insert((vma.device, vma.inode));
+        if let Some(file) = vma.file() {
+            layout.files.insert(file);
         }
         let share = layout.backings.entry(filesystems.backing(vma)).or_default();
         share.vmas += 1;

@@ -56,6 +56,9 @@ pub fn run_all(tests: &[Test], context: &Context) -> ExitCode {
         match result {
             Ok(Verdict::Passed) => {
                 passed += 1;
+                if started.elapsed().as_secs() >= 2 {
+                    println!("    after {:.1} s", started.elapsed().as_secs_f64());
+                }
                 println!("test {name} ... ok");
             }
             Ok(Verdict::Ignored(why)) => {

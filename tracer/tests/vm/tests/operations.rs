@@ -90,7 +90,7 @@ fn refused(context: &Context) -> TestResult {
     calls.calls.push((busy, None));
     calls.expect(&ring, Request::Unregister, "ok", None)?;
     calls.expect(&ring, Request::Unregister, "ENXIO", None)?;
-    let mut none = perform(context, &ring, Request::Register2(&[]))?;
+    let mut none = perform(context, &ring, Request::Register(&[]))?;
     ensure!(result_name(none.answer.ret) == "EINVAL", "an empty table was answered {}", none.answer.ret);
     none.requested = Some(0);
     calls.calls.push((none, None));
@@ -103,12 +103,9 @@ fn refused_early(context: &Context) -> TestResult {
     let ring = Ring::new()?;
     let mut attempts = Vec::new();
     // No argument; an argument where there must be none; a struct of the wrong size.
-    for (request, result) in [
-        (Request::Bare(0, 1), "EFAULT"),
-        (Request::Bare(1, 1), "EINVAL"),
-        (Request::Bare(15, 7), "EINVAL"),
-        (Request::Bare(16, 7), "EINVAL"),
-    ] {
+    for (request, result) in
+        [(Request::Bare(0, 1), "EFAULT"), (Request::Bare(1, 1), "EINVAL"), (Request::Bare(15, 7), "EINVAL")]
+    {
         let attempt = perform(context, &ring, request)?;
         let got = result_name(attempt.answer.ret);
         ensure!(got == result, "{request:?} was answered {got}, not {result}");
