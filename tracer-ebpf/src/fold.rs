@@ -7,17 +7,22 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use tracer_ebpf::{
-    backing::{BackingKey, BackingSlice, BackingTotals},
+    backing::{BackingKey, BackingSlice, BackingTotals, Kind},
     counter::Counter,
     histogram::Histogram,
     operation::Operation,
-    record::{BufferRecord, Frame, ProcessTotals, RegistrationRecord, Walk, flag},
+    record::{BufferRecord, Frame, ProcessTotals, RegistrationRecord, Stage, Walk, flag},
 };
 
 use crate::{
     kernel,
-    maps::{BACKINGS, Counters, FILESYSTEMS, PROCESSES, RECORDS, RINGS, add, count, count_result, observe, setting},
+    maps::{
+        BACKINGS, Counters, FILESYSTEMS, KINDS, PROCESSES, RECORDS, RINGS, add, count, count_result, observe, setting,
+    },
 };
+
+/// A buffer that failed in an update which tells only how many it did: `-EIO` stands for its errno, which nothing shows.
+const UNTOLD: i32 = -5;
 
 /// A buffer whose function returned: into its registration, the maps, and the ring buffer.
 #[inline(always)]
@@ -52,6 +57,33 @@ pub fn buffer(frame: &mut Frame) {
     }
 }
 
+/// A buffer that is known by its pin alone, once its result is: a negative errno, or 0.
+#[inline(always)]
+pub fn pending(frame: &mut Frame, ret: i32) {
+    if frame.pending == 0 {
+        return;
+    }
+    frame.pending = 0;
+    frame.buffer.ret = ret;
+    if frame.stage == Stage::Pin as u32 {
+        frame.buffer.flags |= flag::PARTS_MISSED;
+    }
+    buffer(frame);
+}
+
+/// The result of a registration's last buffer: an update that did fewer than it began ended with one that failed.
+#[inline(always)]
+fn last_result(registration: &RegistrationRecord, operation: Operation, ret: i64) -> i32 {
+    let short = operation as u8 == Operation::Update as u8 && ret >= 0 && (ret as u32) < registration.buffers;
+    if short {
+        UNTOLD
+    } else if ret < 0 {
+        ret as i32
+    } else {
+        0
+    }
+}
+
 #[inline(always)]
 fn backings(buffer: &BufferRecord) {
     for slice in &buffer.backings {
@@ -65,10 +97,23 @@ fn backings(buffer: &BufferRecord) {
 #[inline(always)]
 fn backing(slice: &BackingSlice, failed: bool) {
     let kind = if failed { slice.kind.failed() } else { slice.kind };
+    if slice.filesystem == 0 {
+        // No name to tell: an array saves the look-up in a hash map.
+        let place = (kind.0 & (Kind::COUNT - 1)) as usize;
+        return match KINDS.get_ptr_mut(0) {
+            Some(kinds) => add_slice(kinds.cast::<BackingTotals>().wrapping_add(place), slice),
+            None => count(Counter::LostBackings),
+        };
+    }
     let key = BackingKey { filesystem: slice.filesystem, kind, reserved: 0 };
     let Some(totals) = BACKINGS.get_ptr_mut(key).or_else(|| new_backing(&key)) else {
         return count(Counter::LostBackings);
     };
+    add_slice(totals, slice);
+}
+
+#[inline(always)]
+fn add_slice(totals: *mut BackingTotals, slice: &BackingSlice) {
     // SAFETY: a value of the map; only the addresses of its fields are taken.
     let (buffers, vmas, bytes) =
         unsafe { (&raw mut (*totals).buffers, &raw mut (*totals).vmas, &raw mut (*totals).bytes) };
@@ -95,6 +140,10 @@ fn new_backing(key: &BackingKey) -> Option<*mut BackingTotals> {
 /// was not seen.
 #[inline(always)]
 pub fn registration(context: &impl EbpfContext, frame: &mut Frame, operation: Operation, ret: i64, returned: bool) {
+    if setting!(kernel.pin_is_buffer) != 0 {
+        let last = last_result(&frame.registration, operation, ret);
+        pending(frame, last);
+    }
     let whole = frame.buffer_returns == frame.registration.buffers && frame.pin_returns == frame.pins;
     let registration = &mut frame.registration;
     registration.ret = ret;

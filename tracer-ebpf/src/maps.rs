@@ -16,7 +16,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use tracer_ebpf::{
-    backing::{BackingKey, BackingTotals},
+    backing::{BackingKey, BackingTotals, Kind},
     counter::{self, Counter, ERRNO_SLOTS},
     histogram::{self, Histogram, SLOTS, SUM},
     operation::Operation,
@@ -95,6 +95,11 @@ pub static RESULTS: PerCpuArray<[u64; ERRNO_SLOTS], { Operation::COUNT }> = PerC
 #[btf_map]
 pub static HISTOGRAMS: PerCpuArray<[u64; SLOTS], { Histogram::COUNT }> = PerCpuArray::new();
 
+/// Backings without a filesystem's name, by their kind.
+#[btf_map]
+pub static KINDS: PerCpuArray<[BackingTotals; Kind::COUNT as usize], 1> = PerCpuArray::new();
+
+/// Those with one.
 #[btf_map]
 pub static BACKINGS: PerCpuHashMap<BackingKey, BackingTotals, 512> = PerCpuHashMap::new();
 

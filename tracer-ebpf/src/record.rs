@@ -217,8 +217,8 @@ pub struct Walker {
     pub address: u64,
     /// First byte behind the range.
     pub end: u64,
-    /// VMAs of the present backing.
-    pub slice_vmas: u64,
+    /// VMAs seen before the present backing.
+    pub slice_first: u64,
     /// Where the present backing began.
     pub slice_start: u64,
     /// Filesystem of the present backing.
@@ -241,6 +241,8 @@ pub struct Frame {
     pub stage: u32,
     /// Returns of the per-buffer function seen.
     pub buffer_returns: u32,
+    /// Whether `buffer` is yet to be folded (see `Features::pin_is_buffer`).
+    pub pending: u32,
     /// Pins entered.
     pub pins: u32,
     /// Returns of the pin seen.

@@ -81,8 +81,9 @@ pub struct Features {
     pub buffer_returns_node: u8,
     /// `io_mapped_ubuf.folio_shift` is there (since 6.12).
     pub folio_shift: u8,
-    /// The pin's function returns an array of pages or an error pointer, not a count.
-    pub pin_returns_pages: u8,
+    /// The per-buffer function is not hooked: the pin's entry has the buffer's range, and a buffer's result follows
+    /// from its registration's, which ends with the first buffer that fails.
+    pub pin_is_buffer: u8,
     /// The tracepoint `io_uring_register` is attached: it ends a registration.
     pub ledger: u8,
     /// Position of `ret` among that tracepoint's arguments (5.10 has one more).

@@ -55,7 +55,7 @@ pub fn begin(frame: &mut Frame, address: u64, end: u64) {
     walker.address = address;
     walker.slice_start = address;
     walker.end = end;
-    zero!(walker.slice_vmas, walker.filesystem, walker.kind, walker.file, walker.vma, walker.retries);
+    zero!(walker.slice_first, walker.filesystem, walker.kind, walker.file, walker.vma, walker.retries);
     // Until it is known better.
     frame.buffer.walk = Walk::Cut as u8;
 }
@@ -63,7 +63,7 @@ pub fn begin(frame: &mut Frame, address: u64, end: u64) {
 /// Puts the last backing away.
 #[inline(always)]
 pub fn finish(frame: &mut Frame) {
-    if frame.walker.slice_vmas != 0 {
+    if u64::from(frame.buffer.vmas) != frame.walker.slice_first {
         put_slice(frame);
     }
 }
@@ -101,11 +101,10 @@ extern "C" fn visit(_task: *mut task_struct, vma: u64, context: *mut Context) ->
 pub fn take(frame: &mut Frame, vma: &Vma) {
     let kind = u64::from(vma.kind.0);
     if frame.walker.kind != kind || frame.walker.filesystem != vma.filesystem {
-        if frame.walker.slice_vmas != 0 {
-            put_slice(frame);
-        }
+        finish(frame);
         let walker = &mut frame.walker;
-        zero!(walker.slice_vmas, walker.file);
+        zero!(walker.file);
+        walker.slice_first = frame.buffer.vmas.into();
         walker.slice_start = walker.address;
         walker.kind = kind;
         walker.filesystem = vma.filesystem;
@@ -115,7 +114,6 @@ pub fn take(frame: &mut Frame, vma: &Vma) {
         put_file(frame);
     }
     frame.buffer.vmas += 1;
-    frame.walker.slice_vmas += 1;
     frame.walker.address = vma.end;
 }
 
@@ -132,7 +130,7 @@ fn put_slice(frame: &mut Frame) {
             let before = if is_free { 0 } else { slice.bytes };
             slice.filesystem = walker.filesystem;
             slice.kind = Kind(walker.kind as u32);
-            slice.vmas += walker.slice_vmas as u32;
+            slice.vmas += frame.buffer.vmas - walker.slice_first as u32;
             slice.bytes = before + bytes;
             return;
         }

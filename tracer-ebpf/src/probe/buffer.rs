@@ -66,7 +66,7 @@ fn is_in_registration(frame: &mut Frame) -> bool {
 }
 
 #[inline(always)]
-fn begin(frame: &mut Frame, iovec: Iovec, imu_slot: u64) {
+pub fn begin(frame: &mut Frame, iovec: Iovec, imu_slot: u64) {
     let header = frame.registration.header;
     let buffer = &mut frame.buffer;
     buffer.header = Header { kind: KIND_BUFFER, ..header };
@@ -75,7 +75,10 @@ fn begin(frame: &mut Frame, iovec: Iovec, imu_slot: u64) {
     buffer.index = frame.registration.buffers;
     buffer.walk = Walk::None as u8;
     zero!(buffer.pin_ns, buffer.minor_faults, buffer.major_faults, buffer.vmas, buffer.lookups, buffer.files);
-    zero!(buffer.bvecs, buffer.folio_shift, buffer.flags);
+    zero!(buffer.flags);
+    if setting!(session.records) != 0 {
+        zero!(buffer.bvecs, buffer.folio_shift);
+    }
     for slice in &mut buffer.backings {
         // A slice without VMAs is unused, whatever else is in it.
         zero!(slice.vmas);

@@ -10,10 +10,20 @@
 use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_ns};
 use tracer_ebpf::record::{Frame, Stage, flag};
 
-use super::{entry, exit};
-use crate::{frame, kernel, walk, walk_list};
+use super::{Arguments, buffer, entry, exit};
+use crate::{
+    fold, frame,
+    kernel::{self, Iovec},
+    maps::setting,
+    walk, walk_list,
+};
 
 entry!(pin_enter_kprobe, pin_enter_fentry, |_context| enter());
+// In the stead of the per-buffer function's hook, where a session wants no more of a buffer than the pin tells.
+entry!(pin_enter_buffer_kprobe, pin_enter_buffer_fentry, |context| enter_as_buffer(
+    context.argument(0),
+    context.argument(1)
+));
 entry!(pin_enter_walk_kprobe, pin_enter_walk_fentry, |context| enter_and_walk(&context));
 // The next leg of that walk, by tail call.
 entry!(walk_on_kprobe, walk_on_fentry, |context| walk_on(&context));
@@ -34,6 +44,27 @@ fn begin(frame: &mut Frame) {
     (frame.minor_faults, frame.major_faults) = kernel::faults();
     // SAFETY: takes nothing, cannot fail.
     frame.pin_ns = unsafe { bpf_ktime_get_ns() };
+}
+
+#[inline(always)]
+fn enter_as_buffer(base: u64, length: u64) {
+    let Some(frame) = frame::current() else { return };
+    if frame.stage != Stage::Registration as u32 && frame.stage != Stage::Pin as u32 {
+        return;
+    }
+    // SAFETY: takes nothing, cannot fail.
+    let entered = unsafe { bpf_ktime_get_ns() };
+    // The kernel stops at the first buffer that it refuses: the one before was accepted.
+    fold::pending(frame, 0);
+    buffer::begin(frame, Iovec { base, length }, 0);
+    frame.pending = 1;
+    let (end, wraps) = base.overflowing_add(length);
+    if length != 0 && !wraps {
+        walk::walk(frame, base, end);
+    }
+    begin(frame);
+    frame.buffer.walk_ns = frame.pin_ns - entered;
+    frame.registration.walk_ns += frame.buffer.walk_ns;
 }
 
 /// The walk is timed from the pin's entry; see [`walked`].
@@ -80,8 +111,13 @@ fn leave() {
     if frame.stage != Stage::Pin as u32 {
         return;
     }
-    frame.stage = Stage::Buffer as u32;
     frame.pin_returns += 1;
+    if setting!(kernel.pin_is_buffer) != 0 {
+        frame.stage = Stage::Registration as u32;
+        frame.buffer_returns += 1;
+    } else {
+        frame.stage = Stage::Buffer as u32;
+    }
     let (minor, major) = kernel::faults();
     let buffer = &mut frame.buffer;
     buffer.flags |= flag::PINNED;

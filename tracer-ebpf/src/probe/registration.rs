@@ -17,7 +17,7 @@ use tracer_ebpf::{
 use super::{Arguments, entry, exit, zero};
 use crate::{
     frame, kernel,
-    maps::{Counters, count},
+    maps::{Counters, count, setting},
     session,
 };
 
@@ -62,7 +62,7 @@ fn enter(operation: Operation, ring: u64, requested: u32) {
 
 #[inline(always)]
 fn begin(frame: &mut Frame, operation: Operation, ring: u64, requested: u32) {
-    zero!(frame.buffer_returns, frame.pins, frame.pin_returns, frame.multi_file, frame.short);
+    zero!(frame.pending, frame.buffer_returns, frame.pins, frame.pin_returns, frame.multi_file, frame.short);
     zero!(frame.walks[0], frame.walks[1], frame.walks[2], frame.walks[3], frame.walks[4]);
     let registration = &mut frame.registration;
     clear(registration);
@@ -70,7 +70,7 @@ fn begin(frame: &mut Frame, operation: Operation, ring: u64, requested: u32) {
     registration.ring = ring;
     registration.requested = requested;
     frame.stage = Stage::Registration as u32;
-    let thread = kernel::pid_tid().1;
+    let thread = if setting!(session.records) != 0 { kernel::pid_tid().1 } else { 0 };
     // Last, so that the hook's own work stands before the registration's time.
     // SAFETY: takes nothing, cannot fail.
     let start_ns = unsafe { bpf_ktime_get_ns() };

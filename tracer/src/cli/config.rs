@@ -113,9 +113,15 @@ pub fn wish(probes: &args::Probes, records: bool, lookups: bool, descent: bool) 
         ring: records,
         descent,
         registration_returns: true,
-        records,
+        lean: false,
         avoid: probes.avoid.clone(),
     }
+}
+
+/// What the service wants: the aggregates, at the least cost. A registration's end is the ledger's tracepoint, which
+/// comes some ten instructions after the function's return and is never missed.
+pub fn service_wish(probes: &args::Probes, lookups: bool) -> Wish {
+    Wish { registration_returns: false, lean: true, ..wish(probes, false, lookups, false) }
 }
 
 /// Bytes of the ring buffer.

@@ -62,8 +62,6 @@ pub enum Effect {
     Plain,
     /// `io_sqe_buffer_register` returns an `io_rsrc_node` or an error pointer.
     ReturnsNode,
-    /// The pin returns an array of pages or an error pointer.
-    ReturnsPages,
     /// The prototype is known, and says that this is not the function to hook.
     Declined(&'static str),
 }
@@ -217,10 +215,7 @@ pub const FUNCTION_ROLES: [FunctionRole; 7] = [
             },
             Candidate {
                 function: "io_pin_pages",
-                forms: &[Form {
-                    prototype: "struct page ** (unsigned long, unsigned long, int *)",
-                    effect: Effect::ReturnsPages,
-                }],
+                forms: &[plain("struct page ** (unsigned long, unsigned long, int *)")],
                 note: "takes mmap_lock itself where it needs it: waiting for the lock is in its time",
             },
         ],

@@ -21,14 +21,17 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
             hook.role == role && returns == at_return && ok()
         })
     };
+    // Where the pin's hooks stand for the buffer's.
+    let pin_is_buffer = plan.settings.kernel.pin_is_buffer != 0;
+    let per_buffer = if pin_is_buffer { Role::Pin } else { Role::Buffer };
     Known {
         entries: Operation::ALL.map(|operation| attached(Role::Registration(operation), false)),
         returns: Operation::ALL.map(|operation| attached(Role::Registration(operation), true)),
         ledger: attached(Role::Ledger, false),
-        buffers: attached(Role::Buffer, false),
-        buffer_returns: attached(Role::Buffer, true),
+        buffers: attached(per_buffer, false),
+        buffer_returns: attached(per_buffer, true),
         pins: attached(Role::Pin, false) && attached(Role::Pin, true),
-        walk: attached(Role::Buffer, false) && !health.lost.iter().any(|lost| lost.figure == VMAS),
+        walk: attached(per_buffer, false) && !health.lost.iter().any(|lost| lost.figure == VMAS),
         lookups: attached(Role::Lookup, false),
         processes: options.session.processes != 0,
         records: options.session.records != 0,

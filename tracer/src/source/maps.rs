@@ -7,7 +7,7 @@ use aya::{
     maps::{HashMap as BpfHashMap, Map, MapError, PerCpuArray, PerCpuHashMap},
 };
 use tracer_ebpf::{
-    backing::{BackingKey, BackingTotals},
+    backing::{BackingKey, BackingTotals, Kind},
     counter::{Counter, ERRNO_SLOTS},
     histogram::{Histogram, SLOTS},
     operation::Operation,
@@ -53,7 +53,8 @@ pub fn read(ebpf: &Ebpf, processes: bool) -> Result<Sample, ReadError> {
     counters(ebpf, &mut sample)?;
     results(ebpf, &mut sample)?;
     histograms(ebpf, &mut sample)?;
-    sample.backings = backings(ebpf)?;
+    sample.backings = kinds(ebpf)?;
+    sample.backings.extend(backings(ebpf)?);
     sample.filesystems = filesystems(ebpf)?;
     if processes {
         sample.processes = by_process(ebpf)?;
@@ -92,6 +93,26 @@ fn histograms(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
     Ok(())
 }
 
+/// Backings without a filesystem's name.
+fn kinds(ebpf: &Ebpf) -> Result<Vec<(BackingKey, BackingTotals)>, ReadError> {
+    const NAME: &str = "KINDS";
+    let array: PerCpuArray<_, [Totals; Kind::COUNT as usize]> = per_cpu(ebpf, NAME)?;
+    let cpus = array.get(&0, 0).map_err(|error| ReadError::Kernel(NAME, error))?;
+    let by_kind = (0..Kind::COUNT).map(|kind| {
+        let key = BackingKey { filesystem: 0, kind: Kind(kind), reserved: 0 };
+        (key, sum(cpus.iter().filter_map(|cpu| cpu.get(kind as usize))))
+    });
+    Ok(by_kind.filter(|(_, totals)| totals.buffers > 0).collect())
+}
+
+fn sum<'a>(cpus: impl Iterator<Item = &'a Totals>) -> BackingTotals {
+    cpus.fold(BackingTotals::default(), |sum, cpu| BackingTotals {
+        buffers: sum.buffers + cpu.0.buffers,
+        vmas: sum.vmas + cpu.0.vmas,
+        bytes: sum.bytes + cpu.0.bytes,
+    })
+}
+
 fn backings(ebpf: &Ebpf) -> Result<Vec<(BackingKey, BackingTotals)>, ReadError> {
     const NAME: &str = "BACKINGS";
     let map: PerCpuHashMap<_, Key, Totals> =
@@ -99,11 +120,7 @@ fn backings(ebpf: &Ebpf) -> Result<Vec<(BackingKey, BackingTotals)>, ReadError> 
     map.iter()
         .map(|entry| {
             let (key, cpus) = entry.map_err(|error| ReadError::Kernel(NAME, error))?;
-            let totals = cpus.iter().fold(BackingTotals::default(), |sum, cpu| BackingTotals {
-                buffers: sum.buffers + cpu.0.buffers,
-                vmas: sum.vmas + cpu.0.vmas,
-                bytes: sum.bytes + cpu.0.bytes,
-            });
+            let totals = sum(cpus.iter());
             Ok((key.0, totals))
         })
         .collect()

@@ -77,14 +77,28 @@ fn fill(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
     };
     let selected = FUNCTION_ROLES.map(|role| select_role(plan, facts, types, wish, &role));
     let walk = walk(types, &selected);
+    let pin_tells = wish.lean && walk == Walk::FindVma && selected.iter().flatten().any(|s| s.function == TELLING_PIN);
+    plan.settings.kernel.pin_is_buffer = pin_tells.into();
     for (role, selected) in FUNCTION_ROLES.iter().zip(&selected) {
-        if let Some(selected) = selected {
+        if pin_tells && role.role == Role::Buffer {
+            not_needed(plan, role.role);
+        } else if let Some(selected) = selected {
             hook(plan, wish, role, selected, &walk);
         }
     }
     tracepoints(plan, types, wish);
     note_the_walk(plan, &walk, selected.iter().flatten().any(|s| s.role == Role::Buffer));
     too_old(plan, facts);
+}
+
+/// The pin whose arguments are the buffer's own range, and which nothing but a buffer reaches inside a registration.
+const TELLING_PIN: &str = "io_pin_pages";
+
+fn not_needed(plan: &mut Plan, role: Role) {
+    if let Some(choice) = plan.choices.iter_mut().find(|choice| choice.role == role) {
+        choice.chosen = Outcome::NotWanted;
+        "the pin's entry tells the buffer's range, at half the cost".clone_into(&mut choice.why);
+    }
 }
 
 /// Fills one role; `None` where nothing is to be hooked for it.
@@ -143,7 +157,6 @@ fn hook(plan: &mut Plan, wish: &Wish, role: &FunctionRole, selected: &Selected, 
     let kernel = &mut plan.settings.kernel;
     match selected.effect {
         Effect::ReturnsNode => kernel.buffer_returns_node = 1,
-        Effect::ReturnsPages => kernel.pin_returns_pages = 1,
         Effect::Plain | Effect::Declined(_) => {}
     }
     let Some(mechanism) = plan.mechanism else {
@@ -156,6 +169,7 @@ fn hook(plan: &mut Plan, wish: &Wish, role: &FunctionRole, selected: &Selected, 
     let variant = match (role.role, walk) {
         (Role::Buffer, Walk::List | Walk::None(_)) => "_plain",
         (Role::Pin, Walk::List) => "_walk",
+        (Role::Pin, Walk::FindVma) if kernel.pin_is_buffer != 0 => "_buffer",
         _ => "",
     };
     let mut push = |program: String, kind| {

@@ -55,7 +55,20 @@ fn each_kernel_gets_its_pin_and_its_look_up() {
         let release = &facts.release.text;
         assert_eq!((hooked(&plan, Role::Pin), hooked(&plan, Role::Lookup)), (pin, lookup), "{release}");
         assert!(plan.errors.is_empty(), "{release}: {:?}", plan.errors);
-        assert_eq!(plan.settings.kernel.pin_returns_pages, u8::from(pin == "io_pin_pages"), "{release}");
+        assert_eq!(plan.settings.kernel.pin_is_buffer, 0, "{release}");
+    }
+}
+
+#[test]
+fn a_lean_plan_hooks_no_buffer_where_the_pin_tells_its_range() {
+    for facts in fixture::all() {
+        let plan = plan(&facts, &Wish { lean: true, lookups: false, ..Wish::default() });
+        let release = &facts.release.text;
+        let telling = hooked(&plan, Role::Pin) == "io_pin_pages";
+        assert_eq!(plan.settings.kernel.pin_is_buffer, u8::from(telling), "{release}");
+        assert_eq!(plan.hooks.iter().any(|hook| hook.role == Role::Buffer), !telling, "{release}");
+        let enters = |program: &str| plan.hooks.iter().any(|hook| hook.program.starts_with(program));
+        assert_eq!(enters("pin_enter_buffer_"), telling, "{release}");
     }
 }
 

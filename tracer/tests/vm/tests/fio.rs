@@ -31,7 +31,14 @@ struct Memory {
 const MEMORY: [Memory; 5] = [
     Memory { name: "malloc", option: "malloc", class: "anon", shared: false, refused_before_6_5: false },
     Memory { name: "mmap", option: "mmap", class: "anon", shared: false, refused_before_6_5: false },
-    Memory { name: "mmapshared", option: "mmapshared", class: "shmem", shared: true, refused_before_6_5: false },
+    // Without a file fio maps privately, whatever the name says.
+    Memory {
+        name: "mmapshared",
+        option: "mmapshared:/dev/shm/fio-memory",
+        class: "shmem",
+        shared: true,
+        refused_before_6_5: false,
+    },
     Memory { name: "shm", option: "shm", class: "shmem", shared: true, refused_before_6_5: true },
     Memory {
         name: "mmaphuge",
