@@ -30,6 +30,9 @@ pub struct Options {
     /// One instruction is one nanosecond
     #[arg(long)]
     counted: bool,
+    /// Put a file of this machine there, executable
+    #[arg(long, value_name = "HERE=THERE", value_parser = file)]
+    file: Vec<(PathBuf, String)>,
     /// Add to the kernel's command line
     #[arg(long, value_name = "WORDS")]
     append: Vec<String>,
@@ -59,6 +62,9 @@ pub fn guest(options: &Options) -> Result<ExitCode> {
     for words in &options.append {
         guest = guest.append(words);
     }
+    for (here, there) in &options.file {
+        guest = guest.file(there, 0o755, here);
+    }
     if options.pinscope {
         setup::build_tools()?;
         guest = guest.file("/usr/bin/pinscope", 0o755, artifacts::pinscope()?);
@@ -78,4 +84,25 @@ pub fn guest(options: &Options) -> Result<ExitCode> {
         Ending::Exited(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         _ => ExitCode::FAILURE,
     })
+}
+
+/// `target/release/x=/usr/bin/x`
+fn file(text: &str) -> Result<(PathBuf, String), String> {
+    match text.split_once('=') {
+        Some((here, there)) if !here.is_empty() && there.starts_with('/') => Ok((here.into(), there.to_owned())),
+        _ => Err("not HERE=THERE with a whole path in the guest, such as target/x=/usr/bin/x".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_two_places() {
+        assert_eq!(file("a/b=/usr/bin/b"), Ok(("a/b".into(), "/usr/bin/b".to_owned())));
+        for bad in ["", "a", "=/b", "a=b", "a="] {
+            assert!(file(bad).is_err(), "{bad}");
+        }
+    }
 }
