@@ -2,6 +2,7 @@
 
 mod apt;
 mod artifacts;
+mod bench;
 mod cache;
 mod doctor;
 mod exec;
@@ -38,6 +39,7 @@ enum Task {
     Run(run::Options),
     /// Check formatting, lints, unit and doc tests, and every kernel of the matrix
     Test(test::Options),
+    Bench(bench::Options),
     /// Run a script of your own in a guest
     Guest(guest::Options),
 }
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Task::Kernels(options) => kernels::kernels(&options),
         Task::Run(options) => run::run(&options),
         Task::Test(options) => test::test(&options),
+        Task::Bench(options) => bench::bench(&options),
         Task::Guest(options) => guest::guest(&options),
     };
     done.unwrap_or_else(|error| {

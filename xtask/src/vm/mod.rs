@@ -48,7 +48,6 @@ pub struct Guest {
 pub struct Outcome {
     pub ending: Ending,
     /// What the script printed, line by line.
-    #[expect(dead_code, reason = "for those who evaluate a guest's output at its end, as a benchmark does")]
     pub lines: Vec<String>,
     /// From the start of QEMU to its end.
     pub elapsed: Duration,

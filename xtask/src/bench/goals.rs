@@ -1,0 +1,105 @@
+//! What pinscope is allowed to cost. Pure.
+
+use super::figures::{Attach, Case, Mode, Round, added, further_vma};
+use crate::vm::kernel::USUAL;
+
+/// What a goal is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    Case(Case),
+    FurtherVma,
+}
+
+impl Subject {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Case(case) => case.name(),
+            Self::FurtherVma => "further_vma",
+        }
+    }
+
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Case(case) => case.title(),
+            Self::FurtherVma => "a further VMA",
+        }
+    }
+
+    /// Instructions added.
+    pub fn added(self, alone: &Round, round: &Round) -> Option<f64> {
+        match self {
+            Self::Case(case) => added(alone, round, case).map(|added| added as f64),
+            Self::FurtherVma => further_vma(alone, round),
+        }
+    }
+}
+
+/// The most that may be added, in instructions. The goals are the daemon's with its default flags. Those of bystanders
+/// hold on every kernel; the others are set for one.
+pub fn goal(series: &str, mode: Mode, subject: Subject) -> Option<u32> {
+    let Mode::Daemon(by) = mode else { return None };
+    match (subject, by) {
+        (Subject::Case(Case::Fault | Case::Odirect), _) => Some(0),
+        _ if series != USUAL => None,
+        (Subject::Case(Case::Pages1), Attach::Fentry) => Some(2200),
+        (Subject::Case(Case::Pages1), Attach::Kprobe) => Some(3800),
+        (Subject::FurtherVma, _) => Some(400),
+        (Subject::Case(_), _) => None,
+    }
+}
+
+/// A goal, and what became of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Verdict {
+    pub mode: Mode,
+    pub subject: Subject,
+    pub added: f64,
+    pub goal: u32,
+}
+
+impl Verdict {
+    pub fn met(&self) -> bool {
+        self.added <= f64::from(self.goal)
+    }
+}
+
+/// The goals that can be held against what was measured.
+pub fn verdicts(series: &str, alone: &Round, rounds: &[Round]) -> Vec<Verdict> {
+    let subjects = Case::ALL.into_iter().map(Subject::Case).chain([Subject::FurtherVma]);
+    subjects
+        .flat_map(|subject| rounds.iter().map(move |round| (subject, round)))
+        .filter_map(|(subject, round)| {
+            let goal = goal(series, round.mode, subject)?;
+            Some(Verdict { mode: round.mode, subject, added: subject.added(alone, round)?, goal })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::figures::tests::round, *};
+
+    #[test]
+    fn a_goal_is_met_up_to_its_last_instruction() {
+        let alone = round(Mode::Alone, &[(Case::Pages1, 1000), (Case::Fault, 50)]);
+        let of = |pages1, fault| {
+            let daemon = round(Mode::Daemon(Attach::Fentry), &[(Case::Pages1, pages1), (Case::Fault, fault)]);
+            verdicts("6.12", &alone, &[daemon]).iter().map(Verdict::met).collect::<Vec<_>>()
+        };
+        assert_eq!(of(3200, 50), [true, true]);
+        assert_eq!(of(3201, 51), [false, false]);
+    }
+
+    #[test]
+    fn registrations_have_goals_on_one_kernel_and_bystanders_on_all() {
+        let alone = round(Mode::Alone, &[(Case::Pages1, 1000), (Case::Odirect, 50)]);
+        let rounds = [Mode::Daemon(Attach::Kprobe), Mode::Trace(Attach::Kprobe), Mode::Bpftrace(Attach::Kprobe)]
+            .map(|mode| round(mode, &[(Case::Pages1, 9000), (Case::Odirect, 60)]));
+        let subjects = |series| {
+            verdicts(series, &alone, &rounds).iter().map(|verdict| (verdict.mode, verdict.subject)).collect::<Vec<_>>()
+        };
+        let daemon = Mode::Daemon(Attach::Kprobe);
+        assert_eq!(subjects("6.12"), [(daemon, Subject::Case(Case::Pages1)), (daemon, Subject::Case(Case::Odirect))]);
+        assert_eq!(subjects("6.1"), [(daemon, Subject::Case(Case::Odirect))]);
+    }
+}
