@@ -51,7 +51,7 @@ impl Case {
             Self::Pages1 | Self::Fault => (4000, 4000),
             Self::Pages256 | Self::Odirect => (2000, 1000),
             Self::Vmas64 => (2000, 2000),
-            Self::Iovecs1024 => (300, 100),
+            Self::Iovecs1024 => (200, 60),
         }
     }
 
