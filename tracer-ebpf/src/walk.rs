@@ -6,7 +6,7 @@
 
 use aya_ebpf::{
     bindings::task_struct,
-    helpers::{bpf_find_vma, bpf_loop},
+    helpers::{bpf_find_vma, bpf_ktime_get_ns, bpf_loop},
 };
 use tracer_ebpf::{
     backing::Kind,
@@ -46,6 +46,28 @@ pub fn walk(frame: &mut Frame, address: u64, end: u64) {
     }
     // SAFETY: the frame that was borrowed; the callbacks are done with it.
     finish(unsafe { &mut *context.frame });
+}
+
+/// Walks the frame's buffer anew where a writer held `mmap_lock` for longer than the first walk waited: at the return
+/// of the function whose entry it was, after the pin, which the writer has let pass.
+#[inline(always)]
+pub fn again(frame: &mut Frame) {
+    if frame.buffer.walk != Walk::Busy as u8 {
+        return;
+    }
+    // SAFETY: takes nothing, cannot fail.
+    let entered = unsafe { bpf_ktime_get_ns() };
+    frame.buffer.vmas = 0;
+    frame.buffer.files = 0;
+    for slice in &mut frame.buffer.backings {
+        zero!(slice.vmas);
+    }
+    let address = frame.buffer.address;
+    walk(frame, address, address + frame.buffer.length);
+    // SAFETY: as above.
+    let walk_ns = unsafe { bpf_ktime_get_ns() } - entered;
+    frame.buffer.walk_ns += walk_ns;
+    frame.registration.walk_ns += walk_ns;
 }
 
 /// Sets the frame's walker to the start of a range.

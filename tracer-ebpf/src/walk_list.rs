@@ -13,8 +13,9 @@ use crate::{
     walk,
 };
 
-/// VMAs of one leg; with the 33 programs that a chain of tail calls may have it is more than `vm.max_map_count`.
-const LEG: u32 = 2048;
+/// VMAs of one leg. A chain of tail calls has at most 33 programs, so a walk sees 16,896 VMAs; a longer leg would see
+/// more, and would take the verifier seconds at every start.
+const LEG: u32 = 512;
 
 /// Twice the logarithm of the most VMAs: how deep a red-black tree can be.
 const DEPTH: u32 = 48;

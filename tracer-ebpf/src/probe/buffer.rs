@@ -30,7 +30,8 @@ entry!(buffer_enter_plain_kprobe, buffer_enter_plain_fentry, |context| enter(
     context.untyped(2),
     |_, _, _| ()
 ));
-exit!(buffer_exit_kretprobe, buffer_exit_fexit, 4, |_context, ret| leave(ret));
+exit!(buffer_exit_kretprobe, buffer_exit_fexit, 4, |_context, ret| leave(ret, walk::again));
+exit!(buffer_exit_plain_kretprobe, buffer_exit_plain_fexit, 4, |_context, ret| leave(ret, |_| ()));
 
 #[inline(always)]
 fn enter(iovec: Iovec, imu_slot: u64, walk: impl Fn(&mut Frame, u64, u64)) {
@@ -88,7 +89,7 @@ pub fn begin(frame: &mut Frame, iovec: Iovec, imu_slot: u64) {
 }
 
 #[inline(always)]
-fn leave(ret: u64) {
+fn leave(ret: u64, walk_again: impl Fn(&mut Frame)) {
     // SAFETY: takes nothing, cannot fail.
     let now = unsafe { bpf_ktime_get_ns() };
     let Some(frame) = frame::current() else { return };
@@ -99,6 +100,7 @@ fn leave(ret: u64) {
     }
     frame.stage = Stage::Registration as u32;
     frame.buffer_returns += 1;
+    walk_again(frame);
     let buffer = &mut frame.buffer;
     buffer.duration_ns = now - frame.buffer_ns;
     buffer.ret = error_of(ret);

@@ -27,7 +27,8 @@ entry!(pin_enter_buffer_kprobe, pin_enter_buffer_fentry, |context| enter_as_buff
 entry!(pin_enter_walk_kprobe, pin_enter_walk_fentry, |context| enter_and_walk(&context));
 // The next leg of that walk, by tail call.
 entry!(walk_on_kprobe, walk_on_fentry, |context| walk_on(&context));
-exit!(pin_exit_kretprobe, pin_exit_fexit, 5, |_context, _ret| leave());
+exit!(pin_exit_kretprobe, pin_exit_fexit, 5, |_context, _ret| leave(|_| ()));
+exit!(pin_exit_buffer_kretprobe, pin_exit_buffer_fexit, 3, |_context, _ret| leave(walk::again));
 
 #[inline(always)]
 fn enter() {
@@ -104,7 +105,7 @@ fn walked(frame: &mut Frame) {
 }
 
 #[inline(always)]
-fn leave() {
+fn leave(walk_again: impl Fn(&mut Frame)) {
     // SAFETY: takes nothing, cannot fail.
     let now = unsafe { bpf_ktime_get_ns() };
     let Some(frame) = frame::current() else { return };
@@ -112,16 +113,17 @@ fn leave() {
         return;
     }
     frame.pin_returns += 1;
-    if setting!(kernel.pin_is_buffer) != 0 {
-        frame.stage = Stage::Registration as u32;
-        frame.buffer_returns += 1;
-    } else {
-        frame.stage = Stage::Buffer as u32;
-    }
     let (minor, major) = kernel::faults();
     let buffer = &mut frame.buffer;
     buffer.flags |= flag::PINNED;
     buffer.pin_ns += now - frame.pin_ns;
     buffer.minor_faults += minor.wrapping_sub(frame.minor_faults);
     buffer.major_faults += major.wrapping_sub(frame.major_faults);
+    if setting!(kernel.pin_is_buffer) != 0 {
+        frame.stage = Stage::Registration as u32;
+        frame.buffer_returns += 1;
+        walk_again(frame);
+    } else {
+        frame.stage = Stage::Buffer as u32;
+    }
 }

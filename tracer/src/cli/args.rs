@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::probe::mode::AttachMode;
+use crate::probe::{mode::AttachMode, table};
 
 /// What io_uring buffer registration costs, and what it pins.
 ///
@@ -63,7 +63,7 @@ pub struct Probes {
     pub attach: Attach,
 
     /// Treat a kernel function as if this kernel had none of that name; may be given several times
-    #[arg(long, value_name = "FUNCTION")]
+    #[arg(long, value_name = "FUNCTION", value_parser = hooked_function)]
     pub avoid: Vec<String>,
 }
 
@@ -196,6 +196,16 @@ pub struct Doctor {
 
     #[command(flatten)]
     pub probes: Probes,
+}
+
+/// A function or tracepoint that pinscope could hook.
+fn hooked_function(text: &str) -> Result<String, String> {
+    let wanted = table::wanted();
+    let known: Vec<_> = wanted.functions.iter().chain(wanted.tracepoints).copied().collect();
+    if known.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("pinscope never hooks it; it hooks {}", known.join(", ")))
 }
 
 /// Seconds as a plain number, or a number with its unit.

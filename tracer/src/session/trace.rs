@@ -11,7 +11,7 @@ use crate::{
     decode::{Assembler, Registration},
     probe::attach::Options,
     sink::trace as sink,
-    source::{maps, records::Records},
+    source::{maps, records::Records, wait},
 };
 use anyhow::{Context, Result};
 
@@ -35,9 +35,11 @@ pub async fn trace(arguments: &args::Trace, verbose: bool) -> Result<ExitCode> {
     let mut printer = Printer::new(&session, arguments);
     printer.start(&session, &scope)?;
     end.begin(scope.duration)?;
+    let mut closed = std::pin::pin!(wait::closed(std::io::stdout()));
     let ended = loop {
         tokio::select! {
             ended = end.wait() => break ended?,
+            () = &mut closed => return Ok(ExitCode::SUCCESS),
             ready = records.ready() => {
                 ready?;
                 printer.drain(&session, &mut records)?;

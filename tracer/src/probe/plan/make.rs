@@ -179,7 +179,9 @@ fn hook(plan: &mut Plan, wish: &Wish, role: &FunctionRole, selected: &Selected, 
     push(format!("{}_enter{variant}_{}", role.handler, enter.name()), enter);
     let is_registration = matches!(role.role, Role::Registration(_));
     if role.returns && (wish.registration_returns || !is_registration) {
-        push(format!("{}_exit_{}", role.handler, exit.name()), exit);
+        // The pin's walk over a list is at its entry alone.
+        let variant = if variant == "_walk" { "" } else { variant };
+        push(format!("{}_exit{variant}_{}", role.handler, exit.name()), exit);
     }
 }
 

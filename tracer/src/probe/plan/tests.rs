@@ -120,7 +120,7 @@ fn the_programs_of_5_10_by_kprobe_walk_in_the_pin() {
         "update_enter_kprobe",
         "update_exit_kretprobe",
         "buffer_enter_plain_kprobe",
-        "buffer_exit_kretprobe",
+        "buffer_exit_plain_kretprobe",
         "pin_enter_walk_kprobe",
         "pin_exit_kretprobe",
         "lookup_enter_kprobe",
@@ -368,9 +368,9 @@ prop_compose! {
         on in prop::array::uniform5(any::<bool>()),
         avoid in subsequence(table::wanted().functions.to_vec(), 0..3),
     ) -> Wish {
-        let [lookups, ring, descent, registration_returns, records] = on;
+        let [lookups, ring, descent, registration_returns, lean] = on;
         let avoid = avoid.into_iter().map(str::to_owned).collect();
-        Wish { attach, lookups, ring, descent, registration_returns, records, avoid }
+        Wish { attach, lookups, ring, descent, registration_returns, lean, avoid }
     }
 }
 
@@ -397,7 +397,8 @@ proptest! {
             prop_assert!(choice.chosen != Outcome::Lost || !plan.degraded.is_empty());
         }
         let walks = plan.hooks.iter().any(|hook| hook.program.starts_with("buffer_enter_f")
-            || hook.program.starts_with("buffer_enter_k") || hook.program.starts_with("pin_enter_walk"));
+            || hook.program.starts_with("buffer_enter_k") || hook.program.starts_with("pin_enter_walk")
+            || hook.program.starts_with("pin_enter_buffer"));
         prop_assert!(!walks || offsets::missing(types, &offsets::WALK).is_none());
         prop_assert!(walks || plan.hooks.is_empty() || plan.degraded.iter().any(|d| d.figure == VMAS));
     }

@@ -44,7 +44,7 @@ const MEMORY: [Memory; 5] = [
         name: "mmaphuge",
         option: "mmaphuge:/mnt/huge/fio",
         class: "hugetlb",
-        shared: false,
+        shared: true,
         refused_before_6_5: false,
     },
 ];
