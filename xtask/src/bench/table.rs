@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     figures::{Attach, Case, Mode, Round},
-    goals::{Subject, goal, verdicts},
+    goals::{Subject, goal, verdicts, within},
 };
 
 /// Width of the names of cases; each column of figures takes [`COLUMN`].
@@ -43,7 +43,7 @@ fn rows(table: &mut String, series: &str, subject: Subject, alone: &Round, round
         Subject::FurtherVma => String::new(),
     };
     let cells = added.iter().zip(&goals).map(|(added, goal)| match (added, goal) {
-        (Some(added), Some(goal)) if *added > f64::from(*goal) => format!("{}!", figure(*added)),
+        (Some(added), Some(goal)) if !within(*added, *goal, subject) => format!("{}!", figure(*added)),
         (Some(added), _) => figure(*added),
         (None, _) => "-".to_owned(),
     });
