@@ -36,9 +36,9 @@ pub enum Counter {
     WalksHole,
     /// Walks that ended early since a writer held `mmap_lock`.
     WalksBusy,
-    /// Walks that ended early at a limit of the kernel's verifier (before 5.17).
+    /// Walks that ended at more VMAs than any process can have.
     WalksCut,
-    /// Buffers that were not walked: no range, or the function in which it is safe was not reached.
+    /// Buffers that were not walked: no range, or no way to walk (before 5.17).
     WalksNone,
     /// Nanoseconds that the walks took: pinscope's own cost, left out of every other duration.
     WalkNanoseconds,

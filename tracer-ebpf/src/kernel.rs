@@ -119,74 +119,53 @@ pub struct Vma {
     pub kind: Kind,
 }
 
-/// How fields are read: [`typed`] or [`read`].
-pub trait Reader {
-    /// The field, or zero where it cannot be read.
-    fn field<T: Copy + Default>(base: u64, offset: u32) -> T;
-}
-
-/// For pointers that the verifier knows.
-pub struct Typed;
-
-impl Reader for Typed {
-    #[inline(always)]
-    fn field<T: Copy + Default>(base: u64, offset: u32) -> T {
-        // SAFETY: used on the VMA of a `bpf_find_vma` callback and what it points to, all typed.
-        unsafe { typed(base, offset) }
-    }
-}
-
-/// For addresses.
-pub struct Probed;
-
-impl Reader for Probed {
-    #[inline(always)]
-    fn field<T: Copy + Default>(base: u64, offset: u32) -> T {
-        read(base, offset).unwrap_or_default()
-    }
-}
-
-/// Reads a `vm_area_struct`.
+/// A field of the VMA that `bpf_find_vma` hands to its callback, and of what it points to: all typed.
 #[inline(always)]
-pub fn vma<R: Reader>(vma: u64) -> Vma {
-    let flags: u64 = R::field(vma, setting!(offset.vma_flags));
-    let file: u64 = R::field(vma, setting!(offset.vma_file));
-    let end: u64 = R::field(vma, setting!(offset.vma_end));
-    let (class, filesystem) =
-        if file == 0 { (class_without_file::<R>(vma, flags), 0) } else { class_of_file::<R>(file, flags) };
+fn field<T: Copy>(base: u64, offset: u32) -> T {
+    // SAFETY: used on those pointers alone, with the offsets of their own members.
+    unsafe { typed(base, offset) }
+}
+
+/// Reads the `vm_area_struct` of a `bpf_find_vma` callback.
+#[inline(always)]
+pub fn vma(vma: u64) -> Vma {
+    let flags: u64 = field(vma, setting!(offset.vma_flags));
+    let file: u64 = field(vma, setting!(offset.vma_file));
+    let end: u64 = field(vma, setting!(offset.vma_end));
+    let (class, filesystem) = if file == 0 { (class_without_file(vma, flags), 0) } else { class_of_file(file, flags) };
     Vma { end, file, filesystem, kind: Kind::new(class, flags & VM_MAYSHARE != 0, flags & VM_WRITE != 0) }
 }
 
 #[inline(always)]
-fn class_without_file<R: Reader>(vma: u64, flags: u64) -> Class {
+fn class_without_file(vma: u64, flags: u64) -> Class {
     if flags & (VM_HUGETLB | VM_PFNMAP | VM_IO) != 0 {
         return if flags & VM_HUGETLB != 0 { Class::Hugetlb } else { Class::Special };
     }
-    let ops: u64 = R::field(vma, setting!(offset.vma_ops));
+    let ops: u64 = field(vma, setting!(offset.vma_ops));
     // As `vma_is_anonymous()`; the vDSO and its like have operations and no file.
     if ops == 0 { Class::Anon } else { Class::Special }
 }
 
 #[inline(always)]
-fn class_of_file<R: Reader>(file: u64, flags: u64) -> (Class, u64) {
+fn class_of_file(file: u64, flags: u64) -> (Class, u64) {
     if flags & VM_HUGETLB != 0 {
         return (Class::Hugetlb, 0);
     }
-    let inode: u64 = R::field(file, setting!(offset.file_inode));
-    let mode: u16 = R::field(inode, setting!(offset.inode_mode));
+    let inode: u64 = field(file, setting!(offset.file_inode));
+    let mode: u16 = field(inode, setting!(offset.inode_mode));
     // Before the filesystem: the nodes in /dev lie on a tmpfs.
     if mode & S_IFMT == S_IFCHR || mode & S_IFMT == S_IFBLK {
         return (Class::Device, 0);
     }
-    let superblock: u64 = R::field(inode, setting!(offset.inode_sb));
-    let magic: u64 = R::field(superblock, setting!(offset.sb_magic));
+    let superblock: u64 = field(inode, setting!(offset.inode_sb));
+    let magic: u64 = field(superblock, setting!(offset.sb_magic));
     if magic == TMPFS_MAGIC {
         return (Class::Shmem, 0);
     }
     if magic == HUGETLBFS_MAGIC {
         return (Class::Hugetlb, 0);
     }
-    let filesystem: u64 = R::field(superblock, setting!(offset.sb_type));
+    let filesystem: u64 = field(superblock, setting!(offset.sb_type));
     let special = magic == SECRETMEM_MAGIC || magic == ANON_INODE_FS_MAGIC;
     (if special { Class::Special } else { Class::File }, filesystem)
 }

@@ -21,8 +21,6 @@ mod probe;
 mod session;
 #[cfg(target_arch = "bpf")]
 mod walk;
-#[cfg(target_arch = "bpf")]
-mod walk_list;
 
 /// A loop without end, which the verifier rejects: a program that could reach a panic does not load.
 #[cfg(target_arch = "bpf")]

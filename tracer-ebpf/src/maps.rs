@@ -12,7 +12,7 @@ use core::{
 use aya_ebpf::{
     Global,
     bindings::{BPF_F_NO_PREALLOC, bpf_map_type},
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
     macros::btf_map,
 };
 use tracer_ebpf::{
@@ -120,10 +120,6 @@ pub static DESCENDANTS: HashMap<u32, u8, 65536> = HashMap::new();
 /// Registrations and buffers, for sessions that ask for records.
 #[btf_map]
 pub static RECORDS: RingBuf<u8, { 1 << 22 }> = RingBuf::new();
-
-/// The next leg of a walk over the VMA list, where one program's limit of instructions is too short for it.
-#[btf_map]
-pub static WALKERS: ProgramArray<1> = ProgramArray::new();
 
 /// Adds to a number in a map; see the module's text for why it is atomic.
 #[inline(always)]

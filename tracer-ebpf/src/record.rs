@@ -22,7 +22,7 @@ pub enum Walk {
     Hole = 2,
     /// Cut short since a writer held `mmap_lock`: a lower bound.
     Busy = 3,
-    /// Cut short by a limit of the verifier: a lower bound.
+    /// Cut short at more VMAs than any process can have: a lower bound.
     Cut = 4,
 }
 
@@ -227,8 +227,6 @@ pub struct Walker {
     pub kind: u64,
     /// The last file seen.
     pub file: u64,
-    /// The next VMA, where a list is walked.
-    pub vma: u64,
     /// Look-ups that found `mmap_lock` taken.
     pub retries: u64,
 }

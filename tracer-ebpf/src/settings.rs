@@ -32,8 +32,6 @@ pub struct Offsets {
     pub task_maj_flt: u32,
     /// `task_struct.tgid`.
     pub task_tgid: u32,
-    /// `vm_area_struct.vm_start`.
-    pub vma_start: u32,
     /// `vm_area_struct.vm_end`.
     pub vma_end: u32,
     /// `vm_area_struct.vm_flags`.
@@ -42,12 +40,6 @@ pub struct Offsets {
     pub vma_ops: u32,
     /// `vm_area_struct.vm_file`.
     pub vma_file: u32,
-    /// `vm_area_struct.vm_rb` (to 6.0).
-    pub vma_rb: u32,
-    /// `vm_area_struct.vm_next` (to 6.0).
-    pub vma_next: u32,
-    /// `mm_struct.mm_rb` (to 6.0).
-    pub mm_rb: u32,
     /// `file.f_inode`.
     pub file_inode: u32,
     /// `inode.i_mode`.

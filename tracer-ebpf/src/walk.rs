@@ -14,7 +14,7 @@ use tracer_ebpf::{
 };
 
 use crate::{
-    kernel::{self, Typed, Vma},
+    kernel::{self, Vma},
     probe::zero,
 };
 
@@ -72,19 +72,19 @@ pub fn again(frame: &mut Frame) {
 
 /// Sets the frame's walker to the start of a range.
 #[inline(always)]
-pub fn begin(frame: &mut Frame, address: u64, end: u64) {
+fn begin(frame: &mut Frame, address: u64, end: u64) {
     let walker = &mut frame.walker;
     walker.address = address;
     walker.slice_start = address;
     walker.end = end;
-    zero!(walker.slice_first, walker.filesystem, walker.kind, walker.file, walker.vma, walker.retries);
+    zero!(walker.slice_first, walker.filesystem, walker.kind, walker.file, walker.retries);
     // Until it is known better.
     frame.buffer.walk = Walk::Cut as u8;
 }
 
 /// Puts the last backing away.
 #[inline(always)]
-pub fn finish(frame: &mut Frame) {
+fn finish(frame: &mut Frame) {
     if u64::from(frame.buffer.vmas) != frame.walker.slice_first {
         put_slice(frame);
     }
@@ -114,13 +114,13 @@ extern "C" fn step(_index: u64, context: *mut Context) -> i64 {
 extern "C" fn visit(_task: *mut task_struct, vma: u64, context: *mut Context) -> i64 {
     // SAFETY: always the context of `walk`.
     let frame = unsafe { &mut *(*context).frame };
-    take(frame, &kernel::vma::<Typed>(vma));
+    take(frame, &kernel::vma(vma));
     0
 }
 
 /// Counts a VMA.
 #[inline(always)]
-pub fn take(frame: &mut Frame, vma: &Vma) {
+fn take(frame: &mut Frame, vma: &Vma) {
     let kind = u64::from(vma.kind.0);
     if frame.walker.kind != kind || frame.walker.filesystem != vma.filesystem {
         finish(frame);

@@ -7,7 +7,7 @@
 //!                     struct page **pages, struct vm_area_struct **vmas);      // to 6.4
 //! ```
 
-use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_ns};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tracer_ebpf::record::{Frame, Stage, flag};
 
 use super::{Arguments, buffer, entry, exit};
@@ -15,7 +15,7 @@ use crate::{
     fold, frame,
     kernel::{self, Iovec},
     maps::setting,
-    walk, walk_list,
+    walk,
 };
 
 entry!(pin_enter_kprobe, pin_enter_fentry, |_context| enter());
@@ -24,9 +24,6 @@ entry!(pin_enter_buffer_kprobe, pin_enter_buffer_fentry, |context| enter_as_buff
     context.argument(0),
     context.argument(1)
 ));
-entry!(pin_enter_walk_kprobe, pin_enter_walk_fentry, |context| enter_and_walk(&context));
-// The next leg of that walk, by tail call.
-entry!(walk_on_kprobe, walk_on_fentry, |context| walk_on(&context));
 exit!(pin_exit_kretprobe, pin_exit_fexit, 5, |_context, _ret| leave(|_| ()));
 exit!(pin_exit_buffer_kretprobe, pin_exit_buffer_fexit, 3, |_context, _ret| leave(walk::again));
 
@@ -66,42 +63,6 @@ fn enter_as_buffer(base: u64, length: u64) {
     begin(frame);
     frame.buffer.walk_ns = frame.pin_ns - entered;
     frame.registration.walk_ns += frame.buffer.walk_ns;
-}
-
-/// The walk is timed from the pin's entry; see [`walked`].
-#[inline(always)]
-fn enter_and_walk(context: &impl EbpfContext) {
-    let Some(frame) = frame::current() else { return };
-    if frame.stage != Stage::Buffer as u32 {
-        return;
-    }
-    begin(frame);
-    let address = frame.buffer.address;
-    walk::begin(frame, address, address + frame.buffer.length);
-    frame.walker.vma = walk_list::first(address);
-    walk_list::leg(context, frame);
-    walked(frame);
-}
-
-#[inline(always)]
-fn walk_on(context: &impl EbpfContext) {
-    let Some(frame) = frame::current() else { return };
-    walk_list::leg(context, frame);
-    walked(frame);
-}
-
-/// The last leg ended: what passed since the pin's entry was the walk, and the pin begins now.
-#[inline(always)]
-fn walked(frame: &mut Frame) {
-    walk::finish(frame);
-    // SAFETY: takes nothing, cannot fail.
-    let now = unsafe { bpf_ktime_get_ns() };
-    let walk_ns = now - frame.pin_ns;
-    frame.pin_ns = now;
-    frame.buffer.walk_ns += walk_ns;
-    frame.registration.walk_ns += walk_ns;
-    // The buffer's own time runs already.
-    frame.buffer_ns += walk_ns;
 }
 
 #[inline(always)]

@@ -13,7 +13,7 @@ use crate::probe::{mode::AttachMode, table};
 #[derive(Debug, Parser)]
 #[command(name = "pinscope", version, max_term_width = 100, arg_required_else_help = true)]
 pub struct Arguments {
-    /// Say more on standard error; twice for debugging (the verifier's log, what the probes themselves log)
+    /// Say more on standard error, and what the probes themselves log; twice for the verifier's log
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
 

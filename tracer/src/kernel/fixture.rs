@@ -68,7 +68,7 @@ pub(crate) fn debian_6_1() -> Facts {
     for member in ["io_rsrc_node.buf", "io_mapped_ubuf.folio_shift"] {
         types.offsets.remove(member);
     }
-    without_list(facts)
+    facts
 }
 
 pub(crate) fn debian_6_12() -> Facts {
@@ -128,15 +128,7 @@ fn since_6_12(release: &str, buffer: &str) -> Facts {
         ("gup_vma_lookup", LOOKUP),
         ("check_vma_flags", CHECK),
     ];
-    without_list(kernel(release, &functions, LEDGER))
-}
-
-fn without_list(mut facts: Facts) -> Facts {
-    let offsets = &mut facts.types.as_mut().expect("types").offsets;
-    for member in ["mm_struct.mm_rb", "vm_area_struct.vm_rb", "vm_area_struct.vm_next"] {
-        offsets.remove(member);
-    }
-    facts
+    kernel(release, &functions, LEDGER)
 }
 
 fn mark(facts: &mut Facts, symbol: &str) {

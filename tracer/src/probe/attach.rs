@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::ProgramArray,
     programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint},
 };
 use rustix::process::{Resource, Rlimit};
@@ -86,7 +85,6 @@ pub fn attach(plan: &Plan, options: &Options) -> Result<Attached, AttachError> {
     for hook in &plan.hooks {
         results.insert(hook.program.as_str(), load_program(&mut ebpf, hook, btf.as_ref()));
     }
-    legs(&mut ebpf, plan, btf.as_ref())?;
     for hook in in_order(plan) {
         if results.get(hook.program.as_str()).is_some_and(Result::is_ok) {
             results.insert(&hook.program, attach_program(&mut ebpf, hook));
@@ -152,20 +150,6 @@ fn follow(ebpf: &mut Ebpf, ancestor: u32) -> Result<(), AttachError> {
     aya::maps::HashMap::<_, u32, u8>::try_from(map)
         .and_then(|mut map| map.insert(ancestor, 1, 0))
         .map_err(|error| AttachError::Fill(NAME, chain(&error)))
-}
-
-/// Loads the program that a walk over the VMA list goes on with, and makes it reachable by tail call.
-fn legs(ebpf: &mut Ebpf, plan: &Plan, btf: Option<&Btf>) -> Result<(), AttachError> {
-    const NAME: &str = "WALKERS";
-    let Some(first) = plan.hooks.iter().find(|hook| hook.program.starts_with("pin_enter_walk_")) else { return Ok(()) };
-    let hook = Hook { program: first.program.replace("pin_enter_walk_", "walk_on_"), ..first.clone() };
-    let fill = |error: String| AttachError::Fill(NAME, error);
-    load_program(ebpf, &hook, btf).map_err(fill)?;
-    let program = ebpf.program(&hook.program).ok_or_else(|| fill(missing(&hook.program)))?;
-    let fd = program.fd().map_err(|error| fill(chain(&error)))?;
-    let fd = fd.try_clone().map_err(|error| fill(chain(&error)))?;
-    let map = ebpf.map_mut(NAME).ok_or(ObjectError::Unexpected("it has no map WALKERS"))?;
-    ProgramArray::try_from(map).and_then(|mut map| map.set(0, &fd, 0)).map_err(|error| fill(chain(&error)))
 }
 
 fn load_program(ebpf: &mut Ebpf, hook: &Hook, btf: Option<&Btf>) -> Result<(), String> {

@@ -8,19 +8,15 @@ use crate::kernel::Types;
 type Slot = fn(&mut Offsets) -> &mut u32;
 
 /// Every member that is read, as `struct.member`, and its place in the settings.
-const TABLE: [(&str, Slot); 21] = [
+const TABLE: [(&str, Slot); 17] = [
     ("task_struct.mm", |o| &mut o.task_mm),
     ("task_struct.min_flt", |o| &mut o.task_min_flt),
     ("task_struct.maj_flt", |o| &mut o.task_maj_flt),
     ("task_struct.tgid", |o| &mut o.task_tgid),
-    ("vm_area_struct.vm_start", |o| &mut o.vma_start),
     ("vm_area_struct.vm_end", |o| &mut o.vma_end),
     ("vm_area_struct.vm_flags", |o| &mut o.vma_flags),
     ("vm_area_struct.vm_ops", |o| &mut o.vma_ops),
     ("vm_area_struct.vm_file", |o| &mut o.vma_file),
-    ("vm_area_struct.vm_rb", |o| &mut o.vma_rb),
-    ("vm_area_struct.vm_next", |o| &mut o.vma_next),
-    ("mm_struct.mm_rb", |o| &mut o.mm_rb),
     ("file.f_inode", |o| &mut o.file_inode),
     ("inode.i_mode", |o| &mut o.inode_mode),
     ("inode.i_sb", |o| &mut o.inode_sb),
@@ -48,8 +44,7 @@ pub const MEMBERS: [&str; TABLE.len() + 1] = {
 };
 
 /// What the walk over the VMAs reads.
-pub const WALK: [&str; 11] = [
-    "vm_area_struct.vm_start",
+pub const WALK: [&str; 10] = [
     "vm_area_struct.vm_end",
     "vm_area_struct.vm_flags",
     "vm_area_struct.vm_ops",
@@ -61,9 +56,6 @@ pub const WALK: [&str; 11] = [
     "super_block.s_magic",
     "file_system_type.name",
 ];
-
-/// What the walk over the VMA list reads besides (kernels to 6.0).
-pub const LIST: [&str; 4] = ["task_struct.mm", "mm_struct.mm_rb", "vm_area_struct.vm_rb", "vm_area_struct.vm_next"];
 
 /// What the count of page faults reads.
 pub const FAULTS: [&str; 2] = ["task_struct.min_flt", "task_struct.maj_flt"];
@@ -105,7 +97,7 @@ mod tests {
 
     #[test]
     fn groups_name_members_that_are_asked_for() {
-        assert!(WALK.iter().chain(&LIST).chain(&FAULTS).all(|member| MEMBERS.contains(member)));
+        assert!(WALK.iter().chain(&FAULTS).all(|member| MEMBERS.contains(member)));
         assert_eq!(missing(&Types::default(), &FAULTS), Some("task_struct.min_flt"));
     }
 }

@@ -29,8 +29,8 @@ impl Kernel {
         self.version < Version(6, 5)
     }
 
-    /// Whether pinscope can walk VMAs without a limit: `bpf_loop` and `bpf_find_vma` are there (5.17).
-    pub fn walks_without_limit(&self) -> bool {
+    /// Whether pinscope can walk VMAs: `bpf_loop` and `bpf_find_vma` are there (5.17).
+    pub fn can_be_walked(&self) -> bool {
         self.version >= Version(5, 17)
     }
 

@@ -21,8 +21,6 @@ use crate::{
 enum Walk {
     /// `bpf_loop` over `bpf_find_vma`, at the entry of the per-buffer function.
     FindVma,
-    /// Over the VMA list, in the pin, where `mmap_lock` is held.
-    List,
     /// Not at all, and why.
     None(String),
 }
@@ -76,7 +74,7 @@ fn fill(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
         ..Features::default()
     };
     let selected = FUNCTION_ROLES.map(|role| select_role(plan, facts, types, wish, &role));
-    let walk = walk(types, &selected);
+    let walk = walk(types);
     let pin_tells = wish.lean && walk == Walk::FindVma && selected.iter().flatten().any(|s| s.function == TELLING_PIN);
     plan.settings.kernel.pin_is_buffer = pin_tells.into();
     for (role, selected) in FUNCTION_ROLES.iter().zip(&selected) {
@@ -138,18 +136,13 @@ fn lost(plan: &Plan, role: Role) -> bool {
     plan.choices.iter().any(|choice| choice.role == role && choice.chosen == Outcome::Lost)
 }
 
-fn walk(types: &Types, selected: &[Option<Selected>]) -> Walk {
-    let pin = selected.iter().flatten().find(|s| s.role == Role::Pin);
+fn walk(types: &Types) -> Walk {
     if let Some(member) = offsets::missing(types, &offsets::WALK) {
         Walk::None(format!("BTF has no {member}"))
     } else if ["find_vma", "loop"].iter().all(|&helper| types.helpers.contains(helper)) {
         Walk::FindVma
-    } else if let Some(member) = offsets::missing(types, &offsets::LIST) {
-        Walk::None(format!("the kernel has no bpf_find_vma (5.17), and BTF has no {member} to walk the list by"))
-    } else if pin.is_none_or(|pin| pin.function != "pin_user_pages") {
-        Walk::None("the kernel has no bpf_find_vma (5.17), and no function to hook where mmap_lock is held".to_owned())
     } else {
-        Walk::List
+        Walk::None("the kernel has no bpf_find_vma (since 5.17) to walk them by".to_owned())
     }
 }
 
@@ -167,8 +160,7 @@ fn hook(plan: &mut Plan, wish: &Wish, role: &FunctionRole, selected: &Selected, 
         Mechanism::Fentry => (Kind::Fentry, Kind::Fexit),
     };
     let variant = match (role.role, walk) {
-        (Role::Buffer, Walk::List | Walk::None(_)) => "_plain",
-        (Role::Pin, Walk::List) => "_walk",
+        (Role::Buffer, Walk::None(_)) => "_plain",
         (Role::Pin, Walk::FindVma) if kernel.pin_is_buffer != 0 => "_buffer",
         _ => "",
     };
@@ -179,8 +171,6 @@ fn hook(plan: &mut Plan, wish: &Wish, role: &FunctionRole, selected: &Selected, 
     push(format!("{}_enter{variant}_{}", role.handler, enter.name()), enter);
     let is_registration = matches!(role.role, Role::Registration(_));
     if role.returns && (wish.registration_returns || !is_registration) {
-        // The pin's walk over a list is at its entry alone.
-        let variant = if variant == "_walk" { "" } else { variant };
         push(format!("{}_exit{variant}_{}", role.handler, exit.name()), exit);
     }
 }
@@ -270,13 +260,10 @@ fn tracepoint(plan: &mut Plan, types: &Types, wish: &Wish, role: &TracepointRole
 }
 
 fn note_the_walk(plan: &mut Plan, walk: &Walk, buffers: bool) {
-    match walk {
-        Walk::None(reason) if buffers => plan.lose(&[VMAS, BACKINGS, FILES], reason),
-        Walk::List => plan.lose(
-            &["VMAs of a buffer with very many of them"],
-            "without bpf_find_vma (5.17) a walk ends at the verifier's limit; such a buffer is marked cut",
-        ),
-        _ => {}
+    if let Walk::None(reason) = walk
+        && buffers
+    {
+        plan.lose(&[VMAS, BACKINGS, FILES], reason);
     }
 }
 

@@ -113,7 +113,7 @@ fn the_json_has_the_plan_and_tells_unknown_from_zero() {
     assert_eq!(value["plan"]["frames"], "hash");
     let roles = value["plan"]["roles"].as_array().expect("roles");
     let role = |name: &str| roles.iter().find(|role| role["role"] == name).expect("the role");
-    assert_eq!(role("pin")["hooks"][0]["program"], "pin_enter_walk_fentry");
+    assert_eq!(role("pin")["hooks"][0]["program"], "pin_enter_fentry");
     assert_eq!(role("clone")["outcome"], "not_applicable");
     assert_eq!(role("unregister")["outcome"], "lost");
     assert_eq!(role("look-up")["passed_over"].as_array().map(Vec::len), Some(3));

@@ -49,7 +49,7 @@ pub const METRICS: &[Metric] = &[
         name: "pinscope_registration_buffers",
         kind: Type::Histogram(Bounds::Buffers),
         labels: &[],
-        help: "Buffers that a register or an update handed to the kernel's per-buffer function.",
+        help: "Buffers of a register or an update that reached the kernel's per-buffer function, or in the service its pin.",
         source: "entry of the per-buffer function",
         samples: |scrape| distribution(scrape.snapshot.registration_buffers.as_ref()),
     },
