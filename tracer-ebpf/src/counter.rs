@@ -72,6 +72,10 @@ pub enum Counter {
     Reentries,
     /// Processes of the traced command that could not be followed since the map was full.
     LostDescendants,
+    /// The per-buffer function returned without its entry having been seen.
+    BufferMissedEntries,
+    /// The pin returned without its entry having been seen.
+    PinMissedEntries,
 }
 
 impl Counter {
@@ -115,7 +119,7 @@ mod tests {
 
     #[test]
     fn every_counter_has_a_slot_of_its_own() {
-        assert!((Counter::LostDescendants as usize) < Counter::SLOTS);
+        assert!((Counter::PinMissedEntries as usize) < Counter::SLOTS);
         assert_eq!(Counter::MissedReturns.of(Operation::Unregister) + 1, Counter::BufferEntries as usize);
     }
 

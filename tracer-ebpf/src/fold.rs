@@ -233,15 +233,19 @@ fn process(registration: &RegistrationRecord) {
     let Some(totals) = PROCESSES.get_ptr_mut(pid).or_else(|| new_process(pid)) else {
         return count(Counter::LostProcesses);
     };
-    // SAFETY: a value of the map; only the addresses of its fields are taken.
-    let field = |offset: usize| unsafe { totals.cast::<u8>().add(offset).cast::<u64>() };
-    add(field(core::mem::offset_of!(ProcessTotals, registrations)), 1);
-    add(field(core::mem::offset_of!(ProcessTotals, failed)), (registration.ret < 0).into());
-    add(field(core::mem::offset_of!(ProcessTotals, buffers)), registration.buffers.into());
-    add(field(core::mem::offset_of!(ProcessTotals, bytes)), registration.bytes);
-    add(field(core::mem::offset_of!(ProcessTotals, vmas)), registration.vmas);
-    add(field(core::mem::offset_of!(ProcessTotals, duration_ns)), registration.duration_ns);
-    add(field(core::mem::offset_of!(ProcessTotals, pin_ns)), registration.pin_ns);
+    macro_rules! field {
+        ($name:ident) => {
+            // SAFETY: a value of the map; only the address of its field is taken.
+            unsafe { &raw mut (*totals).$name }
+        };
+    }
+    add(field!(registrations), 1);
+    add(field!(failed), (registration.ret < 0).into());
+    add(field!(buffers), registration.buffers.into());
+    add(field!(bytes), registration.bytes);
+    add(field!(vmas), registration.vmas);
+    add(field!(duration_ns), registration.duration_ns);
+    add(field!(pin_ns), registration.pin_ns);
 }
 
 #[inline(always)]

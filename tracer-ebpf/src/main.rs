@@ -6,6 +6,10 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 // The target declares no atomics, since its oldest processors have none; the intrinsic is there all the same.
 #![cfg_attr(target_arch = "bpf", feature(core_intrinsics), allow(internal_features, reason = "see above"))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(clippy::needless_pass_by_value, reason = "the macros hand a program its context by value")
+)]
 
 #[cfg(target_arch = "bpf")]
 mod fold;

@@ -176,13 +176,13 @@ fn put_file(frame: &mut Frame) {
 #[inline(always)]
 fn insert(set: &mut [u64; FILES], length: &mut u32, file: u64) -> bool {
     let known = *length;
-    for index in 0..FILES {
-        if index as u32 >= known {
-            set[index] = file;
-            *length = index as u32 + 1;
+    for (index, slot) in (0_u32..).zip(set) {
+        if index >= known {
+            *slot = file;
+            *length = index + 1;
             return true;
         }
-        if set[index] == file {
+        if *slot == file {
             return true;
         }
     }

@@ -67,6 +67,11 @@ const SCENARIOS: [Scenario; 1] = [Scenario {
     arguments: &["circumstance", "lockdown"],
 }];
 
+/// Tests of the command line: on the kernels of a quick run, in one attach mode.
+const COMMAND_LINE: &str = "cli_";
+/// Tests of filters, ends and neighbours of sessions: on every kernel, in one attach mode.
+const SESSIONS: &str = "session_";
+
 /// A line of the table at the end.
 struct Row {
     what: String,
@@ -273,15 +278,18 @@ fn boots_of(kernel: &Kernel, options: &Options) -> Vec<Boot> {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).chain(common.iter().cloned());
         (name.to_owned(), arguments.collect())
     };
+    let mut kprobe = vec!["test", "--attach", "kprobe"];
+    let mut fentry = vec!["test", "--attach", "fentry"];
+    // What a session makes of its records and of its command line knows nothing of the hooks.
+    fentry.extend(["--without", COMMAND_LINE, "--without", SESSIONS]);
+    if !QUICK.contains(&kernel.series.as_str()) {
+        kprobe.extend(["--without", COMMAND_LINE]);
+    }
     let mut boots = vec![Boot {
         kernel: kernel.clone(),
         name: "test".to_owned(),
         append: None,
-        sections: vec![
-            section("kprobe", &["test", "--attach", "kprobe"]),
-            // The command line's mistakes are the same in either mode.
-            section("fentry", &["test", "--attach", "fentry", "--without", "cli_"]),
-        ],
+        sections: vec![section("kprobe", &kprobe), section("fentry", &fentry)],
     }];
     let picked = |scenario: &&Scenario| {
         let filter = options.filter.as_deref();

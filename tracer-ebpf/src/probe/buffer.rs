@@ -10,13 +10,16 @@
 //! The iovec is in kernel memory, already converted from a 32-bit caller's layout.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use tracer_ebpf::record::{Frame, Header, KIND_BUFFER, Stage, Walk, flag};
+use tracer_ebpf::{
+    counter::Counter,
+    record::{Frame, Header, KIND_BUFFER, Stage, Walk, flag},
+};
 
 use super::{Arguments, entry, exit, zero};
 use crate::{
     fold, frame,
     kernel::{self, Iovec},
-    maps::setting,
+    maps::{count, setting},
     walk,
 };
 
@@ -30,8 +33,8 @@ entry!(buffer_enter_plain_kprobe, buffer_enter_plain_fentry, |context| enter(
     context.untyped(2),
     |_, _, _| ()
 ));
-exit!(buffer_exit_kretprobe, buffer_exit_fexit, 4, |_context, ret| leave(ret, walk::again));
-exit!(buffer_exit_plain_kretprobe, buffer_exit_plain_fexit, 4, |_context, ret| leave(ret, |_| ()));
+exit!(buffer_exit_kretprobe, buffer_exit_fexit, 4, |ret| leave(ret, walk::again));
+exit!(buffer_exit_plain_kretprobe, buffer_exit_plain_fexit, 4, |ret| leave(ret, |_| ()));
 
 #[inline(always)]
 fn enter(iovec: Iovec, imu_slot: u64, walk: impl Fn(&mut Frame, u64, u64)) {
@@ -96,7 +99,7 @@ fn leave(ret: u64, walk_again: impl Fn(&mut Frame)) {
     if frame.stage == Stage::Pin as u32 {
         frame.buffer.flags |= flag::PARTS_MISSED;
     } else if frame.stage != Stage::Buffer as u32 {
-        return;
+        return without_entry(frame);
     }
     frame.stage = Stage::Registration as u32;
     frame.buffer_returns += 1;
@@ -104,12 +107,22 @@ fn leave(ret: u64, walk_again: impl Fn(&mut Frame)) {
     let buffer = &mut frame.buffer;
     buffer.duration_ns = now - frame.buffer_ns;
     buffer.ret = error_of(ret);
-    if setting!(session.records) != 0 && buffer.ret == 0 {
-        if let Some(imu) = kernel::mapped_ubuf(frame.imu_slot, ret as i64).filter(|imu| *imu != 0) {
-            (buffer.bvecs, buffer.folio_shift) = kernel::coalescing(imu);
-        }
+    if setting!(session.records) != 0
+        && buffer.ret == 0
+        && let Some(imu) = kernel::mapped_ubuf(frame.imu_slot, ret as i64).filter(|imu| *imu != 0)
+    {
+        (buffer.bvecs, buffer.folio_shift) = kernel::coalescing(imu);
     }
     fold::buffer(frame);
+}
+
+/// A buffer that returned and whose entry was not seen: it is in no figure of its registration.
+#[inline(always)]
+pub fn without_entry(frame: &mut Frame) {
+    if frame.stage == Stage::Registration as u32 {
+        frame.registration.flags |= flag::PARTS_MISSED | flag::VMAS_PARTIAL;
+        count(Counter::BufferMissedEntries);
+    }
 }
 
 /// 0 or a negative errno, from an int or from what may be an error pointer.

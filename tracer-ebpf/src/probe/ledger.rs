@@ -5,7 +5,12 @@
 //! It fires in the task, after the function has returned and before the system call does, for every call, whatever
 //! became of the hooks: so it closes what they opened, and tells what they missed.
 
-use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::{
+    EbpfContext,
+    helpers::bpf_ktime_get_ns,
+    macros::{raw_tracepoint, tracepoint},
+    programs::{RawTracePointContext, TracePointContext},
+};
 use tracer_ebpf::{
     counter::Counter,
     operation::Operation,
@@ -21,15 +26,89 @@ use crate::{
 
 #[raw_tracepoint]
 pub fn ledger(context: RawTracePointContext) -> i32 {
-    if let Some(operation) = Operation::from_opcode(context.arg(1)) {
-        close(&context, operation);
-    }
+    close(&context);
     0
 }
 
+/// The same as a perf event. Since 7.0 a raw tracepoint's program can be preempted, and is then skipped for every
+/// other task on the CPU; a perf event's runs with preemption off.
+#[tracepoint]
+pub fn ledger_classic(context: TracePointContext) -> u32 {
+    close(&context);
+    0
+}
+
+/// What the tracepoint tells of a call.
+trait Call: EbpfContext {
+    fn opcode(&self) -> u32;
+    fn ring(&self) -> u64;
+    fn ret(&self) -> i64;
+}
+
+impl Call for RawTracePointContext {
+    #[inline(always)]
+    fn opcode(&self) -> u32 {
+        self.arg(1)
+    }
+
+    #[inline(always)]
+    fn ring(&self) -> u64 {
+        self.arg(0)
+    }
+
+    /// The sixth argument, which only 5.10 has, is read by a helper: a load of it would keep the program from a
+    /// tracepoint that has five, and of two loads the compiler makes one with a computed offset, which the verifier
+    /// refuses.
+    #[inline(always)]
+    fn ret(&self) -> i64 {
+        if setting!(kernel.ledger_ret) == 5 {
+            kernel::read(self.as_ptr() as u64, 5 * size_of::<u64>() as u32).unwrap_or(0)
+        } else {
+            self.arg(4)
+        }
+    }
+}
+
+/// `struct trace_event_raw_io_uring_register`. The verifier wants these offsets in the instructions, so they cannot
+/// come from BTF; the plan holds them against it.
+#[repr(C)]
+struct Event {
+    entry: u64,
+    ring: u64,
+    opcode: u32,
+    files: u32,
+    buffers: u32,
+    ret: i64,
+}
+
+macro_rules! event {
+    ($context:expr, $field:ident) => {
+        // SAFETY: the context of this program is this struct; the verifier checks the load.
+        unsafe { core::ptr::read_volatile(&raw const (*$context.as_ptr().cast::<Event>()).$field) }
+    };
+}
+
+impl Call for TracePointContext {
+    #[inline(always)]
+    fn opcode(&self) -> u32 {
+        event!(self, opcode)
+    }
+
+    #[inline(always)]
+    fn ring(&self) -> u64 {
+        event!(self, ring)
+    }
+
+    #[inline(always)]
+    fn ret(&self) -> i64 {
+        event!(self, ret)
+    }
+}
+
 #[inline(always)]
-fn close(context: &RawTracePointContext, operation: Operation) {
-    let ret = result(context);
+fn close(call: &impl Call) {
+    let Some(operation) = Operation::from_opcode(call.opcode()) else { return };
+    let ret = call.ret();
     match frame::current().filter(|frame| frame.stage != Stage::Idle as u32) {
         Some(frame) if frame.registration.operation == operation as u8 => {
             let returned = frame.stage == Stage::Returned as u32;
@@ -37,28 +116,16 @@ fn close(context: &RawTracePointContext, operation: Operation) {
                 // SAFETY: takes nothing, cannot fail.
                 frame.end_ns = unsafe { bpf_ktime_get_ns() };
             }
-            fold::registration(context, frame, operation, ret, returned);
+            fold::registration(call, frame, operation, ret, returned);
             frame::close(frame);
         }
-        _ => without_entry(context, operation, ret),
-    }
-}
-
-/// The argument `ret`. The two loads must stay apart: the verifier takes no computed offset into the context, and
-/// a load of a sixth argument would keep the program from a tracepoint that has five.
-#[inline(always)]
-fn result(context: &RawTracePointContext) -> i64 {
-    if setting!(kernel.ledger_ret) == 5 {
-        let ret = context.arg(5);
-        core::hint::black_box(ret)
-    } else {
-        context.arg(4)
+        _ => without_entry(call, operation, ret),
     }
 }
 
 /// A call of which no entry was seen: refused on the way, or missed.
 #[inline(always)]
-fn without_entry(context: &RawTracePointContext, operation: Operation, ret: i64) {
+fn without_entry(call: &impl Call, operation: Operation, ret: i64) {
     if !session::wants_current() {
         return;
     }
@@ -73,7 +140,7 @@ fn without_entry(context: &RawTracePointContext, operation: Operation, ret: i64)
         return;
     }
     if let Some(frame) = frame::open() {
-        emit(frame, operation, context.arg(0), ret, flags);
+        emit(frame, operation, call.ring(), ret, flags);
         frame::close(frame);
     }
 }

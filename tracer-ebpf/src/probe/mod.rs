@@ -29,20 +29,20 @@ macro_rules! entry {
 /// A program for a function's return, as kretprobe and as fexit. `$arguments` is how many arguments the function
 /// has on kernels before 5.17, behind which its return value stands for fexit.
 macro_rules! exit {
-    ($kretprobe:ident, $fexit:ident, $arguments:literal, |$context:ident, $ret:ident| $body:expr) => {
+    ($kretprobe:ident, $fexit:ident, $arguments:literal, |$ret:ident| $body:expr) => {
         #[aya_ebpf::macros::kretprobe]
-        pub fn $kretprobe($context: aya_ebpf::programs::RetProbeContext) -> u32 {
-            let $ret: u64 = $context.ret();
+        pub fn $kretprobe(context: aya_ebpf::programs::RetProbeContext) -> u32 {
+            let $ret: u64 = context.ret();
             $body;
             0
         }
 
         #[aya_ebpf::macros::fexit]
-        pub fn $fexit($context: aya_ebpf::programs::FExitContext) -> i32 {
+        pub fn $fexit(context: aya_ebpf::programs::FExitContext) -> i32 {
             let $ret: u64 = if $crate::maps::setting!(kernel.func_ret) != 0 {
-                $context.ret().unwrap_or(0)
+                context.ret().unwrap_or(0)
             } else {
-                $context.arg($arguments)
+                context.arg($arguments)
             };
             $body;
             0

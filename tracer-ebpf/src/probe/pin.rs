@@ -8,13 +8,16 @@
 //! ```
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use tracer_ebpf::record::{Frame, Stage, flag};
+use tracer_ebpf::{
+    counter::Counter,
+    record::{Frame, Stage, flag},
+};
 
 use super::{Arguments, buffer, entry, exit};
 use crate::{
     fold, frame,
     kernel::{self, Iovec},
-    maps::setting,
+    maps::{count, setting},
     walk,
 };
 
@@ -24,8 +27,8 @@ entry!(pin_enter_buffer_kprobe, pin_enter_buffer_fentry, |context| enter_as_buff
     context.argument(0),
     context.argument(1)
 ));
-exit!(pin_exit_kretprobe, pin_exit_fexit, 5, |_context, _ret| leave(|_| ()));
-exit!(pin_exit_buffer_kretprobe, pin_exit_buffer_fexit, 3, |_context, _ret| leave(walk::again));
+exit!(pin_exit_kretprobe, pin_exit_fexit, 5, |_ret| leave(|_| ()));
+exit!(pin_exit_buffer_kretprobe, pin_exit_buffer_fexit, 3, |_ret| leave(walk::again));
 
 #[inline(always)]
 fn enter() {
@@ -71,7 +74,7 @@ fn leave(walk_again: impl Fn(&mut Frame)) {
     let now = unsafe { bpf_ktime_get_ns() };
     let Some(frame) = frame::current() else { return };
     if frame.stage != Stage::Pin as u32 {
-        return;
+        return without_entry(frame);
     }
     frame.pin_returns += 1;
     let (minor, major) = kernel::faults();
@@ -86,5 +89,17 @@ fn leave(walk_again: impl Fn(&mut Frame)) {
         walk_again(frame);
     } else {
         frame.stage = Stage::Buffer as u32;
+    }
+}
+
+/// A return of which no entry was seen: on a trampoline, a program that was preempted is skipped for whoever comes
+/// next on that CPU.
+#[inline(always)]
+fn without_entry(frame: &mut Frame) {
+    if setting!(kernel.pin_is_buffer) != 0 {
+        buffer::without_entry(frame);
+    } else if frame.stage == Stage::Buffer as u32 {
+        frame.buffer.flags |= flag::PARTS_MISSED;
+        count(Counter::PinMissedEntries);
     }
 }

@@ -38,10 +38,10 @@ entry!(update_enter_kprobe, update_enter_fentry, |context| if context.argument(3
 entry!(clone_enter_kprobe, clone_enter_fentry, |context| enter(Operation::Clone, context.argument(0), UNTOLD));
 entry!(unregister_enter_kprobe, unregister_enter_fentry, |context| unregister(context.argument(0)));
 
-exit!(register_exit_kretprobe, register_exit_fexit, 4, |_context, ret| leave(Operation::Register, ret));
-exit!(update_exit_kretprobe, update_exit_fexit, 4, |_context, ret| leave(Operation::Update, ret));
-exit!(clone_exit_kretprobe, clone_exit_fexit, 2, |_context, ret| leave(Operation::Clone, ret));
-exit!(unregister_exit_kretprobe, unregister_exit_fexit, 1, |_context, ret| leave(Operation::Unregister, ret));
+exit!(register_exit_kretprobe, register_exit_fexit, 4, |ret| leave(Operation::Register, ret));
+exit!(update_exit_kretprobe, update_exit_fexit, 4, |ret| leave(Operation::Update, ret));
+exit!(clone_exit_kretprobe, clone_exit_fexit, 2, |ret| leave(Operation::Clone, ret));
+exit!(unregister_exit_kretprobe, unregister_exit_fexit, 1, |ret| leave(Operation::Unregister, ret));
 
 /// Opens the task's frame.
 #[inline(always)]

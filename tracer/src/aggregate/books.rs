@@ -8,6 +8,11 @@ use tracer_ebpf::{
 
 use crate::{decode::Known, source::sample::Sample};
 
+const BUFFERS: [Counter; 4] =
+    [Counter::BufferEntries, Counter::BufferReturns, Counter::BufferMissedReturns, Counter::BufferMissedEntries];
+const PINS: [Counter; 4] =
+    [Counter::PinEntries, Counter::PinReturns, Counter::PinMissedReturns, Counter::PinMissedEntries];
+
 /// The books of a session: always from attaching on, since an interval has registrations that began before it.
 ///
 /// A sample is read while the counters move, CPU by CPU, so that a live one may be off by what is under way;
@@ -46,7 +51,9 @@ pub struct OperationBooks {
     pub ledger: Option<u64>,
     /// The tracepoint reported an error before the function was entered.
     pub refused_early: Option<u64>,
-    /// The tracepoint reported success and no entry had been seen.
+    /// No entry had been seen of a call that reached the function: of every one that succeeded, and of as many of
+    /// those that failed as the kernel says that it skipped runs of the entry's program. Those may have been of tasks
+    /// outside the session, so that this is never too low.
     pub missed_entries: Option<u64>,
     /// The tracepoint came before the return had been seen.
     pub missed_returns: Option<u64>,
@@ -67,6 +74,8 @@ pub struct PartBooks {
     pub returns: u64,
     /// It ended without its return having been seen.
     pub missed_returns: u64,
+    /// It returned without its entry having been seen; in none of the others.
+    pub missed_entries: u64,
     /// Entered and not ended; negative where more ended than began.
     pub in_flight: i64,
 }
@@ -75,18 +84,20 @@ impl Books {
     pub(super) fn new(sample: &Sample, known: &Known) -> Self {
         let operations: Vec<_> =
             Operation::ALL.iter().map(|operation| OperationBooks::new(sample, known, *operation)).collect();
-        let buffers = (known.buffers && known.buffer_returns).then(|| {
-            PartBooks::new(sample, Counter::BufferEntries, Counter::BufferReturns, Counter::BufferMissedReturns)
-        });
-        let pins = known
-            .pins
-            .then(|| PartBooks::new(sample, Counter::PinEntries, Counter::PinReturns, Counter::PinMissedReturns));
+        let buffers = (known.buffers && known.buffer_returns).then(|| PartBooks::new(sample, BUFFERS));
+        let pins = known.pins.then(|| PartBooks::new(sample, PINS));
         let balanced = operations.iter().all(|books| books.unexplained == 0)
             && [&buffers, &pins].into_iter().flatten().all(|books| books.in_flight >= 0);
         let in_flight = in_flight(&operations, sample);
         let balanced = balanced && in_flight.is_none_or(|open| open >= 0);
         let coverage = coverage(&operations, sample.counters[Counter::LostFrames as usize]);
         Self { operations, buffers, pins, in_flight, coverage, balanced }
+    }
+
+    /// Entries of buffers and pins that were not seen.
+    pub fn missed_parts(&self) -> u64 {
+        let parts = [&self.buffers, &self.pins].into_iter().flatten().map(|books| books.missed_entries);
+        parts.fold(0, u64::saturating_add)
     }
 
     /// Returns that were not seen, of registrations, buffers and pins.
@@ -103,14 +114,17 @@ impl OperationBooks {
         let count = |counter: Counter| sample.counters[counter.of(operation)];
         let entered = known.entries[number];
         let both = known.ledger && entered;
+        let succeeded = count(Counter::MissedEntries);
+        let unseen = count(Counter::RefusedEarly).saturating_add(succeeded);
+        let missed = skipped_entries(sample, operation).clamp(succeeded, unseen);
         let mut books = Self {
             operation: operation.name(),
             counted: counted(sample, operation),
             entries: entered.then(|| count(Counter::Entries)),
             returns: known.returns[number].then(|| count(Counter::Returns)),
             ledger: known.ledger.then(|| count(Counter::Ledger)),
-            refused_early: both.then(|| count(Counter::RefusedEarly)),
-            missed_entries: both.then(|| count(Counter::MissedEntries)),
+            refused_early: both.then(|| unseen - missed),
+            missed_entries: both.then_some(missed),
             missed_returns: (both && known.returns[number]).then(|| count(Counter::MissedReturns)),
             in_flight: None,
             coverage: None,
@@ -149,12 +163,20 @@ impl OperationBooks {
 }
 
 impl PartBooks {
-    fn new(sample: &Sample, entries: Counter, returns: Counter, missed: Counter) -> Self {
-        let [entries, returns, missed_returns] =
-            [entries, returns, missed].map(|counter| sample.counters[counter as usize]);
+    fn new(sample: &Sample, [entries, returns, missed_returns, missed_entries]: [Counter; 4]) -> Self {
+        let count = |counter: Counter| sample.counters[counter as usize];
+        let (entries, returns) = (count(entries), count(returns));
+        let (missed_returns, missed_entries) = (count(missed_returns), count(missed_entries));
         let in_flight = narrow(i128::from(entries) - i128::from(returns) - i128::from(missed_returns));
-        Self { entries, returns, missed_returns, in_flight }
+        Self { entries, returns, missed_returns, missed_entries, in_flight }
     }
+}
+
+/// Runs of the entry's program that the kernel skipped; the programs of an operation bear its name.
+fn skipped_entries(sample: &Sample, operation: Operation) -> u64 {
+    let program = format!("{}_enter", operation.name());
+    let skipped = sample.skipped.iter().filter(|(name, _)| name.starts_with(&program));
+    skipped.fold(0, |sum, (_, runs)| sum.saturating_add(*runs))
 }
 
 /// Results counted of an operation.

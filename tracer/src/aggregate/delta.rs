@@ -19,6 +19,9 @@ impl Sample {
         }
         delta.backings = entries_since(&self.backings, &earlier.backings, backing_since);
         delta.processes = entries_since(&self.processes, &earlier.processes, process_since);
+        for (program, runs) in &mut delta.skipped {
+            *runs = runs.saturating_sub(earlier.skipped.get(program).copied().unwrap_or(0));
+        }
         delta.elapsed_ns = self.elapsed_ns.saturating_sub(earlier.elapsed_ns);
         delta
     }

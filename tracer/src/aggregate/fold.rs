@@ -9,8 +9,8 @@ use tracer_ebpf::{
 };
 
 use super::{
-    Backing, Books, Distribution, Faults, Losses, Outcome, Process, ResultCount, Snapshot, Split, Unregisters, Walks,
-    snapshot,
+    Backing, Books, Distribution, Faults, Losses, Outcome, Process, ResultCount, Skipped, Snapshot, Split, Unregisters,
+    Walks, snapshot,
 };
 use crate::{
     decode::{Known, comm, result_name},
@@ -56,6 +56,7 @@ impl Fold<'_> {
                 ring_exit: self.count(Counter::RingExitUnregisters),
             }),
             books,
+            skipped: self.skipped(),
             lost: self.losses(),
             degraded: self.known.degraded.clone(),
         }
@@ -110,7 +111,13 @@ impl Fold<'_> {
         let whole = timed.map(|operation| self.outcome(operation)).map(|outcome| outcome.ok.merge(&outcome.failed));
         let total_ns = whole.reduce(|a, b| a.merge(&b)).filter(|_| self.known.pins)?.sum();
         let pin_ns = self.distribution(Histogram::Pin as usize).sum();
-        let missed = self.count(Counter::PinMissedReturns).max(self.count(Counter::BufferMissedReturns));
+        let missed = [
+            Counter::PinMissedReturns,
+            Counter::BufferMissedReturns,
+            Counter::PinMissedEntries,
+            Counter::BufferMissedEntries,
+        ];
+        let missed = missed.map(|counter| self.count(counter)).into_iter().max().unwrap_or(0);
         Some(Split { total_ns, pin_ns, rest_ns: total_ns.saturating_sub(pin_ns), complete: missed == 0 })
     }
 
@@ -182,6 +189,10 @@ impl Fold<'_> {
             vmas: self.count(Counter::WalkVmas),
             nanoseconds: self.count(Counter::WalkNanoseconds),
         }
+    }
+
+    fn skipped(&self) -> Vec<Skipped> {
+        self.sample.skipped.iter().map(|(program, runs)| Skipped { program: program.clone(), runs: *runs }).collect()
     }
 
     fn losses(&self) -> Losses {

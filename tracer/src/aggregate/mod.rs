@@ -10,7 +10,7 @@ pub use books::{Books, OperationBooks, PartBooks};
 pub use distribution::Distribution;
 pub use fold::{fold, fold_between};
 pub use snapshot::{
-    Backing, Faults, Losses, Operation, Outcome, Process, ResultCount, Snapshot, Split, Unregisters, Walks,
+    Backing, Faults, Losses, Operation, Outcome, Process, ResultCount, Skipped, Snapshot, Split, Unregisters, Walks,
 };
 
 #[cfg(test)]

@@ -40,6 +40,8 @@ pub struct Snapshot {
     pub unregisters: Option<Unregisters>,
     /// Whether the counts add up.
     pub books: Books,
+    /// Runs that the kernel skipped, of each program of which it tells: they were preempted or nested.
+    pub skipped: Vec<Skipped>,
     /// What was lost, by cause.
     pub lost: Losses,
     /// What could not be measured, or only in part: one reason each.
@@ -189,6 +191,16 @@ pub struct Unregisters {
     pub internal: u64,
     /// The ring went away.
     pub ring_exit: u64,
+}
+
+/// Runs of a program that the kernel skipped (`recursion_misses`): the program was running already on that CPU, in
+/// a task that had been preempted, or below.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Skipped {
+    /// Name of the program.
+    pub program: String,
+    /// How many, whichever task they were of.
+    pub runs: u64,
 }
 
 /// What was lost, by cause. All zero in a session that lost nothing.

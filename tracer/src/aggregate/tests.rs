@@ -85,6 +85,7 @@ pub(crate) fn a_sample() -> Sample {
         backing(Class::File, true, 9, true, 2),
     ];
     sample.filesystems.insert(9, "ext4".to_owned());
+    sample.skipped.insert("register_enter_fentry".to_owned(), 0);
     sample.processes = vec![(42, process(b"fio", 3)), (7, process(b"server", 10))];
     sample
 }
@@ -357,5 +358,21 @@ proptest! {
         for ((now, then), between) in later.counters.iter().zip(&sample.counters).zip(&delta.counters) {
             prop_assert_eq!(*now, then + between);
         }
+    }
+}
+
+#[test]
+fn a_skipped_entry_is_missed_and_not_refused() {
+    let mut sample = a_sample();
+    sample.counters[Counter::Entries.of(Operation::Register)] = 9;
+    sample.counters[Counter::Returns.of(Operation::Register)] = 9;
+    sample.counters[Counter::RefusedEarly.of(Operation::Register)] = 2;
+    sample.counters[Counter::MissedEntries.of(Operation::Register)] = 1;
+    for (skipped, missed) in [(0, 1), (1, 1), (2, 2), (3, 3), (9, 3)] {
+        sample.skipped.insert("register_enter_fentry".to_owned(), skipped);
+        let books = fold(&sample, &Known::all()).books;
+        let register = &books.operations[0];
+        assert_eq!((register.missed_entries, register.refused_early), (Some(missed), Some(3 - missed)), "{skipped}");
+        assert!(books.balanced && register.in_flight == Some(0));
     }
 }

@@ -116,5 +116,5 @@ const FLAGS: [(u32, &str); 4] = [
     (flag::REFUSED_EARLY, "refused before the kernel looked at the buffers: nothing else to measure"),
     (flag::ENTRY_MISSED, "the entry was not seen: nothing else was measured"),
     (flag::RETURN_MISSED, "the return was not seen: the duration ends at the tracepoint io_uring_register"),
-    (flag::PARTS_MISSED, "the return of a buffer or of its pin was not seen: times of the parts are unknown"),
+    (flag::PARTS_MISSED, "an entry or return of a buffer or of its pin was not seen: times of the parts are unknown"),
 ];

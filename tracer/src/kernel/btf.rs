@@ -1,11 +1,15 @@
 //! What BTF says: where the fields are, what the functions' prototypes are, which helpers there are.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs, io,
+    os::fd::{AsRawFd, OwnedFd},
     path::Path,
 };
 
-use btf_rs::{Btf, BtfType, Type};
+use btf_rs::{Backend, Btf, BtfType, Type};
+use regex::Regex;
+use rustix::fs::MemfdFlags;
 
 use super::{
     Known, Unknown, Wanted,
@@ -14,6 +18,12 @@ use super::{
 
 /// Longest chain of qualifiers, typedefs and pointers that is followed; BTF from the kernel has no longer one.
 const CHAIN: usize = 32;
+
+/// The typedef that says that a tracepoint is there, and the functions that have the names of its arguments.
+const TRACEPOINT_PREFIXES: [&str; 3] = ["btf_trace_", "__traceiter_", "__bpf_trace_"];
+
+/// The enum of the helpers.
+const HELPERS: &str = "bpf_func_id";
 
 /// The types that are wanted, as far as this kernel has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,172 +41,222 @@ pub struct Types {
 }
 
 impl Types {
-    /// Parses the file once (about 0.1 s) and keeps what is wanted.
+    /// Reads the file once and keeps what is wanted.
     ///
     /// # Errors
     /// The file cannot be read, or is no BTF that the parser knows.
     pub fn read(path: &Path, wanted: &Wanted<'_>) -> Known<Self> {
-        let btf = Btf::from_file(path).map_err(|error| Unknown::new(path.display(), error))?;
+        let btf = Index::open(path, wanted).map_err(|error| Unknown::new(path.display(), error))?;
         Ok(Self {
-            offsets: keep(wanted.members, |path| offset(&btf, path)),
+            offsets: keep(wanted.members, |path| btf.offset(path)),
             functions: keep(wanted.functions, |name| {
-                let prototypes = prototypes(&btf, name);
+                let prototypes = btf.prototypes(name);
                 (!prototypes.is_empty()).then_some(prototypes)
             }),
-            tracepoints: keep(wanted.tracepoints, |name| tracepoint(&btf, name)),
-            helpers: helpers(&btf, wanted.helpers),
-            structs: wanted.structs.iter().filter(|name| is_struct(&btf, name)).map(|&n| n.to_owned()).collect(),
+            tracepoints: keep(wanted.tracepoints, |name| btf.tracepoint(name)),
+            helpers: btf.helpers(wanted.helpers),
+            structs: wanted.structs.iter().filter(|name| btf.is_struct(name)).map(|&n| n.to_owned()).collect(),
         })
     }
 }
 
-fn keep<T>(names: &[&str], find: impl Fn(&str) -> Option<T>) -> BTreeMap<String, T> {
-    names.iter().filter_map(|&name| Some((name.to_owned(), find(name)?))).collect()
+/// BTF, with the types of the names that are wanted found in one pass: the kernel's has some 120,000 types.
+struct Index {
+    btf: Btf,
+    by_name: HashMap<String, Vec<Type>>,
 }
 
-fn named(btf: &Btf, name: &str) -> Vec<Type> {
-    btf.resolve_types_by_name(name).unwrap_or_default()
-}
-
-fn is_struct(btf: &Btf, name: &str) -> bool {
-    named(btf, name).iter().any(|kind| matches!(kind, Type::Struct(_)))
-}
-
-/// Offset of `struct.member`; `None` too where two structs of the name disagree.
-fn offset(btf: &Btf, path: &str) -> Option<u32> {
-    let (structure, member) = path.split_once('.')?;
-    let mut found: Vec<u32> = named(btf, structure)
-        .iter()
-        .filter(|kind| matches!(kind, Type::Struct(_)))
-        .filter_map(|kind| member_offset(btf, kind, member, 0))
-        .collect();
-    found.dedup();
-    if let [bits] = found[..] { (bits % 8 == 0).then_some(bits / 8) } else { None }
-}
-
-/// Offset in bits of a member, looked for in nested anonymous structs and unions as well.
-fn member_offset(btf: &Btf, kind: &Type, member: &str, depth: usize) -> Option<u32> {
-    let (Type::Struct(outer) | Type::Union(outer)) = kind else {
-        return None;
-    };
-    if depth > CHAIN {
-        return None;
-    }
-    outer.members.iter().find_map(|candidate| {
-        let name = btf.resolve_name(candidate).unwrap_or_default();
-        if name == member {
-            return candidate.bitfield_size().is_none_or(|bits| bits == 0).then(|| candidate.bit_offset());
+impl Index {
+    fn open(path: &Path, wanted: &Wanted<'_>) -> anyhow::Result<Self> {
+        // The parser works on a mapping of the file, which sysfs gives only since 6.16.
+        let file = in_memory(path)?;
+        let copy = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let btf = Btf::from_file_with_backend(copy, Backend::Mmap)?;
+        let mut by_name: HashMap<String, Vec<Type>> = HashMap::new();
+        for kind in btf.resolve_types_by_regex(&names(wanted)?)? {
+            let Some(name) = kind.as_btf_type().and_then(|kind| btf.resolve_name(kind).ok()) else { continue };
+            by_name.entry(name).or_default().push(kind);
         }
-        if !name.is_empty() {
+        Ok(Self { btf, by_name })
+    }
+
+    fn named(&self, name: &str) -> &[Type] {
+        self.by_name.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    fn is_struct(&self, name: &str) -> bool {
+        self.named(name).iter().any(|kind| matches!(kind, Type::Struct(_)))
+    }
+
+    /// Offset of `struct.member`; `None` too where two structs of the name disagree.
+    fn offset(&self, path: &str) -> Option<u32> {
+        let (structure, member) = path.split_once('.')?;
+        let mut found: Vec<u32> = self
+            .named(structure)
+            .iter()
+            .filter(|kind| matches!(kind, Type::Struct(_)))
+            .filter_map(|kind| self.member_offset(kind, member, 0))
+            .collect();
+        found.dedup();
+        if let [bits] = found[..] { (bits % 8 == 0).then_some(bits / 8) } else { None }
+    }
+
+    /// Offset in bits of a member, looked for in nested anonymous structs and unions as well.
+    fn member_offset(&self, kind: &Type, member: &str, depth: usize) -> Option<u32> {
+        let (Type::Struct(outer) | Type::Union(outer)) = kind else {
+            return None;
+        };
+        if depth > CHAIN {
             return None;
         }
-        let inner = unqualified(btf, candidate.get_type_id()?)?;
-        Some(candidate.bit_offset() + member_offset(btf, &inner, member, depth + 1)?)
-    })
-}
-
-/// The type behind qualifiers and tags; `None` where it is broken.
-fn unqualified(btf: &Btf, mut id: u32) -> Option<Type> {
-    for _ in 0..CHAIN {
-        let kind = resolve(btf, id)?;
-        id = match &kind {
-            Type::Const(inner) | Type::Volatile(inner) | Type::Restrict(inner) => inner.get_type_id()?,
-            Type::TypeTag(inner) => inner.get_type_id()?,
-            _ => return Some(kind),
-        };
+        outer.members.iter().find_map(|candidate| {
+            let name = self.btf.resolve_name(candidate).unwrap_or_default();
+            if name == member {
+                return candidate.bitfield_size().is_none_or(|bits| bits == 0).then(|| candidate.bit_offset());
+            }
+            if !name.is_empty() {
+                return None;
+            }
+            let inner = self.unqualified(candidate.get_type_id()?)?;
+            Some(candidate.bit_offset() + self.member_offset(&inner, member, depth + 1)?)
+        })
     }
-    None
-}
 
-fn resolve(btf: &Btf, id: u32) -> Option<Type> {
-    if id == 0 { Some(Type::Void) } else { btf.resolve_type_by_id(id).ok() }
-}
-
-/// Every distinct prototype of the functions of this name.
-fn prototypes(btf: &Btf, name: &str) -> Vec<Prototype> {
-    let mut all = Vec::new();
-    for kind in named(btf, name) {
-        let Type::Func(function) = kind else { continue };
-        let prototype = function.get_type_id().and_then(|id| prototype(btf, id));
-        if let Some(prototype) = prototype.filter(|p| !all.contains(p)) {
-            all.push(prototype);
+    /// The type behind qualifiers and tags; `None` where it is broken.
+    fn unqualified(&self, mut id: u32) -> Option<Type> {
+        for _ in 0..CHAIN {
+            let kind = self.resolve(id)?;
+            id = match &kind {
+                Type::Const(inner) | Type::Volatile(inner) | Type::Restrict(inner) => inner.get_type_id()?,
+                Type::TypeTag(inner) => inner.get_type_id()?,
+                _ => return Some(kind),
+            };
         }
+        None
     }
-    all
-}
 
-fn prototype(btf: &Btf, id: u32) -> Option<Prototype> {
-    let Type::FuncProto(function) = resolve(btf, id)? else {
-        return None;
-    };
-    let parameters = function.parameters.iter().map(|parameter| {
-        let kind = if parameter.is_variadic() { "...".to_owned() } else { spelled(btf, parameter.get_type_id()?, 0)? };
-        Some(Parameter { name: btf.resolve_name(parameter).unwrap_or_default(), kind })
-    });
-    Some(Prototype {
-        returns: spelled(btf, function.return_type_id(), 0)?,
-        parameters: parameters.collect::<Option<_>>()?,
-    })
-}
-
-/// A type in the normal form of [`Prototype`].
-fn spelled(btf: &Btf, id: u32, depth: usize) -> Option<String> {
-    if depth > CHAIN {
-        return None;
+    fn resolve(&self, id: u32) -> Option<Type> {
+        if id == 0 { Some(Type::Void) } else { self.btf.resolve_type_by_id(id).ok() }
     }
-    let kind = unqualified(btf, id)?;
-    let name = || kind.as_btf_type().and_then(|kind| btf.resolve_name(kind).ok()).filter(|name| !name.is_empty());
-    Some(match &kind {
-        Type::Void => "void".to_owned(),
-        Type::Ptr(target) => {
-            let target = target.get_type_id()?;
-            if let Some(Type::FuncProto(_)) = unqualified(btf, target) {
-                "function *".to_owned()
-            } else {
-                pointer(&spelled(btf, target, depth + 1)?)
+
+    /// Every distinct prototype of the functions of this name.
+    fn prototypes(&self, name: &str) -> Vec<Prototype> {
+        let mut all = Vec::new();
+        for kind in self.named(name) {
+            let Type::Func(function) = kind else { continue };
+            let prototype = function.get_type_id().and_then(|id| self.prototype(id));
+            if let Some(prototype) = prototype.filter(|p| !all.contains(p)) {
+                all.push(prototype);
             }
         }
-        Type::Union(_) => format!("union {}", name()?),
-        Type::Enum(_) | Type::Enum64(_) => format!("enum {}", name()?),
-        Type::Fwd(forward) if forward.is_union() => format!("union {}", name()?),
-        Type::Struct(_) | Type::Fwd(_) => format!("struct {}", name()?),
-        _ => integer(&name()?).to_owned(),
-    })
-}
-
-/// A tracepoint that is there, with the names of its arguments: the typedef says that it is there, and the
-/// function that calls its probes has the names, which a typedef of a function pointer does not carry.
-fn tracepoint(btf: &Btf, name: &str) -> Option<Prototype> {
-    let pointer = named(btf, &format!("btf_trace_{name}")).into_iter().find_map(|kind| match kind {
-        Type::Typedef(typedef) => resolve(btf, typedef.get_type_id()?),
-        _ => None,
-    })?;
-    let Type::Ptr(pointer) = pointer else {
-        return None;
-    };
-    let unnamed = pointer.get_type_id().and_then(|id| prototype(btf, id))?;
-    let mut prototype = ["__traceiter_", "__bpf_trace_"]
-        .iter()
-        .flat_map(|prefix| prototypes(btf, &format!("{prefix}{name}")))
-        .find(|named| named.parameters.iter().map(|p| &p.kind).eq(unnamed.parameters.iter().map(|p| &p.kind)))
-        .unwrap_or_else(|| unnamed.clone());
-    prototype.returns = unnamed.returns;
-    if !prototype.parameters.is_empty() {
-        prototype.parameters.remove(0);
+        all
     }
-    Some(prototype)
+
+    fn prototype(&self, id: u32) -> Option<Prototype> {
+        let Type::FuncProto(function) = self.resolve(id)? else {
+            return None;
+        };
+        let parameters = function.parameters.iter().map(|parameter| {
+            let kind =
+                if parameter.is_variadic() { "...".to_owned() } else { self.spelled(parameter.get_type_id()?, 0)? };
+            Some(Parameter { name: self.btf.resolve_name(parameter).unwrap_or_default(), kind })
+        });
+        Some(Prototype {
+            returns: self.spelled(function.return_type_id(), 0)?,
+            parameters: parameters.collect::<Option<_>>()?,
+        })
+    }
+
+    /// A type in the normal form of [`Prototype`].
+    fn spelled(&self, id: u32, depth: usize) -> Option<String> {
+        if depth > CHAIN {
+            return None;
+        }
+        let kind = self.unqualified(id)?;
+        let name =
+            || kind.as_btf_type().and_then(|kind| self.btf.resolve_name(kind).ok()).filter(|name| !name.is_empty());
+        Some(match &kind {
+            Type::Void => "void".to_owned(),
+            Type::Ptr(target) => {
+                let target = target.get_type_id()?;
+                if let Some(Type::FuncProto(_)) = self.unqualified(target) {
+                    "function *".to_owned()
+                } else {
+                    pointer(&self.spelled(target, depth + 1)?)
+                }
+            }
+            Type::Union(_) => format!("union {}", name()?),
+            Type::Enum(_) | Type::Enum64(_) => format!("enum {}", name()?),
+            Type::Fwd(forward) if forward.is_union() => format!("union {}", name()?),
+            Type::Struct(_) | Type::Fwd(_) => format!("struct {}", name()?),
+            _ => integer(&name()?).to_owned(),
+        })
+    }
+
+    /// A tracepoint that is there, with the names of its arguments: the typedef says that it is there, and the
+    /// function that calls its probes has the names, which a typedef of a function pointer does not carry.
+    fn tracepoint(&self, name: &str) -> Option<Prototype> {
+        let [there, with_names @ ..] = TRACEPOINT_PREFIXES.map(|prefix| format!("{prefix}{name}"));
+        let pointer = self.named(&there).iter().find_map(|kind| match kind {
+            Type::Typedef(typedef) => self.resolve(typedef.get_type_id()?),
+            _ => None,
+        })?;
+        let Type::Ptr(pointer) = pointer else {
+            return None;
+        };
+        let unnamed = pointer.get_type_id().and_then(|id| self.prototype(id))?;
+        let mut prototype = with_names
+            .iter()
+            .flat_map(|function| self.prototypes(function))
+            .find(|named| named.parameters.iter().map(|p| &p.kind).eq(unnamed.parameters.iter().map(|p| &p.kind)))
+            .unwrap_or_else(|| unnamed.clone());
+        prototype.returns = unnamed.returns;
+        if !prototype.parameters.is_empty() {
+            prototype.parameters.remove(0);
+        }
+        Some(prototype)
+    }
+
+    fn helpers(&self, wanted: &[&str]) -> BTreeSet<String> {
+        let members = self.named(HELPERS).iter().filter_map(|kind| match kind {
+            Type::Enum(list) => Some(&list.members),
+            _ => None,
+        });
+        members
+            .flatten()
+            .filter_map(|member| self.btf.resolve_name(member).ok()?.strip_prefix("BPF_FUNC_").map(str::to_owned))
+            .filter(|name| wanted.contains(&name.as_str()))
+            .collect()
+    }
 }
 
-fn helpers(btf: &Btf, wanted: &[&str]) -> BTreeSet<String> {
-    let members = named(btf, "bpf_func_id").into_iter().filter_map(|kind| match kind {
-        Type::Enum(list) => Some(list.members),
-        _ => None,
-    });
-    members
-        .flatten()
-        .filter_map(|member| btf.resolve_name(&member).ok()?.strip_prefix("BPF_FUNC_").map(str::to_owned))
-        .filter(|name| wanted.contains(&name.as_str()))
-        .collect()
+/// The names of all types that something wanted is found by.
+fn names(wanted: &Wanted<'_>) -> anyhow::Result<Regex> {
+    let owners = wanted.members.iter().filter_map(|path| path.split_once('.')).map(|(owner, _)| owner.to_owned());
+    let tracepoints = wanted.tracepoints.iter();
+    let tracepoints = tracepoints.flat_map(|name| TRACEPOINT_PREFIXES.map(|prefix| format!("{prefix}{name}")));
+    let plain = [wanted.functions, wanted.structs, &[HELPERS]].concat();
+    let all: BTreeSet<_> = owners
+        .chain(tracepoints)
+        .chain(plain.iter().map(|&name| name.to_owned()))
+        .map(|name| regex::escape(&name))
+        .collect();
+    let all: Vec<_> = all.into_iter().collect();
+    Ok(Regex::new(&format!("^(?:{})$", all.join("|")))?)
+}
+
+/// A copy of the file that can be mapped.
+fn in_memory(path: &Path) -> io::Result<OwnedFd> {
+    let memory = rustix::fs::memfd_create("btf", MemfdFlags::CLOEXEC)?;
+    let mut rest = &fs::read(path)?[..];
+    while !rest.is_empty() {
+        rest = &rest[rustix::io::write(&memory, rest)?..];
+    }
+    Ok(memory)
+}
+
+fn keep<T>(names: &[&str], find: impl Fn(&str) -> Option<T>) -> BTreeMap<String, T> {
+    names.iter().filter_map(|&name| Some((name.to_owned(), find(name)?))).collect()
 }
 
 #[cfg(test)]

@@ -145,7 +145,11 @@ fn kernel(release: &str, functions: &[(&str, &str)], ledger: &str) -> Facts {
         release: Release::parse(release),
         machine: "x86_64".to_owned(),
         types: Ok(Types {
-            offsets: (0..).zip(wanted.members).map(|(i, &member)| (member.to_owned(), 8 * i)).collect(),
+            offsets: (0..)
+                .zip(wanted.members)
+                .map(|(i, &member)| (member.to_owned(), 8 * i))
+                .chain(offsets::LEDGER_EVENT.map(|(member, offset)| (member.to_owned(), offset)))
+                .collect(),
             functions: functions.iter().map(|&(f, p)| (f.to_owned(), vec![Prototype::parse(p)])).collect(),
             tracepoints: tracepoints.map(|(name, p)| (name.to_owned(), Prototype::parse(p))).into(),
             helpers: owned(wanted.helpers),
@@ -157,6 +161,7 @@ fn kernel(release: &str, functions: &[(&str, &str)], ledger: &str) -> Facts {
         }),
         traceable: Traceable::List(functions.iter().map(|&(name, _)| name.to_owned()).collect()),
         kprobe_pmu: Ok(true),
+        ledger_event: Ok(true),
         fentry: Trial::Works,
         privileges: root(),
     };

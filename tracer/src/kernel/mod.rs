@@ -13,7 +13,7 @@ pub mod prototype;
 pub mod symbols;
 pub mod traceable;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, thread};
 
 pub use btf::Types;
 pub use features::Trial;
@@ -89,6 +89,11 @@ impl Release {
         Self { text: text.to_owned(), version }
     }
 
+    /// Whether it is known to be `version` or newer.
+    pub fn is_from(&self, version: (u32, u32)) -> bool {
+        self.version.is_some_and(|own| own >= version)
+    }
+
     /// Whether it is known to be older than `version`.
     pub fn is_before(&self, version: (u32, u32)) -> bool {
         self.version.is_some_and(|own| own < version)
@@ -110,6 +115,8 @@ pub struct Facts {
     pub traceable: Traceable,
     /// Whether the kernel has the kprobe PMU, through which kprobes attach.
     pub kprobe_pmu: Known<bool>,
+    /// Whether tracefs, through which classic tracepoints attach, has the tracepoint `io_uring_register`.
+    pub ledger_event: Known<bool>,
     /// What the kernel answered to a trial fentry program.
     pub fentry: Trial,
     /// Rights and the settings that restrict them.
@@ -120,13 +127,20 @@ impl Facts {
     /// Reads all of it. Never fails: what cannot be read is unknown in its place.
     pub fn gather(sources: &Sources, wanted: &Wanted<'_>) -> Self {
         let uname = rustix::system::uname();
+        // BTF and kallsyms are large: their readers, and the kernel, take most of a start.
+        let (types, symbols) = thread::scope(|scope| {
+            let types = scope.spawn(|| Types::read(&sources.sys.join("kernel/btf/vmlinux"), wanted));
+            let symbols = Symbols::read(&sources.proc.join("kallsyms"), wanted.functions);
+            (types.join().unwrap_or_else(|_| Err(Unknown("its reader ended early".to_owned()))), symbols)
+        });
         Self {
             release: Release::parse(&uname.release().to_string_lossy()),
             machine: uname.machine().to_string_lossy().into_owned(),
-            types: Types::read(&sources.sys.join("kernel/btf/vmlinux"), wanted),
-            symbols: Symbols::read(&sources.proc.join("kallsyms"), wanted.functions),
+            types,
+            symbols,
             traceable: Traceable::read(sources, wanted.functions),
             kprobe_pmu: features::kprobe_pmu(sources),
+            ledger_event: traceable::has_event(sources, "io_uring/io_uring_register"),
             fentry: Trial::run(sources),
             privileges: Privileges::read(sources),
         }

@@ -1,4 +1,4 @@
-//! The functions that ftrace can hook, from tracefs.
+//! What tracefs lists: the functions that ftrace can hook, and the tracepoints.
 
 use std::{
     collections::BTreeSet,
@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Sources,
+    Known, Sources, Unknown,
     mounts::{self, Lookup},
     symbols::each_line,
 };
@@ -25,8 +25,7 @@ pub enum Traceable {
 impl Traceable {
     /// Reads the list from tracefs, which need not be mounted.
     pub fn read(sources: &Sources, functions: &[&str]) -> Self {
-        let mounts = [sources.sys.join("kernel/tracing"), sources.sys.join("kernel/debug/tracing")];
-        match mounts::open("tracefs", &mounts, "trace_options", "available_filter_functions", sources.ask_kernel) {
+        match open(sources, "available_filter_functions") {
             Lookup::Found(file) => match parse(BufReader::new(file), functions) {
                 Ok(list) => Self::List(list),
                 Err(error) => Self::Unknown(format!("available_filter_functions: {error}")),
@@ -35,6 +34,20 @@ impl Traceable {
             Lookup::Unknown(reason) => Self::Unknown(reason),
         }
     }
+}
+
+/// Whether there is a tracepoint of this group and name.
+pub(super) fn has_event(sources: &Sources, event: &str) -> Known<bool> {
+    match open(sources, &format!("events/{event}/id")) {
+        Lookup::Found(_) => Ok(true),
+        Lookup::Absent => Ok(false),
+        Lookup::Unknown(reason) => Err(Unknown(reason)),
+    }
+}
+
+fn open(sources: &Sources, name: &str) -> Lookup {
+    let mounts = [sources.sys.join("kernel/tracing"), sources.sys.join("kernel/debug/tracing")];
+    mounts::open("tracefs", &mounts, "trace_options", name, sources.ask_kernel)
 }
 
 fn parse(lines: impl BufRead, functions: &[&str]) -> io::Result<BTreeSet<String>> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint},
+    programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint, TracePoint},
 };
 use rustix::process::{Resource, Rlimit};
 use tracer_ebpf::settings::{Session, Settings};
@@ -12,6 +12,8 @@ use tracer_ebpf::settings::{Session, Settings};
 use super::{
     object::{self, ObjectError},
     plan::{Hook, Kind, Plan},
+    table::LEDGER_GROUP,
+    tracefs,
 };
 
 /// Threads that can be in a registration at once where the frames are in a hash map (before 5.12).
@@ -166,6 +168,7 @@ fn load_program(ebpf: &mut Ebpf, hook: &Hook, btf: Option<&Btf>) -> Result<(), S
             typed::<FExit>(program).and_then(|program| program.load(&hook.function, btf))
         }
         Kind::RawTracepoint => typed::<RawTracePoint>(program).and_then(RawTracePoint::load),
+        Kind::Tracepoint => typed::<TracePoint>(program).and_then(TracePoint::load),
     };
     loaded.map_err(|error| explain(&hook.program, &error))
 }
@@ -181,8 +184,17 @@ fn attach_program(ebpf: &mut Ebpf, hook: &Hook) -> Result<(), String> {
         Kind::RawTracepoint => {
             typed::<RawTracePoint>(program).and_then(|program| program.attach(&hook.function).map(drop))
         }
+        Kind::Tracepoint => return attach_tracepoint(program, hook),
     };
     attached.map_err(|error| explain(&hook.program, &error))
+}
+
+fn attach_tracepoint(program: &mut Program, hook: &Hook) -> Result<(), String> {
+    let mut attach = || {
+        let program = typed::<TracePoint>(program)?;
+        program.attach(LEDGER_GROUP, &hook.function).map(drop)
+    };
+    tracefs::mounted(&mut attach)?.map_err(|error| explain(&hook.program, &error))
 }
 
 fn typed<'a, T>(program: &'a mut Program) -> Result<&'a mut T, ProgramError>

@@ -8,3 +8,4 @@ pub mod offsets;
 pub mod plan;
 mod select;
 pub mod table;
+mod tracefs;

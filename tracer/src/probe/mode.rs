@@ -110,9 +110,9 @@ pub fn missing_privileges(facts: &Facts, mechanism: Option<Mechanism>) -> Vec<Mi
     if !own.may("CAP_PERFMON") {
         missing.push(fatal("CAP_PERFMON", "no tracing program can be loaded or attached"));
     }
-    // Debian and Ubuntu add levels above 2, where perf_event_open wants CAP_SYS_ADMIN.
-    let level = own.perf_event_paranoid.as_ref().copied().unwrap_or_default();
-    if mechanism == Some(Mechanism::Kprobe) && level > 2 && !own.holds("CAP_SYS_ADMIN") {
+    if mechanism == Some(Mechanism::Kprobe)
+        && let Some(level) = paranoid_level(facts)
+    {
         missing.push(fatal(
             "CAP_SYS_ADMIN",
             format!("kprobes are refused while kernel.perf_event_paranoid is {level} (above 2)"),
@@ -129,6 +129,19 @@ pub fn missing_privileges(facts: &Facts, mechanism: Option<Mechanism>) -> Vec<Mi
         missing.push(Missing { capability: "CAP_SYS_RESOURCE", cost, fatal: false });
     }
     missing
+}
+
+/// The level of `kernel.perf_event_paranoid` that keeps this process from perf events: Debian and Ubuntu add levels
+/// above 2, where `perf_event_open` wants CAP_SYS_ADMIN.
+fn paranoid_level(facts: &Facts) -> Option<i32> {
+    let level = facts.privileges.perf_event_paranoid.as_ref().copied().unwrap_or_default();
+    (level > 2 && !facts.privileges.holds("CAP_SYS_ADMIN")).then_some(level)
+}
+
+/// Why programs cannot attach through perf events, in one clause.
+pub fn no_perf_events(facts: &Facts) -> Option<String> {
+    let level = paranoid_level(facts)?;
+    Some(format!("without CAP_SYS_ADMIN they are refused while kernel.perf_event_paranoid is {level} (above 2)"))
 }
 
 /// Bytes of `RLIMIT_MEMLOCK` that all maps fit in with room to spare: per-CPU maps on a machine of 100 CPUs.

@@ -32,13 +32,25 @@ const TABLE: [(&str, Slot); 17] = [
 /// the storage hung off the security blob and only LSM programs could).
 pub const TASK_STORAGE: &str = "task_struct.bpf_storage";
 
+/// Where the ledger's classic program reads, fixed in its instructions, for the verifier takes no computed offset.
+pub const LEDGER_EVENT: [(&str, u32); 3] = [
+    ("trace_event_raw_io_uring_register.ctx", 8),
+    ("trace_event_raw_io_uring_register.opcode", 16),
+    ("trace_event_raw_io_uring_register.ret", 32),
+];
+
 /// Every member that the facts are asked about.
-pub const MEMBERS: [&str; TABLE.len() + 1] = {
-    let mut members = [TASK_STORAGE; TABLE.len() + 1];
+pub const MEMBERS: [&str; TABLE.len() + LEDGER_EVENT.len() + 1] = {
+    let mut members = [TASK_STORAGE; TABLE.len() + LEDGER_EVENT.len() + 1];
     let mut i = 0;
     while i < TABLE.len() {
         members[i] = TABLE[i].0;
         i += 1;
+    }
+    let mut j = 0;
+    while j < LEDGER_EVENT.len() {
+        members[i + j] = LEDGER_EVENT[j].0;
+        j += 1;
     }
     members
 };
@@ -69,6 +81,11 @@ pub fn resolve(types: &Types) -> Offsets {
         }
     }
     offsets
+}
+
+/// Whether the ledger's event is laid out as its classic program reads it.
+pub fn ledger_event_is_known(types: &Types) -> bool {
+    LEDGER_EVENT.iter().all(|(member, offset)| types.offsets.get(*member) == Some(offset))
 }
 
 /// The first of `members` that this kernel does not have.

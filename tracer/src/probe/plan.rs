@@ -64,6 +64,8 @@ pub enum Kind {
     Fexit,
     /// At a tracepoint, with its raw arguments.
     RawTracepoint,
+    /// At a tracepoint, as a perf event.
+    Tracepoint,
 }
 
 impl Kind {
@@ -75,6 +77,7 @@ impl Kind {
             Self::Fentry => "fentry",
             Self::Fexit => "fexit",
             Self::RawTracepoint => "raw_tracepoint",
+            Self::Tracepoint => "tracepoint",
         }
     }
 }

@@ -272,6 +272,12 @@ pub const LEDGER: TracepointRole = TracepointRole {
     figures: &["counts by operation and result", "count of unregister", "books against the kernel's count"],
 };
 
+/// The ledger's program for a perf event.
+pub const LEDGER_CLASSIC: &str = "ledger_classic";
+
+/// The group of the ledger's tracepoint.
+pub const LEDGER_GROUP: &str = "io_uring";
+
 /// Names one of the tracepoint roles.
 pub const RING: TracepointRole = TracepointRole {
     role: Role::Ring,

@@ -8,7 +8,7 @@ mod log;
 mod report;
 mod trace;
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 
@@ -46,12 +46,15 @@ pub struct Session {
 impl Session {
     /// Inspects the kernel, plans, attaches. Fails with one line where nothing can be measured.
     pub fn start(wish: &Wish, options: &Options) -> Result<Self> {
+        let begun = Instant::now();
         let facts = Facts::gather(&Sources::default(), &table::wanted());
         let plan = plan::plan(&facts, wish);
+        tracing::debug!("the kernel was looked at in {:?}", begun.elapsed());
         if plan.verdict() == Verdict::Nothing {
             bail!("cannot trace here: {}", fatal(&plan));
         }
         let attached = attach::attach(&plan, options)?;
+        tracing::debug!("{} hooks were attached after {:?}", plan.hooks.len(), begun.elapsed());
         let health = health::health(&plan, &attached.results);
         if health.status == Status::Failed {
             bail!("no probe could be attached: {}", first_failure(&attached));

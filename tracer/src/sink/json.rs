@@ -35,7 +35,8 @@ struct Report<'a> {
 /// unregisters     internal, ring_exit
 /// books           operations[{operation, counted, entries, returns, ledger, refused_early, missed_entries,
 ///                 missed_returns, in_flight, coverage, unexplained}], buffers and pins {entries, returns,
-///                 missed_returns, in_flight}, in_flight, coverage, balanced
+///                 missed_returns, missed_entries, in_flight}, in_flight, coverage, balanced
+/// skipped[]       program, runs
 /// lost            registration_records, buffer_records, frames, processes, backings, reentries, descendants,
 ///                 short_records
 /// degraded[]      reasons
@@ -65,7 +66,7 @@ mod tests {
             keys.join(" "),
             "backings books buffer_vmas command degraded elapsed_ns exit_code faults kernel lookups lost mode \
              multi_file_buffers operations pin processes registration_buffers registration_bytes \
-             registration_vmas schema scope split started type unregisters version walks"
+             registration_vmas schema scope skipped split started type unregisters version walks"
         );
         assert_eq!((&json["schema"], &json["type"]), (&1.into(), &"report".into()));
         assert_eq!(json["operations"][0]["results"][0], serde_json::json!({"result": "ok", "count": 10}));

@@ -1,4 +1,4 @@
-//! The eBPF side's maps, read into a [`Sample`].
+//! The eBPF side's maps and programs, read into a [`Sample`].
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use tracer_ebpf::{
     record::ProcessTotals,
 };
 
-use super::sample::Sample;
+use super::{sample::Sample, skipped};
 
 /// Gives the shared types, which know nothing of aya, what aya wants of a map's keys and values.
 macro_rules! pod {
@@ -59,6 +59,7 @@ pub fn read(ebpf: &Ebpf, processes: bool) -> Result<Sample, ReadError> {
     if processes {
         sample.processes = by_process(ebpf)?;
     }
+    sample.skipped = skipped::read(ebpf);
     Ok(sample)
 }
 

@@ -3,4 +3,5 @@
 pub mod maps;
 pub mod records;
 pub mod sample;
+mod skipped;
 pub mod wait;

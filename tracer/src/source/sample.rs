@@ -1,6 +1,6 @@
 //! What the maps held at one moment.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use tracer_ebpf::{
     backing::{BackingKey, BackingTotals},
@@ -24,6 +24,8 @@ pub struct Sample {
     pub filesystems: HashMap<u64, String>,
     /// Totals by thread group; empty unless the session asked for them.
     pub processes: Vec<(u32, ProcessTotals)>,
+    /// Runs that the kernel skipped, by program; without those of which it does not tell.
+    pub skipped: BTreeMap<String, u64>,
     /// Nanoseconds since the programs were attached.
     pub elapsed_ns: u64,
 }
@@ -37,6 +39,7 @@ impl Default for Sample {
             backings: Vec::new(),
             filesystems: HashMap::new(),
             processes: Vec::new(),
+            skipped: BTreeMap::new(),
             elapsed_ns: 0,
         }
     }

@@ -23,6 +23,6 @@ pub async fn closed(output: impl AsFd) {
         return std::future::pending().await;
     };
     if output.ready(Interest::ERROR).await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

@@ -30,6 +30,7 @@ pub struct Context {
 impl Context {
     /// Asks the kernel for what is needed.
     pub fn new(attach: String, seed: u64, quick: bool) -> anyhow::Result<Self> {
+        send_khugepaged_to_sleep();
         Ok(Self {
             attach,
             seed,
@@ -71,4 +72,10 @@ fn cgroup_id() -> Option<u64> {
     let all = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = all.lines().find_map(|line| line.strip_prefix("0::"))?;
     Some(std::fs::metadata(format!("/sys/fs/cgroup{path}")).ok()?.ino())
+}
+
+/// It collapses pages under `mmap_lock`, at moments of its own choosing, in which a walk finds the lock busy. Where the
+/// kernel has it, it sleeps from here on: what a walk does then is tested with a lock that a test holds.
+fn send_khugepaged_to_sleep() {
+    let _ = std::fs::write("/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs", "4000000000");
 }

@@ -73,9 +73,9 @@ struct Choice {
     /// Fewer cases.
     #[arg(long)]
     quick: bool,
-    /// Leave out the tests whose name contains this.
+    /// Leave out the tests whose name contains this (can be repeated).
     #[arg(long)]
-    without: Option<String>,
+    without: Vec<String>,
     /// Part of a name.
     filter: Option<String>,
 }
@@ -122,7 +122,7 @@ fn run(attach: Attach, choice: &Choice, mut tests: Vec<Test>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    tests.retain(|test| choice.without.as_ref().is_none_or(|part| !test.name.contains(part)));
+    tests.retain(|test| !choice.without.iter().any(|part| test.name.contains(part)));
     tests.retain(|test| choice.filter.as_ref().is_none_or(|part| test.name.contains(part)));
     watchdog::start();
     protocol::run_all(&tests, &context)

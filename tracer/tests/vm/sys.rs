@@ -97,6 +97,13 @@ pub fn advise(address: u64, length: u64, advice: i32) -> io::Result<()> {
     if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Changes what may be done with a range of mappings that no Rust object lies in.
+pub fn protect(address: u64, length: u64, protection: i32) -> io::Result<()> {
+    // SAFETY: the caller's own mapping, into which no reference is held.
+    let ret = unsafe { libc::mprotect(address as *mut _, length as usize, protection) };
+    if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Writes a byte into each page of the range, which must be mapped writable.
 pub fn touch(address: u64, length: u64) {
     for at in (address..address + length).step_by(PAGE as usize) {

@@ -9,7 +9,7 @@ use super::{Choice, Hook, Kind, OLDEST, Outcome, Plan, PlanError, Wish};
 use crate::{
     kernel::{Facts, Types},
     probe::{
-        mode::{Mechanism, Obstacles, locked_down, missing_privileges},
+        mode::{Mechanism, Obstacles, locked_down, missing_privileges, no_perf_events},
         offsets,
         select::{self, Selected},
         table::{self, BACKINGS, Effect, FILES, FUNCTION_ROLES, FunctionRole, Role, TracepointRole, VMAS},
@@ -84,7 +84,7 @@ fn fill(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
             hook(plan, wish, role, selected, &walk);
         }
     }
-    tracepoints(plan, types, wish);
+    tracepoints(plan, facts, types, wish);
     note_the_walk(plan, &walk, selected.iter().flatten().any(|s| s.role == Role::Buffer));
     too_old(plan, facts);
 }
@@ -175,12 +175,13 @@ fn hook(plan: &mut Plan, wish: &Wish, role: &FunctionRole, selected: &Selected, 
     }
 }
 
-fn tracepoints(plan: &mut Plan, types: &Types, wish: &Wish) {
+fn tracepoints(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
     if tracepoint(plan, types, wish, &table::LEDGER, true) {
         match ledger_ret(types) {
             Ok(position) => {
                 plan.settings.kernel.ledger = 1;
                 plan.settings.kernel.ledger_ret = position;
+                keep_from_preemption(plan, facts, types);
             }
             Err(error) => {
                 plan.hooks.retain(|hook| hook.role != Role::Ledger);
@@ -191,6 +192,43 @@ fn tracepoints(plan: &mut Plan, types: &Types, wish: &Wish) {
     }
     tracepoint(plan, types, wish, &table::RING, wish.ring);
     tracepoint(plan, types, wish, &table::DESCENT, wish.descent);
+}
+
+/// The kernel whose raw tracepoints run their programs with preemption on: a program that is preempted is skipped for
+/// whoever comes next on that CPU, and the ledger is to miss nothing.
+const PREEMPTIBLE_TRACEPOINTS: (u32, u32) = (7, 0);
+
+/// Makes the ledger a perf event where a raw tracepoint could miss calls.
+fn keep_from_preemption(plan: &mut Plan, facts: &Facts, types: &Types) {
+    if !facts.release.is_from(PREEMPTIBLE_TRACEPOINTS) {
+        return;
+    }
+    let obstacle = match &facts.ledger_event {
+        _ if !offsets::ledger_event_is_known(types) => {
+            Some("its perf event is not laid out as the probe reads it".to_owned())
+        }
+        Ok(true) => no_perf_events(facts),
+        Ok(false) => Some("tracefs does not have it".to_owned()),
+        Err(unknown) => Some(unknown.to_string()),
+    };
+    let raw = |hook: &&mut Hook| hook.role == Role::Ledger;
+    let choice = plan.choices.iter_mut().find(|choice| choice.role == Role::Ledger);
+    let (Some(hook), Some(choice)) = (plan.hooks.iter_mut().find(raw), choice) else { return };
+    match obstacle {
+        None => {
+            hook.kind = Kind::Tracepoint;
+            table::LEDGER_CLASSIC.clone_into(&mut hook.program);
+            "as a perf event: since 7.0 a raw tracepoint's program can be preempted and then misses calls"
+                .clone_into(&mut choice.why);
+        }
+        Some(obstacle) => {
+            "as a raw tracepoint, which can miss calls of tasks that preempt each other".clone_into(&mut choice.why);
+            plan.lose(
+                &["count of every call"],
+                &format!("since 7.0 a raw tracepoint misses calls of tasks that preempt each other, and a perf event is not to be had: {obstacle}"),
+            );
+        }
+    }
 }
 
 /// Position of the result among the ledger's arguments: by its name, or where names are lacking the only `long`.

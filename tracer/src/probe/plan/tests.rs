@@ -403,3 +403,22 @@ proptest! {
         prop_assert!(walks || plan.hooks.is_empty() || plan.degraded.iter().any(|d| d.figure == VMAS));
     }
 }
+
+#[test]
+fn the_ledger_is_a_perf_event_where_a_raw_tracepoint_would_miss_calls() {
+    let ledger = |facts: &Facts| {
+        let plan = plan(facts, &Wish::default());
+        let hook = plan.hooks.iter().find(|hook| hook.role == Role::Ledger).expect("a ledger");
+        (hook.kind, plan.degraded.first().map(|degraded| degraded.reason.clone()).unwrap_or_default())
+    };
+    assert_eq!(ledger(&fixture::debian_6_16()), (Kind::RawTracepoint, String::new()));
+    assert_eq!(ledger(&fixture::debian_7_0()), (Kind::Tracepoint, String::new()));
+
+    let (kind, why) = ledger(&fixture::holding(fixture::debian_7_3(), &["CAP_BPF", "CAP_PERFMON"]));
+    assert!(kind == Kind::RawTracepoint && why.contains("perf_event_paranoid"), "{why}");
+    let (kind, why) = ledger(&Facts { ledger_event: Err(Unknown("no tracefs".to_owned())), ..fixture::debian_7_3() });
+    assert!(kind == Kind::RawTracepoint && why.ends_with("no tracefs"), "{why}");
+    let mut moved = fixture::debian_7_3();
+    moved.types.as_mut().expect("types").offsets.insert("trace_event_raw_io_uring_register.ret".to_owned(), 40);
+    assert_eq!(ledger(&moved).0, Kind::RawTracepoint);
+}

@@ -130,6 +130,7 @@ fn the_unknown_is_absent() {
             "pinscope_info",
             "pinscope_lost_total",
             "pinscope_probe_attached",
+            "pinscope_skipped_runs_total",
         ]
     );
     assert!(!text.contains("what=\"backings\""));

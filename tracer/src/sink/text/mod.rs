@@ -53,6 +53,13 @@ fn header(page: &mut Page, snapshot: &Snapshot, meta: &Meta) {
 
 fn nothing_seen(page: &mut Page, snapshot: &Snapshot, meta: &Meta) {
     page.blank();
+    if snapshot.books.operations.iter().all(|books| books.ledger.is_none()) {
+        page.paragraph(
+            "",
+            "Registrations could not be counted: the kernel's tracepoint io_uring_register is not attached; see below.",
+        );
+        return;
+    }
     page.line(&format!("No buffer registration was seen in {}.", human::duration(snapshot.elapsed_ns)));
     let scope = human::plain(&meta.scope);
     for hint in [
@@ -131,13 +138,21 @@ fn losses(snapshot: &Snapshot) -> Vec<String> {
     });
     let returns = (
         snapshot.books.missed_returns(),
-        "returns: a kretprobe ran out of instances, so parts of some times are unknown".to_owned(),
+        "returns: a kretprobe ran out of instances or a probe was skipped, so parts of some times are unknown"
+            .to_owned(),
     );
+    let parts = (
+        snapshot.books.missed_parts(),
+        "entries of buffers or pins: the kernel skipped the probe, so their registrations are not whole".to_owned(),
+    );
+    let skipped = snapshot.skipped.iter().map(|skipped| {
+        (skipped.runs, format!("runs of {}: preempted in it by another task that came to it", skipped.program))
+    });
     let walks = snapshot.walks.as_ref().map_or([0; 3], |walks| [walks.busy, walks.cut, walks.none]);
     let ends = ["ended early: a writer held mmap_lock", "ended early: a limit of the verifier", "did not happen"];
     let walks =
         walks.into_iter().zip(ends).map(|(count, why)| (count, format!("walks {why}; their VMAs are not counted")));
-    let all = causes.chain(entries).chain([returns]).chain(walks);
+    let all = causes.chain(entries).chain([returns, parts]).chain(walks).chain(skipped);
     all.filter(|(count, _)| *count > 0).map(|(count, what)| format!("{} {what}", human::count(count))).collect()
 }
 

@@ -20,10 +20,10 @@ use crate::{
 pub fn tests() -> Vec<Test> {
     vec![
         // First, while it is still there: it has seen all of the tests before.
-        Test::new("session_common_ends_well", common_ends_well),
+        Test::new("common_session_ends_well", common_ends_well),
         Test::new("session_of_another_process_sees_nothing", another_process),
         Test::new("session_stops_at_once", stops_at_once),
-        Test::new("session_two_at_once", two_at_once),
+        Test::new("two_sessions_at_once", two_at_once),
         Test::new("session_filters", filters),
         Test::new("session_duration", duration),
     ]

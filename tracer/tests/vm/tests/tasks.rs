@@ -4,7 +4,7 @@ use std::{
     cell::Cell,
     io::{BufRead, BufReader},
     process::{Command, Stdio},
-    sync::atomic::{AtomicI32, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering},
     thread,
     time::Duration,
 };
@@ -28,6 +28,7 @@ pub fn tests() -> Vec<Test> {
     vec![
         Test::new("tasks_threads_that_end", threads_that_end),
         Test::new("tasks_killed_while_pinning", killed).within(Duration::from_mins(3)),
+        Test::new("tasks_beside_a_writer", beside_a_writer).within(Duration::from_mins(2)),
         Test::new("tasks_signals", signals).within(Duration::from_mins(2)),
     ]
 }
@@ -95,6 +96,60 @@ fn kill_one(delay: Duration) -> anyhow::Result<u32> {
     watchdog::forget(child.id());
     ensure!(line == "ready\n", "the child said {line:?}");
     Ok(child.id())
+}
+
+/// Another thread takes `mmap_lock` for writing again and again, for longer than a walk waits: what the walk could not
+/// see is unknown and says why, and what it saw is right.
+fn beside_a_writer(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    if !context.kernel.can_be_walked() {
+        return Ok(Verdict::Ignored("no walk on this kernel".into()));
+    }
+    let mut space = Space::new(8 * PAGE);
+    let buffers = [Buffer { address: space.map_split(5)?, length: 5 * PAGE }];
+    let length = 64 << 20;
+    let mut large = Space::new(length);
+    let written = large.map(Kind::Anon, length)?;
+    sys::advise(written, length, libc::MADV_NOHUGEPAGE)?;
+    sys::touch(written, length);
+    let trace = Trace::start(context, &["--pid", &std::process::id().to_string()])?;
+    let (ring, done) = (Ring::new()?, AtomicBool::new(false));
+    let calls = thread::scope(|scope| {
+        let writer = scope.spawn(|| -> anyhow::Result<()> {
+            while !done.load(Ordering::Relaxed) {
+                for protection in [libc::PROT_READ, libc::PROT_READ | libc::PROT_WRITE] {
+                    sys::protect(written, length, protection)?;
+                }
+            }
+            Ok(())
+        });
+        let calls = (0..300).map(|_| {
+            let call = perform(context, &ring, Request::Register(&buffers))?;
+            ring.call(Request::Unregister);
+            Ok(call)
+        });
+        let calls = calls.collect::<anyhow::Result<Vec<_>>>();
+        done.store(true, Ordering::Relaxed);
+        writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))??;
+        calls
+    })?;
+    let records = trace.records_of(&calls)?;
+    let (mut busy, mut problems) = (0, Vec::new());
+    for (call, record) in calls.iter().zip(&records) {
+        if record.buffer_list.iter().any(|buffer| buffer.walk == "busy") {
+            busy += 1;
+            ensure!(!record.vmas_complete && record.buffer_list[0].vmas.is_none(), "busy, and yet {record:?}");
+            ensure!(!record.degraded.is_empty(), "no reason given: {record:?}");
+        } else {
+            problems.extend(compare(context, call, record, None));
+        }
+    }
+    no_problems(&problems)?;
+    println!("    {busy} of 300 walks found the lock taken");
+    trace.interrupt()?.finished.expect_code(0)?;
+    Ok(Verdict::Passed)
 }
 
 /// Calls that the handler made, and the ring that it makes them on.
