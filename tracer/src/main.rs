@@ -102,7 +102,8 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 /// `RUST_LOG` wins; the probes' own log has the object's crate name.
 fn log_to_stderr(verbose: u8) {
     let default = match verbose {
-        0 => "warn",
+        // What aya says of the limit of locked memory is no matter where it does not count, and an error where it does.
+        0 => "warn,aya::sys::bpf=error",
         1 => "info,pinscope_ebpf=debug",
         _ => "debug,aya_obj=warn",
     };

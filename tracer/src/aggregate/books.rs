@@ -49,14 +49,15 @@ pub struct OperationBooks {
     pub returns: Option<u64>,
     /// The tracepoint fired; `None` where it is not attached.
     pub ledger: Option<u64>,
-    /// The tracepoint reported an error before the function was entered.
+    /// The tracepoint reported an error, and no entry had been seen: refused before the function. Where the kernel
+    /// skipped runs of the entry's program, some of them may be missed entries; `coverage` takes them for such.
     pub refused_early: Option<u64>,
-    /// No entry had been seen of a call that reached the function: of every one that succeeded, and of as many of
-    /// those that failed as the kernel says that it skipped runs of the entry's program. Those may have been of tasks
-    /// outside the session, so that this is never too low.
+    /// The tracepoint reported success and no entry had been seen.
     pub missed_entries: Option<u64>,
     /// The tracepoint came before the return had been seen.
     pub missed_returns: Option<u64>,
+    /// Runs of the entry's program that the kernel skipped, of any task.
+    pub skipped_entries: u64,
     /// Entries that have not ended, those that never will among them; negative where more ended than began.
     pub in_flight: Option<i64>,
     /// What was measured of what the tracepoint saw, 0 to 1.
@@ -114,24 +115,23 @@ impl OperationBooks {
         let count = |counter: Counter| sample.counters[counter.of(operation)];
         let entered = known.entries[number];
         let both = known.ledger && entered;
-        let succeeded = count(Counter::MissedEntries);
-        let unseen = count(Counter::RefusedEarly).saturating_add(succeeded);
-        let missed = skipped_entries(sample, operation).clamp(succeeded, unseen);
         let mut books = Self {
             operation: operation.name(),
             counted: counted(sample, operation),
             entries: entered.then(|| count(Counter::Entries)),
             returns: known.returns[number].then(|| count(Counter::Returns)),
             ledger: known.ledger.then(|| count(Counter::Ledger)),
-            refused_early: both.then(|| unseen - missed),
-            missed_entries: both.then_some(missed),
+            refused_early: both.then(|| count(Counter::RefusedEarly)),
+            missed_entries: both.then(|| count(Counter::MissedEntries)),
             missed_returns: (both && known.returns[number]).then(|| count(Counter::MissedReturns)),
+            skipped_entries: 0,
             in_flight: None,
             coverage: None,
             unexplained: 0,
         };
         books.in_flight =
             books.closed().zip(books.entries).map(|(closed, entries)| narrow(i128::from(entries) - closed));
+        books.skipped_entries = skipped_entries(sample, operation);
         books.coverage = books.measured().map(|(measured, all)| measured as f64 / all as f64);
         books.unexplained = books.unexplained();
         books
@@ -143,10 +143,13 @@ impl OperationBooks {
         Some(i128::from(ledger) - i128::from(refused) - i128::from(missed))
     }
 
-    /// What was measured, of what; `None` before the first.
+    /// What was measured, of what; `None` before the first. Skipped runs are missed entries as far as calls without one
+    /// go: those that succeeded, and as many of those that failed.
     fn measured(&self) -> Option<(u64, u64)> {
         let all = self.ledger.filter(|ledger| *ledger > 0)?;
-        Some((all.saturating_sub(self.missed_entries?), all))
+        let (missed, refused) = (self.missed_entries?, self.refused_early?);
+        let missed = missed.max(self.skipped_entries.min(missed.saturating_add(refused)));
+        Some((all.saturating_sub(missed), all))
     }
 
     fn unexplained(&self) -> u64 {

@@ -10,6 +10,7 @@ use rustix::process::{Resource, Rlimit};
 use tracer_ebpf::settings::{Session, Settings};
 
 use super::{
+    mode::MEMLOCK_WANTED,
     object::{self, ObjectError},
     plan::{Hook, Kind, Plan},
     table::LEDGER_GROUP,
@@ -135,7 +136,7 @@ fn load(plan: &Plan, options: &Options) -> Result<Ebpf, AttachError> {
     if options.session.by_descent == 0 {
         loader.map_max_entries("DESCENDANTS", 1);
     }
-    loader.load(&object).map_err(|error| AttachError::Load(chain(&error)))
+    loader.load(&object).map_err(|error| AttachError::Load(chain(&error) + &memlock_hint(plan)))
 }
 
 /// Before 5.11 maps are charged to `RLIMIT_MEMLOCK`. Where it cannot be raised, creating them says so.
@@ -143,6 +144,18 @@ fn raise_memlock() {
     let unlimited = Rlimit { current: None, maximum: None };
     if let Err(error) = rustix::process::setrlimit(Resource::Memlock, unlimited) {
         tracing::debug!("RLIMIT_MEMLOCK stays as it is: {error}");
+    }
+}
+
+/// The limit itself answers EPERM, which says nothing.
+fn memlock_hint(plan: &Plan) -> String {
+    let limit = rustix::process::getrlimit(Resource::Memlock).current;
+    match limit.filter(|limit| plan.legacy_frames && *limit < MEMLOCK_WANTED) {
+        Some(limit) => format!(
+            "; before 5.11 maps count against RLIMIT_MEMLOCK, here {} KiB: raise it (ulimit -l) or grant CAP_SYS_RESOURCE",
+            limit / 1024
+        ),
+        None => String::new(),
     }
 }
 

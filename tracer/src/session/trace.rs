@@ -9,11 +9,11 @@ use super::{Session, command::Command, end::End, log};
 use crate::{
     cli::{args, config},
     decode::{Assembler, Registration},
-    probe::attach::Options,
+    probe::{attach::Options, table},
     sink::trace as sink,
     source::{maps, records::Records, wait},
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 /// Runs the session, printing as it goes; the exit code is the command's, where there is one.
 pub async fn trace(arguments: &args::Trace, verbose: bool) -> Result<ExitCode> {
@@ -30,6 +30,7 @@ pub async fn trace(arguments: &args::Trace, verbose: bool) -> Result<ExitCode> {
     };
     let mut end = End::new(&scope, command)?;
     let mut session = Session::start(&wish, &options)?;
+    can_be_told(&session, arguments)?;
     log::show(&mut session, verbose)?;
     let mut records = Records::open(&mut session.attached.ebpf)?;
     let mut printer = Printer::new(&session, arguments);
@@ -49,6 +50,24 @@ pub async fn trace(arguments: &args::Trace, verbose: bool) -> Result<ExitCode> {
     printer.drain(&session, &mut records)?;
     printer.finish(&session)?;
     Ok(ended.exit_code())
+}
+
+/// A filter by what this kernel does not give would let nothing through, which would look like nothing happening.
+fn can_be_told(session: &Session, arguments: &args::Trace) -> Result<()> {
+    let by_walk = [("--min-vmas", arguments.min_vmas.is_some()), ("--backing", !arguments.backing.is_empty())];
+    let asked = by_walk.into_iter().find(|(_, given)| *given && !session.known.walk);
+    match asked {
+        Some((option, _)) => {
+            bail!("{option} filters by what cannot be told here ({}); leave it out", why_no_walk(session))
+        }
+        None => Ok(()),
+    }
+}
+
+fn why_no_walk(session: &Session) -> &str {
+    let figure = format!("{}: ", table::VMAS);
+    let mut degraded = session.known.degraded.iter();
+    degraded.find_map(|reason| reason.strip_prefix(&figure)).unwrap_or("no walk")
 }
 
 /// From records to lines on standard output.

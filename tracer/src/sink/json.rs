@@ -34,7 +34,7 @@ struct Report<'a> {
 /// walks           complete, hole, busy, cut, none, vmas, nanoseconds
 /// unregisters     internal, ring_exit
 /// books           operations[{operation, counted, entries, returns, ledger, refused_early, missed_entries,
-///                 missed_returns, in_flight, coverage, unexplained}], buffers and pins {entries, returns,
+///                 missed_returns, skipped_entries, in_flight, coverage, unexplained}], buffers and pins {entries, returns,
 ///                 missed_returns, missed_entries, in_flight}, in_flight, coverage, balanced
 /// skipped[]       program, runs
 /// lost            registration_records, buffer_records, frames, processes, backings, reentries, descendants,

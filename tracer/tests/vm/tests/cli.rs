@@ -204,7 +204,7 @@ fn command_interrupted(context: &Context) -> TestResult {
 fn avoided_function(context: &Context) -> TestResult {
     let pid = std::process::id().to_string();
     let mut arguments = vec!["--pid", &pid];
-    for function in ["io_pin_pages", "pin_user_pages", "pin_user_pages_fast"] {
+    for function in ["io_pin_pages", "pin_user_pages"] {
         arguments.extend(["--avoid", function]);
     }
     let trace = Trace::start(context, &arguments)?;

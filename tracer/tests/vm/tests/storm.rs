@@ -61,7 +61,7 @@ fn report(context: &Context) -> TestResult {
 /// A kretprobe runs out of instances; a trampoline's program is skipped where it was preempted, and the kernel counts
 /// how often. Nothing else is missed.
 fn all_counted(context: &Context, report: &Report, missed: u64) -> anyhow::Result<()> {
-    let skipped = report.skipped("")?;
+    let skipped = report.skipped()?;
     println!("    {skipped} runs skipped");
     ensure!(context.attach != "kprobe" || skipped == 0, "kprobes skipped {skipped} runs: {}", report.json()["skipped"]);
     ensure!(context.attach != "fentry" || missed <= skipped, "fexit missed {missed} returns, skipped {skipped}");

@@ -1,7 +1,6 @@
 //! Tasks that end, move, or are disturbed while they register.
 
 use std::{
-    cell::Cell,
     io::{BufRead, BufReader},
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering},
@@ -116,6 +115,7 @@ fn beside_a_writer(context: &Context) -> TestResult {
     sys::touch(written, length);
     let trace = Trace::start(context, &["--pid", &std::process::id().to_string()])?;
     let (ring, done) = (Ring::new()?, AtomicBool::new(false));
+    let count = if context.quick { 30 } else { 100 };
     let calls = thread::scope(|scope| {
         let writer = scope.spawn(|| -> anyhow::Result<()> {
             while !done.load(Ordering::Relaxed) {
@@ -125,7 +125,7 @@ fn beside_a_writer(context: &Context) -> TestResult {
             }
             Ok(())
         });
-        let calls = (0..300).map(|_| {
+        let calls = (0..count).map(|_| {
             let call = perform(context, &ring, Request::Register(&buffers))?;
             ring.call(Request::Unregister);
             Ok(call)
@@ -140,14 +140,15 @@ fn beside_a_writer(context: &Context) -> TestResult {
     for (call, record) in calls.iter().zip(&records) {
         if record.buffer_list.iter().any(|buffer| buffer.walk == "busy") {
             busy += 1;
-            ensure!(!record.vmas_complete && record.buffer_list[0].vmas.is_none(), "busy, and yet {record:?}");
+            let bound = record.buffer_list[0].vmas.unwrap_or(0);
+            ensure!(!record.vmas_complete && bound <= 5, "busy, and yet {record:?}");
             ensure!(!record.degraded.is_empty(), "no reason given: {record:?}");
         } else {
             problems.extend(compare(context, call, record, None));
         }
     }
     no_problems(&problems)?;
-    println!("    {busy} of 300 walks found the lock taken");
+    println!("    {busy} of {count} walks found the lock taken");
     trace.interrupt()?.finished.expect_code(0)?;
     Ok(Verdict::Passed)
 }
@@ -182,16 +183,15 @@ fn signals(context: &Context) -> TestResult {
     let mut space = Space::new(512 * PAGE);
     let length = 400 * PAGE;
     let buffers = [Buffer { address: space.map(Kind::Anon, length)?, length }];
-    let unregistered = Cell::new(0);
+    let mut unregistered = 0;
     let mut calls = Vec::new();
-    {
-        let _timer = Timer::every(Duration::from_micros(300))?;
-        for _ in 0..100 {
-            calls.push(perform(context, &ring, Request::Register(&buffers))?);
-            // A signal may interrupt the wait for requests under way (to 6.2); the buffers are still there then.
-            while ring.call(Request::Unregister).ret == -i64::from(libc::EINTR) {}
-            unregistered.set(unregistered.get() + 1);
-        }
+    for _ in 0..100 {
+        let timer = Timer::every(Duration::from_micros(300))?;
+        calls.push(perform(context, &ring, Request::Register(&buffers))?);
+        // Before 6.3 any signal interrupts an unregistration, which waits for some milliseconds.
+        drop(timer);
+        ensure!(ring.call(Request::Unregister).ret == 0, "an unregistration was refused");
+        unregistered += 1;
     }
     ensure!(calls.iter().all(|call| call.answer.ret == 0), "a registration was refused");
     let records = trace.records_of(&calls)?;
@@ -206,7 +206,7 @@ fn signals(context: &Context) -> TestResult {
         all.iter().filter(|record| record.operation == "unregister" && record.result == result).count() as u64
     };
     ensure!(count("ENXIO") == handled, "{} calls by the handler, in truth {handled}", count("ENXIO"));
-    ensure!(count("ok") == unregistered.get(), "{} unregistrations, in truth {}", count("ok"), unregistered.get());
+    ensure!(count("ok") == unregistered, "{} unregistrations, in truth {unregistered}", count("ok"));
     Ok(Verdict::Passed)
 }
 
