@@ -133,16 +133,26 @@ impl Facts {
             let symbols = Symbols::read(&sources.proc.join("kallsyms"), wanted.functions);
             (types.join().unwrap_or_else(|_| Err(Unknown("its reader ended early".to_owned()))), symbols)
         });
+        let privileges = Privileges::read(sources);
+        // Under lockdown the kernel keeps nothing in tracefs, not even a mount of its own; 6.12 crashes when the only
+        // mount of it goes away (`tracefs_destroy_inode`). So nobody is to make one.
+        let (traceable, ledger_event) = if privileges.lockdown == Ok(Lockdown::Confidentiality) {
+            let empty = "lockdown empties tracefs";
+            (Traceable::Unknown(empty.to_owned()), Err(Unknown(empty.to_owned())))
+        } else {
+            let ledger_event = traceable::has_event(sources, "io_uring/io_uring_register");
+            (Traceable::read(sources, wanted.functions), ledger_event)
+        };
         Self {
             release: Release::parse(&uname.release().to_string_lossy()),
             machine: uname.machine().to_string_lossy().into_owned(),
             types,
             symbols,
-            traceable: Traceable::read(sources, wanted.functions),
+            traceable,
             kprobe_pmu: features::kprobe_pmu(sources),
-            ledger_event: traceable::has_event(sources, "io_uring/io_uring_register"),
+            ledger_event,
             fentry: Trial::run(sources),
-            privileges: Privileges::read(sources),
+            privileges,
         }
     }
 }
