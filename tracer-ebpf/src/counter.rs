@@ -6,7 +6,8 @@ use crate::operation::Operation;
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Counter {
-    /// The hook at the function's entry ran. For unregister: called by the user, not by the kernel's own cleanup.
+    /// The hook at the function's entry ran and the task has a frame. For unregister: called by the user, not by the
+    /// kernel's own cleanup, and counted when the tracepoint has confirmed it.
     Entries = 0,
     /// The hook at the function's return ran.
     Returns = 4,
@@ -68,7 +69,7 @@ pub enum Counter {
     LostProcesses,
     /// Backings of a buffer not counted since that map was full.
     LostBackings,
-    /// Entries that found the task's last registration still open (the ledger is not attached, or was missed).
+    /// Entries of which the end was never seen: the next one, or the end of another operation, came first.
     Reentries,
     /// Processes of the traced command that could not be followed since the map was full.
     LostDescendants,

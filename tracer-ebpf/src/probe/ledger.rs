@@ -20,7 +20,7 @@ use tracer_ebpf::{
 use super::registration::clear;
 use crate::{
     fold, frame, kernel,
-    maps::{Counters, count_result, setting},
+    maps::{Counters, count, count_result, setting},
     session,
 };
 
@@ -111,6 +111,11 @@ fn close(call: &impl Call) {
     let ret = call.ret();
     match frame::current().filter(|frame| frame.stage != Stage::Idle as u32) {
         Some(frame) if frame.registration.operation == operation as u8 => {
+            if operation as u32 == Operation::Unregister as u32
+                && let Some(counters) = Counters::get()
+            {
+                counters.add_of(Counter::Entries, operation, 1);
+            }
             let returned = frame.stage == Stage::Returned as u32;
             if !returned {
                 // SAFETY: takes nothing, cannot fail.
@@ -119,7 +124,13 @@ fn close(call: &impl Call) {
             fold::registration(call, frame, operation, ret, returned);
             frame::close(frame);
         }
-        _ => without_entry(call, operation, ret),
+        Some(frame) => {
+            let mistaken = frame.registration.operation == Operation::Unregister as u8;
+            count(if mistaken { Counter::InternalUnregisters } else { Counter::Reentries });
+            frame::close(frame);
+            without_entry(call, operation, ret);
+        }
+        None => without_entry(call, operation, ret),
     }
 }
 

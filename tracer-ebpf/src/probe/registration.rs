@@ -50,10 +50,13 @@ fn enter(operation: Operation, ring: u64, requested: u32) {
         return;
     }
     let Some(counters) = Counters::get() else { return };
-    counters.add_of(Counter::Entries, operation, 1);
     let Some(frame) = frame::open() else {
         return counters.add(Counter::LostFrames, 1);
     };
+    // Whose an unregistration was is certain only at the tracepoint; see `unregister`.
+    if operation as u32 != Operation::Unregister as u32 {
+        counters.add_of(Counter::Entries, operation, 1);
+    }
     if frame.stage != Stage::Idle as u32 {
         counters.add(Counter::Reentries, 1);
     }
@@ -86,7 +89,8 @@ pub fn clear(registration: &mut RegistrationRecord) {
 }
 
 /// Only the user's own call is one: a registration that fails calls it too, and a ring that goes away does so from a
-/// kernel thread.
+/// kernel thread. Where the registration's own entry was skipped, its cleanup looks like the user's call: the ledger
+/// then finds an unregistration open at the end of something else.
 #[inline(always)]
 fn unregister(ring: u64) {
     if kernel::mm() == 0 {

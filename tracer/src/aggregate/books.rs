@@ -25,8 +25,8 @@ pub struct Books {
     pub buffers: Option<PartBooks>,
     /// Of the pin.
     pub pins: Option<PartBooks>,
-    /// Registrations under way: the entries that have not ended, less those that never will (no per-task state, or
-    /// a second entry of the task).
+    /// Registrations under way: the entries that have not ended, less those that never will (another of the task came
+    /// first).
     pub in_flight: Option<i64>,
     /// What was measured of what the tracepoint saw, 0 to 1, over the operations whose entry is hooked;
     /// `None` before the first.
@@ -190,8 +190,7 @@ fn counted(sample: &Sample, operation: Operation) -> u64 {
 
 fn in_flight(operations: &[OperationBooks], sample: &Sample) -> Option<i64> {
     let open = operations.iter().filter_map(|books| books.in_flight).reduce(i64::saturating_add)?;
-    let never = [Counter::LostFrames, Counter::Reentries].map(|counter| i128::from(sample.counters[counter as usize]));
-    Some(narrow(i128::from(open) - never[0] - never[1]))
+    Some(narrow(i128::from(open) - i128::from(sample.counters[Counter::Reentries as usize])))
 }
 
 /// Lost state shows at the tracepoint as a missed entry or, when it failed, as an early refusal, by whichever

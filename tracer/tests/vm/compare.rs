@@ -153,6 +153,11 @@ impl Check<'_> {
                 let may = asked.length == 0 || asked.address == 0 || !self.context.kernel.can_be_walked();
                 self.holds(may && seen.backings.is_empty(), || at("was not walked"));
             }
+            "busy" => {
+                self.context.busy.set(self.context.busy.get() + 1);
+                let bound = seen.vmas.unwrap_or(0);
+                self.holds(bound <= layout.vmas, || at(&format!("VMAs at least {bound}, in truth {}", layout.vmas)));
+            }
             walk => {
                 self.equal(&at("walk"), walk, if layout.hole { "hole" } else { "complete" });
                 self.equal(&at("VMAs"), seen.vmas, Some(layout.vmas));

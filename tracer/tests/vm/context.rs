@@ -1,7 +1,7 @@
 //! What every test is given.
 
 use std::{
-    cell::{OnceCell, Ref, RefCell},
+    cell::{Cell, OnceCell, Ref, RefCell},
     os::unix::fs::MetadataExt,
 };
 
@@ -23,6 +23,9 @@ pub struct Context {
     pub filesystems: Filesystems,
     /// The kernel's number for our cgroup.
     pub cgroup_id: Option<u64>,
+    /// Walks that found `mmap_lock` taken, of those that were held against the truth: our own other threads grow their
+    /// heaps at times, and may be preempted in it.
+    pub busy: Cell<u64>,
     /// One session for all tests that need no session of their own.
     session: RefCell<OnceCell<Result<Trace, String>>>,
 }
@@ -38,6 +41,7 @@ impl Context {
             kernel: Kernel::read().context("/proc/sys/kernel/osrelease")?,
             filesystems: Filesystems::read().context("/proc/self/mountinfo")?,
             cgroup_id: cgroup_id(),
+            busy: Cell::new(0),
             session: RefCell::default(),
         })
     }

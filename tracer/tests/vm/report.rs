@@ -61,9 +61,9 @@ impl Report {
             ensure!(book["unexplained"] == 0, "{name}: {book}");
             if !book["entries"].is_null() {
                 let sum = |keys: &[&str]| keys.iter().filter_map(|key| book[*key].as_u64()).sum::<u64>();
-                ensure!(book["in_flight"] == 0, "{name}: {book}");
-                let skipped = self.0["skipped"].to_string();
-                ensure!(sum(&["missed_entries"]) <= sum(&["skipped_entries"]), "{name}: {book}, {skipped}");
+                ensure!(book["in_flight"] == 0, "{name}: {book}, lost {}", self.0["lost"]);
+                let reasons = sum(&["skipped_entries"]) + self.0["lost"]["frames"].as_u64().unwrap_or(0);
+                ensure!(sum(&["missed_entries"]) <= reasons, "{name}: {book}, lost {}", self.0["lost"]);
                 ensure!(sum(&["entries", "refused_early", "missed_entries"]) == total, "{name}: {book}");
                 let ended = sum(&["returns", "missed_returns"]);
                 ensure!(book["returns"].is_null() || ended == sum(&["entries"]), "{name}: {book}");
@@ -74,7 +74,9 @@ impl Report {
 
     fn nothing_lost(&self) -> anyhow::Result<()> {
         let lost = self.0["lost"].as_object().context("no losses in the report")?;
-        for cause in ["frames", "processes", "backings", "reentries", "descendants"] {
+        // While a task is preempted in the storage of its frame, others on that CPU get none.
+        ensure!(lost["frames"] == 0 || self.skipped()? > 0, "lost frames: {}", lost["frames"]);
+        for cause in ["processes", "backings", "reentries", "descendants"] {
             let count = lost.get(cause).with_context(|| format!("the report has no losses of {cause}"))?;
             ensure!(count.is_null() || count == 0, "lost {cause}: {count}");
         }

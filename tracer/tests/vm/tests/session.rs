@@ -43,6 +43,9 @@ fn common_ends_well(context: &Context) -> TestResult {
     for key in ["lost_registration_records", "lost_buffer_records", "malformed", "orphans"] {
         ensure!(ended.end[key] == 0, "{key}: {}", ended.end);
     }
+    let (busy, most) = (context.busy.get(), 2 + ended.records.len() as u64 / 200);
+    println!("    {} records, {busy} walks found the lock taken", ended.records.len());
+    ensure!(busy <= most, "{busy} walks found the lock taken, more than {most}");
     let ordered =
         ended.records.windows(2).all(|pair| pair[0].tid != pair[1].tid || pair[0].start_ns <= pair[1].start_ns);
     ensure!(ordered, "the records of a thread are not in order");
