@@ -8,8 +8,9 @@
 fio_with() {
     echo "workload: fio --mem=$1" >&2
     if ! complaint=$(fio --name=fixed --ioengine=io_uring --fixedbufs=1 --mem="$1" --filename=data --size=8m --bs="$2" \
-        --iodepth="$3" --rw=randread --runtime=1 --time_based --thread --minimal 2>&1 >/dev/null); then
-        echo "workload: fio --mem=$1 was refused: $(echo "$complaint" | sed -n 's/.*\(fio: .*\)/\1/p' | head -n 1)" >&2
+        --iodepth="$3" --rw=randread --runtime=1 --time_based --thread --minimal 2>&1); then
+        why=$(echo "$complaint" | sed -n 's/.*error=//p' | head -n 1)
+        echo "workload: fio --mem=$1 was refused: ${why:-fio does not say why}" >&2
     fi
 }
 
