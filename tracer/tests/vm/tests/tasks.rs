@@ -115,7 +115,7 @@ fn beside_a_writer(context: &Context) -> TestResult {
     sys::touch(written, length);
     let trace = Trace::start(context, &["--pid", &std::process::id().to_string()])?;
     let (ring, done) = (Ring::new()?, AtomicBool::new(false));
-    let count = if context.quick { 30 } else { 100 };
+    let count = if context.quick { 30 } else { 60 };
     let calls = thread::scope(|scope| {
         let writer = scope.spawn(|| -> anyhow::Result<()> {
             while !done.load(Ordering::Relaxed) {
