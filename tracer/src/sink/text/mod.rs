@@ -143,10 +143,16 @@ fn losses(snapshot: &Snapshot) -> Vec<String> {
     );
     let parts = (
         snapshot.books.missed_parts(),
-        "entries of buffers or pins: the kernel skipped the probe, so their registrations are not whole".to_owned(),
+        "entries of buffers or pins: their probe was skipped, so their registrations are not whole".to_owned(),
     );
     let skipped = snapshot.skipped.iter().map(|skipped| {
-        (skipped.runs, format!("runs of {}: preempted in it by another task that came to it", skipped.program))
+        (
+            skipped.runs,
+            format!(
+                "runs of {} skipped by the kernel: on that CPU it was at work for a preempted task",
+                skipped.program
+            ),
+        )
     });
     let walks = snapshot.walks.as_ref().map_or([0; 3], |walks| [walks.busy, walks.cut, walks.none]);
     let ends = ["ended early: a writer held mmap_lock", "ended early: a limit of the verifier", "did not happen"];
