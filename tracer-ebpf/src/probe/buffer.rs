@@ -45,15 +45,17 @@ fn enter(iovec: Iovec, imu_slot: u64, walk: impl Fn(&mut Frame, u64, u64)) {
     // SAFETY: takes nothing, cannot fail.
     let entered = unsafe { bpf_ktime_get_ns() };
     begin(frame, iovec, imu_slot);
+    frame.stage = Stage::Buffer as u32;
+    frame.buffer_ns = entered;
+    frame.buffer.walk_ns = 0;
     let (end, wraps) = iovec.base.overflowing_add(iovec.length);
     if iovec.base != 0 && iovec.length != 0 && !wraps {
         walk(frame, iovec.base, end);
+        // SAFETY: takes nothing, cannot fail.
+        frame.buffer_ns = unsafe { bpf_ktime_get_ns() };
+        frame.buffer.walk_ns = frame.buffer_ns - entered;
+        frame.registration.walk_ns += frame.buffer.walk_ns;
     }
-    frame.stage = Stage::Buffer as u32;
-    // SAFETY: takes nothing, cannot fail.
-    frame.buffer_ns = unsafe { bpf_ktime_get_ns() };
-    frame.buffer.walk_ns = frame.buffer_ns - entered;
-    frame.registration.walk_ns += frame.buffer.walk_ns;
 }
 
 /// Whether a registration is under way; a buffer whose return was missed ends here.

@@ -15,6 +15,18 @@ const WAITING: usize = 8 * 16_384;
 /// Rings whose number is remembered.
 const RINGS: usize = 65_536;
 
+/// Names of filesystems, by the address of their `file_system_type`.
+pub trait Filesystems {
+    /// `None` where it is not known, and for 0, which stands for none.
+    fn name(&self, address: u64) -> Option<String>;
+}
+
+impl Filesystems for HashMap<u64, String> {
+    fn name(&self, address: u64) -> Option<String> {
+        self.get(&address).cloned()
+    }
+}
+
 /// What became of the records so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -69,9 +81,8 @@ impl Assembler {
         }
     }
 
-    /// Takes one record's bytes; gives the registration that it completes. `filesystems` are the names known
-    /// so far, by the address of their `file_system_type`.
-    pub fn push(&mut self, bytes: &[u8], filesystems: &HashMap<u64, String>) -> Option<Registration> {
+    /// Takes one record's bytes; gives the registration that it completes.
+    pub fn push(&mut self, bytes: &[u8], filesystems: &dyn Filesystems) -> Option<Registration> {
         match decode(bytes) {
             Ok(Record::Buffer(walk, record)) => {
                 self.wait(walk, &record);
@@ -115,7 +126,7 @@ impl Assembler {
         &mut self,
         operation: Operation,
         record: &RegistrationRecord,
-        filesystems: &HashMap<u64, String>,
+        filesystems: &dyn Filesystems,
     ) -> Registration {
         let Header { tid, start_ns, .. } = record.header;
         let buffers = self.take(tid, start_ns);

@@ -17,7 +17,7 @@ use tracer_ebpf::{
     record::{BACKING_SLICES, BufferRecord, Header, KIND_BUFFER, KIND_REGISTRATION, RegistrationRecord, Walk},
 };
 
-pub use assemble::{Assembler, Counts};
+pub use assemble::{Assembler, Counts, Filesystems};
 pub use known::Known;
 pub use names::{Clock, comm, result_name};
 pub use registration::{Backing, Buffer, Registration, Ring};

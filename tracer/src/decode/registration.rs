@@ -1,6 +1,6 @@
 //! A registration in the user's terms, made of its records. What was not measured is `None`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 use tracer_ebpf::{
@@ -8,7 +8,7 @@ use tracer_ebpf::{
     record::{BufferRecord, RegistrationRecord, Walk, flag},
 };
 
-use super::{Clock, Known, comm, result_name, sight::Sight};
+use super::{Clock, Filesystems, Known, comm, result_name, sight::Sight};
 
 /// One registration with its buffers. Times are nanoseconds, pinscope's own walks left out of all but `walk_ns`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -150,7 +150,7 @@ pub struct Buffer {
 pub(super) struct Context<'a> {
     pub(super) known: &'a Known,
     pub(super) clock: Clock,
-    pub(super) filesystems: &'a HashMap<u64, String>,
+    pub(super) filesystems: &'a dyn Filesystems,
 }
 
 impl Registration {
@@ -260,7 +260,7 @@ fn slices(context: &Context<'_>, record: &BufferRecord) -> Vec<Backing> {
     used.filter_map(|slice| {
         Some(Backing {
             class: slice.kind.class()?.name(),
-            filesystem: context.filesystems.get(&slice.filesystem).cloned(),
+            filesystem: context.filesystems.name(slice.filesystem),
             shared: slice.kind.is_shared(),
             writable: slice.kind.is_writable(),
             vmas: slice.vmas.into(),

@@ -135,7 +135,7 @@ proptest! {
     ) {
         body[..4].copy_from_slice(&kind.to_ne_bytes());
         let mut assembler = assembler(Known::all());
-        let given = assembler.push(&body, &HashMap::new());
+        let given = assembler.push(&body, &HashMap::<u64, String>::new());
         let counts = assembler.finish();
         prop_assert_eq!(counts.registrations, u64::from(given.is_some()));
         prop_assert_eq!(counts.registrations + counts.orphans + counts.malformed, 1);
@@ -157,12 +157,12 @@ proptest! {
                 buffer.header.tid = tid;
                 buffer.header.start_ns = start_ns;
                 sent += 1;
-                assembler.push(&bytes_of(&buffer), &HashMap::new());
+                assembler.push(&bytes_of(&buffer), &HashMap::<u64, String>::new());
             } else {
                 let mut registration = a_registration();
                 registration.header.tid = tid;
                 registration.header.start_ns = start_ns;
-                let given = assembler.push(&bytes_of(&registration), &HashMap::new()).unwrap();
+                let given = assembler.push(&bytes_of(&registration), &HashMap::<u64, String>::new()).unwrap();
                 prop_assert_eq!((given.tid, given.start_ns), (tid, start_ns));
                 used += given.buffer_list.len() as u64;
             }
@@ -316,7 +316,7 @@ fn rings_get_numbers_and_an_address_used_again_another() {
     let mut assembler = assembler(Known::all());
     let mut number = |ring: u64, created: u64| {
         let record = RegistrationRecord { ring, ring_created_ns: created, ..a_registration() };
-        assembler.push(&bytes_of(&record), &HashMap::new()).unwrap().ring.unwrap().id
+        assembler.push(&bytes_of(&record), &HashMap::<u64, String>::new()).unwrap().ring.unwrap().id
     };
     assert_eq!([number(7, 1), number(8, 2), number(7, 1), number(7, 3)], [1, 2, 1, 3]);
 }

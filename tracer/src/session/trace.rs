@@ -1,19 +1,23 @@
 //! `pinscope trace`: a line for each registration as it happens.
 
 use std::{
+    cell::RefCell,
+    collections::HashMap,
     io::{BufWriter, StdoutLock, Write},
+    mem::take,
     process::ExitCode,
 };
 
 use super::{Session, command::Command, end::End, log};
 use crate::{
     cli::{args, config},
-    decode::{Assembler, Registration},
+    decode::{Assembler, Filesystems, Registration},
     probe::{attach::Options, table},
     sink::trace as sink,
     source::{maps, records::Records, wait},
 };
 use anyhow::{Context, Result, bail};
+use aya::Ebpf;
 
 /// Runs the session, printing as it goes; the exit code is the command's, where there is one.
 pub async fn trace(arguments: &args::Trace, verbose: bool) -> Result<ExitCode> {
@@ -74,13 +78,41 @@ fn why_no_walk(session: &Session) -> &str {
 struct Printer<'a> {
     assembler: Assembler,
     arguments: &'a args::Trace,
+    filesystems: HashMap<u64, String>,
     out: BufWriter<StdoutLock<'static>>,
+}
+
+/// The names that the eBPF side has noted. The map is read only for one that is not known yet: while a task is
+/// preempted in a read of a map, the kernel skips kprobes and perf events on that CPU.
+struct Names<'a> {
+    ebpf: &'a Ebpf,
+    known: RefCell<HashMap<u64, String>>,
+}
+
+impl Filesystems for Names<'_> {
+    fn name(&self, address: u64) -> Option<String> {
+        if address == 0 {
+            return None;
+        }
+        if !self.known.borrow().contains_key(&address) {
+            match maps::filesystems(self.ebpf) {
+                Ok(names) => self.known.borrow_mut().extend(names),
+                Err(error) => tracing::debug!("{error}"),
+            }
+        }
+        self.known.borrow().get(&address).cloned()
+    }
 }
 
 impl<'a> Printer<'a> {
     fn new(session: &Session, arguments: &'a args::Trace) -> Self {
         let out = BufWriter::new(std::io::stdout().lock());
-        Self { assembler: Assembler::new(session.known.clone(), session.clock), arguments, out }
+        Self {
+            assembler: Assembler::new(session.known.clone(), session.clock),
+            arguments,
+            filesystems: HashMap::new(),
+            out,
+        }
     }
 
     fn start(&mut self, session: &Session, scope: &config::Scope) -> Result<()> {
@@ -94,7 +126,7 @@ impl<'a> Printer<'a> {
     }
 
     fn drain(&mut self, session: &Session, records: &mut Records) -> Result<()> {
-        let filesystems = maps::filesystems(&session.attached.ebpf)?;
+        let filesystems = Names { ebpf: &session.attached.ebpf, known: RefCell::new(take(&mut self.filesystems)) };
         let mut failed = None;
         records.drain(|bytes| {
             let registration = self.assembler.push(bytes, &filesystems);
