@@ -1,6 +1,9 @@
 //! Buffers wait for their registration's record, which comes last.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::BuildHasher,
+};
 
 use tracer_ebpf::{
     operation::Operation,
@@ -21,7 +24,7 @@ pub trait Filesystems {
     fn name(&self, address: u64) -> Option<String>;
 }
 
-impl Filesystems for HashMap<u64, String> {
+impl<S: BuildHasher> Filesystems for HashMap<u64, String, S> {
     fn name(&self, address: u64) -> Option<String> {
         self.get(&address).cloned()
     }
