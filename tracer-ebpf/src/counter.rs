@@ -1,8 +1,11 @@
 //! The counters of the map `COUNTERS`, one array of them per CPU.
 
-use crate::operation::Operation;
+use crate::{
+    backing::{BackingTotals, Kind},
+    operation::Operation,
+};
 
-/// What is counted; the number is the slot. The first six come once for every [`Operation`].
+/// What is counted; the number is the slot. The first seven come once for every [`Operation`].
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Counter {
@@ -19,8 +22,17 @@ pub enum Counter {
     MissedEntries = 16,
     /// The tracepoint fired while the entry's return had not been seen.
     MissedReturns = 20,
+    /// The tracepoint reported success: the first slot of the operation's results, here since it is by far the most
+    /// frequent one.
+    Succeeded = 24,
+    /// Registrations of one buffer in one VMA, with nothing missed: each stands for one in the counts and histograms
+    /// that [`Self::ONES`] and [`crate::histogram::Histogram::ONES`] name.
+    Plain = 28,
+    /// Buffers in one VMA, walked to its end, of the other registrations: each stands for a one in the histogram of
+    /// VMAs per buffer.
+    SingleVmaBuffers,
     /// The per-buffer function was entered.
-    BufferEntries = 24,
+    BufferEntries,
     /// It returned.
     BufferReturns,
     /// It was entered anew, or its registration ended, without its return having been seen.
@@ -83,11 +95,31 @@ impl Counter {
     /// Slots of the array, a power of two.
     pub const SLOTS: usize = 64;
 
-    /// The slot of an operation's counter. Only for the six that come by operation.
+    /// What a [`Self::Plain`] registration adds one to, without having done so.
+    pub const ONES: [Self; 6] = [
+        Self::BufferEntries,
+        Self::BufferReturns,
+        Self::PinEntries,
+        Self::PinReturns,
+        Self::WalksComplete,
+        Self::WalkVmas,
+    ];
+
+    /// The slot of an operation's counter. Only for the seven that come by operation.
     #[inline(always)]
     pub const fn of(self, operation: Operation) -> usize {
         self as usize + operation as usize
     }
+}
+
+/// Value of the map `TOTALS`, per CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Totals {
+    /// By [`Counter`].
+    pub counters: [u64; Counter::SLOTS],
+    /// Backings without a filesystem's name, by [`Kind`].
+    pub kinds: [BackingTotals; Kind::COUNT as usize],
 }
 
 /// Entries of the map `RESULTS`, laid out flat: for each operation, a slot for each errno.
@@ -121,7 +153,7 @@ mod tests {
     #[test]
     fn every_counter_has_a_slot_of_its_own() {
         assert!((Counter::PinMissedEntries as usize) < Counter::SLOTS);
-        assert_eq!(Counter::MissedReturns.of(Operation::Unregister) + 1, Counter::BufferEntries as usize);
+        assert_eq!(Counter::Succeeded.of(Operation::Unregister) + 1, Counter::Plain as usize);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use tracer_ebpf::{
-    backing::{BackingKey, BackingSlice, BackingTotals, Kind},
+    backing::{BackingKey, BackingSlice, BackingTotals},
     counter::Counter,
     histogram::Histogram,
     operation::Operation,
@@ -17,7 +17,8 @@ use tracer_ebpf::{
 use crate::{
     kernel,
     maps::{
-        BACKINGS, Counters, FILESYSTEMS, KINDS, PROCESSES, RECORDS, RINGS, add, count, count_result, observe, setting,
+        BACKINGS, Counters, Distributions, FILESYSTEMS, PROCESSES, RECORDS, RINGS, add, count, observe,
+        observe_duration, setting,
     },
 };
 
@@ -26,32 +27,30 @@ const UNTOLD: i32 = -5;
 
 /// A buffer whose function returned: into its registration, the maps, and the ring buffer.
 #[inline(always)]
-pub fn buffer(frame: &mut Frame) {
+pub fn buffer(frame: &mut Frame, counters: &Counters) {
     let buffer = &frame.buffer;
     let registration = &mut frame.registration;
-    registration.bytes = registration.bytes.wrapping_add(buffer.length);
     registration.vmas += u64::from(buffer.vmas);
-    registration.lookups += u64::from(buffer.lookups);
-    registration.pin_ns += buffer.pin_ns;
-    registration.minor_faults += buffer.minor_faults;
-    registration.major_faults += buffer.major_faults;
-    registration.flags |= buffer.flags & (flag::PINNED | flag::BACKINGS_CAPPED | flag::PARTS_MISSED);
+    registration.flags |= buffer.flags & (flag::BACKINGS_CAPPED | flag::PARTS_MISSED);
     if buffer.ret < 0 {
         registration.failed_buffers += 1;
     }
-    if buffer.walk == Walk::Complete as u8 {
-        observe(&mut frame.scratch, Histogram::VmasPerBuffer as u32, u64::from(buffer.vmas));
-    } else {
+    if buffer.walk != Walk::Complete as u8 {
         registration.flags |= flag::VMAS_PARTIAL;
+        frame.partial[usize::from(buffer.walk & 7)] += 1;
+    } else if buffer.vmas == 1 {
+        frame.single_vma += 1;
+    } else {
+        frame.several_vmas += 1;
+        observe(Histogram::VmasPerBuffer, u64::from(buffer.vmas));
     }
-    frame.walks[usize::from(buffer.walk & 7)] += 1;
     if buffer.files > 1 {
         frame.multi_file += 1;
     }
     if buffer.flags & (flag::FILES_CAPPED | flag::BACKINGS_CAPPED) != 0 {
         frame.short += 1;
     }
-    backings(buffer);
+    backings(buffer, counters);
     if setting!(session.records) != 0 {
         emit(&raw const frame.buffer, Counter::LostBufferRecords);
     }
@@ -59,7 +58,7 @@ pub fn buffer(frame: &mut Frame) {
 
 /// A buffer that is known by its pin alone, once its result is: a negative errno, or 0.
 #[inline(always)]
-pub fn pending(frame: &mut Frame, ret: i32) {
+pub fn pending(frame: &mut Frame, ret: i32, counters: &Counters) {
     if frame.pending == 0 {
         return;
     }
@@ -68,7 +67,7 @@ pub fn pending(frame: &mut Frame, ret: i32) {
     if frame.stage == Stage::Pin as u32 {
         frame.buffer.flags |= flag::PARTS_MISSED;
     }
-    buffer(frame);
+    buffer(frame, counters);
 }
 
 /// The result of a registration's last buffer: an update that did fewer than it began ended with one that failed.
@@ -85,29 +84,25 @@ fn last_result(registration: &RegistrationRecord, operation: Operation, ret: i64
 }
 
 #[inline(always)]
-fn backings(buffer: &BufferRecord) {
+fn backings(buffer: &BufferRecord, counters: &Counters) {
     for slice in &buffer.backings {
         if slice.vmas == 0 {
             break;
         }
-        backing(slice, buffer.ret < 0);
+        backing(slice, buffer.ret < 0, counters);
     }
 }
 
 #[inline(always)]
-fn backing(slice: &BackingSlice, failed: bool) {
+fn backing(slice: &BackingSlice, failed: bool, counters: &Counters) {
     let kind = if failed { slice.kind.failed() } else { slice.kind };
     if slice.filesystem == 0 {
         // No name to tell: an array saves the look-up in a hash map.
-        let place = (kind.0 & (Kind::COUNT - 1)) as usize;
-        return match KINDS.get_ptr_mut(0) {
-            Some(kinds) => add_slice(kinds.cast::<BackingTotals>().wrapping_add(place), slice),
-            None => count(Counter::LostBackings),
-        };
+        return add_slice(counters.kind(kind), slice);
     }
     let key = BackingKey { filesystem: slice.filesystem, kind, reserved: 0 };
     let Some(totals) = BACKINGS.get_ptr_mut(key).or_else(|| new_backing(&key)) else {
-        return count(Counter::LostBackings);
+        return counters.add(Counter::LostBackings, 1);
     };
     add_slice(totals, slice);
 }
@@ -139,10 +134,17 @@ fn new_backing(key: &BackingKey) -> Option<*mut BackingTotals> {
 /// A registration that ended with the frame in hand. `now` is the tracepoint's time, the end where the return
 /// was not seen.
 #[inline(always)]
-pub fn registration(context: &impl EbpfContext, frame: &mut Frame, operation: Operation, ret: i64, returned: bool) {
+pub fn registration(
+    context: &impl EbpfContext,
+    frame: &mut Frame,
+    counters: &Counters,
+    operation: Operation,
+    ret: i64,
+    returned: bool,
+) {
     if setting!(kernel.pin_is_buffer) != 0 {
         let last = last_result(&frame.registration, operation, ret);
-        pending(frame, last);
+        pending(frame, last, counters);
     }
     let whole = frame.buffer_returns == frame.registration.buffers && frame.pin_returns == frame.pins;
     let registration = &mut frame.registration;
@@ -150,18 +152,16 @@ pub fn registration(context: &impl EbpfContext, frame: &mut Frame, operation: Op
     registration.flags |= if whole { flag::TIMED } else { flag::TIMED | flag::PARTS_MISSED | flag::VMAS_PARTIAL };
     let walked = registration.walk_ns;
     registration.duration_ns = frame.end_ns.wrapping_sub(registration.header.start_ns).wrapping_sub(walked);
-    durations(registration, &mut frame.scratch, operation);
-    if let Some(counters) = Counters::get() {
-        counters.add_of(Counter::Ledger, operation, 1);
-        if returned {
-            counters.add_of(Counter::Returns, operation, 1);
-        } else if setting!(kernel.registration_returns) != 0 {
-            registration.flags |= flag::RETURN_MISSED;
-            counters.add_of(Counter::MissedReturns, operation, 1);
-        }
-        parts(frame, &counters);
+    let plain = is_plain(frame);
+    durations(&frame.registration, operation, plain);
+    counters.end(operation, ret);
+    if returned {
+        counters.add_of(Counter::Returns, operation, 1);
+    } else if setting!(kernel.registration_returns) != 0 {
+        frame.registration.flags |= flag::RETURN_MISSED;
+        counters.add_of(Counter::MissedReturns, operation, 1);
     }
-    count_result(operation, ret);
+    parts(frame, counters, plain);
     if setting!(session.processes) != 0 && operation as u8 != Operation::Unregister as u8 {
         process(&frame.registration);
     }
@@ -173,29 +173,55 @@ pub fn registration(context: &impl EbpfContext, frame: &mut Frame, operation: Op
     debug!(context, "{} buffers, {} VMAs, returned {}", frame.registration.buffers, frame.registration.vmas, ret);
 }
 
+/// The most frequent kind of registration by far, which one counter tells whole: one buffer in one VMA, walked to its
+/// end, pinned once, and nothing missed.
 #[inline(always)]
-fn durations(registration: &RegistrationRecord, scratch: &mut u64, operation: Operation) {
-    let histogram = if registration.ret < 0 { Histogram::DurationFailed } else { Histogram::DurationOk };
-    observe(scratch, histogram as u32 + operation as u32, registration.duration_ns);
+fn is_plain(frame: &Frame) -> bool {
+    const MATTERS: u32 = flag::PINNED | flag::PARTS_MISSED | flag::VMAS_PARTIAL;
+    let registration = &frame.registration;
+    registration.buffers == 1
+        && registration.vmas == 1
+        && frame.pins == 1
+        && registration.flags & MATTERS == flag::PINNED
+}
+
+#[inline(always)]
+fn durations(registration: &RegistrationRecord, operation: Operation, plain: bool) {
+    observe_duration(registration.ret >= 0, operation, registration.duration_ns);
     if registration.buffers == 0 {
         return;
     }
-    observe(scratch, Histogram::BuffersPerRegistration as u32, u64::from(registration.buffers));
-    observe(scratch, Histogram::BytesPerRegistration as u32, registration.bytes);
+    let Some(distributions) = Distributions::get() else { return };
+    distributions.observe(Histogram::BytesPerRegistration, registration.bytes);
     if registration.flags & (flag::PINNED | flag::PARTS_MISSED) == flag::PINNED {
-        observe(scratch, Histogram::Pin as u32, registration.pin_ns);
+        distributions.observe(Histogram::Pin, registration.pin_ns);
     }
+    if plain {
+        return;
+    }
+    distributions.observe(Histogram::BuffersPerRegistration, u64::from(registration.buffers));
     if registration.flags & flag::VMAS_PARTIAL == 0 {
-        observe(scratch, Histogram::VmasPerRegistration as u32, registration.vmas);
+        distributions.observe(Histogram::VmasPerRegistration, registration.vmas);
     }
 }
 
 /// What was gathered over the registration's buffers, added once.
 #[inline(always)]
-fn parts(frame: &Frame, counters: &Counters) {
+fn parts(frame: &Frame, counters: &Counters, plain: bool) {
     let registration = &frame.registration;
     if registration.buffers == 0 {
         return;
+    }
+    counters.add(Counter::WalkNanoseconds, registration.walk_ns);
+    if registration.minor_faults | registration.major_faults != 0 {
+        counters.add(Counter::MinorFaults, registration.minor_faults);
+        counters.add(Counter::MajorFaults, registration.major_faults);
+    }
+    if registration.lookups != 0 {
+        counters.add(Counter::Lookups, registration.lookups);
+    }
+    if plain {
+        return counters.add(Counter::Plain, 1);
     }
     counters.add(Counter::BufferEntries, registration.buffers.into());
     counters.add(Counter::BufferReturns, frame.buffer_returns.into());
@@ -205,21 +231,14 @@ fn parts(frame: &Frame, counters: &Counters) {
         counters.add(Counter::BufferMissedReturns, (registration.buffers - frame.buffer_returns).into());
         counters.add(Counter::PinMissedReturns, (frame.pins - frame.pin_returns).into());
     }
-    counters.add(Counter::WalksComplete, frame.walks[Walk::Complete as usize].into());
-    counters.add(Counter::WalkNanoseconds, registration.walk_ns);
+    counters.add(Counter::SingleVmaBuffers, frame.single_vma.into());
+    counters.add(Counter::WalksComplete, (frame.single_vma + frame.several_vmas).into());
     counters.add(Counter::WalkVmas, registration.vmas);
     if registration.flags & flag::VMAS_PARTIAL != 0 {
-        counters.add(Counter::WalksNone, frame.walks[Walk::None as usize].into());
-        counters.add(Counter::WalksHole, frame.walks[Walk::Hole as usize].into());
-        counters.add(Counter::WalksBusy, frame.walks[Walk::Busy as usize].into());
-        counters.add(Counter::WalksCut, frame.walks[Walk::Cut as usize].into());
-    }
-    if registration.minor_faults | registration.major_faults != 0 {
-        counters.add(Counter::MinorFaults, registration.minor_faults);
-        counters.add(Counter::MajorFaults, registration.major_faults);
-    }
-    if registration.lookups != 0 {
-        counters.add(Counter::Lookups, registration.lookups);
+        counters.add(Counter::WalksNone, frame.partial[Walk::None as usize].into());
+        counters.add(Counter::WalksHole, frame.partial[Walk::Hole as usize].into());
+        counters.add(Counter::WalksBusy, frame.partial[Walk::Busy as usize].into());
+        counters.add(Counter::WalksCut, frame.partial[Walk::Cut as usize].into());
     }
     if frame.multi_file | frame.short != 0 {
         counters.add(Counter::MultiFileBuffers, frame.multi_file.into());
@@ -227,8 +246,9 @@ fn parts(frame: &Frame, counters: &Counters) {
     }
 }
 
+/// Adds to the totals of the process; of a call without an entry, itself and its result.
 #[inline(always)]
-fn process(registration: &RegistrationRecord) {
+pub fn process(registration: &RegistrationRecord) {
     let pid = kernel::pid_tid().0;
     let Some(totals) = PROCESSES.get_ptr_mut(pid).or_else(|| new_process(pid)) else {
         return count(Counter::LostProcesses);

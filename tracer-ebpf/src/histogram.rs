@@ -4,6 +4,8 @@
 //! A value that is read back as its bucket's upper bound is never too low and at most 1/8 too high. Values
 //! below 16 have a bucket of their own and are exact. Every `u64` has a bucket: nothing is clipped.
 
+use core::hint::black_box;
+
 /// Buckets in use: values up to `u64::MAX`.
 pub const BUCKETS: usize = 496;
 
@@ -14,50 +16,54 @@ pub const SLOTS: usize = 512;
 /// The slot that holds the sum of all values.
 pub const SUM: usize = SLOTS - 1;
 
-/// The position of the highest set bit; `value` must not be zero.
-///
-/// Written as halving steps since the BPF instruction set has no count of leading zeros, and LLVM's
-/// substitute takes twice as many instructions.
-#[inline(always)]
-const fn highest_bit(value: u64) -> u32 {
-    let mut rest = value;
-    let mut bit = 0;
-    if rest >= 1 << 32 {
-        rest >>= 32;
-        bit += 32;
+/// Values whose bucket is looked up: what fits into 11 bits.
+const SMALL: usize = 1 << 11;
+
+/// The buckets of the values below [`SMALL`]. The BPF instruction set has no count of leading zeros, and any substitute
+/// takes several times as many instructions as a load.
+static BUCKET_OF: [u16; SMALL] = {
+    let mut table = [0; SMALL];
+    let mut value = 0;
+    while value < SMALL {
+        table[value] = if value < 16 {
+            value as u16
+        } else {
+            let bit = value.ilog2();
+            // The three bits below the highest one choose among the octave's eight buckets.
+            ((bit as u16 - 2) << 3) + ((value >> (bit - 3)) & 7) as u16
+        };
+        value += 1;
     }
-    if rest >= 1 << 16 {
-        rest >>= 16;
-        bit += 16;
-    }
-    if rest >= 1 << 8 {
-        rest >>= 8;
-        bit += 8;
-    }
-    if rest >= 1 << 4 {
-        rest >>= 4;
-        bit += 4;
-    }
-    if rest >= 1 << 2 {
-        rest >>= 2;
-        bit += 2;
-    }
-    if rest >= 1 << 1 {
-        bit += 1;
-    }
-    bit
-}
+    table
+};
 
 /// The bucket of a value, below [`BUCKETS`].
 #[inline(always)]
-pub const fn index(value: u64) -> usize {
-    if value < 16 {
-        return value as usize;
+pub fn index(value: u64) -> usize {
+    if value < SMALL as u64 {
+        return look_up(value);
     }
-    let bit = highest_bit(value);
-    // The three bits below the highest one choose among the octave's eight buckets.
-    let eighth = (value >> (bit - 3)) & 7;
-    ((bit as usize - 2) << 3) + eighth as usize
+    // Eight octaves of eight buckets at a time; at least the four highest bits are left, which decide.
+    let mut rest = value >> 8;
+    if rest < SMALL as u64 {
+        return 64 + look_up(black_box(rest));
+    }
+    let mut passed = 64;
+    for _ in 0..6 {
+        if rest < SMALL as u64 {
+            break;
+        }
+        rest >>= 8;
+        passed += 64;
+    }
+    passed + look_up(black_box(rest))
+}
+
+/// The mask is for the verifier; what was shifted comes through a black box, without which the compiler would see that
+/// it needs none.
+#[inline(always)]
+fn look_up(small: u64) -> usize {
+    BUCKET_OF[small as usize & (SMALL - 1)].into()
 }
 
 /// The smallest value of a bucket. `bucket` must be below [`BUCKETS`].
@@ -74,7 +80,8 @@ pub const fn upper_bound(bucket: usize) -> u64 {
     if bucket + 1 >= BUCKETS { u64::MAX } else { lower_bound(bucket + 1) - 1 }
 }
 
-/// The histograms kept in the kernel; the number is the index in the map `HISTOGRAMS`.
+/// The histograms kept in the kernel. The first [`Histogram::DURATIONS`] have an entry each in the map `DURATIONS`, the
+/// others lie side by side in the one entry of the map `SIZES`: most registrations put something into several of them.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Histogram {
@@ -97,7 +104,17 @@ pub enum Histogram {
 impl Histogram {
     /// Entries of the map.
     pub const COUNT: usize = 13;
+
+    /// How many of them are durations of operations.
+    pub const DURATIONS: usize = 8;
+
+    /// Where a [`crate::counter::Counter::Plain`] registration is a one, without having been put there.
+    pub const ONES: [Self; 3] = [Self::VmasPerRegistration, Self::VmasPerBuffer, Self::BuffersPerRegistration];
 }
+
+/// Value of the map `SIZES`, per CPU: the histograms behind those of durations, in the order of their numbers. Flat,
+/// since the kernel refuses a map of arrays of arrays.
+pub type Sizes = [u64; (Histogram::COUNT - Histogram::DURATIONS) * SLOTS];
 
 #[cfg(test)]
 mod tests {

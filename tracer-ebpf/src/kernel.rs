@@ -61,7 +61,13 @@ fn task_word(offset: u32) -> u64 {
 /// `task_struct.min_flt` and `maj_flt`: GUP's own faults are among them (`mm/gup.c: faultin_page`).
 #[inline(always)]
 pub fn faults() -> (u64, u64) {
-    (task_word(setting!(offset.task_min_flt)), task_word(setting!(offset.task_maj_flt)))
+    let (minor, major) = (setting!(offset.task_min_flt), setting!(offset.task_maj_flt));
+    if setting!(kernel.task_storage) == 0 {
+        return (task_word(minor), task_word(major));
+    }
+    let task = task() as u64;
+    // SAFETY: the helper's pointer is typed, the offsets are those of `unsigned long` fields.
+    unsafe { (typed(task, minor), typed(task, major)) }
 }
 
 /// The current task's `mm_struct`, 0 for a kernel thread.
@@ -86,13 +92,14 @@ pub struct Iovec {
     pub length: u64,
 }
 
-/// `VM_WRITE`, `VM_MAYSHARE`, `VM_PFNMAP`, `VM_IO`, `VM_HUGETLB` of `include/linux/mm.h`: the same on every kernel
-/// from 5.10 to 7.3 on x86-64.
+/// `VM_WRITE`, `VM_MAYSHARE`, `VM_PFNMAP`, `VM_IO`, `VM_DONTEXPAND`, `VM_HUGETLB` of `include/linux/mm.h`: the same on
+/// every kernel from 5.10 to 7.3 on x86-64.
 const VM_WRITE: u64 = 0x2;
 /// `MAP_SHARED`, also of a file opened read-only, for which `VM_SHARED` is taken back; what maps shows as `s`.
 const VM_MAYSHARE: u64 = 0x80;
 const VM_PFNMAP: u64 = 0x400;
 const VM_IO: u64 = 0x4000;
+const VM_DONTEXPAND: u64 = 0x4_0000;
 const VM_HUGETLB: u64 = 0x40_0000;
 
 /// `S_IFMT`, `S_IFCHR`, `S_IFBLK` of `include/uapi/linux/stat.h`.
@@ -138,11 +145,19 @@ pub fn vma(vma: u64) -> Vma {
 
 #[inline(always)]
 fn class_without_file(vma: u64, flags: u64) -> Class {
-    if flags & (VM_HUGETLB | VM_PFNMAP | VM_IO) != 0 {
-        return if flags & VM_HUGETLB != 0 { Class::Hugetlb } else { Class::Special };
+    // The vDSO and its like have operations and no file; `_install_special_mapping` marks them so that the operations
+    // of all other memory need not be read.
+    if flags & (VM_HUGETLB | VM_PFNMAP | VM_IO | VM_DONTEXPAND) == 0 {
+        return Class::Anon;
+    }
+    if flags & VM_HUGETLB != 0 {
+        return Class::Hugetlb;
+    }
+    if flags & (VM_PFNMAP | VM_IO) != 0 {
+        return Class::Special;
     }
     let ops: u64 = field(vma, setting!(offset.vma_ops));
-    // As `vma_is_anonymous()`; the vDSO and its like have operations and no file.
+    // As `vma_is_anonymous()`.
     if ops == 0 { Class::Anon } else { Class::Special }
 }
 

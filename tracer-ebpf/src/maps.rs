@@ -17,8 +17,8 @@ use aya_ebpf::{
 };
 use tracer_ebpf::{
     backing::{BackingKey, BackingTotals, Kind},
-    counter::{self, Counter, ERRNO_SLOTS},
-    histogram::{self, Histogram, SLOTS, SUM},
+    counter::{self, Counter, ERRNO_SLOTS, Totals},
+    histogram::{self, Histogram, SLOTS, SUM, Sizes},
     operation::Operation,
     record::{Frame, ProcessKey, ProcessTotals, Ring},
     settings::Settings,
@@ -87,19 +87,19 @@ pub static FRAMES_BY_TID: HashMap<i32, Frame, 1> = HashMap::new();
 pub static BLANK: Array<Frame, 1> = Array::new();
 
 #[btf_map]
-pub static COUNTERS: PerCpuArray<[u64; Counter::SLOTS], 1> = PerCpuArray::new();
+pub static TOTALS: PerCpuArray<Totals, 1> = PerCpuArray::new();
 
+/// Failures by errno; successes are [`Counter::Succeeded`].
 #[btf_map]
 pub static RESULTS: PerCpuArray<[u64; ERRNO_SLOTS], { Operation::COUNT }> = PerCpuArray::new();
 
 #[btf_map]
-pub static HISTOGRAMS: PerCpuArray<[u64; SLOTS], { Histogram::COUNT }> = PerCpuArray::new();
+pub static DURATIONS: PerCpuArray<[u64; SLOTS], { Histogram::DURATIONS }> = PerCpuArray::new();
 
-/// Backings without a filesystem's name, by their kind.
 #[btf_map]
-pub static KINDS: PerCpuArray<[BackingTotals; Kind::COUNT as usize], 1> = PerCpuArray::new();
+pub static SIZES: PerCpuArray<Sizes, 1> = PerCpuArray::new();
 
-/// Those with one.
+/// Backings with a filesystem's name; those without are in [`TOTALS`].
 #[btf_map]
 pub static BACKINGS: PerCpuHashMap<BackingKey, BackingTotals, 512> = PerCpuHashMap::new();
 
@@ -129,14 +129,23 @@ pub fn add(slot: *mut u64, value: u64) {
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(slot, value) };
 }
 
-/// This CPU's counters.
-pub struct Counters(*mut [u64; Counter::SLOTS]);
+/// This CPU's counters, and its backings without a filesystem's name.
+#[derive(Clone, Copy)]
+pub struct Counters(*mut Totals);
 
 impl Counters {
     /// `None` never happens for an array's first entry; the verifier wants it asked.
     #[inline(always)]
     pub fn get() -> Option<Self> {
-        COUNTERS.get_ptr_mut(0).map(Self)
+        TOTALS.get_ptr_mut(0).map(Self)
+    }
+
+    /// The totals of a kind of backing.
+    #[inline(always)]
+    pub fn kind(&self, kind: Kind) -> *mut BackingTotals {
+        // SAFETY: a value of the map; only the address of its field is taken.
+        let kinds = unsafe { (&raw mut (*self.0).kinds).cast::<BackingTotals>() };
+        kinds.wrapping_add((kind.0 & (Kind::COUNT - 1)) as usize)
     }
 
     #[inline(always)]
@@ -147,6 +156,19 @@ impl Counters {
     #[inline(always)]
     pub fn add_of(&self, counter: Counter, operation: Operation, value: u64) {
         self.add_slot(counter.of(operation), value);
+    }
+
+    /// Counts one end of an operation, as the tracepoint tells it.
+    #[inline(always)]
+    pub fn end(&self, operation: Operation, ret: i64) {
+        self.add_of(Counter::Ledger, operation, 1);
+        if ret >= 0 {
+            self.add_of(Counter::Succeeded, operation, 1);
+        } else if let Some(slots) = RESULTS.get_ptr_mut(operation as u32) {
+            // Where the compiler knows the sign it leaves out the mask that the verifier needs to see.
+            let ret = core::hint::black_box(ret);
+            add(slots.cast::<u64>().wrapping_add(counter::errno_slot(ret)), 1);
+        }
     }
 
     #[inline(always)]
@@ -163,29 +185,44 @@ pub fn count(counter: Counter) {
     }
 }
 
-/// Puts a value into the histogram with this number.
-///
-/// `scratch` is a word of the task's frame. The bucket goes through it, so that the verifier forgets by which of the
-/// 64 ways it was found: else it follows each of them to the program's end.
+/// Puts a duration into the histogram of an operation.
 #[inline(always)]
-pub fn observe(scratch: &mut u64, histogram: u32, value: u64) {
-    if let Some(slots) = HISTOGRAMS.get_ptr_mut(histogram) {
-        let slots = slots.cast::<u64>();
-        let scratch = core::ptr::from_mut(scratch);
-        // SAFETY: a word of the frame, borrowed mutably; volatile so that it is not kept in a register.
-        let bucket = unsafe {
-            scratch.write_volatile(histogram::index(value) as u64);
-            scratch.read_volatile() as usize
-        };
-        add(slots.wrapping_add(bucket & (SLOTS - 1)), 1);
-        add(slots.wrapping_add(SUM), value);
+pub fn observe_duration(ok: bool, operation: Operation, nanoseconds: u64) {
+    let first = if ok { Histogram::DurationOk } else { Histogram::DurationFailed };
+    if let Some(slots) = DURATIONS.get_ptr_mut(first as u32 + operation as u32) {
+        put(slots.cast(), nanoseconds);
     }
 }
 
-/// Counts one result of an operation.
-#[inline(always)]
-pub fn count_result(operation: Operation, ret: i64) {
-    if let Some(slots) = RESULTS.get_ptr_mut(operation as u32) {
-        add(slots.cast::<u64>().wrapping_add(counter::errno_slot(ret)), 1);
+/// This CPU's histograms but those of operations' durations.
+pub struct Distributions(*mut Sizes);
+
+impl Distributions {
+    /// `None` never happens, as in [`Counters::get`].
+    #[inline(always)]
+    pub fn get() -> Option<Self> {
+        SIZES.get_ptr_mut(0).map(Self)
+    }
+
+    /// Puts a value into a histogram.
+    #[inline(always)]
+    pub fn observe(&self, histogram: Histogram, value: u64) {
+        let place = histogram as usize - Histogram::DURATIONS;
+        put(self.0.cast::<u64>().wrapping_add(place * SLOTS), value);
     }
 }
+
+/// Puts a value into a histogram.
+#[inline(always)]
+pub fn observe(histogram: Histogram, value: u64) {
+    if let Some(distributions) = Distributions::get() {
+        distributions.observe(histogram, value);
+    }
+}
+
+#[inline(always)]
+fn put(slots: *mut u64, value: u64) {
+    add(slots.wrapping_add(histogram::index(value) & (SLOTS - 1)), 1);
+    add(slots.wrapping_add(SUM), value);
+}
+

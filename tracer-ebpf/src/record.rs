@@ -249,8 +249,12 @@ pub struct Frame {
     pub multi_file: u32,
     /// Buffers with more files or backings than fit.
     pub short: u32,
-    /// Buffers by the number of their [`Walk`]; a power of two, so that a masked index is inside.
-    pub walks: [u32; 8],
+    /// Buffers walked to their end that lie in one VMA.
+    pub single_vma: u32,
+    /// Buffers walked to their end that lie in several.
+    pub several_vmas: u32,
+    /// Buffers not walked to their end by the number of their [`Walk`]; a power of two, so that a masked index is inside.
+    pub partial: [u32; 8],
     /// When the registration's function returned.
     pub end_ns: u64,
     /// When the buffer's walk ended (the buffer's time begins there).
@@ -265,8 +269,6 @@ pub struct Frame {
     pub imu_slot: u64,
     /// The walk over the buffer's VMAs.
     pub walker: Walker,
-    /// A word through which a value goes that the verifier is not to follow.
-    pub scratch: u64,
     /// The registration.
     pub registration: RegistrationRecord,
     /// The buffer.

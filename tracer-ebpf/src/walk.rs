@@ -9,8 +9,8 @@ use aya_ebpf::{
     helpers::{bpf_find_vma, bpf_ktime_get_ns, bpf_loop},
 };
 use tracer_ebpf::{
-    backing::Kind,
-    record::{BACKING_SLICES, FILES, Frame, Walk, flag},
+    backing::{BackingSlice, Kind},
+    record::{BACKING_SLICES, FILES, Frame, Walk, Walker, flag},
 };
 
 use crate::{
@@ -59,9 +59,7 @@ pub fn again(frame: &mut Frame) {
     let entered = unsafe { bpf_ktime_get_ns() };
     frame.buffer.vmas = 0;
     frame.buffer.files = 0;
-    for slice in &mut frame.buffer.backings {
-        zero!(slice.vmas);
-    }
+    zero!(frame.buffer.backings[0].vmas);
     let address = frame.buffer.address;
     walk(frame, address, address + frame.buffer.length);
     // SAFETY: as above.
@@ -85,7 +83,14 @@ fn begin(frame: &mut Frame, address: u64, end: u64) {
 /// Puts the last backing away.
 #[inline(always)]
 fn finish(frame: &mut Frame) {
-    if u64::from(frame.buffer.vmas) != frame.walker.slice_first {
+    if u64::from(frame.buffer.vmas) == frame.walker.slice_first {
+        return;
+    }
+    // Most buffers have one backing: its slice is known without a search.
+    if frame.buffer.backings[0].vmas == 0 {
+        zero!(frame.buffer.backings[1].vmas);
+        fill_slice(&mut frame.buffer.backings[0], &frame.walker, frame.buffer.vmas);
+    } else {
         put_slice(frame);
     }
 }
@@ -143,21 +148,37 @@ fn take(frame: &mut Frame, vma: &Vma) {
 #[inline(never)]
 fn put_slice(frame: &mut Frame) {
     let walker = frame.walker;
-    let reached = if walker.address < walker.end { walker.address } else { walker.end };
-    let bytes = reached - walker.slice_start;
     for index in 0..BACKING_SLICES {
+        if frame.buffer.backings[index].vmas == 0 {
+            if index + 1 < BACKING_SLICES {
+                zero!(frame.buffer.backings[index + 1].vmas);
+            }
+            return fill_slice(&mut frame.buffer.backings[index], &walker, frame.buffer.vmas);
+        }
         let slice = &mut frame.buffer.backings[index];
-        let is_free = slice.vmas == 0;
-        if is_free || (u64::from(slice.kind.0) == walker.kind && slice.filesystem == walker.filesystem) {
-            let before = if is_free { 0 } else { slice.bytes };
-            slice.filesystem = walker.filesystem;
-            slice.kind = Kind(walker.kind as u32);
+        if u64::from(slice.kind.0) == walker.kind && slice.filesystem == walker.filesystem {
             slice.vmas += frame.buffer.vmas - walker.slice_first as u32;
-            slice.bytes = before + bytes;
+            slice.bytes += reached(&walker);
             return;
         }
     }
     frame.buffer.flags |= flag::BACKINGS_CAPPED;
+}
+
+/// Makes an unused slice that of the present backing.
+#[inline(always)]
+fn fill_slice(slice: &mut BackingSlice, walker: &Walker, vmas: u32) {
+    slice.filesystem = walker.filesystem;
+    slice.kind = Kind(walker.kind as u32);
+    slice.vmas = vmas - walker.slice_first as u32;
+    slice.bytes = reached(walker);
+}
+
+/// Bytes of the present backing up to where the walk stands.
+#[inline(always)]
+fn reached(walker: &Walker) -> u64 {
+    let reached = if walker.address < walker.end { walker.address } else { walker.end };
+    reached - walker.slice_start
 }
 
 /// Adds the present file to the buffer's and the registration's distinct ones.

@@ -19,7 +19,7 @@ use super::{Arguments, entry, exit, zero};
 use crate::{
     fold, frame,
     kernel::{self, Iovec},
-    maps::{count, setting},
+    maps::{Counters, count, setting},
     walk,
 };
 
@@ -47,7 +47,6 @@ fn enter(iovec: Iovec, imu_slot: u64, walk: impl Fn(&mut Frame, u64, u64)) {
     begin(frame, iovec, imu_slot);
     frame.stage = Stage::Buffer as u32;
     frame.buffer_ns = entered;
-    frame.buffer.walk_ns = 0;
     let (end, wraps) = iovec.base.overflowing_add(iovec.length);
     if iovec.base != 0 && iovec.length != 0 && !wraps {
         walk(frame, iovec.base, end);
@@ -73,24 +72,22 @@ fn is_in_registration(frame: &mut Frame) -> bool {
 
 #[inline(always)]
 pub fn begin(frame: &mut Frame, iovec: Iovec, imu_slot: u64) {
-    let header = frame.registration.header;
+    let registration = &mut frame.registration;
     let buffer = &mut frame.buffer;
-    buffer.header = Header { kind: KIND_BUFFER, ..header };
     buffer.address = iovec.base;
     buffer.length = iovec.length;
-    buffer.index = frame.registration.buffers;
     buffer.walk = Walk::None as u8;
-    zero!(buffer.pin_ns, buffer.minor_faults, buffer.major_faults, buffer.vmas, buffer.lookups, buffer.files);
-    zero!(buffer.flags);
+    // The first slice without VMAs ends the backings, whatever else is in it and behind it.
+    zero!(buffer.vmas, buffer.files, buffer.flags, buffer.backings[0].vmas);
     if setting!(session.records) != 0 {
+        buffer.header = Header { kind: KIND_BUFFER, ..registration.header };
+        buffer.index = registration.buffers;
+        zero!(buffer.pin_ns, buffer.minor_faults, buffer.major_faults, buffer.lookups, buffer.walk_ns);
         zero!(buffer.bvecs, buffer.folio_shift);
+        frame.imu_slot = imu_slot;
     }
-    for slice in &mut buffer.backings {
-        // A slice without VMAs is unused, whatever else is in it.
-        zero!(slice.vmas);
-    }
-    frame.imu_slot = imu_slot;
-    frame.registration.buffers += 1;
+    registration.bytes = registration.bytes.wrapping_add(iovec.length);
+    registration.buffers += 1;
 }
 
 #[inline(always)]
@@ -115,7 +112,9 @@ fn leave(ret: u64, walk_again: impl Fn(&mut Frame)) {
     {
         (buffer.bvecs, buffer.folio_shift) = kernel::coalescing(imu);
     }
-    fold::buffer(frame);
+    if let Some(counters) = Counters::get() {
+        fold::buffer(frame, &counters);
+    }
 }
 
 /// A buffer that returned and whose entry was not seen: it is in no figure of its registration.

@@ -20,7 +20,7 @@ use tracer_ebpf::{
 use super::registration::clear;
 use crate::{
     fold, frame, kernel,
-    maps::{Counters, count, count_result, setting},
+    maps::{Counters, setting},
     session,
 };
 
@@ -108,12 +108,11 @@ impl Call for TracePointContext {
 #[inline(always)]
 fn close(call: &impl Call) {
     let Some(operation) = Operation::from_opcode(call.opcode()) else { return };
+    let Some(counters) = Counters::get() else { return };
     let ret = call.ret();
     match frame::current().filter(|frame| frame.stage != Stage::Idle as u32) {
         Some(frame) if frame.registration.operation == operation as u8 => {
-            if operation as u32 == Operation::Unregister as u32
-                && let Some(counters) = Counters::get()
-            {
+            if operation as u32 == Operation::Unregister as u32 {
                 counters.add_of(Counter::Entries, operation, 1);
             }
             let returned = frame.stage == Stage::Returned as u32;
@@ -121,52 +120,53 @@ fn close(call: &impl Call) {
                 // SAFETY: takes nothing, cannot fail.
                 frame.end_ns = unsafe { bpf_ktime_get_ns() };
             }
-            fold::registration(call, frame, operation, ret, returned);
+            fold::registration(call, frame, &counters, operation, ret, returned);
             frame::close(frame);
         }
         Some(frame) => {
             let mistaken = frame.registration.operation == Operation::Unregister as u8;
-            count(if mistaken { Counter::InternalUnregisters } else { Counter::Reentries });
+            counters.add(if mistaken { Counter::InternalUnregisters } else { Counter::Reentries }, 1);
             frame::close(frame);
-            without_entry(call, operation, ret);
+            without_entry(call, &counters, operation, ret);
         }
-        None => without_entry(call, operation, ret),
+        None => without_entry(call, &counters, operation, ret),
     }
 }
 
 /// A call of which no entry was seen: refused on the way, or missed.
 #[inline(always)]
-fn without_entry(call: &impl Call, operation: Operation, ret: i64) {
+fn without_entry(call: &impl Call, counters: &Counters, operation: Operation, ret: i64) {
     if !session::wants_current() {
         return;
     }
     let flags = if ret < 0 { flag::REFUSED_EARLY } else { flag::ENTRY_MISSED };
-    if let Some(counters) = Counters::get() {
-        counters.add_of(Counter::Ledger, operation, 1);
-        let counter = if ret < 0 { Counter::RefusedEarly } else { Counter::MissedEntries };
-        counters.add_of(counter, operation, 1);
-    }
-    count_result(operation, ret);
-    if setting!(session.records) == 0 {
+    counters.end(operation, ret);
+    counters.add_of(if ret < 0 { Counter::RefusedEarly } else { Counter::MissedEntries }, operation, 1);
+    if setting!(session.records) == 0 && setting!(session.processes) == 0 {
         return;
     }
     if let Some(frame) = frame::open() {
-        emit(frame, operation, call.ring(), ret, flags);
+        clear(&mut frame.registration);
+        frame.registration.ret = ret;
+        if setting!(session.processes) != 0 && operation as u8 != Operation::Unregister as u8 {
+            fold::process(&frame.registration);
+        }
+        if setting!(session.records) != 0 {
+            emit(frame, operation, call.ring(), flags);
+        }
         frame::close(frame);
     }
 }
 
 #[inline(always)]
-fn emit(frame: &mut Frame, operation: Operation, ring: u64, ret: i64, flags: u32) {
+fn emit(frame: &mut Frame, operation: Operation, ring: u64, flags: u32) {
     // SAFETY: takes nothing, cannot fail.
     let start_ns = unsafe { bpf_ktime_get_ns() };
     let registration: &mut RegistrationRecord = &mut frame.registration;
-    clear(registration);
     registration.header = Header { kind: KIND_REGISTRATION, tid: kernel::pid_tid().1, start_ns };
     registration.operation = operation as u8;
     registration.ring = ring;
     registration.requested = u32::MAX;
-    registration.ret = ret;
     registration.flags = flags;
     fold::name_process(registration);
     fold::ring(registration);

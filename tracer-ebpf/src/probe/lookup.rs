@@ -18,6 +18,7 @@ entry!(lookup_enter_kprobe, lookup_enter_fentry, |_context| enter());
 fn enter() {
     let Some(frame) = frame::current() else { return };
     if frame.stage == Stage::Pin as u32 {
+        frame.registration.lookups += 1;
         frame.buffer.lookups += 1;
     }
 }

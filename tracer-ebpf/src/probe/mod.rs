@@ -26,9 +26,22 @@ macro_rules! entry {
     };
 }
 
-/// A program for a function's return, as kretprobe and as fexit. `$arguments` is how many arguments the function
+/// A program for a function's return, as kretprobe and as fexit; the second form for who asks for its value. `$arguments` is how many arguments the function
 /// has on kernels before 5.17, behind which its return value stands for fexit.
 macro_rules! exit {
+    ($kretprobe:ident, $fexit:ident, || $body:expr) => {
+        #[aya_ebpf::macros::kretprobe]
+        pub fn $kretprobe(_context: aya_ebpf::programs::RetProbeContext) -> u32 {
+            $body;
+            0
+        }
+
+        #[aya_ebpf::macros::fexit]
+        pub fn $fexit(_context: aya_ebpf::programs::FExitContext) -> i32 {
+            $body;
+            0
+        }
+    };
     ($kretprobe:ident, $fexit:ident, $arguments:literal, |$ret:ident| $body:expr) => {
         #[aya_ebpf::macros::kretprobe]
         pub fn $kretprobe(context: aya_ebpf::programs::RetProbeContext) -> u32 {

@@ -17,7 +17,7 @@ use super::{Arguments, buffer, entry, exit};
 use crate::{
     fold, frame,
     kernel::{self, Iovec},
-    maps::{count, setting},
+    maps::{Counters, count, setting},
     walk,
 };
 
@@ -27,8 +27,8 @@ entry!(pin_enter_buffer_kprobe, pin_enter_buffer_fentry, |context| enter_as_buff
     context.argument(0),
     context.argument(1)
 ));
-exit!(pin_exit_kretprobe, pin_exit_fexit, 5, |_ret| leave(|_| ()));
-exit!(pin_exit_buffer_kretprobe, pin_exit_buffer_fexit, 3, |_ret| leave(walk::again));
+exit!(pin_exit_kretprobe, pin_exit_fexit, || leave(|_| ()));
+exit!(pin_exit_buffer_kretprobe, pin_exit_buffer_fexit, || leave(walk::again));
 
 #[inline(always)]
 fn enter() {
@@ -56,7 +56,11 @@ fn enter_as_buffer(base: u64, length: u64) {
     // SAFETY: takes nothing, cannot fail.
     let entered = unsafe { bpf_ktime_get_ns() };
     // The kernel stops at the first buffer that it refuses: the one before was accepted.
-    fold::pending(frame, 0);
+    if frame.pending != 0
+        && let Some(counters) = Counters::get()
+    {
+        fold::pending(frame, 0, &counters);
+    }
     buffer::begin(frame, Iovec { base, length }, 0);
     frame.pending = 1;
     let (end, wraps) = base.overflowing_add(length);
@@ -64,8 +68,11 @@ fn enter_as_buffer(base: u64, length: u64) {
         walk::walk(frame, base, end);
     }
     begin(frame);
-    frame.buffer.walk_ns = frame.pin_ns - entered;
-    frame.registration.walk_ns += frame.buffer.walk_ns;
+    let walk_ns = frame.pin_ns - entered;
+    frame.registration.walk_ns += walk_ns;
+    if setting!(session.records) != 0 {
+        frame.buffer.walk_ns = walk_ns;
+    }
 }
 
 #[inline(always)]
@@ -78,11 +85,20 @@ fn leave(walk_again: impl Fn(&mut Frame)) {
     }
     frame.pin_returns += 1;
     let (minor, major) = kernel::faults();
-    let buffer = &mut frame.buffer;
-    buffer.flags |= flag::PINNED;
-    buffer.pin_ns += now - frame.pin_ns;
-    buffer.minor_faults += minor.wrapping_sub(frame.minor_faults);
-    buffer.major_faults += major.wrapping_sub(frame.major_faults);
+    let pin_ns = now - frame.pin_ns;
+    let (minor, major) = (minor.wrapping_sub(frame.minor_faults), major.wrapping_sub(frame.major_faults));
+    let registration = &mut frame.registration;
+    registration.flags |= flag::PINNED;
+    registration.pin_ns += pin_ns;
+    registration.minor_faults += minor;
+    registration.major_faults += major;
+    if setting!(session.records) != 0 {
+        let buffer = &mut frame.buffer;
+        buffer.flags |= flag::PINNED;
+        buffer.pin_ns += pin_ns;
+        buffer.minor_faults += minor;
+        buffer.major_faults += major;
+    }
     if setting!(kernel.pin_is_buffer) != 0 {
         frame.stage = Stage::Registration as u32;
         frame.buffer_returns += 1;

@@ -66,7 +66,8 @@ fn enter(operation: Operation, ring: u64, requested: u32) {
 #[inline(always)]
 fn begin(frame: &mut Frame, operation: Operation, ring: u64, requested: u32) {
     zero!(frame.pending, frame.buffer_returns, frame.pins, frame.pin_returns, frame.multi_file, frame.short);
-    zero!(frame.walks[0], frame.walks[1], frame.walks[2], frame.walks[3], frame.walks[4]);
+    zero!(frame.single_vma, frame.several_vmas);
+    zero!(frame.partial[0], frame.partial[2], frame.partial[3], frame.partial[4]);
     let registration = &mut frame.registration;
     clear(registration);
     registration.operation = operation as u8;

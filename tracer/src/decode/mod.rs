@@ -161,7 +161,12 @@ fn backings(bytes: &[u8]) -> Option<[BackingSlice; BACKING_SLICES]> {
     let mut slices = [BackingSlice::default(); BACKING_SLICES];
     for (slice, bytes) in slices.iter_mut().zip(bytes.chunks_exact(size_of::<BackingSlice>())) {
         let kind = Kind(Plain::read(bytes, offset_of!(BackingSlice, kind))?);
-        *slice = fields!(bytes, BackingSlice { filesystem, bytes, vmas } kind: kind);
+        let told: BackingSlice = fields!(bytes, BackingSlice { filesystem, bytes, vmas } kind: kind);
+        // What lies behind the first unused one is of buffers before.
+        if told.vmas == 0 {
+            break;
+        }
+        *slice = told;
     }
     Some(slices)
 }

@@ -8,8 +8,8 @@ use aya::{
 };
 use tracer_ebpf::{
     backing::{BackingKey, BackingTotals, Kind},
-    counter::{Counter, ERRNO_SLOTS},
-    histogram::{Histogram, SLOTS},
+    counter::{ERRNO_SLOTS, Totals},
+    histogram::{Histogram, SLOTS, Sizes},
     operation::Operation,
     record::ProcessTotals,
 };
@@ -30,7 +30,7 @@ macro_rules! pod {
     };
 }
 
-pod!(Key(BackingKey), Totals(BackingTotals), Process(ProcessTotals));
+pod!(Key(BackingKey), Backing(BackingTotals), Process(ProcessTotals), AllTotals(Totals));
 
 /// Why the maps could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -50,25 +50,33 @@ fn map<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a Map, ReadError> {
 /// What the maps hold now. `processes` says whether the session keeps totals by process.
 pub fn read(ebpf: &Ebpf, processes: bool) -> Result<Sample, ReadError> {
     let mut sample = Sample::default();
-    counters(ebpf, &mut sample)?;
+    totals(ebpf, &mut sample)?;
     results(ebpf, &mut sample)?;
-    histograms(ebpf, &mut sample)?;
-    sample.backings = kinds(ebpf)?;
+    durations(ebpf, &mut sample)?;
+    sizes(ebpf, &mut sample)?;
     sample.backings.extend(backings(ebpf)?);
     sample.filesystems = filesystems(ebpf)?;
     if processes {
         sample.processes = by_process(ebpf)?;
     }
     sample.skipped = skipped::read(ebpf);
+    sample.spread();
     Ok(sample)
 }
 
-fn counters(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
-    const NAME: &str = "COUNTERS";
-    let array: PerCpuArray<_, [u64; Counter::SLOTS]> = per_cpu(ebpf, NAME)?;
-    for cpu in array.get(&0, 0).map_err(|error| ReadError::Kernel(NAME, error))?.iter() {
-        add(&mut sample.counters, cpu);
+/// The counters, and the backings without a filesystem's name.
+fn totals(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
+    const NAME: &str = "TOTALS";
+    let array: PerCpuArray<_, AllTotals> = per_cpu(ebpf, NAME)?;
+    let cpus = array.get(&0, 0).map_err(|error| ReadError::Kernel(NAME, error))?;
+    for cpu in cpus.iter() {
+        add(&mut sample.counters, &cpu.0.counters);
     }
+    let by_kind = (0..Kind::COUNT).map(|kind| {
+        let key = BackingKey { filesystem: 0, kind: Kind(kind), reserved: 0 };
+        (key, sum(cpus.iter().filter_map(|cpu| cpu.0.kinds.get(kind as usize))))
+    });
+    sample.backings.extend(by_kind.filter(|(_, totals)| totals.buffers > 0));
     Ok(())
 }
 
@@ -83,10 +91,10 @@ fn results(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
     Ok(())
 }
 
-fn histograms(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
-    const NAME: &str = "HISTOGRAMS";
+fn durations(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
+    const NAME: &str = "DURATIONS";
     let array: PerCpuArray<_, [u64; SLOTS]> = per_cpu(ebpf, NAME)?;
-    for (index, slots) in (0..Histogram::COUNT as u32).zip(&mut sample.histograms) {
+    for (index, slots) in (0..Histogram::DURATIONS as u32).zip(&mut sample.histograms) {
         for cpu in array.get(&index, 0).map_err(|error| ReadError::Kernel(NAME, error))?.iter() {
             add(slots, cpu);
         }
@@ -94,34 +102,34 @@ fn histograms(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
     Ok(())
 }
 
-/// Backings without a filesystem's name.
-fn kinds(ebpf: &Ebpf) -> Result<Vec<(BackingKey, BackingTotals)>, ReadError> {
-    const NAME: &str = "KINDS";
-    let array: PerCpuArray<_, [Totals; Kind::COUNT as usize]> = per_cpu(ebpf, NAME)?;
-    let cpus = array.get(&0, 0).map_err(|error| ReadError::Kernel(NAME, error))?;
-    let by_kind = (0..Kind::COUNT).map(|kind| {
-        let key = BackingKey { filesystem: 0, kind: Kind(kind), reserved: 0 };
-        (key, sum(cpus.iter().filter_map(|cpu| cpu.get(kind as usize))))
-    });
-    Ok(by_kind.filter(|(_, totals)| totals.buffers > 0).collect())
+/// The other histograms.
+fn sizes(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
+    const NAME: &str = "SIZES";
+    let array: PerCpuArray<_, Sizes> = per_cpu(ebpf, NAME)?;
+    for cpu in array.get(&0, 0).map_err(|error| ReadError::Kernel(NAME, error))?.iter() {
+        for (slots, values) in sample.histograms.iter_mut().skip(Histogram::DURATIONS).zip(cpu.chunks_exact(SLOTS)) {
+            add(slots, values);
+        }
+    }
+    Ok(())
 }
 
-fn sum<'a>(cpus: impl Iterator<Item = &'a Totals>) -> BackingTotals {
+fn sum<'a>(cpus: impl Iterator<Item = &'a BackingTotals>) -> BackingTotals {
     cpus.fold(BackingTotals::default(), |sum, cpu| BackingTotals {
-        buffers: sum.buffers + cpu.0.buffers,
-        vmas: sum.vmas + cpu.0.vmas,
-        bytes: sum.bytes + cpu.0.bytes,
+        buffers: sum.buffers + cpu.buffers,
+        vmas: sum.vmas + cpu.vmas,
+        bytes: sum.bytes + cpu.bytes,
     })
 }
 
 fn backings(ebpf: &Ebpf) -> Result<Vec<(BackingKey, BackingTotals)>, ReadError> {
     const NAME: &str = "BACKINGS";
-    let map: PerCpuHashMap<_, Key, Totals> =
+    let map: PerCpuHashMap<_, Key, Backing> =
         PerCpuHashMap::try_from(map(ebpf, NAME)?).map_err(|error| ReadError::Kernel(NAME, error))?;
     map.iter()
         .map(|entry| {
             let (key, cpus) = entry.map_err(|error| ReadError::Kernel(NAME, error))?;
-            let totals = sum(cpus.iter());
+            let totals = sum(cpus.iter().map(|cpu| &cpu.0));
             Ok((key.0, totals))
         })
         .collect()

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use tracer_ebpf::{
     backing::{BackingKey, BackingTotals},
-    counter::{Counter, RESULT_SLOTS},
-    histogram::{Histogram, SLOTS},
+    counter::{Counter, RESULT_SLOTS, result_slot},
+    histogram::{Histogram, SLOTS, SUM, index},
+    operation::Operation,
     record::ProcessTotals,
 };
 
@@ -30,6 +31,29 @@ pub struct Sample {
     pub elapsed_ns: u64,
 }
 
+impl Sample {
+    /// Puts what the kernel side counted together into the counts and histograms that it stands for.
+    pub(super) fn spread(&mut self) {
+        for operation in Operation::ALL {
+            self.results[result_slot(operation, 0)] += self.counters[Counter::Succeeded.of(operation)];
+        }
+        let plain = self.counters[Counter::Plain as usize];
+        for counter in Counter::ONES {
+            self.counters[counter as usize] += plain;
+        }
+        for histogram in Histogram::ONES {
+            self.ones(histogram, plain);
+        }
+        self.ones(Histogram::VmasPerBuffer, self.counters[Counter::SingleVmaBuffers as usize]);
+    }
+
+    fn ones(&mut self, histogram: Histogram, count: u64) {
+        let slots = &mut self.histograms[histogram as usize];
+        slots[index(1)] += count;
+        slots[SUM] += count;
+    }
+}
+
 impl Default for Sample {
     fn default() -> Self {
         Self {
@@ -42,5 +66,31 @@ impl Default for Sample {
             skipped: BTreeMap::new(),
             elapsed_ns: 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_together_is_spread() {
+        let mut sample = Sample::default();
+        sample.counters[Counter::Plain as usize] = 5;
+        sample.counters[Counter::SingleVmaBuffers as usize] = 3;
+        sample.counters[Counter::BufferEntries as usize] = 4;
+        sample.counters[Counter::Succeeded.of(Operation::Update)] = 7;
+        sample.spread();
+        assert_eq!(sample.counters[Counter::BufferEntries as usize], 9);
+        assert_eq!(sample.counters[Counter::WalkVmas as usize], 5);
+        assert_eq!(sample.results[result_slot(Operation::Update, 0)], 7);
+        let ones = |histogram: Histogram| {
+            let slots = &sample.histograms[histogram as usize];
+            (slots[index(1)], slots[SUM])
+        };
+        assert_eq!(ones(Histogram::VmasPerBuffer), (8, 8));
+        assert_eq!(ones(Histogram::VmasPerRegistration), (5, 5));
+        assert_eq!(ones(Histogram::BuffersPerRegistration), (5, 5));
+        assert_eq!(ones(Histogram::BytesPerRegistration), (0, 0));
     }
 }
