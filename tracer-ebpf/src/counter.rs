@@ -25,8 +25,8 @@ pub enum Counter {
     /// The tracepoint reported success: the first slot of the operation's results, here since it is by far the most
     /// frequent one.
     Succeeded = 24,
-    /// Registrations of one buffer in one VMA, with nothing missed: each stands for one in the counts and histograms
-    /// that [`Self::ONES`] and [`crate::histogram::Histogram::ONES`] name.
+    /// Accepted registrations of one buffer in one VMA, with nothing missed, where the pin is the buffer: each stands for
+    /// one in the counts and histograms that [`Self::ONES`] and [`crate::histogram::Histogram::ONES`] name.
     Plain = 28,
     /// Buffers in one VMA, walked to its end, of the other registrations: each stands for a one in the histogram of
     /// VMAs per buffer.

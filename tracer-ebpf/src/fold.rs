@@ -37,18 +37,18 @@ pub fn buffer(frame: &mut Frame, counters: &Counters) {
     }
     if buffer.walk != Walk::Complete as u8 {
         registration.flags |= flag::VMAS_PARTIAL;
-        frame.partial[usize::from(buffer.walk & 7)] += 1;
+        frame.counts.partial[usize::from(buffer.walk & 7)] += 1;
     } else if buffer.vmas == 1 {
-        frame.single_vma += 1;
+        frame.counts.single_vma += 1;
     } else {
-        frame.several_vmas += 1;
+        frame.counts.several_vmas += 1;
         observe(Histogram::VmasPerBuffer, u64::from(buffer.vmas));
     }
     if buffer.files > 1 {
-        frame.multi_file += 1;
+        frame.counts.multi_file += 1;
     }
     if buffer.flags & (flag::FILES_CAPPED | flag::BACKINGS_CAPPED) != 0 {
-        frame.short += 1;
+        frame.counts.short += 1;
     }
     backings(buffer, counters);
     if setting!(session.records) != 0 {
@@ -59,10 +59,10 @@ pub fn buffer(frame: &mut Frame, counters: &Counters) {
 /// A buffer that is known by its pin alone, once its result is: a negative errno, or 0.
 #[inline(always)]
 pub fn pending(frame: &mut Frame, ret: i32, counters: &Counters) {
-    if frame.pending == 0 {
+    if frame.counts.pending == 0 {
         return;
     }
-    frame.pending = 0;
+    frame.counts.pending = 0;
     frame.buffer.ret = ret;
     if frame.stage == Stage::Pin as u32 {
         frame.buffer.flags |= flag::PARTS_MISSED;
@@ -72,7 +72,8 @@ pub fn pending(frame: &mut Frame, ret: i32, counters: &Counters) {
 
 /// The result of a registration's last buffer: an update that did fewer than it began ended with one that failed.
 #[inline(always)]
-fn last_result(registration: &RegistrationRecord, operation: Operation, ret: i64) -> i32 {
+fn last_result(registration: &RegistrationRecord, operation: Operation) -> i32 {
+    let ret = registration.ret;
     let short = operation as u8 == Operation::Update as u8 && ret >= 0 && (ret as u32) < registration.buffers;
     if short {
         UNTOLD
@@ -142,26 +143,22 @@ pub fn registration(
     ret: i64,
     returned: bool,
 ) {
-    if setting!(kernel.pin_is_buffer) != 0 {
-        let last = last_result(&frame.registration, operation, ret);
-        pending(frame, last, counters);
-    }
-    let whole = frame.buffer_returns == frame.registration.buffers && frame.pin_returns == frame.pins;
     let registration = &mut frame.registration;
     registration.ret = ret;
-    registration.flags |= if whole { flag::TIMED } else { flag::TIMED | flag::PARTS_MISSED | flag::VMAS_PARTIAL };
     let walked = registration.walk_ns;
     registration.duration_ns = frame.end_ns.wrapping_sub(registration.header.start_ns).wrapping_sub(walked);
-    let plain = is_plain(frame);
-    durations(&frame.registration, operation, plain);
     counters.end(operation, ret);
     if returned {
         counters.add_of(Counter::Returns, operation, 1);
     } else if setting!(kernel.registration_returns) != 0 {
-        frame.registration.flags |= flag::RETURN_MISSED;
+        registration.flags |= flag::RETURN_MISSED;
         counters.add_of(Counter::MissedReturns, operation, 1);
     }
-    parts(frame, counters, plain);
+    if is_plain(frame, ret) {
+        plain(frame, counters, operation);
+    } else {
+        whole(frame, counters, operation);
+    }
     if setting!(session.processes) != 0 && operation as u8 != Operation::Unregister as u8 {
         process(&frame.registration);
     }
@@ -173,33 +170,58 @@ pub fn registration(
     debug!(context, "{} buffers, {} VMAs, returned {}", frame.registration.buffers, frame.registration.vmas, ret);
 }
 
-/// The most frequent kind of registration by far, which one counter tells whole: one buffer in one VMA, walked to its
-/// end, pinned once, and nothing missed.
+/// The most frequent kind of registration by far, which one counter tells whole: accepted, one buffer in one VMA, walked
+/// to its end, pinned once, and nothing missed.
 #[inline(always)]
-fn is_plain(frame: &Frame) -> bool {
-    const MATTERS: u32 = flag::PINNED | flag::PARTS_MISSED | flag::VMAS_PARTIAL;
+fn is_plain(frame: &Frame, ret: i64) -> bool {
+    setting!(kernel.pin_is_buffer) != 0
+        && ret >= 0
+        && frame.registration.buffers == 1
+        && frame.counts.pending == 1
+        && frame.counts.pin_returns == 1
+        && frame.registration.flags == flag::PINNED
+        && frame.buffer.walk == Walk::Complete as u8
+        && frame.buffer.vmas == 1
+}
+
+/// The same as [`whole`] for a registration that [`is_plain`], at two thirds of the cost.
+#[inline(always)]
+fn plain(frame: &Frame, counters: &Counters, operation: Operation) {
     let registration = &frame.registration;
-    registration.buffers == 1
-        && registration.vmas == 1
-        && frame.pins == 1
-        && registration.flags & MATTERS == flag::PINNED
+    observe_duration(true, operation, registration.duration_ns);
+    if let Some(distributions) = Distributions::get() {
+        distributions.observe(Histogram::BytesPerRegistration, registration.bytes);
+        distributions.observe(Histogram::Pin, registration.pin_ns);
+    }
+    backing(&frame.buffer.backings[0], false, counters);
+    counters.add(Counter::Plain, 1);
+    costs(registration, counters);
 }
 
 #[inline(always)]
-fn durations(registration: &RegistrationRecord, operation: Operation, plain: bool) {
+fn whole(frame: &mut Frame, counters: &Counters, operation: Operation) {
+    if setting!(kernel.pin_is_buffer) != 0 {
+        let last = last_result(&frame.registration, operation);
+        pending(frame, last, counters);
+    }
+    let all = frame.counts.buffer_returns == frame.registration.buffers && frame.counts.pin_returns == frame.counts.pins;
+    frame.registration.flags |= if all { flag::TIMED } else { flag::TIMED | flag::PARTS_MISSED | flag::VMAS_PARTIAL };
+    distributions(&frame.registration, operation);
+    parts(frame, counters);
+}
+
+#[inline(always)]
+fn distributions(registration: &RegistrationRecord, operation: Operation) {
     observe_duration(registration.ret >= 0, operation, registration.duration_ns);
     if registration.buffers == 0 {
         return;
     }
     let Some(distributions) = Distributions::get() else { return };
     distributions.observe(Histogram::BytesPerRegistration, registration.bytes);
+    distributions.observe(Histogram::BuffersPerRegistration, u64::from(registration.buffers));
     if registration.flags & (flag::PINNED | flag::PARTS_MISSED) == flag::PINNED {
         distributions.observe(Histogram::Pin, registration.pin_ns);
     }
-    if plain {
-        return;
-    }
-    distributions.observe(Histogram::BuffersPerRegistration, u64::from(registration.buffers));
     if registration.flags & flag::VMAS_PARTIAL == 0 {
         distributions.observe(Histogram::VmasPerRegistration, registration.vmas);
     }
@@ -207,11 +229,38 @@ fn durations(registration: &RegistrationRecord, operation: Operation, plain: boo
 
 /// What was gathered over the registration's buffers, added once.
 #[inline(always)]
-fn parts(frame: &Frame, counters: &Counters, plain: bool) {
+fn parts(frame: &Frame, counters: &Counters) {
     let registration = &frame.registration;
     if registration.buffers == 0 {
         return;
     }
+    costs(registration, counters);
+    counters.add(Counter::BufferEntries, registration.buffers.into());
+    counters.add(Counter::BufferReturns, frame.counts.buffer_returns.into());
+    counters.add(Counter::PinEntries, frame.counts.pins.into());
+    counters.add(Counter::PinReturns, frame.counts.pin_returns.into());
+    if frame.counts.buffer_returns != registration.buffers || frame.counts.pin_returns != frame.counts.pins {
+        counters.add(Counter::BufferMissedReturns, (registration.buffers - frame.counts.buffer_returns).into());
+        counters.add(Counter::PinMissedReturns, (frame.counts.pins - frame.counts.pin_returns).into());
+    }
+    counters.add(Counter::SingleVmaBuffers, frame.counts.single_vma.into());
+    counters.add(Counter::WalksComplete, (frame.counts.single_vma + frame.counts.several_vmas).into());
+    counters.add(Counter::WalkVmas, registration.vmas);
+    if registration.flags & flag::VMAS_PARTIAL != 0 {
+        counters.add(Counter::WalksNone, frame.counts.partial[Walk::None as usize].into());
+        counters.add(Counter::WalksHole, frame.counts.partial[Walk::Hole as usize].into());
+        counters.add(Counter::WalksBusy, frame.counts.partial[Walk::Busy as usize].into());
+        counters.add(Counter::WalksCut, frame.counts.partial[Walk::Cut as usize].into());
+    }
+    if frame.counts.multi_file | frame.counts.short != 0 {
+        counters.add(Counter::MultiFileBuffers, frame.counts.multi_file.into());
+        counters.add(Counter::ShortRecords, frame.counts.short.into());
+    }
+}
+
+/// What a registration cost besides its time.
+#[inline(always)]
+fn costs(registration: &RegistrationRecord, counters: &Counters) {
     counters.add(Counter::WalkNanoseconds, registration.walk_ns);
     if registration.minor_faults | registration.major_faults != 0 {
         counters.add(Counter::MinorFaults, registration.minor_faults);
@@ -219,30 +268,6 @@ fn parts(frame: &Frame, counters: &Counters, plain: bool) {
     }
     if registration.lookups != 0 {
         counters.add(Counter::Lookups, registration.lookups);
-    }
-    if plain {
-        return counters.add(Counter::Plain, 1);
-    }
-    counters.add(Counter::BufferEntries, registration.buffers.into());
-    counters.add(Counter::BufferReturns, frame.buffer_returns.into());
-    counters.add(Counter::PinEntries, frame.pins.into());
-    counters.add(Counter::PinReturns, frame.pin_returns.into());
-    if frame.buffer_returns != registration.buffers || frame.pin_returns != frame.pins {
-        counters.add(Counter::BufferMissedReturns, (registration.buffers - frame.buffer_returns).into());
-        counters.add(Counter::PinMissedReturns, (frame.pins - frame.pin_returns).into());
-    }
-    counters.add(Counter::SingleVmaBuffers, frame.single_vma.into());
-    counters.add(Counter::WalksComplete, (frame.single_vma + frame.several_vmas).into());
-    counters.add(Counter::WalkVmas, registration.vmas);
-    if registration.flags & flag::VMAS_PARTIAL != 0 {
-        counters.add(Counter::WalksNone, frame.partial[Walk::None as usize].into());
-        counters.add(Counter::WalksHole, frame.partial[Walk::Hole as usize].into());
-        counters.add(Counter::WalksBusy, frame.partial[Walk::Busy as usize].into());
-        counters.add(Counter::WalksCut, frame.partial[Walk::Cut as usize].into());
-    }
-    if frame.multi_file | frame.short != 0 {
-        counters.add(Counter::MultiFileBuffers, frame.multi_file.into());
-        counters.add(Counter::ShortRecords, frame.short.into());
     }
 }
 

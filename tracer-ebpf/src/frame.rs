@@ -5,7 +5,7 @@
 //! thread's id, from the entry to the tracepoint that ends every registration.
 
 use aya_ebpf::{
-    bindings::{BPF_LOCAL_STORAGE_GET_F_CREATE, BPF_NOEXIST},
+    bindings::{BPF_LOCAL_STORAGE_GET_F_CREATE, BPF_NOEXIST, task_struct},
     helpers::{bpf_map_delete_elem, bpf_map_lookup_elem, bpf_map_update_elem, bpf_task_storage_get},
 };
 use tracer_ebpf::record::{Frame, Stage};
@@ -18,16 +18,23 @@ use crate::{
 /// The current task's frame, if it ever had one.
 #[inline(always)]
 pub fn current() -> Option<&'static mut Frame> {
-    get(0)
+    of(kernel::task())
+}
+
+/// The same; `task` is the current one.
+#[inline(always)]
+pub fn of(task: *mut task_struct) -> Option<&'static mut Frame> {
+    get(task, 0)
 }
 
 /// The current task's frame, made where there is none. `None` where the kernel has no memory for it.
 #[inline(always)]
 pub fn open() -> Option<&'static mut Frame> {
+    let task = kernel::task();
     if setting!(kernel.task_storage) != 0 {
-        return get(BPF_LOCAL_STORAGE_GET_F_CREATE);
+        return get(task, BPF_LOCAL_STORAGE_GET_F_CREATE);
     }
-    if let Some(frame) = get(0) {
+    if let Some(frame) = get(task, 0) {
         return Some(frame);
     }
     let key = kernel::pid_tid().1;
@@ -41,7 +48,7 @@ pub fn open() -> Option<&'static mut Frame> {
             BPF_NOEXIST.into(),
         )
     };
-    get(0)
+    get(task, 0)
 }
 
 /// Ends the frame's use; it is not to be touched afterwards.
@@ -56,10 +63,10 @@ pub fn close(frame: &mut Frame) {
 }
 
 #[inline(always)]
-fn get(flags: u32) -> Option<&'static mut Frame> {
+fn get(task: *mut task_struct, flags: u32) -> Option<&'static mut Frame> {
     let found = if setting!(kernel.task_storage) != 0 {
         // SAFETY: the map is one of tasks and the task is typed; no value is handed in.
-        unsafe { bpf_task_storage_get(FRAMES.as_ptr(), kernel::task(), core::ptr::null_mut(), flags.into()) }
+        unsafe { bpf_task_storage_get(FRAMES.as_ptr(), task, core::ptr::null_mut(), flags.into()) }
     } else {
         let key = kernel::pid_tid().1;
         // SAFETY: the key is valid for the size of the map's definition.

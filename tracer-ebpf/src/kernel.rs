@@ -32,11 +32,17 @@ pub fn read<T: Copy>(base: u64, offset: u32) -> Option<T> {
     unsafe { bpf_probe_read_kernel((base as *const u8).wrapping_add(offset as usize).cast::<T>()) }.ok()
 }
 
-/// The current task, for helpers that want it typed. Kernels since 5.12.
+/// The current task: typed for the verifier since 5.12, a mere address before. A program asks once and hands it on,
+/// since each time is a call.
 #[inline(always)]
 pub fn task() -> *mut task_struct {
-    // SAFETY: takes nothing, cannot fail.
-    unsafe { bpf_get_current_task_btf() }
+    if setting!(kernel.task_storage) != 0 {
+        // SAFETY: takes nothing, cannot fail.
+        unsafe { bpf_get_current_task_btf() }
+    } else {
+        // SAFETY: as above.
+        (unsafe { bpf_get_current_task() }) as *mut task_struct
+    }
 }
 
 /// Thread group and thread of the current task.
@@ -46,34 +52,27 @@ pub fn pid_tid() -> (u32, u32) {
     ((both >> 32) as u32, both as u32)
 }
 
-/// A word of the current task.
+/// A word of the task that [`task`] gave.
 #[inline(always)]
-fn task_word(offset: u32) -> u64 {
+fn task_word(task: *mut task_struct, offset: u32) -> u64 {
     if setting!(kernel.task_storage) != 0 {
-        // SAFETY: the helper's pointer is typed, the offsets are those of `unsigned long` and pointer fields.
-        unsafe { typed(task() as u64, offset) }
+        // SAFETY: that pointer is typed, the offsets are those of `unsigned long` and pointer fields.
+        unsafe { typed(task as u64, offset) }
     } else {
-        // SAFETY: takes nothing, cannot fail.
-        read(unsafe { bpf_get_current_task() }, offset).unwrap_or(0)
+        read(task as u64, offset).unwrap_or(0)
     }
 }
 
 /// `task_struct.min_flt` and `maj_flt`: GUP's own faults are among them (`mm/gup.c: faultin_page`).
 #[inline(always)]
-pub fn faults() -> (u64, u64) {
-    let (minor, major) = (setting!(offset.task_min_flt), setting!(offset.task_maj_flt));
-    if setting!(kernel.task_storage) == 0 {
-        return (task_word(minor), task_word(major));
-    }
-    let task = task() as u64;
-    // SAFETY: the helper's pointer is typed, the offsets are those of `unsigned long` fields.
-    unsafe { (typed(task, minor), typed(task, major)) }
+pub fn faults(task: *mut task_struct) -> (u64, u64) {
+    (task_word(task, setting!(offset.task_min_flt)), task_word(task, setting!(offset.task_maj_flt)))
 }
 
-/// The current task's `mm_struct`, 0 for a kernel thread.
+/// The task's `mm_struct`, 0 for a kernel thread.
 #[inline(always)]
-pub fn mm() -> u64 {
-    task_word(setting!(offset.task_mm))
+pub fn mm(task: *mut task_struct) -> u64 {
+    task_word(task, setting!(offset.task_mm))
 }
 
 /// Thread group of a task that is not the current one.

@@ -231,16 +231,14 @@ pub struct Walker {
     pub retries: u64,
 }
 
-/// A task's registration under way.
-#[repr(C)]
+/// What is counted over a registration's buffers. Aligned so that it can be cleared two numbers at a time.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug)]
-pub struct Frame {
-    /// Number of the [`Stage`].
-    pub stage: u32,
-    /// Returns of the per-buffer function seen.
-    pub buffer_returns: u32,
+pub struct Counts {
     /// Whether `buffer` is yet to be folded (see `Features::pin_is_buffer`).
     pub pending: u32,
+    /// Returns of the per-buffer function seen.
+    pub buffer_returns: u32,
     /// Pins entered.
     pub pins: u32,
     /// Returns of the pin seen.
@@ -255,6 +253,18 @@ pub struct Frame {
     pub several_vmas: u32,
     /// Buffers not walked to their end by the number of their [`Walk`]; a power of two, so that a masked index is inside.
     pub partial: [u32; 8],
+}
+
+/// A task's registration under way.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Frame {
+    /// Number of the [`Stage`].
+    pub stage: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// What is counted over the buffers.
+    pub counts: Counts,
     /// When the registration's function returned.
     pub end_ns: u64,
     /// When the buffer's walk ended (the buffer's time begins there).

@@ -74,7 +74,7 @@ pub struct Features {
     /// `io_mapped_ubuf.folio_shift` is there (since 6.12).
     pub folio_shift: u8,
     /// The per-buffer function is not hooked: the pin's entry has the buffer's range, and a buffer's result follows
-    /// from its registration's, which ends with the first buffer that fails.
+    /// from its registration's, which ends with the first buffer that fails. Never with records or processes.
     pub pin_is_buffer: u8,
     /// The tracepoint `io_uring_register` is attached: it ends a registration.
     pub ledger: u8,

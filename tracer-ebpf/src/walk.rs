@@ -34,16 +34,47 @@ struct Context {
     frame: *mut Frame,
 }
 
-/// Walks the buffer of `frame` from `address` to `end`.
+/// Walks the buffer of `frame`, from `address` to `end`, in the memory of `task`, the current one.
 #[inline(always)]
-pub fn walk(frame: &mut Frame, address: u64, end: u64) {
-    begin(frame, address, end);
+pub fn walk(frame: &mut Frame, task: *mut task_struct, address: u64, end: u64) {
+    frame.walker.address = address;
+    frame.walker.end = end;
     let mut context = Context { frame };
-    // Most buffers lie in one VMA: it is looked up without setting up a loop.
-    if step(0, &raw mut context) == 0 {
-        // SAFETY: the callback has the signature that the helper calls, and the context outlives the call.
-        unsafe { bpf_loop(MOST_VMAS, step as *mut _, (&raw mut context).cast(), 0) };
+    // Most buffers lie in one VMA: there is nothing to gather, and no loop to be set up.
+    // SAFETY: the task is typed; the callback has the signature that the helper calls, and the context outlives the call.
+    let ret = unsafe { bpf_find_vma(task, address, visit_first as *mut _, (&raw mut context).cast(), 0) };
+    // SAFETY: the frame that was borrowed; the callback is done with it.
+    let frame = unsafe { &mut *context.frame };
+    if ret == 0 && frame.walker.address >= end {
+        frame.buffer.walk = Walk::Complete as u8;
+        zero!(frame.buffer.backings[1].vmas);
+        frame.buffer.backings[0] = BackingSlice {
+            filesystem: frame.walker.filesystem,
+            bytes: end - address,
+            vmas: 1,
+            kind: Kind(frame.walker.kind as u32),
+        };
+    } else if ret == ENOENT {
+        frame.buffer.walk = Walk::Hole as u8;
+    } else {
+        go_on(frame, ret, address);
     }
+}
+
+/// The rest of a walk whose first VMA did not hold the whole range, or was not to be had.
+#[inline(never)]
+fn go_on(frame: &mut Frame, ret: i64, address: u64) {
+    let walker = &mut frame.walker;
+    walker.slice_start = address;
+    zero!(walker.slice_first, walker.retries);
+    if ret != 0 {
+        zero!(walker.filesystem, walker.kind, walker.file);
+    }
+    // Until it is known better.
+    frame.buffer.walk = Walk::Cut as u8;
+    let mut context = Context { frame };
+    // SAFETY: the callback has the signature that the helper calls, and the context outlives the call.
+    unsafe { bpf_loop(MOST_VMAS, step as *mut _, (&raw mut context).cast(), 0) };
     // SAFETY: the frame that was borrowed; the callbacks are done with it.
     finish(unsafe { &mut *context.frame });
 }
@@ -51,33 +82,23 @@ pub fn walk(frame: &mut Frame, address: u64, end: u64) {
 /// Walks the frame's buffer anew where a writer held `mmap_lock` for longer than the first walk waited: at the return
 /// of the function whose entry it was, after the pin, which the writer has let pass.
 #[inline(always)]
-pub fn again(frame: &mut Frame) {
-    if frame.buffer.walk != Walk::Busy as u8 {
-        return;
+pub fn again(frame: &mut Frame, task: *mut task_struct) {
+    if frame.buffer.walk == Walk::Busy as u8 {
+        anew(frame, task);
     }
+}
+
+#[inline(never)]
+fn anew(frame: &mut Frame, task: *mut task_struct) {
     // SAFETY: takes nothing, cannot fail.
     let entered = unsafe { bpf_ktime_get_ns() };
-    frame.buffer.vmas = 0;
-    frame.buffer.files = 0;
-    zero!(frame.buffer.backings[0].vmas);
+    zero!(frame.buffer.vmas, frame.buffer.files, frame.buffer.backings[0].vmas);
     let address = frame.buffer.address;
-    walk(frame, address, address + frame.buffer.length);
+    walk(frame, task, address, address + frame.buffer.length);
     // SAFETY: as above.
     let walk_ns = unsafe { bpf_ktime_get_ns() } - entered;
     frame.buffer.walk_ns += walk_ns;
     frame.registration.walk_ns += walk_ns;
-}
-
-/// Sets the frame's walker to the start of a range.
-#[inline(always)]
-fn begin(frame: &mut Frame, address: u64, end: u64) {
-    let walker = &mut frame.walker;
-    walker.address = address;
-    walker.slice_start = address;
-    walker.end = end;
-    zero!(walker.slice_first, walker.filesystem, walker.kind, walker.file, walker.retries);
-    // Until it is known better.
-    frame.buffer.walk = Walk::Cut as u8;
 }
 
 /// Puts the last backing away.
@@ -120,6 +141,22 @@ extern "C" fn visit(_task: *mut task_struct, vma: u64, context: *mut Context) ->
     // SAFETY: always the context of `walk`.
     let frame = unsafe { &mut *(*context).frame };
     take(frame, &kernel::vma(vma));
+    0
+}
+
+/// The walk's first VMA.
+extern "C" fn visit_first(_task: *mut task_struct, vma: u64, context: *mut Context) -> i64 {
+    // SAFETY: always the context of `walk`.
+    let frame = unsafe { &mut *(*context).frame };
+    let vma = kernel::vma(vma);
+    frame.walker.address = vma.end;
+    frame.walker.filesystem = vma.filesystem;
+    frame.walker.kind = vma.kind.0.into();
+    frame.walker.file = vma.file;
+    if vma.file != 0 {
+        put_file(frame);
+    }
+    frame.buffer.vmas = 1;
     0
 }
 

@@ -9,7 +9,7 @@
 //!
 //! The iovec is in kernel memory, already converted from a 32-bit caller's layout.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::{bindings::task_struct, helpers::bpf_ktime_get_ns};
 use tracer_ebpf::{
     counter::Counter,
     record::{Frame, Header, KIND_BUFFER, Stage, Walk, flag},
@@ -31,14 +31,15 @@ entry!(buffer_enter_kprobe, buffer_enter_fentry, |context| enter(context.iovec(1
 entry!(buffer_enter_plain_kprobe, buffer_enter_plain_fentry, |context| enter(
     context.iovec(1),
     context.untyped(2),
-    |_, _, _| ()
+    |_, _, _, _| ()
 ));
 exit!(buffer_exit_kretprobe, buffer_exit_fexit, 4, |ret| leave(ret, walk::again));
-exit!(buffer_exit_plain_kretprobe, buffer_exit_plain_fexit, 4, |ret| leave(ret, |_| ()));
+exit!(buffer_exit_plain_kretprobe, buffer_exit_plain_fexit, 4, |ret| leave(ret, |_, _| ()));
 
 #[inline(always)]
-fn enter(iovec: Iovec, imu_slot: u64, walk: impl Fn(&mut Frame, u64, u64)) {
-    let Some(frame) = frame::current() else { return };
+fn enter(iovec: Iovec, imu_slot: u64, walk: impl Fn(&mut Frame, *mut task_struct, u64, u64)) {
+    let task = kernel::task();
+    let Some(frame) = frame::of(task) else { return };
     if !is_in_registration(frame) {
         return;
     }
@@ -49,7 +50,7 @@ fn enter(iovec: Iovec, imu_slot: u64, walk: impl Fn(&mut Frame, u64, u64)) {
     frame.buffer_ns = entered;
     let (end, wraps) = iovec.base.overflowing_add(iovec.length);
     if iovec.base != 0 && iovec.length != 0 && !wraps {
-        walk(frame, iovec.base, end);
+        walk(frame, task, iovec.base, end);
         // SAFETY: takes nothing, cannot fail.
         frame.buffer_ns = unsafe { bpf_ktime_get_ns() };
         frame.buffer.walk_ns = frame.buffer_ns - entered;
@@ -91,18 +92,19 @@ pub fn begin(frame: &mut Frame, iovec: Iovec, imu_slot: u64) {
 }
 
 #[inline(always)]
-fn leave(ret: u64, walk_again: impl Fn(&mut Frame)) {
+fn leave(ret: u64, walk_again: impl Fn(&mut Frame, *mut task_struct)) {
     // SAFETY: takes nothing, cannot fail.
     let now = unsafe { bpf_ktime_get_ns() };
-    let Some(frame) = frame::current() else { return };
+    let task = kernel::task();
+    let Some(frame) = frame::of(task) else { return };
     if frame.stage == Stage::Pin as u32 {
         frame.buffer.flags |= flag::PARTS_MISSED;
     } else if frame.stage != Stage::Buffer as u32 {
         return without_entry(frame);
     }
     frame.stage = Stage::Registration as u32;
-    frame.buffer_returns += 1;
-    walk_again(frame);
+    frame.counts.buffer_returns += 1;
+    walk_again(frame, task);
     let buffer = &mut frame.buffer;
     buffer.duration_ns = now - frame.buffer_ns;
     buffer.ret = error_of(ret);

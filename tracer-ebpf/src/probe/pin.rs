@@ -7,7 +7,7 @@
 //!                     struct page **pages, struct vm_area_struct **vmas);      // to 6.4
 //! ```
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::{bindings::task_struct, helpers::bpf_ktime_get_ns};
 use tracer_ebpf::{
     counter::Counter,
     record::{Frame, Stage, flag},
@@ -27,47 +27,49 @@ entry!(pin_enter_buffer_kprobe, pin_enter_buffer_fentry, |context| enter_as_buff
     context.argument(0),
     context.argument(1)
 ));
-exit!(pin_exit_kretprobe, pin_exit_fexit, || leave(|_| ()));
+exit!(pin_exit_kretprobe, pin_exit_fexit, || leave(|_, _| ()));
 exit!(pin_exit_buffer_kretprobe, pin_exit_buffer_fexit, || leave(walk::again));
 
 #[inline(always)]
 fn enter() {
-    let Some(frame) = frame::current() else { return };
+    let task = kernel::task();
+    let Some(frame) = frame::of(task) else { return };
     if frame.stage == Stage::Buffer as u32 {
-        begin(frame);
+        begin(frame, task);
     }
 }
 
 #[inline(always)]
-fn begin(frame: &mut Frame) {
+fn begin(frame: &mut Frame, task: *mut task_struct) {
     frame.stage = Stage::Pin as u32;
-    frame.pins += 1;
-    (frame.minor_faults, frame.major_faults) = kernel::faults();
+    frame.counts.pins += 1;
+    (frame.minor_faults, frame.major_faults) = kernel::faults(task);
     // SAFETY: takes nothing, cannot fail.
     frame.pin_ns = unsafe { bpf_ktime_get_ns() };
 }
 
 #[inline(always)]
 fn enter_as_buffer(base: u64, length: u64) {
-    let Some(frame) = frame::current() else { return };
+    let task = kernel::task();
+    let Some(frame) = frame::of(task) else { return };
     if frame.stage != Stage::Registration as u32 && frame.stage != Stage::Pin as u32 {
         return;
     }
     // SAFETY: takes nothing, cannot fail.
     let entered = unsafe { bpf_ktime_get_ns() };
     // The kernel stops at the first buffer that it refuses: the one before was accepted.
-    if frame.pending != 0
+    if frame.counts.pending != 0
         && let Some(counters) = Counters::get()
     {
         fold::pending(frame, 0, &counters);
     }
     buffer::begin(frame, Iovec { base, length }, 0);
-    frame.pending = 1;
+    frame.counts.pending = 1;
     let (end, wraps) = base.overflowing_add(length);
     if length != 0 && !wraps {
-        walk::walk(frame, base, end);
+        walk::walk(frame, task, base, end);
     }
-    begin(frame);
+    begin(frame, task);
     let walk_ns = frame.pin_ns - entered;
     frame.registration.walk_ns += walk_ns;
     if setting!(session.records) != 0 {
@@ -76,15 +78,16 @@ fn enter_as_buffer(base: u64, length: u64) {
 }
 
 #[inline(always)]
-fn leave(walk_again: impl Fn(&mut Frame)) {
+fn leave(walk_again: impl Fn(&mut Frame, *mut task_struct)) {
     // SAFETY: takes nothing, cannot fail.
     let now = unsafe { bpf_ktime_get_ns() };
-    let Some(frame) = frame::current() else { return };
+    let task = kernel::task();
+    let Some(frame) = frame::of(task) else { return };
     if frame.stage != Stage::Pin as u32 {
         return without_entry(frame);
     }
-    frame.pin_returns += 1;
-    let (minor, major) = kernel::faults();
+    frame.counts.pin_returns += 1;
+    let (minor, major) = kernel::faults(task);
     let pin_ns = now - frame.pin_ns;
     let (minor, major) = (minor.wrapping_sub(frame.minor_faults), major.wrapping_sub(frame.major_faults));
     let registration = &mut frame.registration;
@@ -101,8 +104,8 @@ fn leave(walk_again: impl Fn(&mut Frame)) {
     }
     if setting!(kernel.pin_is_buffer) != 0 {
         frame.stage = Stage::Registration as u32;
-        frame.buffer_returns += 1;
-        walk_again(frame);
+        frame.counts.buffer_returns += 1;
+        walk_again(frame, task);
     } else {
         frame.stage = Stage::Buffer as u32;
     }

@@ -11,7 +11,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tracer_ebpf::{
     counter::Counter,
     operation::Operation,
-    record::{Frame, Header, KIND_REGISTRATION, RegistrationRecord, Stage},
+    record::{Counts, Frame, KIND_REGISTRATION, RegistrationRecord, Stage},
 };
 
 use super::{Arguments, entry, exit, zero};
@@ -65,20 +65,24 @@ fn enter(operation: Operation, ring: u64, requested: u32) {
 
 #[inline(always)]
 fn begin(frame: &mut Frame, operation: Operation, ring: u64, requested: u32) {
-    zero!(frame.pending, frame.buffer_returns, frame.pins, frame.pin_returns, frame.multi_file, frame.short);
-    zero!(frame.single_vma, frame.several_vmas);
-    zero!(frame.partial[0], frame.partial[2], frame.partial[3], frame.partial[4]);
+    let words = (&raw mut frame.counts).cast::<u64>();
+    for word in 0..size_of::<Counts>() / size_of::<u64>() {
+        // SAFETY: the struct is aligned to words and has as many; it holds integers only.
+        unsafe { words.add(word).write_volatile(0) };
+    }
     let registration = &mut frame.registration;
     clear(registration);
     registration.operation = operation as u8;
-    registration.ring = ring;
-    registration.requested = requested;
+    if setting!(session.records) != 0 {
+        registration.header.kind = KIND_REGISTRATION;
+        registration.header.tid = kernel::pid_tid().1;
+        registration.ring = ring;
+        registration.requested = requested;
+    }
     frame.stage = Stage::Registration as u32;
-    let thread = if setting!(session.records) != 0 { kernel::pid_tid().1 } else { 0 };
     // Last, so that the hook's own work stands before the registration's time.
     // SAFETY: takes nothing, cannot fail.
-    let start_ns = unsafe { bpf_ktime_get_ns() };
-    registration.header = Header { kind: KIND_REGISTRATION, tid: thread, start_ns };
+    registration.header.start_ns = unsafe { bpf_ktime_get_ns() };
 }
 
 /// Sets to zero what is added up; the rest is written when the registration ends.
@@ -94,10 +98,11 @@ pub fn clear(registration: &mut RegistrationRecord) {
 /// then finds an unregistration open at the end of something else.
 #[inline(always)]
 fn unregister(ring: u64) {
-    if kernel::mm() == 0 {
+    let task = kernel::task();
+    if kernel::mm(task) == 0 {
         return count(Counter::RingExitUnregisters);
     }
-    if frame::current().is_some_and(|frame| frame.stage != Stage::Idle as u32) {
+    if frame::of(task).is_some_and(|frame| frame.stage != Stage::Idle as u32) {
         return count(Counter::InternalUnregisters);
     }
     enter(Operation::Unregister, ring, UNTOLD);
