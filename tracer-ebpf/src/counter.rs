@@ -1,4 +1,4 @@
-//! The counters of the map `COUNTERS`, one array of them per CPU.
+//! The counters of the map `TOTALS`, one array of them per CPU.
 
 use crate::{
     backing::{BackingTotals, Kind},

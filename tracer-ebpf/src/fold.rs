@@ -204,7 +204,8 @@ fn whole(frame: &mut Frame, counters: &Counters, operation: Operation) {
         let last = last_result(&frame.registration, operation);
         pending(frame, last, counters);
     }
-    let all = frame.counts.buffer_returns == frame.registration.buffers && frame.counts.pin_returns == frame.counts.pins;
+    let all =
+        frame.counts.buffer_returns == frame.registration.buffers && frame.counts.pin_returns == frame.counts.pins;
     frame.registration.flags |= if all { flag::TIMED } else { flag::TIMED | flag::PARTS_MISSED | flag::VMAS_PARTIAL };
     distributions(&frame.registration, operation);
     parts(frame, counters);

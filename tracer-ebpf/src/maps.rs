@@ -130,7 +130,6 @@ pub fn add(slot: *mut u64, value: u64) {
 }
 
 /// This CPU's counters, and its backings without a filesystem's name.
-#[derive(Clone, Copy)]
 pub struct Counters(*mut Totals);
 
 impl Counters {
@@ -225,4 +224,3 @@ fn put(slots: *mut u64, value: u64) {
     add(slots.wrapping_add(histogram::index(value) & (SLOTS - 1)), 1);
     add(slots.wrapping_add(SUM), value);
 }
-

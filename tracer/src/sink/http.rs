@@ -144,11 +144,9 @@ mod tests {
 
     #[test]
     fn maps_that_cannot_be_read_are_an_error_and_not_ready() {
-        let read: Read = Arc::new(|| Err(anyhow::anyhow!("EPERM").context("cannot read the map COUNTERS")));
+        let read: Read = Arc::new(|| Err(anyhow::anyhow!("EPERM").context("cannot read the map TOTALS")));
         let answers = ask(read, &["/metrics", "/-/healthy", "/-/ready"]);
-        assert!(
-            answers[0].starts_with("HTTP/1.1 500") && answers[0].ends_with("cannot read the map COUNTERS: EPERM\n")
-        );
+        assert!(answers[0].starts_with("HTTP/1.1 500") && answers[0].ends_with("cannot read the map TOTALS: EPERM\n"));
         assert!(answers[1].starts_with("HTTP/1.1 200"));
         assert!(answers[2].starts_with("HTTP/1.1 503"));
     }

@@ -92,8 +92,8 @@ impl Trace {
     /// Waits for the session's own end.
     pub fn ended(self, time: Duration) -> anyhow::Result<Ended> {
         let finished = self.running.finish(time)?;
-        let mut seen = Seen::default();
-        seen.take(finished.stdout.as_bytes())?;
+        let mut seen = self.seen.into_inner();
+        seen.take(finished.stdout.as_bytes().get(seen.bytes..).unwrap_or_default())?;
         let Some(end) = seen.end else { bail!("no line of type end\n{}", finished.words()) };
         Ok(Ended { records: seen.records, end, finished })
     }

@@ -210,7 +210,7 @@ pub const METRICS: &[Metric] = &[
         kind: Type::Counter,
         labels: &["what"],
         help: "What was lost, by cause. Only the causes that can happen as pinscope runs.",
-        source: "map COUNTERS",
+        source: "map TOTALS",
         samples: losses,
     },
     Metric {

@@ -8,8 +8,10 @@ use super::without_tracer;
 use crate::{
     context::Context,
     kernel::Kernel,
+    maps::Backing,
     pinscope::{self, Finished, Running},
     protocol::{Test, TestResult, Verdict},
+    record::Record,
     report::Report,
     trace::Trace,
 };
@@ -49,12 +51,15 @@ const MEMORY: [Memory; 5] = [
 ];
 
 pub fn tests() -> Vec<Test> {
-    let mut tests: Vec<Test> = MEMORY
-        .iter()
-        .map(|memory| Test::new(format!("fio_{}", memory.name), move |context| kind(context, memory)).within(TIME * 3))
-        .collect();
-    tests.push(Test::new("fio_several_jobs", several_jobs).within(TIME * 3));
-    tests.push(Test::new("fio_exit_code", exit_code).within(TIME * 3));
+    let mut tests = vec![
+        Test::new("fio_kinds_of_memory", kinds).within(TIME * 3),
+        Test::new("fio_several_jobs", several_jobs).within(TIME * 3),
+        Test::new("session_fio_exit_code", exit_code).within(TIME * 3),
+    ];
+    let summaries = MEMORY.iter().map(|memory| {
+        Test::new(format!("session_fio_{}", memory.name), move |context| summary(context, memory)).within(TIME * 3)
+    });
+    tests.extend(summaries);
     tests
 }
 
@@ -92,7 +97,49 @@ fn is_missing(context: &Context) -> Option<Verdict> {
     without_tracer(context).or(without)
 }
 
-fn kind(context: &Context, memory: &Memory) -> TestResult {
+fn is_refused(context: &Context, memory: &Memory) -> bool {
+    memory.refused_before_6_5 && context.kernel.refuses_files()
+}
+
+/// The records of fio after fio, in one session.
+fn kinds(context: &Context) -> TestResult {
+    if let Some(verdict) = is_missing(context) {
+        return Ok(verdict);
+    }
+    // Lays out the file that is read.
+    run(&job("malloc", &[]))?;
+    let trace = Trace::start(context, &["--comm", "fio"])?;
+    for memory in &MEMORY {
+        let finished = run(&job(memory.option, &[]))?;
+        let refused = is_refused(context, memory);
+        ensure!((finished.code() != 0) == refused, "{}: fio ends with {}", memory.name, finished.words());
+    }
+    let ended = trace.interrupt()?;
+    ended.finished.expect_code(0)?;
+    let registers: Vec<_> = ended.records.iter().filter(|record| record.operation == "register").collect();
+    ensure!(registers.len() == MEMORY.len(), "{} registrations: {:?}", registers.len(), ended.records);
+    for (memory, record) in MEMORY.iter().zip(registers) {
+        record_of(context, memory, record).with_context(|| format!("{}: {record:?}", memory.name))?;
+    }
+    Ok(Verdict::Passed)
+}
+
+fn record_of(context: &Context, memory: &Memory, record: &Record) -> anyhow::Result<()> {
+    let refused = is_refused(context, memory);
+    ensure!(record.comm == "fio" && record.requested == Some(DEPTH), "process or buffers requested");
+    ensure!(record.result == if refused { "EOPNOTSUPP" } else { "ok" }, "result");
+    ensure!(refused || record.buffers == Some(DEPTH), "buffers");
+    if !context.kernel.can_be_walked() {
+        ensure!(record.backings.is_empty(), "backings without a walk");
+        return Ok(());
+    }
+    let right = |backing: &Backing| backing.class == memory.class && backing.shared == memory.shared;
+    ensure!(!record.backings.is_empty() && record.backings.iter().all(|told| right(&told.pair().0)), "backings");
+    Ok(())
+}
+
+/// A report around fio.
+fn summary(context: &Context, memory: &Memory) -> TestResult {
     if let Some(verdict) = is_missing(context) {
         return Ok(verdict);
     }
@@ -100,20 +147,14 @@ fn kind(context: &Context, memory: &Memory) -> TestResult {
     // fio alone says how fio ends; once the file is there, each run does the same.
     run(&job)?;
     let alone = run(&job)?.code();
-    let refused = memory.refused_before_6_5 && context.kernel.refuses_files();
+    let refused = is_refused(context, memory);
     ensure!((alone != 0) == refused, "fio by itself ends with {alone}");
-    // Each run of pinscope takes seconds where the processor is emulated: the summary in one mode, the records in the
-    // other.
-    if context.attach == "kprobe" {
-        let finished = under(context, "report", &job)?.finish(TIME)?.expect_code(alone)?;
-        summary(&Report::of(&finished)?, &context.kernel, memory, refused)?;
-    } else {
-        records(context, &job, alone, memory, refused)?;
-    }
+    let finished = under(context, "report", &job)?.finish(TIME)?.expect_code(alone)?;
+    figures(&Report::of(&finished)?, &context.kernel, memory, refused)?;
     Ok(Verdict::Passed)
 }
 
-fn summary(report: &Report, kernel: &Kernel, memory: &Memory, refused: bool) -> anyhow::Result<()> {
+fn figures(report: &Report, kernel: &Kernel, memory: &Memory, refused: bool) -> anyhow::Result<()> {
     let tally = report.tally()?;
     let result = if refused { "EOPNOTSUPP" } else { "ok" };
     ensure!(tally.count("register", result) == 1 && tally.total("register") == 1, "registrations:\n{tally}");
@@ -126,26 +167,6 @@ fn summary(report: &Report, kernel: &Kernel, memory: &Memory, refused: bool) -> 
     let found = buffers.get(memory.class).copied();
     ensure!(found == Some(expected), "{} on {}: buffers by class {buffers:?}", memory.name, kernel.release);
     ensure!(buffers.len() == 1, "more than one class: {buffers:?}");
-    Ok(())
-}
-
-fn records(context: &Context, job: &[String], code: i32, memory: &Memory, refused: bool) -> anyhow::Result<()> {
-    let mut command = pinscope::command(&["trace", "--json", "--attach", &context.attach, "--"]);
-    let ended = Trace::start_command(command.args(job))?.ended(TIME)?;
-    let (registers, records) = (ended.records.iter().filter(|record| record.operation == "register"), &ended.records);
-    let registers: Vec<_> = registers.collect();
-    ended.finished.expect_code(code)?;
-    let [record] = registers.as_slice() else { anyhow::bail!("{} registrations: {records:?}", registers.len()) };
-    ensure!(record.requested == Some(DEPTH), "{:?} buffers requested", record.requested);
-    ensure!(record.comm == "fio", "comm {}", record.comm);
-    ensure!(refused || record.buffers == Some(DEPTH), "{:?} buffers", record.buffers);
-    let backings: Vec<_> = record.backings.iter().map(|backing| backing.pair().0).collect();
-    if !context.kernel.can_be_walked() {
-        ensure!(backings.is_empty(), "backings without a walk: {backings:?}");
-        return Ok(());
-    }
-    let right = |backing: &crate::maps::Backing| backing.class == memory.class && backing.shared == memory.shared;
-    ensure!(!backings.is_empty() && backings.iter().all(right), "backings {backings:?}");
     Ok(())
 }
 

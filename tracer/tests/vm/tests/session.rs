@@ -23,7 +23,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("common_session_ends_well", common_ends_well),
         Test::new("session_of_another_process_sees_nothing", another_process),
         Test::new("session_stops_at_once", stops_at_once),
-        Test::new("two_sessions_at_once", two_at_once),
+        Test::new("session_two_at_once", two_at_once),
         Test::new("session_filters", filters),
         Test::new("session_duration", duration),
     ]

@@ -90,7 +90,7 @@ fn trace(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
     }
-    let count = if context.quick { 2_000 } else { 5_000 };
+    let count = 2_000;
     let (calls, chosen) = (count.to_string(), context.seed.to_string());
     let scenario = ["storm", "--threads", "4", "--count", &calls, "--seed", &chosen];
     let mut command = Command::new(pinscope::binary());
