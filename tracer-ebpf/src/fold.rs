@@ -272,26 +272,37 @@ fn costs(registration: &RegistrationRecord, counters: &Counters) {
     }
 }
 
-/// Adds to the totals of the process; of a call without an entry, itself and its result.
+/// Adds one of a process's totals.
+macro_rules! add_total {
+    ($totals:ident . $field:ident, $value:expr) => {
+        // SAFETY: a value of the map; only the address of its field is taken.
+        add(unsafe { &raw mut (*$totals).$field }, $value)
+    };
+}
+
+/// Counts a call and its result for its process, whose totals it gives back.
 #[inline(always)]
-pub fn process(registration: &RegistrationRecord) {
+pub fn process_call(ret: i64) -> Option<*mut ProcessTotals> {
     let pid = kernel::pid_tid().0;
     let Some(totals) = PROCESSES.get_ptr_mut(pid).or_else(|| new_process(pid)) else {
-        return count(Counter::LostProcesses);
+        count(Counter::LostProcesses);
+        return None;
     };
-    macro_rules! field {
-        ($name:ident) => {
-            // SAFETY: a value of the map; only the address of its field is taken.
-            unsafe { &raw mut (*totals).$name }
-        };
+    add_total!(totals.registrations, 1);
+    if ret < 0 {
+        add_total!(totals.failed, 1);
     }
-    add(field!(registrations), 1);
-    add(field!(failed), (registration.ret < 0).into());
-    add(field!(buffers), registration.buffers.into());
-    add(field!(bytes), registration.bytes);
-    add(field!(vmas), registration.vmas);
-    add(field!(duration_ns), registration.duration_ns);
-    add(field!(pin_ns), registration.pin_ns);
+    Some(totals)
+}
+
+#[inline(always)]
+fn process(registration: &RegistrationRecord) {
+    let Some(totals) = process_call(registration.ret) else { return };
+    add_total!(totals.buffers, registration.buffers.into());
+    add_total!(totals.bytes, registration.bytes);
+    add_total!(totals.vmas, registration.vmas);
+    add_total!(totals.duration_ns, registration.duration_ns);
+    add_total!(totals.pin_ns, registration.pin_ns);
 }
 
 #[inline(always)]

@@ -142,31 +142,29 @@ fn without_entry(call: &impl Call, counters: &Counters, operation: Operation, re
     let flags = if ret < 0 { flag::REFUSED_EARLY } else { flag::ENTRY_MISSED };
     counters.end(operation, ret);
     counters.add_of(if ret < 0 { Counter::RefusedEarly } else { Counter::MissedEntries }, operation, 1);
-    if setting!(session.records) == 0 && setting!(session.processes) == 0 {
+    if setting!(session.processes) != 0 && operation as u8 != Operation::Unregister as u8 {
+        fold::process_call(ret);
+    }
+    if setting!(session.records) == 0 {
         return;
     }
     if let Some(frame) = frame::open() {
-        clear(&mut frame.registration);
-        frame.registration.ret = ret;
-        if setting!(session.processes) != 0 && operation as u8 != Operation::Unregister as u8 {
-            fold::process(&frame.registration);
-        }
-        if setting!(session.records) != 0 {
-            emit(frame, operation, call.ring(), flags);
-        }
+        emit(frame, operation, call.ring(), ret, flags);
         frame::close(frame);
     }
 }
 
 #[inline(always)]
-fn emit(frame: &mut Frame, operation: Operation, ring: u64, flags: u32) {
+fn emit(frame: &mut Frame, operation: Operation, ring: u64, ret: i64, flags: u32) {
     // SAFETY: takes nothing, cannot fail.
     let start_ns = unsafe { bpf_ktime_get_ns() };
     let registration: &mut RegistrationRecord = &mut frame.registration;
+    clear(registration);
     registration.header = Header { kind: KIND_REGISTRATION, tid: kernel::pid_tid().1, start_ns };
     registration.operation = operation as u8;
     registration.ring = ring;
     registration.requested = u32::MAX;
+    registration.ret = ret;
     registration.flags = flags;
     fold::name_process(registration);
     fold::ring(registration);
