@@ -234,6 +234,8 @@ fn guests(options: &Options) -> Result<Vec<Row>> {
             Err(error) => rows.push(failed_row(format!("Linux {series}"), Duration::ZERO, format!("{error:#}"))),
         }
     }
+    // Those with most to do come first, so that none of them is left running alone in the end.
+    boots.make_contiguous().sort_by_key(|boot: &Boot| !QUICK.contains(&boot.kernel.series.as_str()));
     let boots = Mutex::new(boots);
     let rows = Mutex::new(rows);
     thread::scope(|scope| {

@@ -73,6 +73,10 @@ fn no_trampolines(facts: &Facts) -> Option<String> {
         Trial::Absent => Some("the kernel has no fentry programs".to_owned()),
         // Without the privilege a refusal says nothing about the kernel.
         Trial::Refused(_) if !bpf_and_perfmon(facts) => None,
+        Trial::Refused(error) if let Some(limit) = small_memlock(facts) => Some(format!(
+            "a fentry program was refused ({error}), as before 5.11 it is where memlock is small: {} KiB here, raise it (ulimit -l)",
+            limit / 1024
+        )),
         Trial::Refused(error) => Some(format!("the system refuses fentry programs whatever the privileges ({error})")),
     }
 }
@@ -118,10 +122,7 @@ pub fn missing_privileges(facts: &Facts, mechanism: Option<Mechanism>) -> Vec<Mi
             format!("kprobes are refused while kernel.perf_event_paranoid is {level} (above 2)"),
         ));
     }
-    let charged = facts.symbols.as_ref().is_ok_and(|symbols| symbols.has(symbols::MEMLOCK));
-    if let Some(limit) = own.memlock.filter(|&limit| charged && limit < MEMLOCK_WANTED)
-        && !own.holds("CAP_SYS_RESOURCE")
-    {
+    if let Some(limit) = small_memlock(facts) {
         let cost = format!(
             "the limit of {} KiB (ulimit -l), which BPF maps are charged to before 5.11, cannot be raised",
             limit / 1024
@@ -129,6 +130,13 @@ pub fn missing_privileges(facts: &Facts, mechanism: Option<Mechanism>) -> Vec<Mi
         missing.push(Missing { capability: "CAP_SYS_RESOURCE", cost, fatal: false });
     }
     missing
+}
+
+/// The limit that BPF programs and maps are charged to before 5.11, where it is too small and cannot be raised.
+fn small_memlock(facts: &Facts) -> Option<u64> {
+    let charged = facts.symbols.as_ref().is_ok_and(|symbols| symbols.has(symbols::MEMLOCK));
+    let own = &facts.privileges;
+    own.memlock.filter(|&limit| charged && limit < MEMLOCK_WANTED && !own.holds("CAP_SYS_RESOURCE"))
 }
 
 /// The level of `kernel.perf_event_paranoid` that keeps this process from perf events: Debian and Ubuntu add levels
