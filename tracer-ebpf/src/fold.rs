@@ -186,8 +186,9 @@ fn is_plain(frame: &Frame, ret: i64) -> bool {
 
 /// The same as [`whole`] for a registration that [`is_plain`], at two thirds of the cost.
 #[inline(always)]
-fn plain(frame: &Frame, counters: &Counters, operation: Operation) {
-    let registration = &frame.registration;
+fn plain(frame: &mut Frame, counters: &Counters, operation: Operation) {
+    let registration = &mut frame.registration;
+    registration.vmas = 1;
     observe_duration(true, operation, registration.duration_ns);
     if let Some(distributions) = Distributions::get() {
         distributions.observe(Histogram::BytesPerRegistration, registration.bytes);
