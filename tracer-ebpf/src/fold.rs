@@ -132,7 +132,7 @@ fn new_backing(key: &BackingKey) -> Option<*mut BackingTotals> {
     BACKINGS.get_ptr_mut(key)
 }
 
-/// A registration that ended with the frame in hand. `now` is the tracepoint's time, the end where the return
+/// A registration that ended with the frame in hand; `frame.end_ns` is its end, the tracepoint's time where the return
 /// was not seen.
 #[inline(always)]
 pub fn registration(

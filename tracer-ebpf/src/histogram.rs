@@ -102,7 +102,7 @@ pub enum Histogram {
 }
 
 impl Histogram {
-    /// Entries of the map.
+    /// How many there are.
     pub const COUNT: usize = 13;
 
     /// How many of them are durations of operations.

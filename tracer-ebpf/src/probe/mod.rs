@@ -26,8 +26,9 @@ macro_rules! entry {
     };
 }
 
-/// A program for a function's return, as kretprobe and as fexit; the second form for who asks for its value. `$arguments` is how many arguments the function
-/// has on kernels before 5.17, behind which its return value stands for fexit.
+/// A program for a function's return, as kretprobe and as fexit; the second form is for who asks for its value.
+/// `$arguments` is how many arguments the function has on kernels before 5.17, behind which its return value stands for
+/// fexit.
 macro_rules! exit {
     ($kretprobe:ident, $fexit:ident, || $body:expr) => {
         #[aya_ebpf::macros::kretprobe]

@@ -28,6 +28,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("vmas_begin_and_end_inside", inside),
         Test::new("vmas_one_byte", one_byte),
         Test::new("vmas_last_byte_decides", last_byte),
+        Test::new("vmas_of_the_kernels_own", kernels_own),
         Test::new("vmas_hole_after_many", hole_after_many),
         Test::new("vmas_many_files", many_files),
         Test::new("vmas_many_backings", many_backings),
@@ -200,5 +201,21 @@ fn iovecs(context: &Context, count: usize, refused: Option<usize>) -> TestResult
     }
     ensure!(!buffers.contains(&EMPTY), "a layout with an empty slot");
     check(context, &buffers, refused)?;
+    Ok(Verdict::Passed)
+}
+
+/// The vDSO has no file and is not anonymous: the kernel refuses to pin it for writing, after a look at what it is.
+fn kernels_own(context: &Context) -> TestResult {
+    ready(context)?;
+    let maps = fs::read_to_string("/proc/self/maps")?;
+    let line = maps.lines().find(|line| line.ends_with("[vdso]"));
+    let Some(start) = line.and_then(|line| line.split_once('-')).map(|(start, _)| u64::from_str_radix(start, 16))
+    else {
+        return Ok(Verdict::Ignored("this kernel maps no vDSO".into()));
+    };
+    let buffers = [Buffer { address: start?, length: PAGE }];
+    let call = perform(context, &Ring::new()?, Request::Register(&buffers))?;
+    ensure!(call.answer.ret < 0, "the vDSO was registered: {:?}", call.answer);
+    judge(context, &[(call, Some(0))])?;
     Ok(Verdict::Passed)
 }
