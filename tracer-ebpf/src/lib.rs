@@ -12,5 +12,6 @@ pub mod backing;
 pub mod counter;
 pub mod histogram;
 pub mod operation;
+pub mod policy;
 pub mod record;
 pub mod settings;

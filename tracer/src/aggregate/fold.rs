@@ -50,6 +50,12 @@ impl Fold<'_> {
             multi_file_buffers: walk.then(|| self.count(Counter::MultiFileBuffers)),
             backings: walk.then(|| self.backings()),
             processes: self.known.processes.then(|| self.processes()),
+            rings: None,
+            costs: None,
+            largest_registration: None,
+            largest_buffer: None,
+            judgements: None,
+            shared_buffer_files: None,
             walks: walk.then(|| self.walks()),
             unregisters: self.known.entries[Operation::Unregister as usize].then(|| Unregisters {
                 internal: self.count(Counter::InternalUnregisters),
@@ -173,6 +179,7 @@ impl Fold<'_> {
                 vmas: walk.then_some(totals.vmas),
                 duration_ns: totals.duration_ns,
                 pin_ns: pins.then_some(totals.pin_ns),
+                habits: None,
             })
             .collect();
         processes.sort_by_key(|process| (Reverse(process.registrations), process.pid));

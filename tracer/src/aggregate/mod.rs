@@ -3,14 +3,17 @@
 mod books;
 mod delta;
 mod distribution;
+mod evidence;
 mod fold;
 mod snapshot;
 
 pub use books::{Books, OperationBooks, PartBooks};
 pub use distribution::Distribution;
+pub use evidence::{CostCell, Judged, Judgements, Largest, Ring, Rings, SharedBufferFile};
 pub use fold::{fold, fold_between};
 pub use snapshot::{
-    Backing, Faults, Losses, Operation, Outcome, Process, ResultCount, Skipped, Snapshot, Split, Unregisters, Walks,
+    Backing, Faults, Habits, Losses, Operation, Outcome, Process, ResultCount, Skipped, Snapshot, Split, Unregisters,
+    Walks,
 };
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use super::{Books, Distribution};
+use super::{
+    Books, Distribution,
+    evidence::{CostCell, Judgements, Largest, Rings, SharedBufferFile},
+};
 
 /// Everything measured since the programs were attached, or in an interval. Times are nanoseconds, pinscope's
 /// own walks left out of all but [`Walks::nanoseconds`].
@@ -34,6 +37,18 @@ pub struct Snapshot {
     pub backings: Option<Vec<Backing>>,
     /// By process, most registrations first.
     pub processes: Option<Vec<Process>>,
+    /// Registrations by ring (Q1).
+    pub rings: Option<Rings>,
+    /// Accepted buffers by VMAs and size, with what they cost (Q2).
+    pub costs: Option<Vec<CostCell>>,
+    /// The registration with the most VMAs (Q3).
+    pub largest_registration: Option<Largest>,
+    /// The buffer with the most VMAs (Q3).
+    pub largest_buffer: Option<Largest>,
+    /// Buffers under each policy (Q4).
+    pub judgements: Option<Judgements>,
+    /// The files of buffers that span several, most buffers first (Q5).
+    pub shared_buffer_files: Option<Vec<SharedBufferFile>>,
     /// pinscope's own walks.
     pub walks: Option<Walks>,
     /// Unregistrations by others than the user, in no other figure.
@@ -156,6 +171,45 @@ pub struct Process {
     pub duration_ns: u64,
     /// Nanoseconds in pins.
     pub pin_ns: Option<u64>,
+    /// What tells why it costs that; `None` where no buffer is hooked.
+    pub habits: Option<Habits>,
+}
+
+/// What a process's accepted buffers were like, and what may be better done otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Habits {
+    /// Calls refused for want of `RLIMIT_MEMLOCK` (ENOMEM).
+    pub enomem: u64,
+    /// Minor faults in its pins.
+    pub minor_faults: u64,
+    /// Major faults in its pins.
+    pub major_faults: u64,
+    /// Nanoseconds in pins that took at least one fault.
+    pub faulting_pin_ns: u64,
+    /// Bytes of the buffers of those pins.
+    pub faulting_bytes: u64,
+    /// Buffers of 2 MiB and more.
+    pub large_buffers: u64,
+    /// Their bytes.
+    pub large_bytes: u64,
+    /// Their bvecs (`io_mapped_ubuf.nr_bvecs`); one for each folio since 6.12, for each page before.
+    pub large_bvecs: u64,
+    /// Buffers that begin where the one before them in the same call ends.
+    pub adjacent_buffers: u64,
+    /// Bytes of those.
+    pub adjacent_bytes: u64,
+    /// Registers with 256 buffers and more.
+    pub long_lists: u64,
+    /// Calls whose ranges are those of one of the process's last four calls.
+    pub repeated: u64,
+    /// Nanoseconds that those took.
+    pub repeated_ns: u64,
+    /// Buffers of eight VMAs and more.
+    pub many_vma_buffers: u64,
+    /// Their VMAs.
+    pub many_vmas: u64,
+    /// Nanoseconds in their pins.
+    pub many_vma_pin_ns: u64,
 }
 
 /// Walks by how they ended, and what they cost.

@@ -1,0 +1,124 @@
+//! The kernels' rules for what may stand behind a registered buffer, and what of a buffer they look at.
+//!
+//! The kernel side gathers a buffer's [`Traits`] while it walks; what each rule makes of them is decided in user space,
+//! so every buffer is judged under every rule, whatever kernel it runs on.
+
+/// `EFAULT`, `EINVAL`, `EOPNOTSUPP` of `include/uapi/asm-generic/errno*.h`.
+const EFAULT: i32 = 14;
+const EINVAL: i32 = 22;
+const EOPNOTSUPP: i32 = 95;
+
+/// What the rules look at in the VMAs of one buffer.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Traits(pub u32);
+
+impl Traits {
+    /// A VMA that GUP refuses to write to on every kernel (`check_vma_flags`): not writable, `VM_IO` or `VM_PFNMAP`,
+    /// secretmem; or a hole in the range.
+    pub const UNPINNABLE: Self = Self(1 << 0);
+    /// The first VMA is of a file that is neither shmem nor hugetlb.
+    pub const FIRST_FOREIGN: Self = Self(1 << 1);
+    /// Some VMA is.
+    pub const FOREIGN: Self = Self(1 << 2);
+    /// Such a VMA that is not anonymous to GUP either (`vma_is_anonymous`): all but private mappings of `/dev/zero`.
+    pub const FILE: Self = Self(1 << 3);
+    /// The VMAs do not share one `vm_file` (no file at all counts as one).
+    pub const SEVERAL_SOURCES: Self = Self(1 << 4);
+    /// A VMA that needs dirty tracking (`vma_needs_dirty_tracking`, since 6.5).
+    pub const TRACKED: Self = Self(1 << 5);
+
+    /// Combinations there can be; a power of two.
+    pub const COUNT: u32 = 1 << 6;
+
+    /// Whether all of `other` is in it.
+    #[inline(always)]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Both.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// A rule for what may be registered. Each stands on top of what GUP refuses everywhere.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Policy {
+    /// To 6.2: anonymous memory, shmem and hugetlb only (`io_pin_pages`, before it `io_sqe_buffer_register`).
+    Before65 = 0,
+    /// 6.3 and 6.4, and stable kernels that took edd478269640: the same, and one `vm_file` for the whole buffer.
+    SingleSource = 1,
+    /// As first proposed in April 2023 (`can_write_file_mapping` in `check_vma_flags`, `FOLL_ALLOW_BROKEN_FILE_MAPPING`
+    /// not set): no write to a file mapping but shmem and hugetlb.
+    AsProposed = 2,
+    /// Since 6.5: no long-term pin for writing where the mapping needs dirty tracking (`writable_file_mapping_allowed`).
+    Since65 = 3,
+}
+
+impl Policy {
+    /// How many there are.
+    pub const COUNT: usize = 4;
+
+    /// Every policy, the oldest first.
+    pub const ALL: [Self; Self::COUNT] = [Self::Before65, Self::SingleSource, Self::AsProposed, Self::Since65];
+
+    /// The name used in every output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Before65 => "before_6_5",
+            Self::SingleSource => "single_source",
+            Self::AsProposed => "as_proposed",
+            Self::Since65 => "since_6_5",
+        }
+    }
+
+    /// The errno (positive) with which it refuses a buffer, 0 where it does not.
+    ///
+    /// GUP comes first. The older rules then look at the pages in their order: the first VMA's file, then the first
+    /// that differs from it.
+    pub const fn refuses(self, traits: Traits) -> i32 {
+        if traits.has(Traits::UNPINNABLE) {
+            return EFAULT;
+        }
+        match self {
+            Self::Before65 if traits.has(Traits::FOREIGN) => EOPNOTSUPP,
+            Self::SingleSource if traits.has(Traits::FIRST_FOREIGN) => EOPNOTSUPP,
+            Self::SingleSource if traits.has(Traits::SEVERAL_SOURCES) => EINVAL,
+            Self::AsProposed if traits.has(Traits::FILE) => EFAULT,
+            Self::Since65 if traits.has(Traits::TRACKED) => EFAULT,
+            _ => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdicts(traits: &[Traits]) -> [i32; Policy::COUNT] {
+        let all = traits.iter().fold(Traits::default(), |all, one| all.with(*one));
+        Policy::ALL.map(|policy| policy.refuses(all))
+    }
+
+    #[test]
+    fn the_matrix_of_mappings() {
+        use Traits as T;
+        let foreign = T::FIRST_FOREIGN.with(T::FOREIGN);
+        assert_eq!(verdicts(&[]), [0; 4]);
+        // Read-only, hole, secretmem.
+        assert_eq!(verdicts(&[T::UNPINNABLE, foreign]), [EFAULT; 4]);
+        // ext4 shared and private.
+        assert_eq!(verdicts(&[foreign, T::FILE, T::TRACKED]), [EOPNOTSUPP, EOPNOTSUPP, EFAULT, EFAULT]);
+        assert_eq!(verdicts(&[foreign, T::FILE]), [EOPNOTSUPP, EOPNOTSUPP, EFAULT, 0]);
+        // Private /dev/zero.
+        assert_eq!(verdicts(&[foreign]), [EOPNOTSUPP, EOPNOTSUPP, 0, 0]);
+        // anon next to memfd; anon next to ext4.
+        assert_eq!(verdicts(&[T::SEVERAL_SOURCES]), [0, EINVAL, 0, 0]);
+        assert_eq!(verdicts(&[T::SEVERAL_SOURCES, T::FOREIGN, T::FILE]), [EOPNOTSUPP, EINVAL, EFAULT, 0]);
+    }
+}

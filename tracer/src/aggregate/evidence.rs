@@ -1,0 +1,180 @@
+//! What the answers to the questions rest on, beside the distributions of a snapshot. What was not measured is `None`.
+
+use serde::Serialize;
+use tracer_ebpf::policy::Traits;
+
+use super::Distribution;
+
+/// Registrations seen from their rings (Q1). An installation is a register, an update or a clone that succeeded.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Rings {
+    /// Age of the ring at each installation, nanoseconds; only of rings whose making was seen.
+    pub age: Distribution,
+    /// Time between an installation and the one before on the same ring, nanoseconds.
+    pub gap: Distribution,
+    /// Which installation of its ring each was, from 1: its count at 1 is the number of rings, its count at `k` the
+    /// number of rings with at least `k` of them.
+    pub ordinal: Distribution,
+    /// Installations on a ring that had been given no request yet (`io_ring_ctx.cached_sq_head` and `cached_cq_tail`
+    /// are 0).
+    pub before_requests: u64,
+    /// Installations on a ring that had been given requests.
+    pub after_requests: u64,
+    /// Installations on rings that are not in `list`, since the map had no room for more.
+    pub unlisted: u64,
+    /// The rings on which buffers were installed, most installations first; `None` where they are not kept apart.
+    pub list: Option<Vec<Ring>>,
+}
+
+/// One ring (Q1).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Ring {
+    /// Thread group of the first installation.
+    pub pid: u32,
+    /// Its `task_struct.comm`.
+    pub comm: String,
+    /// fd that `io_uring_setup` gave it; `None` for a ring that was there before pinscope.
+    pub fd: Option<i32>,
+    /// `IORING_SETUP_*`; `None` likewise.
+    pub flags: Option<u32>,
+    /// Registers that succeeded.
+    pub registers: u64,
+    /// Updates that succeeded.
+    pub updates: u64,
+    /// Clones into it that succeeded.
+    pub clones: u64,
+    /// Unregistrations that succeeded.
+    pub unregisters: u64,
+    /// Registers, updates and clones that failed.
+    pub failed: u64,
+    /// Installations after it had been given requests.
+    pub after_requests: u64,
+    /// Age at the first installation, nanoseconds; `None` for a ring that was there before pinscope.
+    pub first_age_ns: Option<u64>,
+    /// Age at the last one.
+    pub last_age_ns: Option<u64>,
+    /// From the first installation to the last, nanoseconds.
+    pub span_ns: u64,
+    /// The shortest time between two installations, nanoseconds; `None` where there are not two.
+    pub shortest_gap_ns: Option<u64>,
+}
+
+impl Ring {
+    /// Registers, updates and clones that succeeded.
+    pub fn installations(&self) -> u64 {
+        self.registers.saturating_add(self.updates).saturating_add(self.clones)
+    }
+}
+
+/// Buffers with the same traits, result, process and filesystem (Q4). Buffers that every policy accepts and the kernel
+/// accepted are in [`Judgements::clean`] alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Judged {
+    /// What the rules look at.
+    #[serde(serialize_with = "traits")]
+    pub traits: Traits,
+    /// errno of the kernel's answer (positive), 0 where it accepted.
+    pub errno: i32,
+    /// Thread group; `None` where processes are not kept apart.
+    pub pid: Option<u32>,
+    /// Its `task_struct.comm`.
+    pub comm: String,
+    /// Filesystem of the first backing that a rule objects to.
+    pub filesystem: Option<String>,
+    /// Class of that backing.
+    pub class: &'static str,
+    /// Buffers.
+    pub buffers: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Every walked buffer, judged (Q4).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Judgements {
+    /// Buffers without any trait that a rule looks at, which the kernel accepted.
+    pub clean: u64,
+    /// The others.
+    pub others: Vec<Judged>,
+    /// Buffers that are in neither: not walked to their end, or the map was full.
+    pub unjudged: u64,
+    /// The policy that this kernel is under, by its name; `None` where it cannot be told.
+    pub kernel_policy: Option<&'static str>,
+    /// How that is known.
+    pub kernel_policy_why: String,
+}
+
+/// What accepted buffers of about the same number of VMAs and the same size cost (Q2). Times in nanoseconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CostCell {
+    /// VMAs: the least and the most of the cell, a power of two and the next less one.
+    pub vmas_from: u64,
+    /// Inclusive.
+    pub vmas_to: u64,
+    /// Pages of 4 KiB, likewise.
+    pub pages_from: u64,
+    /// Inclusive; `u64::MAX` for the last.
+    pub pages_to: u64,
+    /// Buffers.
+    pub buffers: u64,
+    /// Their VMAs.
+    pub vmas: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Time in the pin.
+    pub pin_ns: u64,
+    /// Time of pinscope's walk: what a separate pass over the VMAs costs.
+    pub walk_ns: u64,
+    /// Minor and major faults in the pin.
+    pub faults: u64,
+    /// Buffers whose pin made a VMA look-up (the slow path); `None` where look-ups are not hooked.
+    pub slow: Option<u64>,
+    /// Time in the pins of those.
+    pub slow_ns: Option<u64>,
+}
+
+/// The registration, or buffer, with the most VMAs since the session began (Q3).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Largest {
+    /// Its VMAs.
+    pub vmas: u64,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Buffers of the registration (1 for a buffer).
+    pub buffers: u64,
+    /// Nanoseconds from entry to return of the registration; of the pin for a buffer.
+    pub nanoseconds: u64,
+    /// Thread group.
+    pub pid: u32,
+    /// `task_struct.comm`.
+    pub comm: String,
+}
+
+/// A file in buffers that span more than one `vm_file` (Q5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SharedBufferFile {
+    /// Thread group.
+    pub pid: u32,
+    /// `task_struct.comm`.
+    pub comm: String,
+    /// Last component of its path; a memfd's begins with `memfd:`.
+    pub name: String,
+    /// Filesystem type.
+    pub filesystem: String,
+    /// Inode number.
+    pub inode: u64,
+    /// Buffers that span it and another.
+    pub buffers: u64,
+}
+
+fn traits<S: serde::Serializer>(traits: &Traits, serializer: S) -> Result<S::Ok, S::Error> {
+    let names = [
+        (Traits::UNPINNABLE, "unpinnable"),
+        (Traits::FIRST_FOREIGN, "first_foreign"),
+        (Traits::FOREIGN, "foreign"),
+        (Traits::FILE, "file"),
+        (Traits::SEVERAL_SOURCES, "several_sources"),
+        (Traits::TRACKED, "tracked"),
+    ];
+    serializer.collect_seq(names.into_iter().filter(|(one, _)| traits.has(*one)).map(|(_, name)| name))
+}
