@@ -1,5 +1,7 @@
 //! What lies behind a VMA: its class, and the key under which it is counted.
 
+use crate::policy::Traits;
+
 /// The kinds of memory that can stand behind a buffer.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,7 +37,26 @@ impl Class {
     }
 }
 
-/// Class, sharing and writability in one word: what a VMA is counted under, apart from its filesystem.
+/// What GUP makes of a VMA beyond its class.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Rule {
+    /// Nothing.
+    Plain = 0,
+    /// Refused on every kernel: `VM_IO`, `VM_PFNMAP`, secretmem.
+    Unpinnable = 1,
+    /// Needs dirty tracking (`vma_needs_dirty_tracking`, since 6.5): shared and writable, and its operations have
+    /// `page_mkwrite` or `pfn_mkwrite`, or its filesystem writes back.
+    Tracked = 2,
+    /// Has a file and no operations: a private mapping of `/dev/zero`, anonymous to GUP (`vma_is_anonymous`).
+    Anonymous = 3,
+}
+
+impl Rule {
+    const ALL: [Self; 4] = [Self::Plain, Self::Unpinnable, Self::Tracked, Self::Anonymous];
+}
+
+/// Class, sharing, writability and rule in one word: what a VMA is counted under, apart from its filesystem.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Kind(pub u32);
@@ -44,14 +65,51 @@ impl Kind {
     const SHARED: u32 = 1 << 3;
     const WRITABLE: u32 = 1 << 4;
     const FAILED: u32 = 1 << 5;
+    const RULE: u32 = 6;
 
     /// Kinds there can be; a [`Kind`] is below it.
-    pub const COUNT: u32 = 1 << 6;
+    pub const COUNT: u32 = 1 << 8;
 
     /// `shared` is `VM_MAYSHARE`, `writable` is `VM_WRITE` of `vm_area_struct.vm_flags`.
     #[inline(always)]
     pub const fn new(class: Class, shared: bool, writable: bool) -> Self {
         Self(class as u32 | (shared as u32) << 3 | (writable as u32) << 4)
+    }
+
+    /// The same kind under a rule of GUP's.
+    #[inline(always)]
+    #[must_use]
+    pub const fn under(self, rule: Rule) -> Self {
+        Self(self.0 | (rule as u32) << Self::RULE)
+    }
+
+    /// What GUP makes of it.
+    pub const fn rule(self) -> Rule {
+        Rule::ALL[(self.0 >> Self::RULE & 3) as usize]
+    }
+
+    /// What it adds to the traits of a buffer; `first` for the buffer's first VMA.
+    #[inline(always)]
+    pub const fn traits(self, first: bool) -> Traits {
+        let (class, rule) = (self.0 & 7, self.0 >> Self::RULE & 3);
+        let mut traits = 0;
+        if self.0 & Self::WRITABLE == 0 || rule == Rule::Unpinnable as u32 {
+            traits |= Traits::UNPINNABLE.0;
+        }
+        // Of a file that is neither shmem nor hugetlb.
+        if class >= Class::File as u32 {
+            traits |= Traits::FOREIGN.0;
+            if first {
+                traits |= Traits::FIRST_FOREIGN.0;
+            }
+            if rule != Rule::Anonymous as u32 {
+                traits |= Traits::FILE.0;
+            }
+        }
+        if rule == Rule::Tracked as u32 {
+            traits |= Traits::TRACKED.0;
+        }
+        Traits(traits)
     }
 
     /// The same kind, of a buffer whose registration was refused.
@@ -126,6 +184,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_vma_adds_to_its_buffer() {
+        let writable = |class| Kind::new(class, false, true);
+        assert_eq!(writable(Class::Anon).traits(true), Traits::default());
+        assert_eq!(Kind::new(Class::Shmem, true, true).traits(true), Traits::default());
+        assert_eq!(Kind::new(Class::Anon, false, false).traits(true), Traits::UNPINNABLE);
+        assert_eq!(writable(Class::File).traits(false), Traits::FOREIGN.with(Traits::FILE));
+        let zero = writable(Class::Device).under(Rule::Anonymous);
+        assert_eq!(zero.traits(true), Traits::FOREIGN.with(Traits::FIRST_FOREIGN));
+        let shared = Kind::new(Class::File, true, true).under(Rule::Tracked);
+        assert_eq!(shared.traits(false), Traits::FOREIGN.with(Traits::FILE).with(Traits::TRACKED));
+    }
+
+    #[test]
     fn a_kind_gives_back_what_went_in() {
         for class in Class::ALL {
             for (shared, writable) in [(false, false), (false, true), (true, false), (true, true)] {
@@ -136,6 +207,11 @@ mod tests {
                     (Some(class), shared, writable, false)
                 );
                 assert_eq!((kind.failed().class(), kind.failed().is_failed()), (Some(class), true));
+                for rule in Rule::ALL {
+                    let kind = kind.failed().under(rule);
+                    assert!(kind.0 < Kind::COUNT);
+                    assert_eq!((kind.class(), kind.is_writable(), kind.rule()), (Some(class), writable, rule));
+                }
             }
         }
     }

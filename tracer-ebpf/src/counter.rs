@@ -89,11 +89,19 @@ pub enum Counter {
     BufferMissedEntries,
     /// The pin returned without its entry having been seen.
     PinMissedEntries,
+    /// Installations on a ring that had been given requests.
+    InstallationsAfterRequests,
+    /// Registrations not counted under a ring since that map was full.
+    LostRings,
+    /// Buffers with a trait, or refused, not counted by their traits since that map was full.
+    LostJudgements,
+    /// Files of buffers that span several not counted since that map was full.
+    LostFiles,
 }
 
 impl Counter {
     /// Slots of the array, a power of two.
-    pub const SLOTS: usize = 64;
+    pub const SLOTS: usize = 128;
 
     /// What a [`Self::Plain`] registration adds one to, without having done so.
     pub const ONES: [Self; 6] = [
@@ -152,7 +160,7 @@ mod tests {
 
     #[test]
     fn every_counter_has_a_slot_of_its_own() {
-        assert!((Counter::PinMissedEntries as usize) < Counter::SLOTS);
+        assert!((Counter::LostFiles as usize) < Counter::SLOTS);
         assert_eq!(Counter::Succeeded.of(Operation::Unregister) + 1, Counter::Plain as usize);
     }
 

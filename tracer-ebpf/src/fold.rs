@@ -15,11 +15,12 @@ use tracer_ebpf::{
 };
 
 use crate::{
-    kernel,
+    cost, habit, judge, kernel,
     maps::{
-        BACKINGS, Counters, Distributions, FILESYSTEMS, PROCESSES, RECORDS, RINGS, add, count, observe,
+        BACKINGS, Counters, Distributions, FILESYSTEMS, PROCESSES, RECORDS, RINGS, add, add_field, count, observe,
         observe_duration, setting,
     },
+    ring as rings,
 };
 
 /// A buffer that failed in an update which tells only how many it did: `-EIO` stands for its errno, which nothing shows.
@@ -51,6 +52,11 @@ pub fn buffer(frame: &mut Frame, counters: &Counters) {
         frame.counts.short += 1;
     }
     backings(buffer, counters);
+    judge::judge(buffer, counters);
+    if setting!(session.processes) != 0 {
+        habit::buffer(frame);
+        cost::buffer(frame, counters);
+    }
     if setting!(session.records) != 0 {
         emit(&raw const frame.buffer, Counter::LostBufferRecords);
     }
@@ -121,15 +127,21 @@ fn add_slice(totals: *mut BackingTotals, slice: &BackingSlice) {
 /// The first buffer with this backing: makes its entry, and notes the filesystem's name.
 #[inline(always)]
 fn new_backing(key: &BackingKey) -> Option<*mut BackingTotals> {
-    if key.filesystem != 0 && FILESYSTEMS.get_ptr(key.filesystem).is_none() {
-        let mut name = [0; 16];
-        if kernel::filesystem_name(key.filesystem, &mut name) {
-            let _ = FILESYSTEMS.insert(key.filesystem, name, 0);
-        }
-    }
+    name_filesystem(key.filesystem);
     // Another CPU may have made it meanwhile; then this fails and the look-up finds that one.
     let _ = BACKINGS.insert(key, BackingTotals { buffers: 0, vmas: 0, bytes: 0 }, BPF_NOEXIST.into());
     BACKINGS.get_ptr_mut(key)
+}
+
+/// Notes the name of a `file_system_type`.
+#[inline(always)]
+pub fn name_filesystem(filesystem: u64) {
+    if filesystem != 0 && FILESYSTEMS.get_ptr(filesystem).is_none() {
+        let mut name = [0; 16];
+        if kernel::filesystem_name(filesystem, &mut name) {
+            let _ = FILESYSTEMS.insert(filesystem, name, 0);
+        }
+    }
 }
 
 /// A registration that ended with the frame in hand; `frame.end_ns` is its end, the tracepoint's time where the return
@@ -160,7 +172,11 @@ pub fn registration(
         whole(frame, counters, operation);
     }
     if setting!(session.processes) != 0 && operation as u8 != Operation::Unregister as u8 {
-        process(&frame.registration);
+        process(frame, operation);
+        cost::registration(&frame.registration);
+    }
+    if setting!(session.rings) != 0 {
+        rings::ended(&frame.registration, operation, ret, counters);
     }
     if setting!(session.records) != 0 {
         name_process(&mut frame.registration);
@@ -182,6 +198,7 @@ fn is_plain(frame: &Frame, ret: i64) -> bool {
         && frame.registration.flags == flag::PINNED
         && frame.buffer.walk == Walk::Complete as u8
         && frame.buffer.vmas == 1
+        && frame.buffer.traits.0 == 0
 }
 
 /// The same as [`whole`] for a registration that [`is_plain`], at two thirds of the cost.
@@ -273,14 +290,6 @@ fn costs(registration: &RegistrationRecord, counters: &Counters) {
     }
 }
 
-/// Adds one of a process's totals.
-macro_rules! add_total {
-    ($totals:ident . $field:ident, $value:expr) => {
-        // SAFETY: a value of the map; only the address of its field is taken.
-        add(unsafe { &raw mut (*$totals).$field }, $value)
-    };
-}
-
 /// Counts a call and its result for its process, whose totals it gives back.
 #[inline(always)]
 pub fn process_call(ret: i64) -> Option<*mut ProcessTotals> {
@@ -289,31 +298,37 @@ pub fn process_call(ret: i64) -> Option<*mut ProcessTotals> {
         count(Counter::LostProcesses);
         return None;
     };
-    add_total!(totals.registrations, 1);
+    add_field!(totals.registrations, 1);
     if ret < 0 {
-        add_total!(totals.failed, 1);
+        add_field!(totals.failed, 1);
     }
     Some(totals)
 }
 
 #[inline(always)]
-fn process(registration: &RegistrationRecord) {
+fn process(frame: &mut Frame, operation: Operation) {
+    let registration = &frame.registration;
     let Some(totals) = process_call(registration.ret) else { return };
-    add_total!(totals.buffers, registration.buffers.into());
-    add_total!(totals.bytes, registration.bytes);
-    add_total!(totals.vmas, registration.vmas);
-    add_total!(totals.duration_ns, registration.duration_ns);
-    add_total!(totals.pin_ns, registration.pin_ns);
+    add_field!(totals.buffers, registration.buffers.into());
+    add_field!(totals.bytes, registration.bytes);
+    add_field!(totals.vmas, registration.vmas);
+    add_field!(totals.duration_ns, registration.duration_ns);
+    add_field!(totals.pin_ns, registration.pin_ns);
+    habit::end(frame, operation, totals);
 }
 
 #[inline(always)]
 fn new_process(pid: u32) -> Option<*mut ProcessTotals> {
-    let mut totals = ProcessTotals::ZERO;
-    totals.cgroup = cgroup();
-    totals.uid = bpf_get_current_uid_gid() as u32;
-    totals.comm = bpf_get_current_comm().unwrap_or_default();
-    let _ = PROCESSES.insert(pid, totals, BPF_NOEXIST.into());
-    PROCESSES.get_ptr_mut(pid)
+    // Its own copy in the read-only data: it is large for a program's stack.
+    static BLANK: ProcessTotals = ProcessTotals::ZERO;
+    let _ = PROCESSES.insert(pid, &BLANK, BPF_NOEXIST.into());
+    let totals = PROCESSES.get_ptr_mut(pid)?;
+    // SAFETY: a value of the map, of plain integers; another thread of the process writes the same.
+    let known = unsafe { &mut *totals };
+    known.cgroup = cgroup();
+    known.uid = bpf_get_current_uid_gid() as u32;
+    known.comm = bpf_get_current_comm().unwrap_or_default();
+    Some(totals)
 }
 
 #[inline(always)]

@@ -99,11 +99,17 @@ pub enum Histogram {
     BuffersPerRegistration = 11,
     /// Bytes of a registration: the sum of its buffers' lengths.
     BytesPerRegistration = 12,
+    /// Nanoseconds from the making of a ring to each installation on it, of rings whose making was seen.
+    RingAge = 13,
+    /// Nanoseconds from an installation to the next on the same ring.
+    RingGap = 14,
+    /// Which installation of its ring each was, from 1.
+    RingOrdinal = 15,
 }
 
 impl Histogram {
     /// How many there are.
-    pub const COUNT: usize = 13;
+    pub const COUNT: usize = 16;
 
     /// How many of them are durations of operations.
     pub const DURATIONS: usize = 8;

@@ -11,7 +11,10 @@ use aya_ebpf::{
         bpf_probe_read_kernel_str_bytes,
     },
 };
-use tracer_ebpf::backing::{Class, Kind};
+use tracer_ebpf::{
+    backing::{Class, Kind, Rule},
+    record::SharedFile,
+};
 
 use crate::maps::setting;
 
@@ -112,6 +115,9 @@ const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
 const SECRETMEM_MAGIC: u64 = 0x5345_434d;
 const ANON_INODE_FS_MAGIC: u64 = 0x0904_1934;
 
+/// `BDI_CAP_WRITEBACK` of `include/linux/backing-dev.h`, since 5.10.
+const BDI_CAP_WRITEBACK: u32 = 1;
+
 /// What a VMA is, as far as it is counted.
 #[derive(Clone, Copy)]
 pub struct Vma {
@@ -121,7 +127,7 @@ pub struct Vma {
     pub file: u64,
     /// Address of the `file_system_type` for files and special mappings, else 0.
     pub filesystem: u64,
-    /// Class, sharing, writability.
+    /// Class, sharing, writability, rule.
     pub kind: Kind,
 }
 
@@ -138,8 +144,42 @@ pub fn vma(vma: u64) -> Vma {
     let flags: u64 = field(vma, setting!(offset.vma_flags));
     let file: u64 = field(vma, setting!(offset.vma_file));
     let end: u64 = field(vma, setting!(offset.vma_end));
-    let (class, filesystem) = if file == 0 { (class_without_file(vma, flags), 0) } else { class_of_file(file, flags) };
-    Vma { end, file, filesystem, kind: Kind::new(class, flags & VM_MAYSHARE != 0, flags & VM_WRITE != 0) }
+    let (shared, writable) = (flags & VM_MAYSHARE != 0, flags & VM_WRITE != 0);
+    if file == 0 {
+        let kind = Kind::new(class_without_file(vma, flags), shared, writable);
+        let kind = if flags & (VM_PFNMAP | VM_IO) != 0 { kind.under(Rule::Unpinnable) } else { kind };
+        return Vma { end, file, filesystem: 0, kind };
+    }
+    let (class, superblock, filesystem) = class_of_file(file, flags);
+    let kind = Kind::new(class, shared, writable);
+    let foreign = !matches!(class, Class::Shmem | Class::Hugetlb);
+    let kind = if foreign { kind.under(rule_of_file(vma, flags, superblock)) } else { kind };
+    Vma { end, file, filesystem, kind }
+}
+
+/// What GUP makes of a mapping of a file that is neither shmem nor hugetlb, as `check_vma_flags` and
+/// `vma_needs_dirty_tracking` (6.5) do.
+#[inline(always)]
+fn rule_of_file(vma: u64, flags: u64, superblock: u64) -> Rule {
+    let magic: u64 = field(superblock, setting!(offset.sb_magic));
+    if flags & (VM_PFNMAP | VM_IO) != 0 || magic == SECRETMEM_MAGIC {
+        return Rule::Unpinnable;
+    }
+    let ops: u64 = field(vma, setting!(offset.vma_ops));
+    if ops == 0 {
+        return Rule::Anonymous;
+    }
+    if flags & VM_MAYSHARE == 0 || flags & VM_WRITE == 0 {
+        return Rule::Plain;
+    }
+    let page_mkwrite: u64 = field(ops, setting!(offset.ops_page_mkwrite));
+    let pfn_mkwrite: u64 = field(ops, setting!(offset.ops_pfn_mkwrite));
+    if page_mkwrite | pfn_mkwrite != 0 {
+        return Rule::Tracked;
+    }
+    let bdi: u64 = field(superblock, setting!(offset.sb_bdi));
+    let capabilities: u32 = field(bdi, setting!(offset.bdi_capabilities));
+    if capabilities & BDI_CAP_WRITEBACK != 0 { Rule::Tracked } else { Rule::Plain }
 }
 
 #[inline(always)]
@@ -161,27 +201,27 @@ fn class_without_file(vma: u64, flags: u64) -> Class {
 }
 
 #[inline(always)]
-fn class_of_file(file: u64, flags: u64) -> (Class, u64) {
+fn class_of_file(file: u64, flags: u64) -> (Class, u64, u64) {
     if flags & VM_HUGETLB != 0 {
-        return (Class::Hugetlb, 0);
+        return (Class::Hugetlb, 0, 0);
     }
     let inode: u64 = field(file, setting!(offset.file_inode));
     let mode: u16 = field(inode, setting!(offset.inode_mode));
     // Before the filesystem: the nodes in /dev lie on a tmpfs.
-    if mode & S_IFMT == S_IFCHR || mode & S_IFMT == S_IFBLK {
-        return (Class::Device, 0);
-    }
     let superblock: u64 = field(inode, setting!(offset.inode_sb));
+    if mode & S_IFMT == S_IFCHR || mode & S_IFMT == S_IFBLK {
+        return (Class::Device, superblock, 0);
+    }
     let magic: u64 = field(superblock, setting!(offset.sb_magic));
     if magic == TMPFS_MAGIC {
-        return (Class::Shmem, 0);
+        return (Class::Shmem, 0, 0);
     }
     if magic == HUGETLBFS_MAGIC {
-        return (Class::Hugetlb, 0);
+        return (Class::Hugetlb, 0, 0);
     }
     let filesystem: u64 = field(superblock, setting!(offset.sb_type));
     let special = magic == SECRETMEM_MAGIC || magic == ANON_INODE_FS_MAGIC;
-    (if special { Class::Special } else { Class::File }, filesystem)
+    (if special { Class::Special } else { Class::File }, superblock, filesystem)
 }
 
 /// The name of a `file_system_type`; its rest is zero.
@@ -190,6 +230,24 @@ pub fn filesystem_name(filesystem: u64, name: &mut [u8; 16]) -> bool {
     let Some(address) = read::<u64>(filesystem, setting!(offset.fs_name)) else { return false };
     // SAFETY: the helper checks the address and fails instead of faulting.
     unsafe { bpf_probe_read_kernel_str_bytes(address as *const u8, name) }.is_ok()
+}
+
+/// Superblock and inode number of a `struct file`, which name its file. The file is no longer held by a lock: one that was
+/// unmapped meanwhile may be told wrongly, and never faults.
+#[inline(always)]
+pub fn identity(file: u64) -> Option<(u64, u64)> {
+    let inode: u64 = read(file, setting!(offset.file_inode))?;
+    Some((read(inode, setting!(offset.inode_sb))?, read(inode, setting!(offset.inode_number))?))
+}
+
+/// Filesystem and last component of the path of a `struct file`; likewise.
+#[inline(always)]
+pub fn describe(file: u64, superblock: u64, described: &mut SharedFile) -> Option<()> {
+    described.filesystem = read(superblock, setting!(offset.sb_type))?;
+    let dentry: u64 = read(file, setting!(offset.file_path) + setting!(offset.path_dentry))?;
+    let name: u64 = read(dentry, setting!(offset.dentry_name) + setting!(offset.qstr_name))?;
+    // SAFETY: the helper checks the address and fails instead of faulting.
+    unsafe { bpf_probe_read_kernel_str_bytes(name as *const u8, &mut described.name) }.ok().map(|_| ())
 }
 
 /// `io_mapped_ubuf.nr_bvecs` and `folio_shift`, 0 where they are not to be had.

@@ -12,15 +12,23 @@
 )]
 
 #[cfg(target_arch = "bpf")]
+mod cost;
+#[cfg(target_arch = "bpf")]
 mod fold;
 #[cfg(target_arch = "bpf")]
 mod frame;
+#[cfg(target_arch = "bpf")]
+mod habit;
+#[cfg(target_arch = "bpf")]
+mod judge;
 #[cfg(target_arch = "bpf")]
 mod kernel;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod probe;
+#[cfg(target_arch = "bpf")]
+mod ring;
 #[cfg(target_arch = "bpf")]
 mod session;
 #[cfg(target_arch = "bpf")]

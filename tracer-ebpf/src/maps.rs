@@ -20,7 +20,10 @@ use tracer_ebpf::{
     counter::{self, Counter, ERRNO_SLOTS, Totals},
     histogram::{self, Histogram, SLOTS, SUM, Sizes},
     operation::Operation,
-    record::{Frame, ProcessKey, ProcessTotals, Ring},
+    record::{
+        COST_PAGES, COST_VMAS, Cost, Frame, JudgedKey, JudgedTotals, Largest, PastRing, ProcessKey, ProcessTotals,
+        Ring, SharedFile, SharedFileKey,
+    },
     settings::Settings,
 };
 
@@ -113,6 +116,26 @@ pub static PROCESSES: HashMap<ProcessKey, ProcessTotals, 16384> = HashMap::new()
 #[btf_map]
 pub static RINGS: LruHashMap<u64, Ring, 16384> = LruHashMap::new();
 
+/// Rings on which buffers were installed and whose `io_ring_ctx` has become another's since.
+#[btf_map]
+pub static PAST_RINGS: HashMap<PastRing, Ring, 16384> = HashMap::new();
+
+/// Buffers with a trait that a policy looks at, and refused ones.
+#[btf_map]
+pub static JUDGED: HashMap<JudgedKey, JudgedTotals, 4096> = HashMap::new();
+
+/// What accepted buffers cost, by octave of VMAs and of pages.
+#[btf_map]
+pub static COSTS: PerCpuArray<Cost, { COST_VMAS * COST_PAGES }> = PerCpuArray::new();
+
+/// The registration, and the buffer, with the most VMAs.
+#[btf_map]
+pub static LARGEST: PerCpuArray<Largest, 2> = PerCpuArray::new();
+
+/// The files of buffers that span several.
+#[btf_map]
+pub static SHARED_FILES: HashMap<SharedFileKey, SharedFile, 1024> = HashMap::new();
+
 /// Thread groups that descend from the traced command.
 #[btf_map]
 pub static DESCENDANTS: HashMap<u32, u8, 65536> = HashMap::new();
@@ -175,6 +198,15 @@ impl Counters {
         add(self.0.cast::<u64>().wrapping_add(slot & (Counter::SLOTS - 1)), value);
     }
 }
+
+/// Adds to one field of a value in a map.
+macro_rules! add_field {
+    ($totals:ident . $field:ident, $value:expr) => {
+        // SAFETY: a value of the map; only the address of its field is taken.
+        $crate::maps::add(unsafe { &raw mut (*$totals).$field }, $value)
+    };
+}
+pub(crate) use add_field;
 
 /// Counts one event.
 #[inline(always)]

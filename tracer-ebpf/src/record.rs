@@ -2,7 +2,10 @@
 //!
 //! A task's [`Frame`] holds the two records it is filling, so that emitting one is a single copy.
 
-use crate::backing::BackingSlice;
+use crate::{
+    backing::{BackingSlice, Kind},
+    policy::Traits,
+};
 
 /// Backings told apart in one buffer.
 pub const BACKING_SLICES: usize = 8;
@@ -90,6 +93,8 @@ pub mod flag {
     pub const TIMED: u32 = 1 << 8;
     /// A pin's or a buffer's return was not seen: times of parts are unknown.
     pub const PARTS_MISSED: u32 = 1 << 9;
+    /// The ring had been given requests when the registration began.
+    pub const RING_USED: u32 = 1 << 10;
 }
 
 /// One registration, as it ended.
@@ -184,10 +189,12 @@ pub struct BufferRecord {
     pub folio_shift: u32,
     /// [`flag::PINNED`], [`flag::FILES_CAPPED`], [`flag::BACKINGS_CAPPED`], [`flag::PARTS_MISSED`].
     pub flags: u32,
+    /// What the policies look at.
+    pub traits: Traits,
     /// Number of the [`Walk`].
     pub walk: u8,
     /// Always 0.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 3],
     /// The backings; a slice with no VMAs is unused.
     pub backings: [BackingSlice; BACKING_SLICES],
 }
@@ -277,6 +284,12 @@ pub struct Frame {
     pub major_faults: u64,
     /// `pimu` of `io_sqe_buffer_register` (to 6.12): where the buffer's `io_mapped_ubuf` will stand.
     pub imu_slot: u64,
+    /// End of the buffer before this one in the same call; 0 at first.
+    pub last_end: u64,
+    /// Digest of the ranges of the call's buffers.
+    pub ranges: u64,
+    /// What the call's buffers add to their process.
+    pub habits: Habits,
     /// The walk over the buffer's VMAs.
     pub walker: Walker,
     /// The registration.
@@ -310,6 +323,10 @@ pub struct ProcessTotals {
     pub duration_ns: u64,
     /// Nanoseconds in pins.
     pub pin_ns: u64,
+    /// What its buffers were like.
+    pub habits: Habits,
+    /// Digests of the ranges of its last calls, in no order.
+    pub recent: [u64; RECENT],
     /// Kernel's id of the cgroup when it was first seen.
     pub cgroup: u64,
     /// Real user when it was first seen.
@@ -319,6 +336,87 @@ pub struct ProcessTotals {
     /// `task_struct.comm` when it was first seen.
     pub comm: [u8; 16],
 }
+
+/// Calls of a process whose ranges are remembered, to know them again.
+pub const RECENT: usize = 4;
+
+/// Bytes from which a buffer counts as large: a huge page.
+pub const LARGE: u64 = 2 << 20;
+/// Buffers from which a register counts as a long list.
+pub const LONG_LIST: u32 = 256;
+/// VMAs from which a buffer counts as one of many.
+pub const MANY_VMAS: u32 = 8;
+
+/// What a process's accepted buffers were like. Words only, so that they can be added one by one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Habits {
+    /// Calls that got `ENOMEM`.
+    pub enomem: u64,
+    /// `task_struct.min_flt` over the pins.
+    pub minor_faults: u64,
+    /// `task_struct.maj_flt` over the pins.
+    pub major_faults: u64,
+    /// Nanoseconds in pins that took a fault.
+    pub faulting_pin_ns: u64,
+    /// Bytes of the buffers of those.
+    pub faulting_bytes: u64,
+    /// Buffers of [`LARGE`] bytes and more.
+    pub large_buffers: u64,
+    /// Their bytes.
+    pub large_bytes: u64,
+    /// Their `io_mapped_ubuf.nr_bvecs`.
+    pub large_bvecs: u64,
+    /// Buffers that begin where the one before in the call ends.
+    pub adjacent_buffers: u64,
+    /// Their bytes.
+    pub adjacent_bytes: u64,
+    /// Registers with [`LONG_LIST`] buffers and more.
+    pub long_lists: u64,
+    /// Calls with the ranges of one of the last [`RECENT`].
+    pub repeated: u64,
+    /// Nanoseconds of those.
+    pub repeated_ns: u64,
+    /// Buffers of [`MANY_VMAS`] VMAs and more.
+    pub many_vma_buffers: u64,
+    /// Their VMAs.
+    pub many_vmas: u64,
+    /// Nanoseconds in their pins.
+    pub many_vma_pin_ns: u64,
+}
+
+impl Habits {
+    /// How many words it is.
+    pub const WORDS: usize = size_of::<Self>() / size_of::<u64>();
+    /// Nothing seen yet.
+    // SAFETY: words only, for which all zeros is a value.
+    pub const ZERO: Self = unsafe { core::mem::zeroed() };
+}
+
+/// Sums and differences of a struct of words, field by field. Saturating: a sample is read while the kernel counts.
+macro_rules! arithmetic {
+    ($name:ident: $($field:ident),+ $(,)?) => {
+        impl $name {
+            /// Both together.
+            #[must_use]
+            pub const fn plus(&self, other: &Self) -> Self {
+                Self { $($field: self.$field.saturating_add(other.$field)),+ }
+            }
+
+            /// What is more than `other`, never less than 0.
+            #[must_use]
+            pub const fn minus(&self, other: &Self) -> Self {
+                Self { $($field: self.$field.saturating_sub(other.$field)),+ }
+            }
+        }
+    };
+}
+
+arithmetic!(
+    Habits: enomem, minor_faults, major_faults, faulting_pin_ns, faulting_bytes, large_buffers, large_bytes, large_bvecs,
+    adjacent_buffers, adjacent_bytes, long_lists, repeated, repeated_ns, many_vma_buffers, many_vmas, many_vma_pin_ns,
+);
+arithmetic!(Cost: buffers, vmas, bytes, pin_ns, walk_ns, faults, slow, slow_ns);
 
 impl ProcessTotals {
     /// Nothing counted yet.
@@ -330,6 +428,8 @@ impl ProcessTotals {
         vmas: 0,
         duration_ns: 0,
         pin_ns: 0,
+        habits: Habits::ZERO,
+        recent: [0; RECENT],
         cgroup: 0,
         uid: 0,
         reserved: 0,
@@ -337,14 +437,152 @@ impl ProcessTotals {
     };
 }
 
-/// Value of the map `RINGS`, by address of the `io_ring_ctx`.
+/// Value of the map `RINGS`, by address of the `io_ring_ctx`, and of `PAST_RINGS`. An installation is a register, an
+/// update or a clone that succeeded.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ring {
-    /// When it was made, `CLOCK_MONOTONIC` nanoseconds.
+    /// When it was made, `CLOCK_MONOTONIC` nanoseconds; 0 for one that was there before the programs.
     pub created_ns: u64,
     /// The fd that `io_uring_setup` returned.
     pub fd: i32,
     /// `IORING_SETUP_*`.
     pub flags: u32,
+    /// Installations.
+    pub installations: u64,
+    /// Those that were updates.
+    pub updates: u64,
+    /// Those that were clones into it.
+    pub clones: u64,
+    /// Those after it had been given requests.
+    pub after_requests: u64,
+    /// Unregistrations that succeeded.
+    pub unregisters: u64,
+    /// Registers, updates and clones that failed.
+    pub failed: u64,
+    /// When the first installation began.
+    pub first_ns: u64,
+    /// When the last one did.
+    pub last_ns: u64,
+    /// The shortest time between two; 0 where there are not two.
+    pub shortest_gap_ns: u64,
+    /// Thread group of the first installation.
+    pub pid: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// Its `task_struct.comm`.
+    pub comm: [u8; 16],
+}
+
+impl Ring {
+    /// Nothing known.
+    // SAFETY: integers only, for which all zeros is a value.
+    pub const ZERO: Self = unsafe { core::mem::zeroed() };
+}
+
+/// Key of the map `PAST_RINGS`: a ring whose `io_ring_ctx` became another's.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PastRing {
+    /// Address of the `io_ring_ctx`.
+    pub ring: u64,
+    /// When the ring that is there now was made.
+    pub until_ns: u64,
+}
+
+/// Key of the map `JUDGED`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct JudgedKey {
+    /// As in [`crate::backing::BackingKey::filesystem`], of the first backing that a rule objects to.
+    pub filesystem: u64,
+    /// That backing's kind.
+    pub kind: Kind,
+    /// The buffer's.
+    pub traits: Traits,
+    /// errno (positive) of the buffer, 0 where it was accepted.
+    pub errno: u32,
+    /// Thread group; 0 where processes are not kept apart.
+    pub pid: u32,
+}
+
+/// Value of the map `JUDGED`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JudgedTotals {
+    /// Buffers.
+    pub buffers: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Octaves of VMAs told apart in [`Cost`]s: 1, 2 to 3, ..., 32,768 and more.
+pub const COST_VMAS: usize = 16;
+/// Octaves of pages likewise: 1, 2 to 3, ..., 32,768 (128 MiB) and more.
+pub const COST_PAGES: usize = 16;
+
+/// Value of the map `COSTS`: accepted buffers by their octave of VMAs (times [`COST_PAGES`]) plus that of pages.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Buffers.
+    pub buffers: u64,
+    /// Their VMAs.
+    pub vmas: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Nanoseconds in their pins.
+    pub pin_ns: u64,
+    /// Nanoseconds of pinscope's walks over them.
+    pub walk_ns: u64,
+    /// Minor and major faults in their pins.
+    pub faults: u64,
+    /// Buffers whose pin made a VMA look-up.
+    pub slow: u64,
+    /// Nanoseconds in the pins of those.
+    pub slow_ns: u64,
+}
+
+/// Value of the map `LARGEST`: the registration, and the buffer, with the most VMAs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Largest {
+    /// Its VMAs.
+    pub vmas: u64,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Nanoseconds of the registration, or of the buffer's pin.
+    pub nanoseconds: u64,
+    /// Its buffers.
+    pub buffers: u32,
+    /// Thread group.
+    pub pid: u32,
+    /// `task_struct.comm`.
+    pub comm: [u8; 16],
+}
+
+/// Key of the map `SHARED_FILES`: a file in buffers that span several.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SharedFileKey {
+    /// Address of the `super_block`.
+    pub superblock: u64,
+    /// `inode.i_ino`.
+    pub inode: u64,
+    /// Thread group.
+    pub pid: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+/// Value of the map `SHARED_FILES`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SharedFile {
+    /// Buffers that span it and another.
+    pub buffers: u64,
+    /// Address of the `file_system_type`.
+    pub filesystem: u64,
+    /// `dentry.d_name`, cut.
+    pub name: [u8; 32],
 }

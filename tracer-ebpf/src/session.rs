@@ -7,6 +7,12 @@ use crate::{
     maps::{DESCENDANTS, setting},
 };
 
+/// Whether the session keeps more of a buffer than the aggregates: for records, or for what processes do.
+#[inline(always)]
+pub fn in_detail() -> bool {
+    setting!(session.records) != 0 || setting!(session.processes) != 0
+}
+
 /// Whether the current task passes the session's filters. What is off costs nothing: the verifier removes it.
 #[inline(always)]
 pub fn wants_current() -> bool {

@@ -58,6 +58,28 @@ pub struct Offsets {
     pub imu_bvecs: u32,
     /// `io_mapped_ubuf.folio_shift` (since 6.12).
     pub imu_folio_shift: u32,
+    /// `vm_operations_struct.page_mkwrite`.
+    pub ops_page_mkwrite: u32,
+    /// `vm_operations_struct.pfn_mkwrite`.
+    pub ops_pfn_mkwrite: u32,
+    /// `super_block.s_bdi`.
+    pub sb_bdi: u32,
+    /// `backing_dev_info.capabilities`.
+    pub bdi_capabilities: u32,
+    /// `io_ring_ctx.cached_sq_head`.
+    pub ring_sq_head: u32,
+    /// `io_ring_ctx.cached_cq_tail`.
+    pub ring_cq_tail: u32,
+    /// `file.f_path`.
+    pub file_path: u32,
+    /// `path.dentry`.
+    pub path_dentry: u32,
+    /// `dentry.d_name`.
+    pub dentry_name: u32,
+    /// `qstr.name`.
+    pub qstr_name: u32,
+    /// `inode.i_ino`.
+    pub inode_number: u32,
 }
 
 /// What this kernel has; 0 is no.
@@ -82,8 +104,12 @@ pub struct Features {
     pub ledger_ret: u8,
     /// A hook at the return of the registration functions is attached.
     pub registration_returns: u8,
+    /// `io_ring_ctx.cached_sq_head` and `cached_cq_tail` are there: whether a ring was given requests can be told.
+    pub ring_requests: u8,
+    /// The members that name a file are there.
+    pub file_names: u8,
     /// Always 0.
-    pub reserved: [u8; 8],
+    pub reserved: [u8; 6],
 }
 
 /// What a session wants; 0 is no.
@@ -102,8 +128,10 @@ pub struct Session {
     pub by_comm: u8,
     /// Only thread groups in the map `DESCENDANTS`, which follows forks.
     pub by_descent: u8,
+    /// Count registrations by ring.
+    pub rings: u8,
     /// Always 0.
-    pub reserved: [u8; 2],
+    pub reserved: [u8; 1],
     /// See `by_pid`.
     pub pid: u32,
     /// See `by_uid`.

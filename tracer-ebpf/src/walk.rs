@@ -10,6 +10,7 @@ use aya_ebpf::{
 };
 use tracer_ebpf::{
     backing::{BackingSlice, Kind},
+    policy::Traits,
     record::{BACKING_SLICES, FILES, Frame, Walk, Walker, flag},
 };
 
@@ -68,7 +69,9 @@ fn go_on(frame: &mut Frame, ret: i64, address: u64) {
     walker.slice_start = address;
     zero!(walker.slice_first, walker.retries);
     if ret != 0 {
-        zero!(walker.filesystem, walker.kind, walker.file);
+        zero!(walker.filesystem, walker.file);
+        // Of no VMA, so that the first one is taken for a change.
+        walker.kind = u64::MAX;
     }
     // Until it is known better.
     frame.buffer.walk = Walk::Cut as u8;
@@ -92,7 +95,7 @@ pub fn again(frame: &mut Frame, task: *mut task_struct) {
 fn anew(frame: &mut Frame, task: *mut task_struct) {
     // SAFETY: takes nothing, cannot fail.
     let entered = unsafe { bpf_ktime_get_ns() };
-    zero!(frame.buffer.vmas, frame.buffer.files, frame.buffer.backings[0].vmas);
+    zero!(frame.buffer.vmas, frame.buffer.files, frame.buffer.traits.0, frame.buffer.backings[0].vmas);
     let address = frame.buffer.address;
     walk(frame, task, address, address + frame.buffer.length);
     // SAFETY: as above.
@@ -156,6 +159,7 @@ extern "C" fn visit_first(_task: *mut task_struct, vma: u64, context: *mut Conte
     if vma.file != 0 {
         put_file(frame);
     }
+    frame.buffer.traits = vma.kind.traits(true);
     frame.buffer.vmas = 1;
     0
 }
@@ -166,16 +170,26 @@ fn take(frame: &mut Frame, vma: &Vma) {
     let kind = u64::from(vma.kind.0);
     if frame.walker.kind != kind || frame.walker.filesystem != vma.filesystem {
         finish(frame);
+        let first = frame.buffer.vmas == 0;
         let walker = &mut frame.walker;
-        zero!(walker.file);
         walker.slice_first = frame.buffer.vmas.into();
         walker.slice_start = walker.address;
         walker.kind = kind;
         walker.filesystem = vma.filesystem;
+        if first {
+            walker.file = vma.file;
+            if vma.file != 0 {
+                put_file(frame);
+            }
+        }
+        frame.buffer.traits = frame.buffer.traits.with(vma.kind.traits(first));
     }
-    if vma.file != 0 && frame.walker.file != vma.file {
+    if frame.walker.file != vma.file {
         frame.walker.file = vma.file;
-        put_file(frame);
+        frame.buffer.traits = frame.buffer.traits.with(Traits::SEVERAL_SOURCES);
+        if vma.file != 0 {
+            put_file(frame);
+        }
     }
     frame.buffer.vmas += 1;
     frame.walker.address = vma.end;

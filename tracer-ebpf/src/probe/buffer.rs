@@ -20,7 +20,7 @@ use crate::{
     fold, frame,
     kernel::{self, Iovec},
     maps::{Counters, count, setting},
-    walk,
+    session, walk,
 };
 
 /// `-MAX_ERRNO`, as `IS_ERR()` compares.
@@ -79,10 +79,12 @@ pub fn begin(frame: &mut Frame, iovec: Iovec, imu_slot: u64) {
     buffer.length = iovec.length;
     buffer.walk = Walk::None as u8;
     // The first slice without VMAs ends the backings, whatever else is in it and behind it.
-    zero!(buffer.vmas, buffer.files, buffer.flags, buffer.backings[0].vmas);
+    zero!(buffer.vmas, buffer.files, buffer.flags, buffer.traits.0, buffer.backings[0].vmas);
     if setting!(session.records) != 0 {
         buffer.header = Header { kind: KIND_BUFFER, ..registration.header };
         buffer.index = registration.buffers;
+    }
+    if session::in_detail() {
         zero!(buffer.pin_ns, buffer.minor_faults, buffer.major_faults, buffer.lookups, buffer.walk_ns);
         zero!(buffer.bvecs, buffer.folio_shift);
         frame.imu_slot = imu_slot;
@@ -108,7 +110,7 @@ fn leave(ret: u64, walk_again: impl Fn(&mut Frame, *mut task_struct)) {
     let buffer = &mut frame.buffer;
     buffer.duration_ns = now - frame.buffer_ns;
     buffer.ret = error_of(ret);
-    if setting!(session.records) != 0
+    if session::in_detail()
         && buffer.ret == 0
         && let Some(imu) = kernel::mapped_ubuf(frame.imu_slot, ret as i64).filter(|imu| *imu != 0)
     {

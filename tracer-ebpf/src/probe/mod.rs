@@ -88,6 +88,9 @@ pub trait Arguments {
 
     /// A `struct iovec` in kernel memory at the address in an argument.
     fn iovec(&self, position: usize) -> crate::kernel::Iovec;
+
+    /// A 32-bit member of the struct that an argument points to; 0 where it is not to be had.
+    fn member(&self, position: usize, offset: u32) -> u32;
 }
 
 impl Arguments for aya_ebpf::programs::ProbeContext {
@@ -105,6 +108,11 @@ impl Arguments for aya_ebpf::programs::ProbeContext {
     fn iovec(&self, position: usize) -> crate::kernel::Iovec {
         crate::kernel::read(self.argument(position), 0).unwrap_or(crate::kernel::Iovec { base: 0, length: 0 })
     }
+
+    #[inline(always)]
+    fn member(&self, position: usize, offset: u32) -> u32 {
+        crate::kernel::read(self.argument(position), offset).unwrap_or(0)
+    }
 }
 
 impl Arguments for aya_ebpf::programs::FEntryContext {
@@ -115,7 +123,7 @@ impl Arguments for aya_ebpf::programs::FEntryContext {
 
     #[inline(always)]
     fn untyped(&self, position: usize) -> u64 {
-        if crate::maps::setting!(kernel.func_ret) == 0 || crate::maps::setting!(session.records) == 0 {
+        if crate::maps::setting!(kernel.func_ret) == 0 || !crate::session::in_detail() {
             return 0;
         }
         let mut value = 0;
@@ -129,5 +137,12 @@ impl Arguments for aya_ebpf::programs::FEntryContext {
         let iovec: u64 = self.arg(position);
         // SAFETY: a trampoline's argument is typed; the layout is part of the system call interface.
         unsafe { crate::kernel::Iovec { base: crate::kernel::typed(iovec, 0), length: crate::kernel::typed(iovec, 8) } }
+    }
+
+    #[inline(always)]
+    fn member(&self, position: usize, offset: u32) -> u32 {
+        let base: u64 = self.arg(position);
+        // SAFETY: a trampoline's argument is typed; the offset is that of a member of the struct it points to.
+        unsafe { crate::kernel::typed(base, offset) }
     }
 }

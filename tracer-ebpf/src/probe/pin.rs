@@ -18,7 +18,7 @@ use crate::{
     fold, frame,
     kernel::{self, Iovec},
     maps::{Counters, count, setting},
-    walk,
+    session, walk,
 };
 
 entry!(pin_enter_kprobe, pin_enter_fentry, |_context| enter());
@@ -72,7 +72,7 @@ fn enter_as_buffer(base: u64, length: u64) {
     begin(frame, task);
     let walk_ns = frame.pin_ns - entered;
     frame.registration.walk_ns += walk_ns;
-    if setting!(session.records) != 0 {
+    if session::in_detail() {
         frame.buffer.walk_ns = walk_ns;
     }
 }
@@ -95,7 +95,7 @@ fn leave(walk_again: impl Fn(&mut Frame, *mut task_struct)) {
     registration.pin_ns += pin_ns;
     registration.minor_faults += minor;
     registration.major_faults += major;
-    if setting!(session.records) != 0 {
+    if session::in_detail() {
         let buffer = &mut frame.buffer;
         buffer.flags |= flag::PINNED;
         buffer.pin_ns += pin_ns;

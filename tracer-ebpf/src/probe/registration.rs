@@ -11,12 +11,12 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tracer_ebpf::{
     counter::Counter,
     operation::Operation,
-    record::{Counts, Frame, KIND_REGISTRATION, RegistrationRecord, Stage},
+    record::{Counts, Frame, KIND_REGISTRATION, RegistrationRecord, Stage, flag},
 };
 
 use super::{Arguments, entry, exit, zero};
 use crate::{
-    frame, kernel,
+    frame, habit, kernel,
     maps::{Counters, count, setting},
     session,
 };
@@ -30,12 +30,15 @@ const UNTOLD: u32 = u32::MAX;
 entry!(register_enter_kprobe, register_enter_fentry, |context| enter(
     Operation::Register,
     context.argument(0),
-    context.argument(2) as u32
+    context.argument(2) as u32,
+    || was_used(&context)
 ));
 entry!(update_enter_kprobe, update_enter_fentry, |context| if context.argument(3) as u32 == RSRC_BUFFER {
-    enter(Operation::Update, context.argument(0), UNTOLD);
+    enter(Operation::Update, context.argument(0), UNTOLD, || was_used(&context));
 });
-entry!(clone_enter_kprobe, clone_enter_fentry, |context| enter(Operation::Clone, context.argument(0), UNTOLD));
+entry!(clone_enter_kprobe, clone_enter_fentry, |context| enter(Operation::Clone, context.argument(0), UNTOLD, || {
+    was_used(&context)
+}));
 entry!(unregister_enter_kprobe, unregister_enter_fentry, |context| unregister(context.argument(0)));
 
 exit!(register_exit_kretprobe, register_exit_fexit, 4, |ret| leave(Operation::Register, ret));
@@ -43,9 +46,17 @@ exit!(update_exit_kretprobe, update_exit_fexit, 4, |ret| leave(Operation::Update
 exit!(clone_exit_kretprobe, clone_exit_fexit, 2, |ret| leave(Operation::Clone, ret));
 exit!(unregister_exit_kretprobe, unregister_exit_fexit, 1, |ret| leave(Operation::Unregister, ret));
 
+/// Whether the ring, which is the first argument, had been given a request: the kernel has taken an entry from its
+/// submission queue or put one into its completion queue.
+#[inline(always)]
+fn was_used(context: &impl Arguments) -> bool {
+    setting!(kernel.ring_requests) != 0
+        && (context.member(0, setting!(offset.ring_sq_head)) | context.member(0, setting!(offset.ring_cq_tail))) != 0
+}
+
 /// Opens the task's frame.
 #[inline(always)]
-fn enter(operation: Operation, ring: u64, requested: u32) {
+fn enter(operation: Operation, ring: u64, requested: u32, was_used: impl Fn() -> bool) {
     if !session::wants_current() {
         return;
     }
@@ -60,11 +71,11 @@ fn enter(operation: Operation, ring: u64, requested: u32) {
     if frame.stage != Stage::Idle as u32 {
         counters.add(Counter::Reentries, 1);
     }
-    begin(frame, operation, ring, requested);
+    begin(frame, operation, ring, requested, was_used);
 }
 
 #[inline(always)]
-fn begin(frame: &mut Frame, operation: Operation, ring: u64, requested: u32) {
+fn begin(frame: &mut Frame, operation: Operation, ring: u64, requested: u32, was_used: impl Fn() -> bool) {
     let words = (&raw mut frame.counts).cast::<u64>();
     for word in 0..size_of::<Counts>() / size_of::<u64>() {
         // SAFETY: the struct is aligned to words and has as many; it holds integers only.
@@ -76,9 +87,18 @@ fn begin(frame: &mut Frame, operation: Operation, ring: u64, requested: u32) {
     if setting!(session.records) != 0 {
         registration.header.kind = KIND_REGISTRATION;
         registration.header.tid = kernel::pid_tid().1;
-        registration.ring = ring;
         registration.requested = requested;
     }
+    if setting!(session.records) != 0 || setting!(session.rings) != 0 {
+        registration.ring = ring;
+        if was_used() {
+            registration.flags = flag::RING_USED;
+        }
+    }
+    if setting!(session.processes) != 0 {
+        habit::begin(frame);
+    }
+    let registration = &mut frame.registration;
     frame.stage = Stage::Registration as u32;
     // Last, so that the hook's own work stands before the registration's time.
     // SAFETY: takes nothing, cannot fail.
@@ -105,7 +125,7 @@ fn unregister(ring: u64) {
     if frame::of(task).is_some_and(|frame| frame.stage != Stage::Idle as u32) {
         return count(Counter::InternalUnregisters);
     }
-    enter(Operation::Unregister, ring, UNTOLD);
+    enter(Operation::Unregister, ring, UNTOLD, || false);
 }
 
 /// Stamps the end; the tracepoint closes the frame.

@@ -2,17 +2,37 @@
 //! `io_uring:io_uring_create`.
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};
-use tracer_ebpf::record::Ring;
+use tracer_ebpf::{
+    counter::Counter,
+    record::{PastRing, Ring},
+};
 
-use crate::maps::RINGS;
+use crate::maps::{PAST_RINGS, RINGS, count, setting};
 
 #[raw_tracepoint]
 pub fn ring_created(context: RawTracePointContext) -> i32 {
     // SAFETY: takes nothing, cannot fail.
     let created_ns = unsafe { bpf_ktime_get_ns() };
-    let ring = Ring { created_ns, fd: context.arg(0), flags: context.arg(4) };
     let address: u64 = context.arg(1);
+    if setting!(session.processes) != 0 {
+        keep_past(address, created_ns);
+    }
+    let ring = Ring { created_ns, fd: context.arg(0), flags: context.arg(4), ..Ring::ZERO };
     // The oldest ring makes room where the map is full.
     let _ = RINGS.insert(address, ring, 0);
     0
+}
+
+/// Puts away what is known of the ring that was at this address, if anything was installed on it.
+#[inline(always)]
+fn keep_past(ring: u64, until_ns: u64) {
+    let Some(past) = RINGS.get_ptr(ring) else { return };
+    // SAFETY: a value of the map, of plain integers.
+    let past = unsafe { &*past };
+    if past.installations | past.failed == 0 {
+        return;
+    }
+    if PAST_RINGS.insert(PastRing { ring, until_ns }, past, 0).is_err() {
+        count(Counter::LostRings);
+    }
 }

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, hash::Hash};
 
-use tracer_ebpf::{backing::BackingTotals, record::ProcessTotals};
+use tracer_ebpf::{
+    backing::BackingTotals,
+    record::{JudgedTotals, ProcessTotals, Ring, SharedFile},
+};
 
 use crate::source::sample::Sample;
 
@@ -18,6 +21,12 @@ impl Sample {
             subtract(now, then);
         }
         delta.backings = entries_since(&self.backings, &earlier.backings, backing_since);
+        delta.judged = entries_since(&self.judged, &earlier.judged, judged_since);
+        delta.shared_files = entries_since(&self.shared_files, &earlier.shared_files, shared_since);
+        for (now, then) in delta.costs.iter_mut().zip(&earlier.costs) {
+            *now = now.minus(then);
+        }
+        delta.rings = rings_since(&self.rings, &earlier.rings);
         delta.processes = entries_since(&self.processes, &earlier.processes, process_since);
         for (program, runs) in &mut delta.skipped {
             *runs = runs.saturating_sub(earlier.skipped.get(program).copied().unwrap_or(0));
@@ -63,6 +72,37 @@ fn process_since(now: &ProcessTotals, then: &ProcessTotals) -> Option<ProcessTot
         vmas: now.vmas.saturating_sub(then.vmas),
         duration_ns: now.duration_ns.saturating_sub(then.duration_ns),
         pin_ns: now.pin_ns.saturating_sub(then.pin_ns),
+        habits: now.habits.minus(&then.habits),
         ..*now
     })
+}
+
+fn judged_since(now: &JudgedTotals, then: &JudgedTotals) -> Option<JudgedTotals> {
+    let delta =
+        JudgedTotals { buffers: now.buffers.saturating_sub(then.buffers), bytes: now.bytes.saturating_sub(then.bytes) };
+    (delta.buffers > 0).then_some(delta)
+}
+
+fn shared_since(now: &SharedFile, then: &SharedFile) -> Option<SharedFile> {
+    let buffers = now.buffers.saturating_sub(then.buffers);
+    (buffers > 0).then_some(SharedFile { buffers, ..*now })
+}
+
+/// The rings that did something since; their counts are those of the interval, their times those of the session.
+fn rings_since(now: &[Ring], then: &[Ring]) -> Vec<Ring> {
+    let identity = |ring: &Ring| (ring.created_ns, ring.first_ns, ring.pid);
+    let before: HashMap<_, _> = then.iter().map(|ring| (identity(ring), ring)).collect();
+    let since = now.iter().map(|ring| match before.get(&identity(ring)) {
+        Some(then) => Ring {
+            installations: ring.installations.saturating_sub(then.installations),
+            updates: ring.updates.saturating_sub(then.updates),
+            clones: ring.clones.saturating_sub(then.clones),
+            after_requests: ring.after_requests.saturating_sub(then.after_requests),
+            unregisters: ring.unregisters.saturating_sub(then.unregisters),
+            failed: ring.failed.saturating_sub(then.failed),
+            ..*ring
+        },
+        None => *ring,
+    });
+    since.filter(|ring| ring.installations | ring.failed | ring.unregisters != 0).collect()
 }

@@ -16,12 +16,12 @@ pub struct Rings {
     /// number of rings with at least `k` of them.
     pub ordinal: Distribution,
     /// Installations on a ring that had been given no request yet (`io_ring_ctx.cached_sq_head` and `cached_cq_tail`
-    /// are 0).
-    pub before_requests: u64,
-    /// Installations on a ring that had been given requests.
-    pub after_requests: u64,
-    /// Installations on rings that are not in `list`, since the map had no room for more.
-    pub unlisted: u64,
+    /// are 0); `None` where this kernel does not tell.
+    pub before_requests: Option<u64>,
+    /// Installations on a ring that had been given requests; `None` likewise.
+    pub after_requests: Option<u64>,
+    /// Installations on rings that are not in `list`, since the map had no room for more; `None` without `list`.
+    pub unlisted: Option<u64>,
     /// The rings on which buffers were installed, most installations first; `None` where they are not kept apart.
     pub list: Option<Vec<Ring>>,
 }
@@ -47,8 +47,8 @@ pub struct Ring {
     pub unregisters: u64,
     /// Registers, updates and clones that failed.
     pub failed: u64,
-    /// Installations after it had been given requests.
-    pub after_requests: u64,
+    /// Installations after it had been given requests; `None` where this kernel does not tell.
+    pub after_requests: Option<u64>,
     /// Age at the first installation, nanoseconds; `None` for a ring that was there before pinscope.
     pub first_age_ns: Option<u64>,
     /// Age at the last one.
@@ -109,7 +109,7 @@ pub struct Judgements {
 pub struct CostCell {
     /// VMAs: the least and the most of the cell, a power of two and the next less one.
     pub vmas_from: u64,
-    /// Inclusive.
+    /// Inclusive; `u64::MAX` for the last.
     pub vmas_to: u64,
     /// Pages of 4 KiB, likewise.
     pub pages_from: u64,

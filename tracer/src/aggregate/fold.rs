@@ -10,7 +10,7 @@ use tracer_ebpf::{
 
 use super::{
     Backing, Books, Distribution, Faults, Losses, Outcome, Process, ResultCount, Skipped, Snapshot, Split, Unregisters,
-    Walks, snapshot,
+    Walks, gather::habits, snapshot,
 };
 use crate::{
     decode::{Known, comm, result_name},
@@ -27,9 +27,9 @@ pub fn fold_between(later: &Sample, earlier: &Sample, known: &Known) -> Snapshot
     Fold { sample: &later.since(earlier), known }.snapshot(Books::new(later, known))
 }
 
-struct Fold<'a> {
-    sample: &'a Sample,
-    known: &'a Known,
+pub(super) struct Fold<'a> {
+    pub(super) sample: &'a Sample,
+    pub(super) known: &'a Known,
 }
 
 impl Fold<'_> {
@@ -50,12 +50,12 @@ impl Fold<'_> {
             multi_file_buffers: walk.then(|| self.count(Counter::MultiFileBuffers)),
             backings: walk.then(|| self.backings()),
             processes: self.known.processes.then(|| self.processes()),
-            rings: None,
-            costs: None,
-            largest_registration: None,
-            largest_buffer: None,
-            judgements: None,
-            shared_buffer_files: None,
+            rings: self.rings(),
+            costs: self.known.processes.then(|| self.costs()),
+            largest_registration: self.largest(0),
+            largest_buffer: self.largest(1),
+            judgements: walk.then(|| self.judgements()),
+            shared_buffer_files: (walk && self.known.processes && self.known.file_names).then(|| self.shared_files()),
             walks: walk.then(|| self.walks()),
             unregisters: self.known.entries[Operation::Unregister as usize].then(|| Unregisters {
                 internal: self.count(Counter::InternalUnregisters),
@@ -68,11 +68,11 @@ impl Fold<'_> {
         }
     }
 
-    fn count(&self, counter: Counter) -> u64 {
+    pub(super) fn count(&self, counter: Counter) -> u64 {
         self.sample.counters[counter as usize]
     }
 
-    fn distribution(&self, number: usize) -> Distribution {
+    pub(super) fn distribution(&self, number: usize) -> Distribution {
         self.sample.histograms.get(number).map(Distribution::from_slots).unwrap_or_default()
     }
 
@@ -179,7 +179,7 @@ impl Fold<'_> {
                 vmas: walk.then_some(totals.vmas),
                 duration_ns: totals.duration_ns,
                 pin_ns: pins.then_some(totals.pin_ns),
-                habits: None,
+                habits: buffers.then(|| habits(&totals.habits)),
             })
             .collect();
         processes.sort_by_key(|process| (Reverse(process.registrations), process.pid));
@@ -213,6 +213,9 @@ impl Fold<'_> {
             reentries: self.count(Counter::Reentries),
             descendants: self.count(Counter::LostDescendants),
             short_records: known.walk.then(|| self.count(Counter::ShortRecords)),
+            rings: known.rings.then(|| self.count(Counter::LostRings)),
+            judgements: known.walk.then(|| self.count(Counter::LostJudgements)),
+            files: (known.walk && known.processes).then(|| self.count(Counter::LostFiles)),
         }
     }
 }

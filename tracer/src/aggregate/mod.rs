@@ -5,6 +5,7 @@ mod delta;
 mod distribution;
 mod evidence;
 mod fold;
+mod gather;
 mod snapshot;
 
 pub use books::{Books, OperationBooks, PartBooks};

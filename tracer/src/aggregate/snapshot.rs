@@ -276,6 +276,12 @@ pub struct Losses {
     pub descendants: u64,
     /// Buffers with more files or backings than are told apart; `None` where there is no walk.
     pub short_records: Option<u64>,
+    /// Operations not counted under a ring since the map was full; `None` where none are.
+    pub rings: Option<u64>,
+    /// Buffers not judged since the map was full; `None` where there is no walk.
+    pub judgements: Option<u64>,
+    /// Files of buffers that span several that could not be named or kept; `None` where they are not.
+    pub files: Option<u64>,
 }
 
 impl Losses {
@@ -290,6 +296,9 @@ impl Losses {
             ("reentries", "registrations: entered while one was still open", Some(self.reentries)),
             ("descendants", "processes of the command: the map was full", Some(self.descendants)),
             ("short_records", "buffers with more files or backings than are told apart", self.short_records),
+            ("rings", "operations not counted under their ring: the map was full", self.rings),
+            ("judgements", "buffers not judged by policy: the map was full", self.judgements),
+            ("files", "files of a shared buffer: unnamed, or the map was full", self.files),
         ];
         causes.into_iter().filter_map(|(name, meaning, count)| Some((name, meaning, count?))).collect()
     }

@@ -4,7 +4,7 @@ use tracer_ebpf::{
     counter::{Counter, RESULT_SLOTS, result_slot},
     histogram::{Histogram, SLOTS, SUM, index},
     operation::Operation,
-    record::ProcessTotals,
+    record::{self, ProcessTotals},
 };
 
 use super::{Books, ResultCount, Snapshot, fold, fold_between, snapshot};
@@ -101,6 +101,8 @@ pub(crate) fn any_sample() -> impl Strategy<Value = Sample> {
         vmas: b,
         duration_ns: c,
         pin_ns: a,
+        habits: record::Habits { enomem: a, repeated_ns: b, ..record::Habits::ZERO },
+        recent: [c; 4],
         cgroup: b,
         uid: c as u32,
         reserved: 0,
@@ -135,8 +137,21 @@ pub(crate) fn any_sample() -> impl Strategy<Value = Sample> {
 /// Anything may be missing.
 pub(crate) fn any_known() -> impl Strategy<Value = Known> {
     let operations = || any::<[bool; Operation::COUNT]>();
-    (operations(), operations(), any::<[bool; 8]>(), prop::collection::vec("\\PC{0,200}", 0..4)).prop_map(
-        |(entries, returns, [ledger, buffers, buffer_returns, pins, walk, lookups, processes, records], degraded)| {
+    (operations(), operations(), any::<[bool; 11]>(), prop::collection::vec("\\PC{0,200}", 0..4)).prop_map(
+        |(entries, returns, hooks, degraded)| {
+            let [
+                ledger,
+                buffers,
+                buffer_returns,
+                pins,
+                walk,
+                lookups,
+                processes,
+                records,
+                rings,
+                ring_requests,
+                file_names,
+            ] = hooks;
             Known {
                 entries,
                 returns,
@@ -148,6 +163,10 @@ pub(crate) fn any_known() -> impl Strategy<Value = Known> {
                 lookups,
                 processes,
                 records,
+                rings,
+                ring_requests,
+                file_names,
+                policy: (None, String::new()),
                 degraded,
             }
         },

@@ -65,6 +65,7 @@ impl Scope {
         if command.is_some() {
             session.by_descent = 1;
         }
+        session.rings = 1;
         Ok(Self { session, pid: raw.pid, duration: raw.duration, command })
     }
 
@@ -106,11 +107,11 @@ fn is_executable(path: &Path) -> bool {
 }
 
 /// What a subcommand wants of the plan.
-pub fn wish(probes: &args::Probes, records: bool, lookups: bool, descent: bool) -> Wish {
+pub fn wish(probes: &args::Probes, lookups: bool, descent: bool) -> Wish {
     Wish {
         attach: AttachMode::from(probes.attach),
         lookups,
-        ring: records,
+        ring: true,
         descent,
         registration_returns: true,
         lean: false,
@@ -121,7 +122,7 @@ pub fn wish(probes: &args::Probes, records: bool, lookups: bool, descent: bool) 
 /// What the service wants: the aggregates, at the least cost. A registration's end is the ledger's tracepoint, which
 /// comes some ten instructions after the function's return and is never missed.
 pub fn service_wish(probes: &args::Probes, lookups: bool) -> Wish {
-    Wish { registration_returns: false, lean: true, ..wish(probes, false, lookups, false) }
+    Wish { registration_returns: false, lean: true, ..wish(probes, lookups, false) }
 }
 
 /// Bytes of the ring buffer.

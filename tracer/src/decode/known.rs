@@ -1,6 +1,6 @@
 //! What the attached probes can tell. All that they cannot is unknown further on, never zero.
 
-use tracer_ebpf::operation::Operation;
+use tracer_ebpf::{operation::Operation, policy::Policy};
 
 /// What is measured, made by the caller from the probes that are attached.
 ///
@@ -28,6 +28,14 @@ pub struct Known {
     pub processes: bool,
     /// Records are sent through the ring buffer, so that there are records to lose.
     pub records: bool,
+    /// Registrations are counted by ring.
+    pub rings: bool,
+    /// Whether a ring had been given requests can be told.
+    pub ring_requests: bool,
+    /// Files can be named.
+    pub file_names: bool,
+    /// The policy that this kernel is under, where it can be told, and how that is known.
+    pub policy: (Option<Policy>, String),
     /// What this session cannot tell or tells only in part, one reason each, for the user.
     pub degraded: Vec<String>,
 }
@@ -46,6 +54,10 @@ impl Known {
             lookups: true,
             processes: true,
             records: true,
+            rings: true,
+            ring_requests: true,
+            file_names: true,
+            policy: (Some(Policy::Since65), String::new()),
             degraded: Vec::new(),
         }
     }
@@ -63,6 +75,10 @@ impl Known {
             lookups: false,
             processes: false,
             records: false,
+            rings: false,
+            ring_requests: false,
+            file_names: false,
+            policy: (None, String::new()),
             degraded: Vec::new(),
         }
     }

@@ -14,6 +14,7 @@ use std::mem::{offset_of, size_of};
 use tracer_ebpf::{
     backing::{BackingSlice, Kind},
     operation::Operation,
+    policy::Traits,
     record::{BACKING_SLICES, BufferRecord, Header, KIND_BUFFER, KIND_REGISTRATION, RegistrationRecord, Walk},
 };
 
@@ -151,10 +152,11 @@ fn registration(bytes: &[u8], header: Header) -> Option<RegistrationRecord> {
 
 fn buffer(bytes: &[u8], header: Header) -> Option<BufferRecord> {
     let backings = backings(bytes.get(offset_of!(BufferRecord, backings)..)?)?;
+    let traits = Traits(Plain::read(bytes, offset_of!(BufferRecord, traits))?);
     Some(fields!(bytes, BufferRecord {
         address, length, duration_ns, pin_ns, walk_ns, minor_faults, major_faults, index, vmas, lookups,
         files, ret, bvecs, folio_shift, flags, walk, reserved,
-    } header: header, backings: backings))
+    } header: header, traits: traits, backings: backings))
 }
 
 fn backings(bytes: &[u8]) -> Option<[BackingSlice; BACKING_SLICES]> {

@@ -23,6 +23,9 @@ const HASH_FRAMES: u32 = 4096;
 /// Bytes of the ring buffer where no session asks for records.
 const NO_RECORDS: u32 = 4096;
 
+/// Maps that only a session that keeps processes apart fills.
+const OF_PROCESSES: [&str; 5] = ["PROCESSES", "PAST_RINGS", "COSTS", "LARGEST", "SHARED_FILES"];
+
 /// Nothing is attached, and why.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
@@ -123,7 +126,6 @@ fn load(plan: &Plan, options: &Options) -> Result<Ebpf, AttachError> {
     }
     if options.session.records == 0 {
         loader.map_max_entries("RECORDS", NO_RECORDS);
-        loader.map_max_entries("RINGS", 1);
     } else if options.ring_bytes != 0 {
         loader.map_max_entries("RECORDS", options.ring_bytes);
     }
@@ -131,7 +133,12 @@ fn load(plan: &Plan, options: &Options) -> Result<Ebpf, AttachError> {
         loader.map_max_entries("AYA_LOGS", NO_RECORDS);
     }
     if options.session.processes == 0 {
-        loader.map_max_entries("PROCESSES", 1);
+        for map in OF_PROCESSES {
+            loader.map_max_entries(map, 1);
+        }
+    }
+    if options.session.rings == 0 && options.session.records == 0 {
+        loader.map_max_entries("RINGS", 1);
     }
     if options.session.by_descent == 0 {
         loader.map_max_entries("DESCENDANTS", 1);

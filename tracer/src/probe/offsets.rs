@@ -8,7 +8,7 @@ use crate::kernel::Types;
 type Slot = fn(&mut Offsets) -> &mut u32;
 
 /// Every member that is read, as `struct.member`, and its place in the settings.
-const TABLE: [(&str, Slot); 17] = [
+const TABLE: [(&str, Slot); 28] = [
     ("task_struct.mm", |o| &mut o.task_mm),
     ("task_struct.min_flt", |o| &mut o.task_min_flt),
     ("task_struct.maj_flt", |o| &mut o.task_maj_flt),
@@ -26,6 +26,17 @@ const TABLE: [(&str, Slot); 17] = [
     ("io_rsrc_node.buf", |o| &mut o.node_buf),
     ("io_mapped_ubuf.nr_bvecs", |o| &mut o.imu_bvecs),
     ("io_mapped_ubuf.folio_shift", |o| &mut o.imu_folio_shift),
+    ("vm_operations_struct.page_mkwrite", |o| &mut o.ops_page_mkwrite),
+    ("vm_operations_struct.pfn_mkwrite", |o| &mut o.ops_pfn_mkwrite),
+    ("super_block.s_bdi", |o| &mut o.sb_bdi),
+    ("backing_dev_info.capabilities", |o| &mut o.bdi_capabilities),
+    ("io_ring_ctx.cached_sq_head", |o| &mut o.ring_sq_head),
+    ("io_ring_ctx.cached_cq_tail", |o| &mut o.ring_cq_tail),
+    ("file.f_path", |o| &mut o.file_path),
+    ("path.dentry", |o| &mut o.path_dentry),
+    ("dentry.d_name", |o| &mut o.dentry_name),
+    ("qstr.name", |o| &mut o.qstr_name),
+    ("inode.i_ino", |o| &mut o.inode_number),
 ];
 
 /// A member of `task_struct` that is there where tracing programs may use task storage (since 5.12; before it,
@@ -56,7 +67,7 @@ pub const MEMBERS: [&str; TABLE.len() + LEDGER_EVENT.len() + 1] = {
 };
 
 /// What the walk over the VMAs reads.
-pub const WALK: [&str; 10] = [
+pub const WALK: [&str; 14] = [
     "vm_area_struct.vm_end",
     "vm_area_struct.vm_flags",
     "vm_area_struct.vm_ops",
@@ -67,7 +78,17 @@ pub const WALK: [&str; 10] = [
     "super_block.s_type",
     "super_block.s_magic",
     "file_system_type.name",
+    "vm_operations_struct.page_mkwrite",
+    "vm_operations_struct.pfn_mkwrite",
+    "super_block.s_bdi",
+    "backing_dev_info.capabilities",
 ];
+
+/// What tells whether a ring was given requests.
+pub const REQUESTS: [&str; 2] = ["io_ring_ctx.cached_sq_head", "io_ring_ctx.cached_cq_tail"];
+
+/// What names a file.
+pub const NAMES: [&str; 5] = ["file.f_path", "path.dentry", "dentry.d_name", "qstr.name", "inode.i_ino"];
 
 /// What the count of page faults reads.
 pub const FAULTS: [&str; 2] = ["task_struct.min_flt", "task_struct.maj_flt"];
@@ -114,7 +135,7 @@ mod tests {
 
     #[test]
     fn groups_name_members_that_are_asked_for() {
-        assert!(WALK.iter().chain(&FAULTS).all(|member| MEMBERS.contains(member)));
+        assert!(WALK.iter().chain(&FAULTS).chain(&REQUESTS).chain(&NAMES).all(|member| MEMBERS.contains(member)));
         assert_eq!(missing(&Types::default(), &FAULTS), Some("task_struct.min_flt"));
     }
 }

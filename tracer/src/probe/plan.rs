@@ -5,7 +5,7 @@ mod make;
 #[cfg(test)]
 mod tests;
 
-use tracer_ebpf::settings::Settings;
+use tracer_ebpf::{policy::Policy, settings::Settings};
 
 use super::{
     mode::{AttachMode, Mechanism, Obstacles},
@@ -162,6 +162,8 @@ pub struct Plan {
     pub errors: Vec<PlanError>,
     /// There is no task storage: the map of the frames has to be a hash by thread id.
     pub legacy_frames: bool,
+    /// The rule for buffers that this kernel is under, where it can be told, and how that is known.
+    pub policy: (Option<Policy>, String),
 }
 
 impl Plan {

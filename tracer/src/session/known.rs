@@ -35,6 +35,10 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
         lookups: attached(Role::Lookup, false),
         processes: options.session.processes != 0,
         records: options.session.records != 0,
+        rings: options.session.rings != 0 && attached(Role::Ring, false),
+        ring_requests: plan.settings.kernel.ring_requests != 0,
+        file_names: plan.settings.kernel.file_names != 0,
+        policy: plan.policy.clone(),
         degraded: health.lost.iter().map(|lost| format!("{}: {}", lost.figure, lost.reason)).collect(),
     }
 }

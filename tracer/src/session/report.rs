@@ -24,7 +24,7 @@ pub async fn report(arguments: &args::Report, verbose: bool) -> Result<ExitCode>
     let mut scope = config::Scope::new(&arguments.scope)?;
     let command = scope.command.as_deref().map(Command::hold).transpose()?;
     scope.session.processes = 1;
-    let wish = config::wish(&arguments.probes, false, !arguments.no_lookups, command.is_some());
+    let wish = config::wish(&arguments.probes, !arguments.no_lookups, command.is_some());
     let options = Options {
         session: scope.session,
         ancestor: command.as_ref().map(Command::id),

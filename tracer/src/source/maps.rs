@@ -11,7 +11,7 @@ use tracer_ebpf::{
     counter::{ERRNO_SLOTS, Totals},
     histogram::{Histogram, SLOTS, Sizes},
     operation::Operation,
-    record::ProcessTotals,
+    record::{Cost, JudgedKey, JudgedTotals, Largest, PastRing, ProcessTotals, Ring, SharedFile, SharedFileKey},
 };
 
 use super::{sample::Sample, skipped};
@@ -30,7 +30,20 @@ macro_rules! pod {
     };
 }
 
-pod!(Key(BackingKey), Backing(BackingTotals), Process(ProcessTotals), AllTotals(Totals));
+pod!(
+    Key(BackingKey),
+    Backing(BackingTotals),
+    Process(ProcessTotals),
+    AllTotals(Totals),
+    RingTotals(Ring),
+    RingBefore(PastRing),
+    JudgedUnder(JudgedKey),
+    JudgedBuffers(JudgedTotals),
+    CostOf(Cost),
+    LargestOf(Largest),
+    FileKey(SharedFileKey),
+    FileOf(SharedFile),
+);
 
 /// Why the maps could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -56,8 +69,9 @@ pub fn read(ebpf: &Ebpf, processes: bool) -> Result<Sample, ReadError> {
     sizes(ebpf, &mut sample)?;
     sample.backings.extend(backings(ebpf)?);
     sample.filesystems = filesystems(ebpf)?;
+    sample.judged = entries(ebpf, "JUDGED", |key: JudgedUnder, totals: JudgedBuffers| (key.0, totals.0))?;
     if processes {
-        sample.processes = by_process(ebpf)?;
+        detail(ebpf, &mut sample)?;
     }
     sample.skipped = skipped::read(ebpf);
     sample.spread();
@@ -137,25 +151,50 @@ fn backings(ebpf: &Ebpf) -> Result<Vec<(BackingKey, BackingTotals)>, ReadError> 
 
 /// Names of filesystems by the address of their `file_system_type`.
 pub fn filesystems(ebpf: &Ebpf) -> Result<HashMap<u64, String>, ReadError> {
-    const NAME: &str = "FILESYSTEMS";
-    let map: BpfHashMap<_, u64, [u8; 16]> =
-        BpfHashMap::try_from(map(ebpf, NAME)?).map_err(|error| ReadError::Kernel(NAME, error))?;
+    let named = entries(ebpf, "FILESYSTEMS", |address: u64, name: [u8; 16]| (address, text(&name)))?;
+    Ok(named.into_iter().collect())
+}
+
+/// What a session that keeps processes apart counts besides.
+fn detail(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
+    sample.processes = entries(ebpf, "PROCESSES", |pid: u32, totals: Process| (pid, totals.0))?;
+    sample.rings = entries(ebpf, "RINGS", |_: u64, ring: RingTotals| ring.0)?;
+    sample.rings.extend(entries(ebpf, "PAST_RINGS", |_: RingBefore, ring: RingTotals| ring.0)?);
+    sample.rings.retain(|ring| ring.installations | ring.failed != 0);
+    sample.shared_files = entries(ebpf, "SHARED_FILES", |key: FileKey, file: FileOf| (key.0, file.0))?;
+    let costs: PerCpuArray<_, CostOf> = per_cpu(ebpf, "COSTS")?;
+    for (cell, sum) in (0..).zip(&mut sample.costs) {
+        for cpu in costs.get(&cell, 0).map_err(|error| ReadError::Kernel("COSTS", error))?.iter() {
+            *sum = sum.plus(&cpu.0);
+        }
+    }
+    let largest: PerCpuArray<_, LargestOf> = per_cpu(ebpf, "LARGEST")?;
+    for (which, most) in (0..).zip(&mut sample.largest) {
+        let cpus = largest.get(&which, 0).map_err(|error| ReadError::Kernel("LARGEST", error))?;
+        if let Some(cpu) = cpus.iter().max_by_key(|cpu| cpu.0.vmas) {
+            *most = cpu.0;
+        }
+    }
+    Ok(())
+}
+
+/// The entries of a hash map.
+fn entries<K: aya::Pod, V: aya::Pod, T>(
+    ebpf: &Ebpf,
+    name: &'static str,
+    make: impl Fn(K, V) -> T,
+) -> Result<Vec<T>, ReadError> {
+    let map: BpfHashMap<_, K, V> =
+        BpfHashMap::try_from(map(ebpf, name)?).map_err(|error| ReadError::Kernel(name, error))?;
     map.iter()
-        .map(|entry| {
-            let (address, name) = entry.map_err(|error| ReadError::Kernel(NAME, error))?;
-            let length = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
-            Ok((address, String::from_utf8_lossy(&name[..length]).into_owned()))
-        })
+        .map(|entry| entry.map(|(key, value)| make(key, value)).map_err(|error| ReadError::Kernel(name, error)))
         .collect()
 }
 
-fn by_process(ebpf: &Ebpf) -> Result<Vec<(u32, ProcessTotals)>, ReadError> {
-    const NAME: &str = "PROCESSES";
-    let map: BpfHashMap<_, u32, Process> =
-        BpfHashMap::try_from(map(ebpf, NAME)?).map_err(|error| ReadError::Kernel(NAME, error))?;
-    map.iter()
-        .map(|entry| entry.map(|(pid, totals)| (pid, totals.0)).map_err(|error| ReadError::Kernel(NAME, error)))
-        .collect()
+/// A name that ends at its first zero.
+fn text(name: &[u8]) -> String {
+    let length = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+    String::from_utf8_lossy(&name[..length]).into_owned()
 }
 
 fn per_cpu<'a, T: aya::Pod>(

@@ -7,7 +7,9 @@ use tracer_ebpf::{
     counter::{Counter, RESULT_SLOTS, result_slot},
     histogram::{Histogram, SLOTS, SUM, index},
     operation::Operation,
-    record::ProcessTotals,
+    record::{
+        COST_PAGES, COST_VMAS, Cost, JudgedKey, JudgedTotals, Largest, ProcessTotals, Ring, SharedFile, SharedFileKey,
+    },
 };
 
 /// The eBPF side's maps, added up over the CPUs. All of it counts from the moment the programs were attached.
@@ -25,6 +27,16 @@ pub struct Sample {
     pub filesystems: HashMap<u64, String>,
     /// Totals by thread group; empty unless the session asked for them.
     pub processes: Vec<(u32, ProcessTotals)>,
+    /// Rings on which something was installed or refused; empty unless the session keeps processes apart.
+    pub rings: Vec<Ring>,
+    /// Buffers with a trait, and refused ones.
+    pub judged: Vec<(JudgedKey, JudgedTotals)>,
+    /// By octave of VMAs times [`COST_PAGES`] plus that of pages; empty unless the session keeps processes apart.
+    pub costs: Vec<Cost>,
+    /// The registration and the buffer with the most VMAs; empty likewise.
+    pub largest: [Largest; 2],
+    /// The files of buffers that span several; empty likewise.
+    pub shared_files: Vec<(SharedFileKey, SharedFile)>,
     /// Runs that the kernel skipped, by program; without those of which it does not tell.
     pub skipped: BTreeMap<String, u64>,
     /// Nanoseconds since the programs were attached.
@@ -63,6 +75,11 @@ impl Default for Sample {
             backings: Vec::new(),
             filesystems: HashMap::new(),
             processes: Vec::new(),
+            rings: Vec::new(),
+            judged: Vec::new(),
+            costs: vec![Cost::default(); COST_VMAS * COST_PAGES],
+            largest: [Largest::default(); 2],
+            shared_files: Vec::new(),
             skipped: BTreeMap::new(),
             elapsed_ns: 0,
         }

@@ -2,6 +2,7 @@
 
 use tracer_ebpf::{
     operation::Operation,
+    policy::Policy,
     settings::{Features, Settings},
 };
 
@@ -38,6 +39,7 @@ pub fn plan(facts: &Facts, wish: &Wish) -> Plan {
         degraded: Vec::new(),
         errors: Vec::new(),
         legacy_frames: false,
+        policy: (None, "the kernel's types are not to be had".to_owned()),
     };
     stand_in_the_way(&mut plan, facts, wish);
     match &facts.types {
@@ -64,6 +66,7 @@ fn fill(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
     let has = |helper: &str| types.helpers.contains(helper);
     let task_storage =
         has("task_storage_get") && has("get_current_task_btf") && types.offsets.contains_key(offsets::TASK_STORAGE);
+    plan.policy = policy(types);
     plan.legacy_frames = !task_storage;
     plan.settings.offset = offsets::resolve(types);
     plan.settings.kernel = Features {
@@ -71,6 +74,8 @@ fn fill(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
         func_ret: has("get_func_ret").into(),
         folio_shift: types.offsets.contains_key("io_mapped_ubuf.folio_shift").into(),
         registration_returns: wish.registration_returns.into(),
+        ring_requests: offsets::missing(types, &offsets::REQUESTS).is_none().into(),
+        file_names: offsets::missing(types, &offsets::NAMES).is_none().into(),
         ..Features::default()
     };
     let selected = FUNCTION_ROLES.map(|role| select_role(plan, facts, types, wish, &role));
@@ -295,6 +300,21 @@ fn tracepoint(plan: &mut Plan, types: &Types, wish: &Wish, role: &TracepointRole
         figures: role.figures,
     });
     true
+}
+
+/// The rule that this kernel itself is under. The prototype of `pin_user_pages` tells which side of 6.5 it is on, whatever
+/// its version says.
+fn policy(types: &Types) -> (Option<Policy>, String) {
+    let found = types.functions.get("pin_user_pages").map(|prototypes| prototypes.iter().map(|p| p.parameters.len()));
+    match found.and_then(|mut counts| counts.next()) {
+        Some(5) => (
+            Some(Policy::SingleSource),
+            "pin_user_pages gives VMAs: before 6.5; 6.3, 6.4 and stable kernels since February 2023 want one source"
+                .to_owned(),
+        ),
+        Some(4) => (Some(Policy::Since65), "pin_user_pages gives no VMAs: 6.5 or later".to_owned()),
+        _ => (None, "the prototype of pin_user_pages is not known here".to_owned()),
+    }
 }
 
 fn note_the_walk(plan: &mut Plan, walk: &Walk, buffers: bool) {

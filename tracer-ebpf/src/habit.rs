@@ -1,0 +1,109 @@
+//! What a process's buffers are like: gathered over a call, and added to the process once it ends.
+
+use tracer_ebpf::{
+    operation::Operation,
+    record::{Frame, Habits, LARGE, LONG_LIST, MANY_VMAS, ProcessTotals, RECENT, Walk, flag},
+};
+
+use crate::maps::add;
+
+/// `ENOMEM` of `include/uapi/asm-generic/errno-base.h`.
+const ENOMEM: i64 = -12;
+
+/// Odd, with its bits spread: 2^64 divided by the golden ratio.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Nothing seen yet of this call.
+#[inline(always)]
+pub fn begin(frame: &mut Frame) {
+    let words = (&raw mut frame.habits).cast::<u64>();
+    for word in 0..Habits::WORDS {
+        // SAFETY: the struct has as many words.
+        unsafe { words.add(word).write_volatile(0) };
+    }
+    (frame.last_end, frame.ranges) = (0, 0);
+}
+
+/// A buffer that returned.
+#[inline(always)]
+pub fn buffer(frame: &mut Frame) {
+    let (buffer, habits) = (&frame.buffer, &mut frame.habits);
+    frame.ranges = (frame.ranges ^ buffer.address).wrapping_mul(SPREAD);
+    frame.ranges = (frame.ranges ^ buffer.length).wrapping_mul(SPREAD);
+    let adjacent = buffer.address == frame.last_end;
+    frame.last_end = buffer.address.wrapping_add(buffer.length);
+    if buffer.ret < 0 || buffer.length == 0 {
+        return;
+    }
+    if adjacent {
+        habits.adjacent_buffers += 1;
+        habits.adjacent_bytes += buffer.length;
+    }
+    if buffer.length >= LARGE && buffer.bvecs != 0 {
+        habits.large_buffers += 1;
+        habits.large_bytes += buffer.length;
+        habits.large_bvecs += u64::from(buffer.bvecs);
+    }
+    if buffer.flags & (flag::PINNED | flag::PARTS_MISSED) != flag::PINNED {
+        return;
+    }
+    if buffer.minor_faults | buffer.major_faults != 0 {
+        habits.minor_faults += buffer.minor_faults;
+        habits.major_faults += buffer.major_faults;
+        habits.faulting_pin_ns += buffer.pin_ns;
+        habits.faulting_bytes += buffer.length;
+    }
+    if buffer.walk == Walk::Complete as u8 && buffer.vmas >= MANY_VMAS {
+        habits.many_vma_buffers += 1;
+        habits.many_vmas += u64::from(buffer.vmas);
+        habits.many_vma_pin_ns += buffer.pin_ns;
+    }
+}
+
+/// A call that ended, whose process has these totals.
+#[inline(always)]
+pub fn end(frame: &mut Frame, operation: Operation, totals: *mut ProcessTotals) {
+    let registration = &frame.registration;
+    let habits = &mut frame.habits;
+    if registration.ret == ENOMEM {
+        habits.enomem = 1;
+    }
+    if registration.ret >= 0 && registration.buffers != 0 {
+        if operation as u8 == Operation::Register as u8 && registration.buffers >= LONG_LIST {
+            habits.long_lists = 1;
+        }
+        if is_known(frame.ranges, totals) {
+            habits.repeated = 1;
+            habits.repeated_ns = registration.duration_ns;
+        }
+    }
+    // SAFETY: a value of the map; only the address of its field is taken.
+    let sums = unsafe { &raw mut (*totals).habits }.cast::<u64>();
+    let words = (&raw const frame.habits).cast::<u64>();
+    for word in 0..Habits::WORDS {
+        // SAFETY: the struct has as many words.
+        let value = unsafe { words.add(word).read_volatile() };
+        if value != 0 {
+            add(sums.wrapping_add(word), value);
+        }
+    }
+}
+
+/// Whether the process had a call with the same ranges of late; remembers this one. Threads of a process that get here
+/// at once may overwrite each other's: then one that comes again is not known.
+#[inline(always)]
+fn is_known(ranges: u64, totals: *mut ProcessTotals) -> bool {
+    // SAFETY: a value of the map, of plain integers.
+    let recent = unsafe { &mut (*totals).recent };
+    let mut known = false;
+    for past in recent.iter() {
+        known |= *past == ranges;
+    }
+    if !known {
+        for place in (1..RECENT).rev() {
+            recent[place] = recent[place - 1];
+        }
+        recent[0] = ranges;
+    }
+    known
+}

@@ -1,0 +1,59 @@
+//! Buffers that a policy could object to, or that the kernel refused, counted by what the policies look at. All others are
+//! accepted by every policy, and were: they are told by the count of walks.
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use tracer_ebpf::{
+    backing::BackingSlice,
+    counter::Counter,
+    policy::Traits,
+    record::{BufferRecord, JudgedKey, JudgedTotals, Walk},
+};
+
+use crate::{
+    kernel,
+    maps::{Counters, JUDGED, add_field, setting},
+};
+
+/// Counts a buffer whose walk and result are known.
+#[inline(always)]
+pub fn judge(buffer: &BufferRecord, counters: &Counters) {
+    let traits = match buffer.walk {
+        walk if walk == Walk::Complete as u8 => buffer.traits,
+        // GUP stops at it.
+        walk if walk == Walk::Hole as u8 => buffer.traits.with(Traits::UNPINNABLE),
+        _ => return,
+    };
+    if traits.0 != 0 || buffer.ret < 0 {
+        put(buffer, traits, counters);
+    }
+}
+
+#[inline(never)]
+fn put(buffer: &BufferRecord, traits: Traits, counters: &Counters) {
+    let slice = objected(buffer);
+    let pid = if setting!(session.processes) != 0 { kernel::pid_tid().0 } else { 0 };
+    let errno = buffer.ret.wrapping_neg().cast_unsigned();
+    let key = JudgedKey { filesystem: slice.filesystem, kind: slice.kind, traits, errno, pid };
+    let totals = JUDGED.get_ptr_mut(key).or_else(|| {
+        // Another CPU may have made it meanwhile; then this fails and the look-up finds that one.
+        let _ = JUDGED.insert(key, JudgedTotals { buffers: 0, bytes: 0 }, BPF_NOEXIST.into());
+        JUDGED.get_ptr_mut(key)
+    });
+    let Some(totals) = totals else { return counters.add(Counter::LostJudgements, 1) };
+    add_field!(totals.buffers, 1);
+    add_field!(totals.bytes, buffer.length);
+}
+
+/// The first backing that adds a trait, or the first of all.
+#[inline(always)]
+fn objected(buffer: &BufferRecord) -> &BackingSlice {
+    for slice in &buffer.backings {
+        if slice.vmas == 0 {
+            break;
+        }
+        if slice.kind.traits(true).0 != 0 {
+            return slice;
+        }
+    }
+    &buffer.backings[0]
+}

@@ -1,0 +1,89 @@
+//! Registrations by ring: its age at each, the time since the one before, which one it is.
+
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_current_comm};
+use tracer_ebpf::{
+    counter::Counter,
+    histogram::Histogram,
+    operation::Operation,
+    record::{RegistrationRecord, Ring, flag},
+};
+
+use crate::{
+    kernel,
+    maps::{Counters, Distributions, RINGS, add_field, setting},
+};
+
+/// Counts an operation that ended. The kernel holds the ring's `uring_lock` over it, so nobody else writes meanwhile;
+/// counts are added atomically all the same, for 5.10 calls the tracepoint after it has let go.
+#[inline(always)]
+pub fn ended(registration: &RegistrationRecord, operation: Operation, ret: i64, counters: &Counters) {
+    if operation as u8 == Operation::Unregister as u8 {
+        if ret >= 0
+            && let Some(ring) = RINGS.get_ptr_mut(registration.ring)
+        {
+            add_field!(ring.unregisters, 1);
+        }
+        return;
+    }
+    let Some(ring) = RINGS.get_ptr_mut(registration.ring).or_else(|| unseen(registration.ring)) else {
+        return counters.add(Counter::LostRings, 1);
+    };
+    if ret < 0 {
+        return add_field!(ring.failed, 1);
+    }
+    // SAFETY: a value of the map, of plain integers.
+    install(unsafe { &mut *ring }, registration, counters);
+    match operation {
+        Operation::Update => add_field!(ring.updates, 1),
+        Operation::Clone => add_field!(ring.clones, 1),
+        Operation::Register | Operation::Unregister => {}
+    }
+}
+
+#[inline(always)]
+fn install(ring: &mut Ring, registration: &RegistrationRecord, counters: &Counters) {
+    let now = registration.header.start_ns;
+    let Some(distributions) = Distributions::get() else { return };
+    if ring.created_ns != 0 {
+        distributions.observe(Histogram::RingAge, now - ring.created_ns);
+    }
+    let before = ring.installations;
+    if before == 0 {
+        first(ring, now);
+    } else {
+        gap(ring, now, &distributions);
+    }
+    ring.last_ns = now;
+    ring.installations = before + 1;
+    distributions.observe(Histogram::RingOrdinal, before + 1);
+    if registration.flags & flag::RING_USED != 0 {
+        ring.after_requests += 1;
+        counters.add(Counter::InstallationsAfterRequests, 1);
+    }
+}
+
+#[inline(always)]
+fn first(ring: &mut Ring, now: u64) {
+    ring.first_ns = now;
+    if setting!(session.processes) != 0 {
+        ring.pid = kernel::pid_tid().0;
+        ring.comm = bpf_get_current_comm().unwrap_or_default();
+    }
+}
+
+#[inline(always)]
+fn gap(ring: &mut Ring, now: u64, distributions: &Distributions) {
+    let gap = now - ring.last_ns;
+    distributions.observe(Histogram::RingGap, gap);
+    if ring.shortest_gap_ns == 0 || gap < ring.shortest_gap_ns {
+        ring.shortest_gap_ns = gap;
+    }
+}
+
+/// A ring that was there before the programs, or that the map had no room for.
+#[inline(never)]
+fn unseen(ring: u64) -> Option<*mut Ring> {
+    static BLANK: Ring = Ring::ZERO;
+    let _ = RINGS.insert(ring, &BLANK, BPF_NOEXIST.into());
+    RINGS.get_ptr_mut(ring)
+}

@@ -1,0 +1,201 @@
+//! From a sample to what the answers rest on.
+
+use std::cmp::Reverse;
+
+use tracer_ebpf::{
+    counter::Counter,
+    histogram::Histogram,
+    record::{self, COST_PAGES, COST_VMAS},
+};
+
+use super::{CostCell, Habits, Judged, Judgements, Largest, Ring, Rings, SharedBufferFile, fold::Fold};
+use crate::decode::comm;
+
+impl Fold<'_> {
+    /// Registrations by ring.
+    pub(super) fn rings(&self) -> Option<Rings> {
+        if !self.known.rings {
+            return None;
+        }
+        let ordinal = self.distribution(Histogram::RingOrdinal as usize);
+        let list = self.known.processes.then(|| self.ring_list());
+        let listed = list.iter().flatten().map(Ring::installations).fold(0, u64::saturating_add);
+        let after_requests = self.known.ring_requests.then(|| self.count(Counter::InstallationsAfterRequests));
+        Some(Rings {
+            age: self.distribution(Histogram::RingAge as usize),
+            gap: self.distribution(Histogram::RingGap as usize),
+            before_requests: after_requests.map(|after| ordinal.count().saturating_sub(after)),
+            after_requests,
+            unlisted: list.as_ref().map(|_| ordinal.count().saturating_sub(listed)),
+            list,
+            ordinal,
+        })
+    }
+
+    fn ring_list(&self) -> Vec<Ring> {
+        let requests = self.known.ring_requests;
+        let mut rings: Vec<_> = self.sample.rings.iter().map(|totals| ring(totals, requests)).collect();
+        rings.sort_by_key(|ring| (Reverse(ring.installations()), ring.pid, ring.fd));
+        rings
+    }
+
+    /// The cells in use.
+    pub(super) fn costs(&self) -> Vec<CostCell> {
+        let cells = self.sample.costs.iter().enumerate().filter(|(_, cost)| cost.buffers > 0);
+        cells.map(|(cell, cost)| self.cost(cell, cost)).collect()
+    }
+
+    fn cost(&self, cell: usize, cost: &record::Cost) -> CostCell {
+        let (vmas_from, vmas_to) = octave(cell / COST_PAGES, COST_VMAS);
+        let (pages_from, pages_to) = octave(cell % COST_PAGES, COST_PAGES);
+        let lookups = self.known.lookups;
+        CostCell {
+            vmas_from,
+            vmas_to,
+            pages_from,
+            pages_to,
+            buffers: cost.buffers,
+            vmas: cost.vmas,
+            bytes: cost.bytes,
+            pin_ns: cost.pin_ns,
+            walk_ns: cost.walk_ns,
+            faults: cost.faults,
+            slow: lookups.then_some(cost.slow),
+            slow_ns: lookups.then_some(cost.slow_ns),
+        }
+    }
+
+    /// 0 is the registration, 1 the buffer.
+    pub(super) fn largest(&self, which: usize) -> Option<Largest> {
+        let largest = self.sample.largest.get(which).filter(|largest| largest.vmas > 0 && self.known.walk)?;
+        Some(Largest {
+            vmas: largest.vmas,
+            bytes: largest.bytes,
+            buffers: largest.buffers.into(),
+            nanoseconds: largest.nanoseconds,
+            pid: largest.pid,
+            comm: comm(&largest.comm),
+        })
+    }
+
+    /// Every buffer under each policy.
+    pub(super) fn judgements(&self) -> Judgements {
+        let others: Vec<_> = self.sample.judged.iter().filter_map(|entry| self.judged(entry)).collect();
+        let walked = self.count(Counter::WalksComplete).saturating_add(self.count(Counter::WalksHole));
+        let judged = others.iter().map(|judged| judged.buffers).fold(0, u64::saturating_add);
+        let lost = self.count(Counter::LostJudgements);
+        let unwalked = [Counter::WalksBusy, Counter::WalksCut, Counter::WalksNone];
+        let (policy, why) = &self.known.policy;
+        Judgements {
+            clean: walked.saturating_sub(judged).saturating_sub(lost),
+            unjudged: unwalked.into_iter().map(|end| self.count(end)).fold(lost, u64::saturating_add),
+            others,
+            kernel_policy: policy.map(tracer_ebpf::policy::Policy::name),
+            kernel_policy_why: why.clone(),
+        }
+    }
+
+    fn judged(&self, (key, totals): &(record::JudgedKey, record::JudgedTotals)) -> Option<Judged> {
+        Some(Judged {
+            traits: key.traits,
+            errno: i32::try_from(key.errno).ok()?,
+            pid: (key.pid != 0).then_some(key.pid),
+            comm: self.comm_of(key.pid),
+            filesystem: self.sample.filesystems.get(&key.filesystem).cloned(),
+            class: key.kind.class()?.name(),
+            buffers: totals.buffers,
+            bytes: totals.bytes,
+        })
+    }
+
+    /// Most buffers first.
+    pub(super) fn shared_files(&self) -> Vec<SharedBufferFile> {
+        let told = self.sample.shared_files.iter().map(|(key, file)| SharedBufferFile {
+            pid: key.pid,
+            comm: self.comm_of(key.pid),
+            name: name(&file.name),
+            filesystem: self.sample.filesystems.get(&file.filesystem).cloned().unwrap_or_default(),
+            inode: key.inode,
+            buffers: file.buffers,
+        });
+        let mut files: Vec<_> = told.collect();
+        files.sort_by(|a, b| (Reverse(a.buffers), a.pid, &a.name).cmp(&(Reverse(b.buffers), b.pid, &b.name)));
+        files
+    }
+
+    fn comm_of(&self, pid: u32) -> String {
+        let known = self.sample.processes.iter().find(|(known, _)| *known == pid);
+        known.map(|(_, totals)| comm(&totals.comm)).unwrap_or_default()
+    }
+}
+
+fn ring(totals: &record::Ring, requests: bool) -> Ring {
+    let seen = totals.created_ns != 0;
+    let age = |at: u64| (seen && totals.installations > 0).then(|| at.saturating_sub(totals.created_ns));
+    Ring {
+        pid: totals.pid,
+        comm: comm(&totals.comm),
+        fd: seen.then_some(totals.fd),
+        flags: seen.then_some(totals.flags),
+        registers: totals.installations.saturating_sub(totals.updates).saturating_sub(totals.clones),
+        updates: totals.updates,
+        clones: totals.clones,
+        unregisters: totals.unregisters,
+        failed: totals.failed,
+        after_requests: requests.then_some(totals.after_requests),
+        first_age_ns: age(totals.first_ns),
+        last_age_ns: age(totals.last_ns),
+        span_ns: totals.last_ns.saturating_sub(totals.first_ns),
+        shortest_gap_ns: (totals.shortest_gap_ns > 0).then_some(totals.shortest_gap_ns),
+    }
+}
+
+/// The values of an octave, both ends inclusive; the last one of `octaves` has no end.
+fn octave(number: usize, octaves: usize) -> (u64, u64) {
+    let from = 1 << number;
+    (from, if number + 1 == octaves { u64::MAX } else { 2 * from - 1 })
+}
+
+pub(super) fn habits(habits: &record::Habits) -> Habits {
+    let record::Habits {
+        enomem,
+        minor_faults,
+        major_faults,
+        faulting_pin_ns,
+        faulting_bytes,
+        large_buffers,
+        large_bytes,
+        large_bvecs,
+        adjacent_buffers,
+        adjacent_bytes,
+        long_lists,
+        repeated,
+        repeated_ns,
+        many_vma_buffers,
+        many_vmas,
+        many_vma_pin_ns,
+    } = *habits;
+    Habits {
+        enomem,
+        minor_faults,
+        major_faults,
+        faulting_pin_ns,
+        faulting_bytes,
+        large_buffers,
+        large_bytes,
+        large_bvecs,
+        adjacent_buffers,
+        adjacent_bytes,
+        long_lists,
+        repeated,
+        repeated_ns,
+        many_vma_buffers,
+        many_vmas,
+        many_vma_pin_ns,
+    }
+}
+
+fn name(bytes: &[u8]) -> String {
+    let length = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..length]).into_owned()
+}
