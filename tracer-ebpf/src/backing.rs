@@ -50,10 +50,12 @@ pub enum Rule {
     Tracked = 2,
     /// Has a file and no operations: a private mapping of `/dev/zero`, anonymous to GUP (`vma_is_anonymous`).
     Anonymous = 3,
+    /// shmem under operations that are not its own, System V's: no shmem to `vma_is_shmem`.
+    Foreign = 4,
 }
 
 impl Rule {
-    const ALL: [Self; 4] = [Self::Plain, Self::Unpinnable, Self::Tracked, Self::Anonymous];
+    const ALL: [Self; 5] = [Self::Plain, Self::Unpinnable, Self::Tracked, Self::Anonymous, Self::Foreign];
 }
 
 /// Class, sharing, writability and rule in one word: what a VMA is counted under, apart from its filesystem.
@@ -67,8 +69,8 @@ impl Kind {
     const FAILED: u32 = 1 << 5;
     const RULE: u32 = 6;
 
-    /// Kinds there can be; a [`Kind`] is below it.
-    pub const COUNT: u32 = 1 << 8;
+    /// Kinds there can be under [`Rule::Plain`]; such a [`Kind`] is below it.
+    pub const PLAIN: u32 = 1 << 6;
 
     /// `shared` is `VM_MAYSHARE`, `writable` is `VM_WRITE` of `vm_area_struct.vm_flags`.
     #[inline(always)]
@@ -84,20 +86,20 @@ impl Kind {
     }
 
     /// What GUP makes of it.
-    pub const fn rule(self) -> Rule {
-        Rule::ALL[(self.0 >> Self::RULE & 3) as usize]
+    pub fn rule(self) -> Option<Rule> {
+        Rule::ALL.get((self.0 >> Self::RULE) as usize).copied()
     }
 
     /// What it adds to the traits of a buffer; `first` for the buffer's first VMA.
     #[inline(always)]
     pub const fn traits(self, first: bool) -> Traits {
-        let (class, rule) = (self.0 & 7, self.0 >> Self::RULE & 3);
+        let (class, rule) = (self.0 & 7, self.0 >> Self::RULE);
         let mut traits = 0;
         if self.0 & Self::WRITABLE == 0 || rule == Rule::Unpinnable as u32 {
             traits |= Traits::UNPINNABLE.0;
         }
         // Of a file that is neither shmem nor hugetlb.
-        if class >= Class::File as u32 {
+        if class >= Class::File as u32 || rule == Rule::Foreign as u32 {
             traits |= Traits::FOREIGN.0;
             if first {
                 traits |= Traits::FIRST_FOREIGN.0;
@@ -201,7 +203,7 @@ mod tests {
         for class in Class::ALL {
             for (shared, writable) in [(false, false), (false, true), (true, false), (true, true)] {
                 let kind = Kind::new(class, shared, writable);
-                assert!(kind.failed().0 < Kind::COUNT);
+                assert!(kind.failed().0 < Kind::PLAIN);
                 assert_eq!(
                     (kind.class(), kind.is_shared(), kind.is_writable(), kind.is_failed()),
                     (Some(class), shared, writable, false)
@@ -209,8 +211,8 @@ mod tests {
                 assert_eq!((kind.failed().class(), kind.failed().is_failed()), (Some(class), true));
                 for rule in Rule::ALL {
                     let kind = kind.failed().under(rule);
-                    assert!(kind.0 < Kind::COUNT);
-                    assert_eq!((kind.class(), kind.is_writable(), kind.rule()), (Some(class), writable, rule));
+                    assert_eq!(kind.0 < Kind::PLAIN, rule == Rule::Plain);
+                    assert_eq!((kind.class(), kind.is_writable(), kind.rule()), (Some(class), writable, Some(rule)));
                 }
             }
         }

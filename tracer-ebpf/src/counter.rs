@@ -126,8 +126,8 @@ impl Counter {
 pub struct Totals {
     /// By [`Counter`].
     pub counters: [u64; Counter::SLOTS],
-    /// Backings without a filesystem's name, by [`Kind`].
-    pub kinds: [BackingTotals; Kind::COUNT as usize],
+    /// Backings without a filesystem's name under no rule of GUP's, by [`Kind`].
+    pub kinds: [BackingTotals; Kind::PLAIN as usize],
 }
 
 /// Entries of the map `RESULTS`, laid out flat: for each operation, a slot for each errno.

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use tracer_ebpf::{
-    backing::{BackingKey, BackingSlice, BackingTotals},
+    backing::{BackingKey, BackingSlice, BackingTotals, Kind},
     counter::Counter,
     histogram::Histogram,
     operation::Operation,
@@ -103,7 +103,7 @@ fn backings(buffer: &BufferRecord, counters: &Counters) {
 #[inline(always)]
 fn backing(slice: &BackingSlice, failed: bool, counters: &Counters) {
     let kind = if failed { slice.kind.failed() } else { slice.kind };
-    if slice.filesystem == 0 {
+    if slice.filesystem == 0 && kind.0 < Kind::PLAIN {
         // No name to tell: an array saves the look-up in a hash map.
         return add_slice(counters.kind(kind), slice);
     }
@@ -354,6 +354,9 @@ pub fn ring(registration: &mut RegistrationRecord) {
     let Some(ring) = RINGS.get_ptr(registration.ring) else { return };
     // SAFETY: a value of the map, of plain integers.
     let ring = unsafe { &*ring };
+    if ring.created_ns == 0 {
+        return;
+    }
     registration.flags |= flag::RING_KNOWN;
     registration.ring_created_ns = ring.created_ns;
     registration.ring_fd = ring.fd;

@@ -4,6 +4,8 @@
 //! callback) a field is a plain load, which the kernel backs with an exception table. Elsewhere it is
 //! `bpf_probe_read_kernel`. Offsets come from `SETTINGS`, constants to the verifier.
 
+use core::hint::black_box;
+
 use aya_ebpf::{
     bindings::task_struct,
     helpers::{
@@ -152,9 +154,24 @@ pub fn vma(vma: u64) -> Vma {
     }
     let (class, superblock, filesystem) = class_of_file(file, flags);
     let kind = Kind::new(class, shared, writable);
-    let foreign = !matches!(class, Class::Shmem | Class::Hugetlb);
-    let kind = if foreign { kind.under(rule_of_file(vma, flags, superblock)) } else { kind };
-    Vma { end, file, filesystem, kind }
+    let rule = match class {
+        Class::Hugetlb => Rule::Plain,
+        Class::Shmem => rule_of_shmem(vma),
+        _ => rule_of_file(vma, flags, superblock),
+    };
+    Vma { end, file, filesystem, kind: kind.under(rule) }
+}
+
+/// Whether the operations are shmem's own, as `vma_is_shmem` asks. Theirs have no `close` on any kernel; those of System V
+/// shared memory (`shm_vm_ops`) count the attachments by theirs.
+#[inline(always)]
+fn rule_of_shmem(vma: u64) -> Rule {
+    let ops: u64 = field(vma, setting!(offset.vma_ops));
+    if ops == 0 {
+        return Rule::Plain;
+    }
+    let close: u64 = field(ops, setting!(offset.ops_close));
+    if close == 0 { Rule::Plain } else { Rule::Foreign }
 }
 
 /// What GUP makes of a mapping of a file that is neither shmem nor hugetlb, as `check_vma_flags` and
@@ -174,7 +191,8 @@ fn rule_of_file(vma: u64, flags: u64, superblock: u64) -> Rule {
     }
     let page_mkwrite: u64 = field(ops, setting!(offset.ops_page_mkwrite));
     let pfn_mkwrite: u64 = field(ops, setting!(offset.ops_pfn_mkwrite));
-    if page_mkwrite | pfn_mkwrite != 0 {
+    // One by one: the verifier has no `or` of two pointers, which the compiler would make of it.
+    if black_box(page_mkwrite != 0) || black_box(pfn_mkwrite != 0) {
         return Rule::Tracked;
     }
     let bdi: u64 = field(superblock, setting!(offset.sb_bdi));

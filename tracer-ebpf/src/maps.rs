@@ -102,7 +102,7 @@ pub static DURATIONS: PerCpuArray<[u64; SLOTS], { Histogram::DURATIONS }> = PerC
 #[btf_map]
 pub static SIZES: PerCpuArray<Sizes, 1> = PerCpuArray::new();
 
-/// Backings with a filesystem's name; those without are in [`TOTALS`].
+/// Backings with a filesystem's name, or that GUP has a rule for; the others are in [`TOTALS`].
 #[btf_map]
 pub static BACKINGS: PerCpuHashMap<BackingKey, BackingTotals, 512> = PerCpuHashMap::new();
 
@@ -167,7 +167,7 @@ impl Counters {
     pub fn kind(&self, kind: Kind) -> *mut BackingTotals {
         // SAFETY: a value of the map; only the address of its field is taken.
         let kinds = unsafe { (&raw mut (*self.0).kinds).cast::<BackingTotals>() };
-        kinds.wrapping_add((kind.0 & (Kind::COUNT - 1)) as usize)
+        kinds.wrapping_add((kind.0 & (Kind::PLAIN - 1)) as usize)
     }
 
     #[inline(always)]

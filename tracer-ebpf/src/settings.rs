@@ -62,6 +62,8 @@ pub struct Offsets {
     pub ops_page_mkwrite: u32,
     /// `vm_operations_struct.pfn_mkwrite`.
     pub ops_pfn_mkwrite: u32,
+    /// `vm_operations_struct.close`.
+    pub ops_close: u32,
     /// `super_block.s_bdi`.
     pub sb_bdi: u32,
     /// `backing_dev_info.capabilities`.

@@ -8,7 +8,7 @@ use crate::kernel::Types;
 type Slot = fn(&mut Offsets) -> &mut u32;
 
 /// Every member that is read, as `struct.member`, and its place in the settings.
-const TABLE: [(&str, Slot); 28] = [
+const TABLE: [(&str, Slot); 29] = [
     ("task_struct.mm", |o| &mut o.task_mm),
     ("task_struct.min_flt", |o| &mut o.task_min_flt),
     ("task_struct.maj_flt", |o| &mut o.task_maj_flt),
@@ -28,6 +28,7 @@ const TABLE: [(&str, Slot); 28] = [
     ("io_mapped_ubuf.folio_shift", |o| &mut o.imu_folio_shift),
     ("vm_operations_struct.page_mkwrite", |o| &mut o.ops_page_mkwrite),
     ("vm_operations_struct.pfn_mkwrite", |o| &mut o.ops_pfn_mkwrite),
+    ("vm_operations_struct.close", |o| &mut o.ops_close),
     ("super_block.s_bdi", |o| &mut o.sb_bdi),
     ("backing_dev_info.capabilities", |o| &mut o.bdi_capabilities),
     ("io_ring_ctx.cached_sq_head", |o| &mut o.ring_sq_head),
@@ -67,7 +68,7 @@ pub const MEMBERS: [&str; TABLE.len() + LEDGER_EVENT.len() + 1] = {
 };
 
 /// What the walk over the VMAs reads.
-pub const WALK: [&str; 14] = [
+pub const WALK: [&str; 15] = [
     "vm_area_struct.vm_end",
     "vm_area_struct.vm_flags",
     "vm_area_struct.vm_ops",
@@ -80,6 +81,7 @@ pub const WALK: [&str; 14] = [
     "file_system_type.name",
     "vm_operations_struct.page_mkwrite",
     "vm_operations_struct.pfn_mkwrite",
+    "vm_operations_struct.close",
     "super_block.s_bdi",
     "backing_dev_info.capabilities",
 ];

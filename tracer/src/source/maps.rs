@@ -86,7 +86,7 @@ fn totals(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
     for cpu in cpus.iter() {
         add(&mut sample.counters, &cpu.0.counters);
     }
-    let by_kind = (0..Kind::COUNT).map(|kind| {
+    let by_kind = (0..Kind::PLAIN).map(|kind| {
         let key = BackingKey { filesystem: 0, kind: Kind(kind), reserved: 0 };
         (key, sum(cpus.iter().filter_map(|cpu| cpu.0.kinds.get(kind as usize))))
     });
