@@ -1,9 +1,12 @@
 //! What the answers to the questions rest on, beside the distributions of a snapshot. What was not measured is `None`.
 
-use serde::Serialize;
-use tracer_ebpf::policy::Traits;
+use std::collections::BTreeMap;
+
+use serde::{Serialize, Serializer, ser::SerializeStruct};
+use tracer_ebpf::policy::{Policy, Traits};
 
 use super::Distribution;
+use crate::decode::result_name;
 
 /// Registrations seen from their rings (Q1). An installation is a register, an update or a clone that succeeded.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -167,8 +170,9 @@ pub struct SharedBufferFile {
     pub buffers: u64,
 }
 
-fn traits<S: serde::Serializer>(traits: &Traits, serializer: S) -> Result<S::Ok, S::Error> {
-    let names = [
+/// `{seen: [...], verdicts: {policy: "ok" or an errno's name}}`.
+fn traits<S: Serializer>(traits: &Traits, serializer: S) -> Result<S::Ok, S::Error> {
+    const NAMES: [(Traits, &str); 6] = [
         (Traits::UNPINNABLE, "unpinnable"),
         (Traits::FIRST_FOREIGN, "first_foreign"),
         (Traits::FOREIGN, "foreign"),
@@ -176,5 +180,10 @@ fn traits<S: serde::Serializer>(traits: &Traits, serializer: S) -> Result<S::Ok,
         (Traits::SEVERAL_SOURCES, "several_sources"),
         (Traits::TRACKED, "tracked"),
     ];
-    serializer.collect_seq(names.into_iter().filter(|(one, _)| traits.has(*one)).map(|(_, name)| name))
+    let seen = NAMES.into_iter().filter(|(one, _)| traits.has(*one)).map(|(_, name)| name);
+    let verdicts = Policy::ALL.map(|policy| (policy.name(), result_name(-i64::from(policy.refuses(*traits)))));
+    let mut value = serializer.serialize_struct("Traits", 2)?;
+    value.serialize_field("seen", &seen.collect::<Vec<_>>())?;
+    value.serialize_field("verdicts", &BTreeMap::from(verdicts))?;
+    value.end()
 }

@@ -17,6 +17,7 @@ mod daemon;
 mod fio;
 mod matrix;
 mod operations;
+mod policies;
 mod random;
 mod session;
 mod storm;
@@ -30,6 +31,7 @@ pub fn all() -> Vec<Test> {
         matrix::tests(),
         vmas::tests(),
         operations::tests(),
+        policies::tests(),
         compat::tests(),
         random::tests(),
         time::tests(),
@@ -79,5 +81,9 @@ pub fn circumstance(name: &str) -> Option<Vec<Test>> {
 
 /// What a test starts this program for.
 pub fn probe(name: &str) -> Option<ExitCode> {
-    (name == "int80").then(|| ExitCode::from(compat::probe()))
+    match name {
+        "int80" => Some(ExitCode::from(compat::probe())),
+        "policies" => Some(policies::probe()),
+        _ => None,
+    }
 }

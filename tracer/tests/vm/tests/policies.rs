@@ -1,0 +1,179 @@
+//! Every mapping of the matrix under every policy: what each would answer is known from kernels that are under it, and what
+//! this one answered is told by the workload itself.
+
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+use super::without_tracer;
+use crate::{
+    context::Context,
+    errno::result_name,
+    maps, pinscope,
+    protocol::{Test, TestResult, Verdict},
+    report::Report,
+    ring::{Buffer, Request, Ring, entries},
+    space::{Kind, Space},
+    sys::PAGE,
+};
+
+/// What the four policies answer: before 6.5, with a single source, as proposed, since 6.5.
+type Answers = [&'static str; 4];
+
+const OK: &str = "ok";
+const ALL_TAKE: Answers = [OK; 4];
+const NONE_TAKE: Answers = ["EFAULT"; 4];
+const SHARED_FILE: Answers = ["EOPNOTSUPP", "EOPNOTSUPP", "EFAULT", "EFAULT"];
+const PRIVATE_FILE: Answers = ["EOPNOTSUPP", "EOPNOTSUPP", "EFAULT", OK];
+
+/// Mappings side by side in one buffer, a page or a huge page each; no kind is a hole.
+struct Case {
+    kinds: &'static [Option<Kind>],
+    answers: Answers,
+}
+
+const fn case(kinds: &'static [Option<Kind>], answers: Answers) -> Case {
+    Case { kinds, answers }
+}
+
+const CASES: [Case; 26] = [
+    case(&[Some(Kind::Anon)], ALL_TAKE),
+    case(&[Some(Kind::SharedAnon)], ALL_TAKE),
+    case(&[Some(Kind::Memfd)], ALL_TAKE),
+    case(&[Some(Kind::MemfdPrivate)], ALL_TAKE),
+    case(&[Some(Kind::Tmpfs)], ALL_TAKE),
+    case(&[Some(Kind::TmpfsPrivate)], ALL_TAKE),
+    // tmpfs underneath, with operations of its own, which neither the old rule nor the proposed one knows.
+    case(&[Some(Kind::SysV)], PRIVATE_FILE),
+    case(&[Some(Kind::Hugetlb)], ALL_TAKE),
+    case(&[Some(Kind::HugetlbShared)], ALL_TAKE),
+    case(&[Some(Kind::HugetlbFile)], ALL_TAKE),
+    case(&[Some(Kind::Ext4)], SHARED_FILE),
+    case(&[Some(Kind::Ext4Private)], PRIVATE_FILE),
+    case(&[Some(Kind::Ramfs)], SHARED_FILE),
+    case(&[Some(Kind::RamfsPrivate)], PRIVATE_FILE),
+    // Anonymous to GUP, a file to io_uring.
+    case(&[Some(Kind::ZeroPrivate)], ["EOPNOTSUPP", "EOPNOTSUPP", OK, OK]),
+    case(&[Some(Kind::Zero)], ALL_TAKE),
+    case(&[Some(Kind::ReadOnly)], NONE_TAKE),
+    case(&[Some(Kind::NoAccess)], NONE_TAKE),
+    case(&[Some(Kind::Anon), Some(Kind::Memfd)], [OK, "EINVAL", OK, OK]),
+    case(&[Some(Kind::Memfd), Some(Kind::Anon)], [OK, "EINVAL", OK, OK]),
+    case(&[Some(Kind::Memfd), Some(Kind::Memfd)], [OK, "EINVAL", OK, OK]),
+    case(&[Some(Kind::Memfd), Some(Kind::Ext4)], ["EOPNOTSUPP", "EINVAL", "EFAULT", "EFAULT"]),
+    case(&[Some(Kind::Ext4), Some(Kind::Memfd)], SHARED_FILE),
+    case(&[Some(Kind::Anon), Some(Kind::Ext4Private)], ["EOPNOTSUPP", "EINVAL", "EFAULT", OK]),
+    case(&[Some(Kind::Anon), None, Some(Kind::Memfd)], NONE_TAKE),
+    case(&[None, Some(Kind::Anon)], NONE_TAKE),
+];
+
+pub fn tests() -> Vec<Test> {
+    vec![Test::new("policies_of_the_matrix", of_the_matrix).within(Duration::from_mins(2))]
+}
+
+/// How often the four answers and the kernel's own came together.
+type Counts = BTreeMap<(Vec<String>, String), u64>;
+
+/// Registers every case, and prints a line for each: its number and what the kernel answered.
+pub fn probe() -> ExitCode {
+    match register_all() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("guest: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn register_all() -> anyhow::Result<()> {
+    let ring = Ring::new()?;
+    for (number, case) in CASES.iter().enumerate() {
+        let mut space = Space::new(64 << 20);
+        let buffer = build(&mut space, case)?;
+        report(number, &ring, buffer)?;
+    }
+    // A mapping that no program makes for its data.
+    report(CASES.len(), &ring, entries(&maps::read()?)?)
+}
+
+fn build(space: &mut Space, case: &Case) -> anyhow::Result<Buffer> {
+    let start = space.end();
+    for kind in case.kinds {
+        match kind {
+            Some(kind) => space.map(*kind, kind.granule())?,
+            None => space.hole(PAGE)?,
+        };
+    }
+    Ok(Buffer { address: start, length: space.end() - start })
+}
+
+fn report(number: usize, ring: &Ring, buffer: Buffer) -> anyhow::Result<()> {
+    let answer = ring.call(Request::Register(&[buffer]));
+    println!("case {number} {}", result_name(answer.ret));
+    if answer.ret >= 0 {
+        ring.call(Request::Unregister);
+    }
+    Ok(())
+}
+
+fn of_the_matrix(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let binary = std::env::current_exe()?;
+    let binary = binary.to_str().context("the path of this program")?;
+    let arguments = ["report", "--json", "--attach", &context.attach, "--", binary, "probe", "policies"];
+    let finished = pinscope::run(&arguments, Duration::from_mins(1))?.expect_code(0)?;
+    let report = Report::of(&finished)?;
+    let judgements = &report.json()["judgements"];
+    if !context.kernel.can_be_walked() {
+        ensure!(judgements.is_null(), "judged without a walk: {judgements}");
+        return Ok(Verdict::Passed);
+    }
+    let truth = truth(context, &finished.stdout)?;
+    let seen = seen(judgements)?;
+    let off: Vec<_> = truth.iter().chain(&seen).filter(|(key, _)| truth.get(key) != seen.get(key)).collect();
+    ensure!(off.is_empty(), "first what should be, then what was judged: {off:?}");
+    agrees(context, judgements)?;
+    Ok(Verdict::Passed)
+}
+
+fn truth(context: &Context, stdout: &str) -> anyhow::Result<Counts> {
+    let mut counts = Counts::new();
+    for line in stdout.lines().filter_map(|line| line.strip_prefix("case ")) {
+        let (number, answer) = line.split_once(' ').context("a case without an answer")?;
+        let number: usize = number.parse()?;
+        // The entries are mapped from a file that is neither shmem nor hugetlb, and nothing tracks their pages.
+        let answers = CASES.get(number).map_or(PRIVATE_FILE, |case| case.answers);
+        let own = if context.kernel.refuses_files() { answers[1] } else { answers[3] };
+        ensure!(answer == own, "case {number}: the kernel answered {answer}, and its rule is {own}");
+        let answers = answers.map(str::to_owned).to_vec();
+        *counts.entry((answers, answer.to_owned())).or_default() += 1;
+    }
+    ensure!(counts.values().sum::<u64>() == CASES.len() as u64 + 1, "not all cases were tried: {counts:?}");
+    Ok(counts)
+}
+
+fn seen(judgements: &Value) -> anyhow::Result<Counts> {
+    let mut counts = Counts::new();
+    let clean = judgements["clean"].as_u64().context("no number of clean buffers")?;
+    counts.insert((ALL_TAKE.map(str::to_owned).to_vec(), OK.to_owned()), clean);
+    for judged in judgements["others"].as_array().context("no judged buffers")? {
+        let verdicts = &judged["traits"]["verdicts"];
+        let names = ["before_6_5", "single_source", "as_proposed", "since_6_5"];
+        let answers = names.map(|name| verdicts[name].as_str().unwrap_or("absent").to_owned()).to_vec();
+        let answer = result_name(-judged["errno"].as_i64().context("a judged buffer without errno")?);
+        *counts.entry((answers, answer.to_string())).or_default() +=
+            judged["buffers"].as_u64().context("no buffers")?;
+    }
+    Ok(counts)
+}
+
+/// The policy that pinscope takes the kernel to be under is the one it is under.
+fn agrees(context: &Context, judgements: &Value) -> anyhow::Result<()> {
+    let own = if context.kernel.refuses_files() { "single_source" } else { "since_6_5" };
+    ensure!(judgements["kernel_policy"] == own, "it is under {own}: {}", judgements["kernel_policy"]);
+    ensure!(judgements["unjudged"] == 0, "unjudged: {}", judgements["unjudged"]);
+    Ok(())
+}
