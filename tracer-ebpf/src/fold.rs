@@ -175,6 +175,9 @@ pub fn registration(
         process(frame, operation);
         cost::registration(&frame.registration);
     }
+    if frame.registration.flags & flag::RING_USED != 0 && ret >= 0 && operation as u8 != Operation::Unregister as u8 {
+        counters.add(Counter::InstallationsAfterRequests, 1);
+    }
     if setting!(session.rings) != 0 {
         rings::ended(&frame.registration, operation, ret, counters);
     }
@@ -195,7 +198,7 @@ fn is_plain(frame: &Frame, ret: i64) -> bool {
         && frame.registration.buffers == 1
         && frame.counts.pending == 1
         && frame.counts.pin_returns == 1
-        && frame.registration.flags == flag::PINNED
+        && frame.registration.flags & !flag::RING_USED == flag::PINNED
         && frame.buffer.walk == Walk::Complete as u8
         && frame.buffer.vmas == 1
         && frame.buffer.traits.0 == 0

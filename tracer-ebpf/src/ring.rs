@@ -32,7 +32,7 @@ pub fn ended(registration: &RegistrationRecord, operation: Operation, ret: i64, 
         return add_field!(ring.failed, 1);
     }
     // SAFETY: a value of the map, of plain integers.
-    install(unsafe { &mut *ring }, registration, counters);
+    install(unsafe { &mut *ring }, registration);
     match operation {
         Operation::Update => add_field!(ring.updates, 1),
         Operation::Clone => add_field!(ring.clones, 1),
@@ -41,7 +41,7 @@ pub fn ended(registration: &RegistrationRecord, operation: Operation, ret: i64, 
 }
 
 #[inline(always)]
-fn install(ring: &mut Ring, registration: &RegistrationRecord, counters: &Counters) {
+fn install(ring: &mut Ring, registration: &RegistrationRecord) {
     let now = registration.header.start_ns;
     let Some(distributions) = Distributions::get() else { return };
     if ring.created_ns != 0 {
@@ -58,7 +58,6 @@ fn install(ring: &mut Ring, registration: &RegistrationRecord, counters: &Counte
     distributions.observe(Histogram::RingOrdinal, before + 1);
     if registration.flags & flag::RING_USED != 0 {
         ring.after_requests += 1;
-        counters.add(Counter::InstallationsAfterRequests, 1);
     }
 }
 

@@ -9,7 +9,7 @@ use aya_ebpf::{
     helpers::{bpf_find_vma, bpf_ktime_get_ns, bpf_loop},
 };
 use tracer_ebpf::{
-    backing::{BackingSlice, Kind},
+    backing::{BackingSlice, Class, Kind},
     policy::Traits,
     record::{BACKING_SLICES, FILES, Frame, Walk, Walker, flag},
 };
@@ -159,7 +159,10 @@ extern "C" fn visit_first(_task: *mut task_struct, vma: u64, context: *mut Conte
     if vma.file != 0 {
         put_file(frame);
     }
-    frame.buffer.traits = vma.kind.traits(true);
+    // Most memory is this, which has none.
+    if vma.kind.0 != Kind::new(Class::Anon, false, true).0 {
+        frame.buffer.traits = vma.kind.traits(true);
+    }
     frame.buffer.vmas = 1;
     0
 }

@@ -91,9 +91,9 @@ fn begin(frame: &mut Frame, operation: Operation, ring: u64, requested: u32, was
     }
     if setting!(session.records) != 0 || setting!(session.rings) != 0 {
         registration.ring = ring;
-        if was_used() {
-            registration.flags = flag::RING_USED;
-        }
+    }
+    if was_used() {
+        registration.flags = flag::RING_USED;
     }
     if setting!(session.processes) != 0 {
         habit::begin(frame);

@@ -8,6 +8,16 @@ use tracer_ebpf::policy::{Policy, Traits};
 use super::Distribution;
 use crate::decode::result_name;
 
+/// Installations by whether their ring was at work already (Q1): had taken a submission or posted a completion
+/// (`io_ring_ctx.cached_sq_head`, `cached_cq_tail`) when the call began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Installations {
+    /// On a ring that had been given no request yet.
+    pub before_requests: u64,
+    /// On a ring that had been given requests.
+    pub after_requests: u64,
+}
+
 /// Registrations seen from their rings (Q1). An installation is a register, an update or a clone that succeeded.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Rings {
@@ -18,11 +28,6 @@ pub struct Rings {
     /// Which installation of its ring each was, from 1: its count at 1 is the number of rings, its count at `k` the
     /// number of rings with at least `k` of them.
     pub ordinal: Distribution,
-    /// Installations on a ring that had been given no request yet (`io_ring_ctx.cached_sq_head` and `cached_cq_tail`
-    /// are 0); `None` where this kernel does not tell.
-    pub before_requests: Option<u64>,
-    /// Installations on a ring that had been given requests; `None` likewise.
-    pub after_requests: Option<u64>,
     /// Installations on rings that are not in `list`, since the map had no room for more; `None` without `list`.
     pub unlisted: Option<u64>,
     /// The rings on which buffers were installed, most installations first; `None` where they are not kept apart.

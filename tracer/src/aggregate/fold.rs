@@ -50,6 +50,7 @@ impl Fold<'_> {
             multi_file_buffers: walk.then(|| self.count(Counter::MultiFileBuffers)),
             backings: walk.then(|| self.backings()),
             processes: self.known.processes.then(|| self.processes()),
+            installations: self.installations(),
             rings: self.rings(),
             costs: self.known.processes.then(|| self.costs()),
             largest_registration: self.largest(0),

@@ -3,15 +3,31 @@
 use std::cmp::Reverse;
 
 use tracer_ebpf::{
-    counter::Counter,
+    counter::{Counter, result_slot},
     histogram::Histogram,
+    operation::Operation,
     record::{self, COST_PAGES, COST_VMAS},
 };
 
-use super::{CostCell, Habits, Judged, Judgements, Largest, Ring, Rings, SharedBufferFile, fold::Fold};
+use super::{CostCell, Habits, Installations, Judged, Judgements, Largest, Ring, Rings, SharedBufferFile, fold::Fold};
 use crate::decode::comm;
 
 impl Fold<'_> {
+    /// Of the installations whose entry was seen.
+    pub(super) fn installations(&self) -> Option<Installations> {
+        if !self.known.ring_requests || !self.known.ledger {
+            return None;
+        }
+        let installs = Operation::ALL.into_iter().filter(|operation| *operation != Operation::Unregister);
+        let seen = installs.filter(|operation| self.known.entries[*operation as usize]).map(|operation| {
+            let missed = self.sample.counters[Counter::MissedEntries.of(operation)];
+            self.sample.results[result_slot(operation, 0)].saturating_sub(missed)
+        });
+        let after_requests = self.count(Counter::InstallationsAfterRequests);
+        let all = seen.fold(0, u64::saturating_add);
+        Some(Installations { before_requests: all.saturating_sub(after_requests), after_requests })
+    }
+
     /// Registrations by ring.
     pub(super) fn rings(&self) -> Option<Rings> {
         if !self.known.rings {
@@ -20,12 +36,9 @@ impl Fold<'_> {
         let ordinal = self.distribution(Histogram::RingOrdinal as usize);
         let list = self.known.processes.then(|| self.ring_list());
         let listed = list.iter().flatten().map(Ring::installations).fold(0, u64::saturating_add);
-        let after_requests = self.known.ring_requests.then(|| self.count(Counter::InstallationsAfterRequests));
         Some(Rings {
             age: self.distribution(Histogram::RingAge as usize),
             gap: self.distribution(Histogram::RingGap as usize),
-            before_requests: after_requests.map(|after| ordinal.count().saturating_sub(after)),
-            after_requests,
             unlisted: list.as_ref().map(|_| ordinal.count().saturating_sub(listed)),
             list,
             ordinal,

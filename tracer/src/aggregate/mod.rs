@@ -10,7 +10,7 @@ mod snapshot;
 
 pub use books::{Books, OperationBooks, PartBooks};
 pub use distribution::Distribution;
-pub use evidence::{CostCell, Judged, Judgements, Largest, Ring, Rings, SharedBufferFile};
+pub use evidence::{CostCell, Installations, Judged, Judgements, Largest, Ring, Rings, SharedBufferFile};
 pub use fold::{fold, fold_between};
 pub use snapshot::{
     Backing, Faults, Habits, Losses, Operation, Outcome, Process, ResultCount, Skipped, Snapshot, Split, Unregisters,

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{
     Books, Distribution,
-    evidence::{CostCell, Judgements, Largest, Rings, SharedBufferFile},
+    evidence::{CostCell, Installations, Judgements, Largest, Rings, SharedBufferFile},
 };
 
 /// Everything measured since the programs were attached, or in an interval. Times are nanoseconds, pinscope's
@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub backings: Option<Vec<Backing>>,
     /// By process, most registrations first.
     pub processes: Option<Vec<Process>>,
+    /// Installations before and after the ring's first request (Q1); `None` where this kernel does not tell.
+    pub installations: Option<Installations>,
     /// Registrations by ring (Q1).
     pub rings: Option<Rings>,
     /// Accepted buffers by VMAs and size, with what they cost (Q2).

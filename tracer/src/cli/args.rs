@@ -183,6 +183,10 @@ pub struct Daemon {
     #[arg(long)]
     pub lookups: bool,
 
+    /// Also follow rings: their age at each registration, the gaps between them, how many each has
+    #[arg(long)]
+    pub rings: bool,
+
     #[command(flatten)]
     pub probes: Probes,
 }

@@ -121,8 +121,8 @@ pub fn wish(probes: &args::Probes, lookups: bool, descent: bool) -> Wish {
 
 /// What the service wants: the aggregates, at the least cost. A registration's end is the ledger's tracepoint, which
 /// comes some ten instructions after the function's return and is never missed.
-pub fn service_wish(probes: &args::Probes, lookups: bool) -> Wish {
-    Wish { registration_returns: false, lean: true, ..wish(probes, lookups, false) }
+pub fn service_wish(probes: &args::Probes, lookups: bool, ring: bool) -> Wish {
+    Wish { registration_returns: false, lean: true, ring, ..wish(probes, lookups, false) }
 }
 
 /// Bytes of the ring buffer.

@@ -18,8 +18,8 @@ use crate::{
 pub async fn daemon(arguments: &args::Daemon, verbose: bool) -> Result<ExitCode> {
     // Before anything is attached: a port that is taken is the commoner mistake.
     let listener = http::bind(arguments.listen).await?;
-    let wish = config::service_wish(&arguments.probes, arguments.lookups);
-    let session = tracer_ebpf::settings::Session { rings: 1, ..Default::default() };
+    let wish = config::service_wish(&arguments.probes, arguments.lookups, arguments.rings);
+    let session = tracer_ebpf::settings::Session { rings: arguments.rings.into(), ..Default::default() };
     let options = Options { session, log_level: log::level(verbose), ..Options::default() };
     let mut end = End::new(&config::Scope::default(), None)?;
     let mut session = Session::start(&wish, &options)?;
