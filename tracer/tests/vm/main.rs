@@ -11,6 +11,7 @@ mod errno;
 mod filesystem;
 mod generate;
 mod kernel;
+mod ledger;
 mod maps;
 mod pinscope;
 mod process;

@@ -15,6 +15,7 @@ mod cli;
 mod compat;
 mod daemon;
 mod fio;
+mod liburing;
 mod matrix;
 mod operations;
 mod random;
@@ -38,6 +39,7 @@ pub fn all() -> Vec<Test> {
         storm::tests(),
         tasks::tests(),
         fio::tests(),
+        liburing::tests(),
         cli::tests(),
         daemon::tests(),
     ];
