@@ -72,6 +72,9 @@ const COMMAND_LINE: &str = "cli_";
 /// Tests of filters and ends of sessions: on the same.
 const SESSIONS: &str = "session_";
 
+/// Programs that are not ours: on the same kernels, in both modes.
+const PROGRAMS: &str = "liburing_";
+
 /// A line of the table at the end.
 struct Row {
     what: String,
@@ -301,6 +304,8 @@ fn boots_of(kernel: &Kernel, options: &Options) -> Vec<Boot> {
     let whole_matrix = options.kernel.is_empty() && options.filter.is_none();
     if whole_matrix && !QUICK.contains(&kernel.series.as_str()) {
         kprobe.extend(["--without", COMMAND_LINE, "--without", SESSIONS]);
+        kprobe.extend(["--without", PROGRAMS]);
+        fentry.extend(["--without", PROGRAMS]);
         // All sizes come on every kernel, in one mode; the other takes them smaller where its neighbours take them whole.
         fentry.extend((!options.quick).then_some("--quick"));
     }

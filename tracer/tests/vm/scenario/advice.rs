@@ -42,7 +42,7 @@ pub fn small_pages(options: &Options, work: &mut Work) -> anyhow::Result<()> {
         ensure!(huge == expected, "{huge} of {length} bytes are in huge pages, says /proc/self/smaps");
         Ok(address)
     })?;
-    work.more.insert("huge_page_bytes".to_owned(), (count * expected).into());
+    work.tell("huge_page_bytes", count * expected);
     Ok(())
 }
 
@@ -103,7 +103,7 @@ pub fn reregistration(options: &Options, work: &mut Work) -> anyhow::Result<()> 
 pub fn memlock(options: &Options, work: &mut Work) -> anyhow::Result<()> {
     let limit = if options.cured { 32 * HUGE_PAGE } else { 16 * PAGE };
     process::lower_to(NOBODY, limit).context("becoming nobody, with another RLIMIT_MEMLOCK")?;
-    work.more.insert("memlock_limit".to_owned(), limit.into());
+    work.tell("memlock_limit", limit);
     let extent = (options.count.unwrap_or(8), options.pages.unwrap_or(256));
     work.again(extent, if options.cured { "ok" } else { "ENOMEM" }, touched)
 }

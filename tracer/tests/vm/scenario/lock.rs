@@ -56,8 +56,7 @@ fn registrations(options: &Options, work: &mut Work, contended: bool) -> anyhow:
     done?;
     let (calls, held) = held.map_err(|_| anyhow::anyhow!("the writer panicked"))?.context("mprotect")?;
     let (held, elapsed) = (held.as_nanos() as u64, started.elapsed().as_nanos() as u64);
-    let writer = json!({ "calls": calls, "in_calls_ns": held, "elapsed_ns": elapsed });
-    work.more.insert("mmap_lock_writer".to_owned(), writer);
+    work.tell("mmap_lock_writer", json!({ "calls": calls, "in_calls_ns": held, "elapsed_ns": elapsed }));
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! `guest scenario`: workloads whose right answer is known beforehand, each with an account of what it really did.
 
+mod account;
 mod advice;
 mod churn;
 mod lock;
@@ -11,6 +12,7 @@ use std::{fs, path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use clap::Args;
 
+pub use self::account::{Account, Call};
 use self::work::Work;
 use crate::sys;
 
@@ -115,9 +117,9 @@ fn perform(scenario: &Scenario, options: &Options) -> anyhow::Result<()> {
     sys::transparent_huge_pages(options.transparent).context("prctl(PR_SET_THP_DISABLE)")?;
     let mut work = Work::new()?;
     (scenario.run)(options, &mut work)?;
-    let account = work.account(scenario.name, options.cured);
+    let account = serde_json::to_string(&work.account(scenario.name, options.cured))?;
     match &options.out {
-        Some(path) => fs::write(path, account.to_string()).with_context(|| format!("writing {}", path.display())),
+        Some(path) => fs::write(path, account).with_context(|| format!("writing {}", path.display())),
         None => {
             println!("{account}");
             Ok(())

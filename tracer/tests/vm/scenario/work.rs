@@ -1,11 +1,11 @@
-//! What a scenario does, and the account of it.
+//! What a scenario does, every call of it written down.
 
 use std::{collections::BTreeMap, os::fd::OwnedFd};
 
 use anyhow::{Context as _, ensure};
-use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
+use super::account::{Account, Call, RingUsed, Under};
 use crate::{
     clock,
     errno::result_name,
@@ -15,22 +15,19 @@ use crate::{
     ring::{Buffer, EMPTY, Request, Ring},
     space::Space,
     sys::{self, PAGE},
-    tally::Tally,
 };
 
 /// Rings, calls and I/O under way, all of them written down.
 pub struct Work {
     /// The kernel under test.
     pub kernel: Kernel,
-    /// What only one scenario has to tell.
-    pub more: Map<String, Value>,
     filesystems: Filesystems,
     vmas: Vec<Vma>,
     file: OwnedFd,
     rings: Vec<Used>,
-    calls: Vec<Call>,
-    backings: BTreeMap<Backing, Under>,
-    started_ns: u64,
+    account: Account,
+    /// Buffers, VMAs and bytes of each backing.
+    backings: BTreeMap<Backing, (u64, u64, u64)>,
 }
 
 /// A ring and the requests that went through it.
@@ -39,46 +36,16 @@ struct Used {
     requests: u64,
 }
 
-/// One io_uring_register(2), by our own clocks and by /proc/self/maps.
-#[derive(Debug, Serialize)]
-struct Call {
-    ring: usize,
-    operation: &'static str,
-    result: String,
-    ret: i64,
-    started_ns: u64,
-    ended_ns: u64,
-    /// I/O requests that the ring had completed before.
-    requests_before: u64,
-    buffers: u64,
-    bytes: u64,
-    vmas: u64,
-    single_vma_buffers: u64,
-    most_vmas: u64,
-    most_files: u64,
-    minor_faults: u64,
-}
-
-/// What lay under all buffers together, accepted or refused.
-#[derive(Default)]
-struct Under {
-    buffers: u64,
-    vmas: u64,
-    bytes: u64,
-}
-
 impl Work {
     pub fn new() -> anyhow::Result<Self> {
         Ok(Self {
             kernel: Kernel::read()?,
-            more: Map::new(),
             filesystems: Filesystems::read()?,
             vmas: Vec::new(),
             file: sys::memfd_of(0, PAGE)?,
             rings: Vec::new(),
-            calls: Vec::new(),
+            account: Account { started_ns: clock::monotonic(), ..Account::default() },
             backings: BTreeMap::new(),
-            started_ns: clock::monotonic(),
         })
     }
 
@@ -91,6 +58,11 @@ impl Work {
 
     pub fn fd(&self, ring: usize) -> i32 {
         self.rings[ring].ring.fd()
+    }
+
+    /// Adds what only this scenario has to tell.
+    pub fn tell(&mut self, what: &str, value: impl Into<Value>) {
+        self.account.more.insert(what.to_owned(), value.into());
     }
 
     /// Reads /proc/self/maps: to be called when the buffers to come are mapped.
@@ -108,7 +80,7 @@ impl Work {
         (call.ret, call.started_ns, call.ended_ns) = (answer.ret, answer.started_ns, answer.ended_ns);
         call.result = result_name(answer.ret);
         let result = call.result.clone();
-        self.calls.push(call);
+        self.account.add(call);
         result
     }
 
@@ -170,19 +142,10 @@ impl Work {
     fn look(&mut self, ring: usize, request: Request<'_>) -> Call {
         let mut call = Call {
             ring,
-            operation: request.operation(),
-            result: String::new(),
-            ret: 0,
-            started_ns: 0,
-            ended_ns: 0,
+            operation: request.operation().to_owned(),
             requests_before: self.rings[ring].requests,
             buffers: request.buffers().len() as u64,
-            bytes: 0,
-            vmas: 0,
-            single_vma_buffers: 0,
-            most_vmas: 0,
-            most_files: 0,
-            minor_faults: 0,
+            ..Call::default()
         };
         for buffer in request.buffers().iter().filter(|buffer| **buffer != EMPTY) {
             let layout = maps::layout(&self.vmas, &self.filesystems, buffer.address, buffer.length);
@@ -193,51 +156,30 @@ impl Work {
             call.most_files = call.most_files.max(layout.files.len() as u64);
             for (backing, share) in layout.backings {
                 let under = self.backings.entry(backing).or_default();
-                under.buffers += 1;
-                under.vmas += share.vmas;
-                under.bytes += share.bytes;
+                under.0 += 1;
+                under.1 += share.vmas;
+                under.2 += share.bytes;
             }
         }
         call
     }
 
-    /// The account: what was done, by whom, and what the kernel answered.
-    pub fn account(&self, name: &str, cured: bool) -> Value {
-        let mut results = Tally::default();
-        let mut calls_ns = BTreeMap::<_, u64>::new();
-        for call in &self.calls {
-            results.add(call.operation, &call.result, 1);
-            *calls_ns.entry(call.operation).or_default() += call.ended_ns - call.started_ns;
-        }
-        let sum = |of: fn(&Call) -> u64| self.calls.iter().map(of).sum::<u64>();
-        let most = |of: fn(&Call) -> u64| self.calls.iter().map(of).max().unwrap_or(0);
-        let of_ring = |used: &Used| json!({ "fd": used.ring.fd(), "created_ns": used.ring.created_ns, "requests": used.requests });
-        let of_backing = |(backing, under): (&Backing, &Under)| {
-            let Under { buffers, vmas, bytes } = under;
-            json!({ "backing": backing, "buffers": buffers, "vmas": vmas, "bytes": bytes })
+    /// The account, when all is done.
+    pub fn account(self, scenario: &str, cured: bool) -> Account {
+        let of_ring = |used: &Used| {
+            let Used { ring, requests } = used;
+            RingUsed { fd: ring.fd(), created_ns: ring.created_ns, requests: *requests }
         };
-        json!({
-            "type": "scenario",
-            "name": name,
-            "cured": cured,
-            "pid": std::process::id(),
-            "uid": sys::user(),
-            "started_ns": self.started_ns,
-            "ended_ns": clock::monotonic(),
-            "results": results,
-            "failed": results.failed(),
-            "buffers": sum(|call| call.buffers),
-            "bytes": sum(|call| call.bytes),
-            "vmas": sum(|call| call.vmas),
-            "single_vma_buffers": sum(|call| call.single_vma_buffers),
-            "most_vmas": most(|call| call.most_vmas),
-            "most_files": most(|call| call.most_files),
-            "minor_faults": sum(|call| call.minor_faults),
-            "calls_ns": calls_ns,
-            "backings": self.backings.iter().map(of_backing).collect::<Vec<_>>(),
-            "rings": self.rings.iter().map(of_ring).collect::<Vec<_>>(),
-            "calls": self.calls,
-            "more": self.more,
-        })
+        let under = |(backing, (buffers, vmas, bytes))| Under { backing, buffers, vmas, bytes };
+        Account {
+            scenario: scenario.to_owned(),
+            cured,
+            pid: std::process::id(),
+            uid: sys::user(),
+            ended_ns: clock::monotonic(),
+            rings: self.rings.iter().map(of_ring).collect(),
+            backings: self.backings.into_iter().map(under).collect(),
+            ..self.account
+        }
     }
 }

@@ -20,10 +20,9 @@ const PLACE: &str = "/mnt/ext4";
 const TIME: Duration = Duration::from_mins(1);
 
 /// A program, and operations that it has to show: what it is there for.
-const PROGRAMS: [(&str, &[&str]); 6] = [
+const PROGRAMS: [(&str, &[&str]); 5] = [
     ("fixed-hugepage", &["register"]),
     ("io_uring_register", &["register", "unregister"]),
-    ("read-write", &["register", "unregister"]),
     ("regbuf-clone", &["register"]),
     ("register-restrictions", &["register"]),
     ("rsrc_tags", &["register", "update"]),

@@ -19,6 +19,7 @@ mod liburing;
 mod matrix;
 mod operations;
 mod random;
+mod scenarios;
 mod session;
 mod storm;
 mod tasks;
@@ -40,6 +41,7 @@ pub fn all() -> Vec<Test> {
         tasks::tests(),
         fio::tests(),
         liburing::tests(),
+        scenarios::tests(),
         cli::tests(),
         daemon::tests(),
     ];
