@@ -20,11 +20,13 @@ const ACCOUNT: &str = "/tmp/guest-scenario.json";
 const TIME: Duration = Duration::from_mins(1);
 
 /// Every scenario, short.
-const SHORT: [&[&str]; 30] = [
+const SHORT: [&[&str]; 31] = [
     &["setup_only", "--seconds", "0"],
     &["switch_sets", "--count", "5"],
     &["update_slots", "--count", "5"],
     &["many_rings", "--count", "8"],
+    // There is nothing to read, so that it goes on at once.
+    &["pre_existing"],
     &["clones", "--count", "2"],
     &["idle"],
     &["prefaulted", "--count", "2"],
