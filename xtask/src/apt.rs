@@ -176,7 +176,11 @@ impl Archive {
                 .args(["source", "--download-only", "--only-source", "--quiet", "--quiet", package])
                 .current_dir(work),
         )
-        .inspect_err(|_| self.is_stale())?;
+        .inspect_err(|_| self.is_stale())
+        .with_context(|| {
+            let said = self.complaints.join("\n");
+            format!("cannot fetch the source package {package} from Debian's archive\n{said}")
+        })?;
         let description = fs::read_dir(work)?
             .flatten()
             .map(|entry| entry.path())
@@ -209,7 +213,7 @@ impl Archive {
         update.args(["update", "--quiet", "--quiet"]);
         let output = update.output().with_context(|| format!("cannot run `{}`", show(&update)))?;
         let said = String::from_utf8_lossy(&output.stderr);
-        self.complaints = said.lines().filter(|line| line.starts_with("E:")).map(str::to_owned).collect();
+        self.complaints = said.lines().filter(|line| is_complaint(line)).map(str::to_owned).collect();
         let any_list = fs::read_dir(&self.lists)?
             .flatten()
             .any(|entry| entry.file_name().to_string_lossy().contains(self.kind.list()));
@@ -324,6 +328,11 @@ fn planned(line: &str) -> Option<String> {
     Some(format!("{name}={version}"))
 }
 
+/// A list that cannot be fetched is only a warning to apt, which then goes on without it.
+fn is_complaint(line: &str) -> bool {
+    line.starts_with("E:") || line.starts_with("W: Failed to fetch")
+}
+
 fn write_if_other(path: &Path, text: &str) -> Result<()> {
     if fs::read_to_string(path).is_ok_and(|old| old == text) {
         return Ok(());
@@ -343,6 +352,13 @@ mod tests {
         );
         assert_eq!(planned("Conf libc6 (2.36-9 Debian:12 [amd64])"), None);
         assert_eq!(planned("Reading package lists..."), None);
+    }
+
+    #[test]
+    fn a_list_that_failed_is_a_complaint() {
+        assert!(is_complaint("W: Failed to fetch http://m/debian/dists/trixie/InRelease  Could not connect"));
+        assert!(is_complaint("E: The repository is not signed."));
+        assert!(!is_complaint("W: Some index files failed to download."));
     }
 
     #[test]
