@@ -42,10 +42,36 @@ const NOT_NEEDED: [&str; 14] = [
     "usrmerge",
 ];
 
+/// What an archive is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Binary,
+    Source,
+}
+
+impl Kind {
+    /// The first word of a line of sources.list.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Binary => "deb",
+            Self::Source => "deb-src",
+        }
+    }
+
+    /// How apt's lists of them end.
+    fn list(self) -> &'static str {
+        match self {
+            Self::Binary => "_Packages",
+            Self::Source => "_Sources",
+        }
+    }
+}
+
 /// Some suites of Debian's archive, seen through private apt folders.
 pub struct Archive {
     folder: PathBuf,
     lists: PathBuf,
+    kind: Kind,
     /// Mirrors failing for one suite are no reason to do without the others; what apt said is kept as evidence.
     pub complaints: Vec<String>,
 }
@@ -53,12 +79,21 @@ pub struct Archive {
 impl Archive {
     /// Opens the archive over `suites` and brings its lists of packages up to date. `name` is that of its folder.
     pub fn open(cache: &Cache, guard: &Guard, name: &str, suites: &[&str]) -> Result<Self> {
+        Self::open_for(Kind::Binary, cache, guard, name, suites)
+    }
+
+    /// The same for source packages, which few systems have apt set up for.
+    pub fn open_sources(cache: &Cache, guard: &Guard, name: &str, suites: &[&str]) -> Result<Self> {
+        Self::open_for(Kind::Source, cache, guard, name, suites)
+    }
+
+    fn open_for(kind: Kind, cache: &Cache, guard: &Guard, name: &str, suites: &[&str]) -> Result<Self> {
         let _: &Guard = guard;
         if !Path::new(KEYRING).is_file() {
             bail!("{KEYRING} is missing: packages of Debian could not be verified (is this a Debian system?)");
         }
         let mut archive =
-            Self { folder: cache.path("apt").join(name), lists: cache.path("apt/lists"), complaints: Vec::new() };
+            Self { folder: cache.path("apt").join(name), lists: cache.path("apt/lists"), kind, complaints: Vec::new() };
         for folder in [archive.lists.join("partial"), archive.folder.join("archives/partial")] {
             fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         }
@@ -67,7 +102,7 @@ impl Archive {
         let mut left_out = Vec::new();
         for suite in suites {
             match mirrors.of(suite) {
-                Some(mirror) => writeln!(sources, "deb [signed-by={KEYRING}] {mirror} {suite} main")?,
+                Some(mirror) => writeln!(sources, "{} [signed-by={KEYRING}] {mirror} {suite} main", kind.word())?,
                 None => left_out.push(format!("{suite} was left out: apt has no mirror of Debian's security archive")),
             }
         }
@@ -120,10 +155,7 @@ impl Archive {
             fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
         }
         exec(self.apt("apt-get").args(["download", "--quiet", "--quiet"]).args(packages).current_dir(&folder))
-            .inspect_err(|_| {
-                // The archive may have moved on since its lists were read: ask for them anew the next time.
-                let _ = fs::remove_file(self.folder.join("updated"));
-            })?;
+            .inspect_err(|_| self.is_stale())?;
         let mut debs = 0;
         for entry in fs::read_dir(&folder)? {
             exec(Command::new("dpkg-deb").arg("--extract").arg(entry?.path()).arg(root))?;
@@ -133,6 +165,36 @@ impl Archive {
             bail!("apt-get downloaded {debs} of {} packages", packages.len());
         }
         fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))
+    }
+
+    /// Downloads a source package into a folder and unpacks it there, with Debian's patches; gives the folder of the
+    /// sources. Needs dpkg-source.
+    pub fn unpack_source(&self, package: &str, work: &Path) -> Result<PathBuf> {
+        fs::create_dir_all(work).with_context(|| format!("cannot make {}", work.display()))?;
+        exec(
+            self.apt("apt-get")
+                .args(["source", "--download-only", "--only-source", "--quiet", "--quiet", package])
+                .current_dir(work),
+        )
+        .inspect_err(|_| self.is_stale())
+        .with_context(|| {
+            let said = self.complaints.join("\n");
+            format!("cannot fetch the source package {package} from Debian's archive\n{said}")
+        })?;
+        let description = fs::read_dir(work)?
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|extension| extension == "dsc"))
+            .with_context(|| format!("apt-get brought no .dsc of {package}"))?;
+        let sources = work.join("sources");
+        // Apt has checked the files against its signed lists; the uploader's own key is not among those kept here.
+        read(Command::new("dpkg-source").args(["--no-check", "--extract"]).arg(&description).arg(&sources))?;
+        Ok(sources)
+    }
+
+    /// The archive may have moved on since its lists were read: they are asked for anew the next time.
+    fn is_stale(&self) {
+        let _ = fs::remove_file(self.folder.join("updated"));
     }
 
     fn refresh(&mut self) -> Result<()> {
@@ -151,9 +213,10 @@ impl Archive {
         update.args(["update", "--quiet", "--quiet"]);
         let output = update.output().with_context(|| format!("cannot run `{}`", show(&update)))?;
         let said = String::from_utf8_lossy(&output.stderr);
-        self.complaints = said.lines().filter(|line| line.starts_with("E:")).map(str::to_owned).collect();
-        let any_list =
-            fs::read_dir(&self.lists)?.flatten().any(|entry| entry.file_name().to_string_lossy().contains("_Packages"));
+        self.complaints = said.lines().filter(|line| is_complaint(line)).map(str::to_owned).collect();
+        let any_list = fs::read_dir(&self.lists)?
+            .flatten()
+            .any(|entry| entry.file_name().to_string_lossy().contains(self.kind.list()));
         if !any_list {
             bail!("`{}` brought no list of packages:\n{}", show(&update), said.trim_end());
         }
@@ -265,6 +328,11 @@ fn planned(line: &str) -> Option<String> {
     Some(format!("{name}={version}"))
 }
 
+/// A list that cannot be fetched is only a warning to apt, which then goes on without it.
+fn is_complaint(line: &str) -> bool {
+    line.starts_with("E:") || line.starts_with("W: Failed to fetch")
+}
+
 fn write_if_other(path: &Path, text: &str) -> Result<()> {
     if fs::read_to_string(path).is_ok_and(|old| old == text) {
         return Ok(());
@@ -284,6 +352,13 @@ mod tests {
         );
         assert_eq!(planned("Conf libc6 (2.36-9 Debian:12 [amd64])"), None);
         assert_eq!(planned("Reading package lists..."), None);
+    }
+
+    #[test]
+    fn a_list_that_failed_is_a_complaint() {
+        assert!(is_complaint("W: Failed to fetch http://m/debian/dists/trixie/InRelease  Could not connect"));
+        assert!(is_complaint("E: The repository is not signed."));
+        assert!(!is_complaint("W: Some index files failed to download."));
     }
 
     #[test]

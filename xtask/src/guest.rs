@@ -8,7 +8,7 @@ use clap::Args;
 use crate::{
     artifacts,
     cache::Cache,
-    setup,
+    liburing, setup,
     vm::{BPFTRACE, Ending, FIO, Guest, Kernel, kernel::USUAL},
 };
 
@@ -27,6 +27,9 @@ pub struct Options {
     /// Put Debian's bpftrace there
     #[arg(long)]
     bpftrace: bool,
+    /// Put some of liburing's own tests into /usr/lib/liburing, built from Debian's source package
+    #[arg(long)]
+    liburing: bool,
     /// One instruction is one nanosecond
     #[arg(long)]
     counted: bool,
@@ -72,6 +75,11 @@ pub fn guest(options: &Options) -> Result<ExitCode> {
     for (wanted, packages) in [(options.fio, FIO), (options.bpftrace, BPFTRACE)] {
         if wanted {
             guest = guest.packages(packages);
+        }
+    }
+    if options.liburing {
+        for (there, here) in liburing::programs(&cache)? {
+            guest = guest.file(there, 0o755, here);
         }
     }
     let outcome = guest.run(&cache, &mut |line| println!("{line}"))?;

@@ -8,6 +8,7 @@ mod doctor;
 mod exec;
 mod guest;
 mod kernels;
+mod liburing;
 mod run;
 mod setup;
 mod tally;

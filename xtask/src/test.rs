@@ -18,7 +18,7 @@ use crate::{
     artifacts,
     cache::Cache,
     exec::{exec, quote, show},
-    setup,
+    liburing, setup,
     tally::{SECTION, SECTION_EXIT, Section, Tally, cargo_line},
     toolchain::{self, Compiler},
     vm::{
@@ -72,6 +72,9 @@ const COMMAND_LINE: &str = "cli_";
 /// Tests of filters and ends of sessions: on the same.
 const SESSIONS: &str = "session_";
 
+/// Programs that are not ours: on the same kernels, in both modes.
+const PROGRAMS: &str = "liburing_";
+
 /// A line of the table at the end.
 struct Row {
     what: String,
@@ -87,6 +90,13 @@ struct Boot {
     append: Option<&'static str>,
     /// Name and arguments.
     sections: Vec<(String, Vec<String>)>,
+}
+
+/// What every guest of the matrix gets besides packages.
+struct Files {
+    pinscope: PathBuf,
+    guest: PathBuf,
+    programs: Vec<liburing::Program>,
 }
 
 pub fn test(options: &Options) -> Result<ExitCode> {
@@ -225,6 +235,11 @@ fn guests(options: &Options) -> Result<Vec<Row>> {
     let (pinscope, guest) = (artifacts::pinscope()?, artifacts::guest()?);
     // Fetched once, here: the guests that start at the same time find it.
     crate::vm::rootfs::packages(&cache, FIO)?;
+    let programs = liburing::programs(&cache).unwrap_or_else(|error| {
+        println!("liburing's own tests are missing, and the guest tests that need them will fail: {error:#}");
+        Vec::new()
+    });
+    let files = Files { pinscope, guest, programs };
 
     let mut rows = Vec::new();
     let mut boots = VecDeque::new();
@@ -244,7 +259,7 @@ fn guests(options: &Options) -> Result<Vec<Row>> {
                 loop {
                     let next = boots.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                     let Some(boot) = next else { break };
-                    let of_boot = run_boot(&cache, &boot, &pinscope, &guest, options);
+                    let of_boot = run_boot(&cache, &boot, &files, options);
                     rows.lock().unwrap_or_else(PoisonError::into_inner).extend(of_boot);
                 }
             });
@@ -289,6 +304,8 @@ fn boots_of(kernel: &Kernel, options: &Options) -> Vec<Boot> {
     let whole_matrix = options.kernel.is_empty() && options.filter.is_none();
     if whole_matrix && !QUICK.contains(&kernel.series.as_str()) {
         kprobe.extend(["--without", COMMAND_LINE, "--without", SESSIONS]);
+        kprobe.extend(["--without", PROGRAMS]);
+        fentry.extend(["--without", PROGRAMS]);
         // All sizes come on every kernel, in one mode; the other takes them smaller where its neighbours take them whole.
         fentry.extend((!options.quick).then_some("--quick"));
     }
@@ -325,13 +342,16 @@ fn script(sections: &[(String, Vec<String>)]) -> String {
     script
 }
 
-fn run_boot(cache: &Cache, boot: &Boot, pinscope: &PathBuf, guest: &PathBuf, options: &Options) -> Vec<Row> {
+fn run_boot(cache: &Cache, boot: &Boot, files: &Files, options: &Options) -> Vec<Row> {
     let title = |section: &str| format!("Linux {} {section}", boot.kernel.series);
     let mut machine = Guest::new(boot.kernel.clone(), &boot.name, script(&boot.sections))
-        .file("/usr/bin/pinscope", 0o755, pinscope)
-        .file("/usr/bin/guest", 0o755, guest)
+        .file("/usr/bin/pinscope", 0o755, &files.pinscope)
+        .file("/usr/bin/guest", 0o755, &files.guest)
         .packages(FIO)
         .deadline(Duration::from_secs(options.deadline));
+    for (there, here) in &files.programs {
+        machine = machine.file(there, 0o755, here);
+    }
     if let Some(words) = boot.append {
         machine = machine.append(words);
     }

@@ -11,6 +11,7 @@ mod errno;
 mod filesystem;
 mod generate;
 mod kernel;
+mod ledger;
 mod maps;
 mod pinscope;
 mod process;
@@ -18,6 +19,7 @@ mod protocol;
 mod record;
 mod report;
 mod ring;
+mod scenario;
 mod space;
 mod sys;
 mod tally;
@@ -57,6 +59,8 @@ enum Action {
     },
     /// A workload of its own; prints what it did and what the kernel answered, as JSON.
     Gen(generate::Generate),
+    /// A workload whose right answer is known beforehand; prints what it did, as one line of JSON.
+    Scenario(scenario::Options),
     /// Times one operation; prints one line of JSON.
     Bench(bench::Bench),
     /// What a test starts in a process of its own.
@@ -102,6 +106,7 @@ fn main() -> ExitCode {
             None => unknown(&name),
         },
         Action::Gen(generate) => generate::run(&generate),
+        Action::Scenario(options) => scenario::run(&options),
         Action::Bench(bench) => bench::run(&bench),
         Action::Probe { name } => tests::probe(&name).unwrap_or_else(|| unknown(&name)),
     }

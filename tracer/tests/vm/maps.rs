@@ -5,7 +5,7 @@ use std::{
     fs, io,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::filesystem::Filesystems;
 
@@ -40,7 +40,7 @@ impl Vma {
 }
 
 /// What a VMA is counted under.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Backing {
     /// `anon`, `shmem`, ...
     pub class: String,

@@ -41,6 +41,15 @@ pub fn hide(command: &mut Command, folder: &'static CStr) {
     unsafe { command.pre_exec(hide) };
 }
 
+/// From here on this process is that user, without capabilities, and may lock so many bytes and no more.
+pub fn lower_to(user: u32, memlock: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: memlock, rlim_max: memlock };
+    // SAFETY: `limit` is valid.
+    checked(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) })?;
+    // SAFETY: the call takes integers only.
+    checked(unsafe { libc::setresuid(user, user, user) })
+}
+
 fn checked(ret: i32) -> io::Result<()> {
     if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

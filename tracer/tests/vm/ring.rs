@@ -1,8 +1,12 @@
 //! A ring, and every way to change its table of buffers.
 
-use std::{io, os::fd::AsRawFd};
+use std::{
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+};
 
-use io_uring::IoUring;
+use anyhow::Context as _;
+use io_uring::{IoUring, opcode, squeue, types::Fd};
 
 use crate::{clock, maps::Vma};
 
@@ -200,6 +204,35 @@ impl Ring {
     /// Does it, timed by another clock.
     pub fn call_timed_by(&self, clock: libc::clockid_t, request: Request<'_>) -> Answer {
         request.call(clock, self.fd(), 0)
+    }
+
+    /// A read or a write of a file's first bytes with the registered buffer `index`; gives what the request gave.
+    pub fn fixed_io(
+        &mut self,
+        file: &OwnedFd,
+        address: u64,
+        length: u64,
+        index: usize,
+        write: bool,
+    ) -> anyhow::Result<i32> {
+        let (fd, index) = (Fd(file.as_raw_fd()), u16::try_from(index)?);
+        self.submit(&if write {
+            opcode::WriteFixed::new(fd, address as *const u8, length as u32, index).build()
+        } else {
+            opcode::ReadFixed::new(fd, address as *mut u8, length as u32, index).build()
+        })
+    }
+
+    /// A request that does nothing.
+    pub fn nop(&mut self) -> anyhow::Result<i32> {
+        self.submit(&opcode::Nop::new().build())
+    }
+
+    fn submit(&mut self, entry: &squeue::Entry) -> anyhow::Result<i32> {
+        // SAFETY: the memory of a request is the caller's mapping, which no Rust object lies in, and it is waited for.
+        unsafe { self.ring.submission().push(entry) }?;
+        self.ring.submit_and_wait(1)?;
+        Ok(self.ring.completion().next().context("a request without a completion")?.result())
     }
 
     /// The same by the index of this thread's registered ring (6.3). The error is why the ring cannot be registered.

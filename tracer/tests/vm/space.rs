@@ -126,11 +126,25 @@ impl Space {
         Ok(at)
     }
 
-    /// Maps `count` pages of anonymous memory that are a VMA each, since every other one is not inherited.
+    /// Maps anonymous memory whose pages are there at once, by `MAP_POPULATE`.
+    pub fn map_populated(&mut self, length: u64) -> anyhow::Result<u64> {
+        let at = self.end;
+        self.grow(length)?;
+        sys::map_at(at, length, READ_WRITE, ANON_PRIVATE | libc::MAP_POPULATE, None, 0)?;
+        Ok(at)
+    }
+
+    /// Maps `count` pages of anonymous memory that are a VMA each.
     pub fn map_split(&mut self, count: u64) -> anyhow::Result<u64> {
-        let at = self.map(Kind::Anon, count * PAGE)?;
-        for page in (1..count).step_by(2) {
-            sys::advise(at + page * PAGE, PAGE, libc::MADV_DONTFORK).context("splitting a VMA")?;
+        self.map_split_by(count, 1)
+    }
+
+    /// Maps anonymous memory in `count` VMAs of so many pages each, since every other one is not inherited.
+    pub fn map_split_by(&mut self, count: u64, pages: u64) -> anyhow::Result<u64> {
+        let length = pages * PAGE;
+        let at = self.map(Kind::Anon, count * length)?;
+        for part in (1..count).step_by(2) {
+            sys::advise(at + part * length, length, libc::MADV_DONTFORK).context("splitting a VMA")?;
         }
         Ok(at)
     }

@@ -91,10 +91,23 @@ pub unsafe fn unmap(address: u64, length: u64) {
 
 /// madvise(2) with an advice that keeps the memory's content.
 pub fn advise(address: u64, length: u64, advice: i32) -> io::Result<()> {
-    debug_assert!([libc::MADV_DONTFORK, libc::MADV_NOHUGEPAGE].contains(&advice));
-    // SAFETY: neither advice changes what the memory holds.
+    debug_assert!([libc::MADV_DONTFORK, libc::MADV_HUGEPAGE, libc::MADV_NOHUGEPAGE].contains(&advice));
+    // SAFETY: none of these changes what the memory holds.
     let ret = unsafe { libc::madvise(address as *mut _, length as usize, advice) };
     if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether this process's memory may come in transparent huge pages (`PR_SET_THP_DISABLE`).
+pub fn transparent_huge_pages(allowed: bool) -> io::Result<()> {
+    // SAFETY: the call takes integers only.
+    let ret = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, u64::from(!allowed), 0, 0, 0) };
+    if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The user that this process is.
+pub fn user() -> u32 {
+    // SAFETY: getuid(2) takes nothing and touches no memory.
+    unsafe { libc::getuid() }
 }
 
 /// Changes what may be done with a range of mappings that no Rust object lies in.

@@ -2,6 +2,7 @@
 //! changes from build to build. The first two are made once and kept in the cache.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{self, BufWriter, Write as _},
     path::{Path, PathBuf},
@@ -154,8 +155,12 @@ pub fn assemble(layers: &[PathBuf], entries: &[Entry], file: &Path) -> Result<()
         io::copy(&mut layer, &mut out)?;
     }
     let mut archive = cpio::Archive::new(out);
+    let mut folders = BTreeSet::new();
     for entry in entries {
         let path = under_usr(entry.path.trim_start_matches('/'));
+        for folder in folders_above(&path).filter(|&folder| folders.insert(folder.to_owned())) {
+            archive.folder(folder, 0o755)?;
+        }
         match &entry.content {
             Content::Host(host) => {
                 let content = fs::read(host).with_context(|| format!("cannot read {}", host.display()))?;
@@ -166,6 +171,11 @@ pub fn assemble(layers: &[PathBuf], entries: &[Entry], file: &Path) -> Result<()
     }
     archive.finish()?.flush()?;
     Ok(())
+}
+
+/// The folders that a file needs besides those of the base layer, which has two levels of them.
+fn folders_above(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('/').skip(2).map(|(at, _)| &path[..at])
 }
 
 /// A disk with an empty ext4 file system.
@@ -193,6 +203,14 @@ fn checksum(bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_brings_its_folders() {
+        assert_eq!(folders_above("usr/bin/x").count(), 0);
+        assert_eq!(folders_above("script").count(), 0);
+        let all: Vec<_> = folders_above("usr/lib/a/b/x").collect();
+        assert_eq!(all, ["usr/lib/a", "usr/lib/a/b"]);
+    }
 
     #[test]
     fn packaged_files_go_under_usr_without_their_papers() {

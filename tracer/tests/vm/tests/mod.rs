@@ -15,10 +15,12 @@ mod cli;
 mod compat;
 mod daemon;
 mod fio;
+mod liburing;
 mod matrix;
 mod operations;
 mod policies;
 mod random;
+mod scenarios;
 mod session;
 mod storm;
 mod tasks;
@@ -40,6 +42,8 @@ pub fn all() -> Vec<Test> {
         storm::tests(),
         tasks::tests(),
         fio::tests(),
+        liburing::tests(),
+        scenarios::tests(),
         cli::tests(),
         daemon::tests(),
     ];

@@ -1,0 +1,130 @@
+//! Q1: who registers at set-up, and who at run time.
+
+use std::{
+    io::{self, Write as _},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{Options, work::Work};
+use crate::{
+    kernel::Version,
+    ring::{Buffer, EMPTY, Request},
+    space::{Kind, Space},
+    sys::PAGE,
+};
+
+/// Buffers of a table.
+const BUFFERS: u64 = 16;
+/// Rings where there are many.
+const RINGS: u64 = 64;
+const CLONES: u64 = 8;
+/// Between two changes of a table.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// A table of buffers of `pages` each, in memory of one kind.
+fn table(space: &mut Space, pages: u64) -> anyhow::Result<Vec<Buffer>> {
+    let length = pages * PAGE;
+    let address = space.map(Kind::Anon, BUFFERS * length)?;
+    Ok((0..BUFFERS).map(|index| Buffer { address: address + index * length, length }).collect())
+}
+
+fn pages(options: &Options) -> u64 {
+    options.pages.unwrap_or(4)
+}
+
+pub fn setup_only(options: &Options, work: &mut Work) -> anyhow::Result<()> {
+    let mut space = Space::new(BUFFERS * pages(options) * PAGE);
+    let buffers = table(&mut space, pages(options))?;
+    work.survey()?;
+    let ring = work.ring()?;
+    work.ok(ring, Request::Register(&buffers))?;
+    let deadline = Instant::now() + Duration::from_secs(options.seconds.unwrap_or(2));
+    while Instant::now() < deadline {
+        work.fixed(ring, &buffers, 2 * BUFFERS)?;
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+pub fn switch_sets(options: &Options, work: &mut Work) -> anyhow::Result<()> {
+    let mut space = Space::new(2 * BUFFERS * pages(options) * PAGE);
+    let sets = [table(&mut space, pages(options))?, table(&mut space, pages(options))?];
+    work.survey()?;
+    let ring = work.ring()?;
+    work.ok(ring, Request::Register(&sets[0]))?;
+    work.fixed(ring, &sets[0], BUFFERS)?;
+    for switch in 1..=options.count.unwrap_or(60) as usize {
+        thread::sleep(PAUSE);
+        let set = &sets[switch % 2];
+        work.ok(ring, Request::Unregister)?;
+        work.ok(ring, Request::Register(set))?;
+        work.fixed(ring, set, BUFFERS)?;
+    }
+    Ok(())
+}
+
+pub fn update_slots(options: &Options, work: &mut Work) -> anyhow::Result<()> {
+    let mut space = Space::new(BUFFERS * pages(options) * PAGE);
+    let buffers = table(&mut space, pages(options))?;
+    work.survey()?;
+    let ring = work.ring()?;
+    let empty = [EMPTY; BUFFERS as usize];
+    let has_sparse = work.kernel.version >= Version(5, 19);
+    work.ok(ring, if has_sparse { Request::Sparse(BUFFERS as u32) } else { Request::Register2(&empty) })?;
+    for update in 0..options.count.unwrap_or(60) {
+        let slot = (update % BUFFERS) as usize;
+        work.ok(ring, Request::Update(slot as u32, &buffers[slot..=slot]))?;
+        // The slots so far are filled.
+        work.fixed(ring, &buffers[..=slot.min(update as usize)], 4)?;
+        thread::sleep(PAUSE);
+    }
+    Ok(())
+}
+
+pub fn many_rings(options: &Options, work: &mut Work) -> anyhow::Result<()> {
+    let mut space = Space::new(BUFFERS * pages(options) * PAGE);
+    let buffers = table(&mut space, pages(options))?;
+    work.survey()?;
+    for _ in 0..options.count.unwrap_or(RINGS) {
+        let ring = work.ring()?;
+        work.ok(ring, Request::Register(&buffers))?;
+        work.fixed(ring, &buffers, 4)?;
+    }
+    Ok(())
+}
+
+pub fn pre_existing(options: &Options, work: &mut Work) -> anyhow::Result<()> {
+    let mut space = Space::new(BUFFERS * pages(options) * PAGE);
+    let buffers = table(&mut space, pages(options))?;
+    work.survey()?;
+    let ring = work.ring()?;
+    work.nops(ring, 32)?;
+    println!("ready");
+    io::stdout().flush()?;
+    io::stdin().read_line(&mut String::new())?;
+    work.ok(ring, Request::Register(&buffers))?;
+    work.fixed(ring, &buffers, 32)
+}
+
+pub fn clones(options: &Options, work: &mut Work) -> anyhow::Result<()> {
+    let mut space = Space::new(BUFFERS * pages(options) * PAGE);
+    let buffers = table(&mut space, pages(options))?;
+    work.survey()?;
+    let source = work.ring()?;
+    work.ok(source, Request::Register(&buffers))?;
+    let answer = if work.kernel.version >= Version(6, 12) { "ok" } else { "EINVAL" };
+    for _ in 0..options.count.unwrap_or(CLONES) {
+        let ring = work.ring()?;
+        work.expect(ring, Request::Clone(work.fd(source)), answer)?;
+        if answer == "ok" {
+            work.fixed(ring, &buffers, 4)?;
+        }
+    }
+    Ok(())
+}
+
+pub fn idle(options: &Options, work: &mut Work) -> anyhow::Result<()> {
+    let ring = work.ring()?;
+    work.nops(ring, options.count.unwrap_or(64))
+}

@@ -1,0 +1,128 @@
+//! `guest scenario`: workloads whose right answer is known beforehand, each with an account of what it really did.
+
+mod account;
+mod advice;
+mod churn;
+mod lock;
+mod memory;
+mod work;
+
+use std::{fs, path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use clap::Args;
+
+pub use self::account::{Account, Call};
+use self::work::Work;
+use crate::sys;
+
+/// Which scenario, and how much of it.
+#[derive(Args)]
+pub struct Options {
+    /// A file for the account; else it is the last line on standard output
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// How long a server serves
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// How often it does what it is about
+    #[arg(long)]
+    count: Option<u64>,
+    /// Pages of a buffer
+    #[arg(long)]
+    pages: Option<u64>,
+    /// VMAs that a buffer lies in
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=4096))]
+    vmas: Option<u64>,
+    /// Without the fault that the scenario is about
+    #[arg(long)]
+    cured: bool,
+    /// Let transparent huge pages be the cure
+    #[arg(long)]
+    transparent: bool,
+    /// The scenario; without a name they are listed
+    name: Option<String>,
+}
+
+/// A workload: what it does, for the list, and the function that does it.
+pub struct Scenario {
+    /// Its name on the command line.
+    pub name: &'static str,
+    about: &'static str,
+    run: fn(&Options, &mut Work) -> anyhow::Result<()>,
+}
+
+const fn scenario(
+    name: &'static str,
+    about: &'static str,
+    run: fn(&Options, &mut Work) -> anyhow::Result<()>,
+) -> Scenario {
+    Scenario { name, about, run }
+}
+
+/// All of them.
+pub const SCENARIOS: [Scenario; 23] = [
+    scenario("setup_only", "a server: one registration of 16 buffers, then reads and writes", churn::setup_only),
+    scenario("switch_sets", "changes between two sets of buffers at run time, I/O in between", churn::switch_sets),
+    scenario("update_slots", "an empty table whose slots are filled one at a time", churn::update_slots),
+    scenario("many_rings", "64 rings, a registration on each", churn::many_rings),
+    scenario(
+        "pre_existing",
+        "a ring with I/O behind it; registers after a line on standard input",
+        churn::pre_existing,
+    ),
+    scenario("clones", "a table cloned to 8 other rings (6.12)", churn::clones),
+    scenario("prefaulted", "buffers whose pages are there", memory::prefaulted),
+    scenario("untouched", "the same, whose pages are not", memory::untouched),
+    scenario("many_vmas", "buffers over --vmas VMAs; cured: over one", memory::many_vmas),
+    scenario("private_file", "a private mapping of a file on ext4", memory::private_file),
+    scenario("shared_file", "a shared mapping of a file on ext4; cured: anonymous memory", memory::shared_file),
+    scenario("anon_next_to_memfd", "anonymous memory and a memfd in one buffer", memory::anon_next_to_memfd),
+    scenario("two_memfds", "two memfds in one buffer", memory::two_memfds),
+    scenario("dev_zero_private", "a private mapping of /dev/zero", memory::dev_zero_private),
+    scenario("ramfs_shared", "a shared mapping of a file on ramfs", memory::ramfs_shared),
+    scenario("contended_mmap_lock", "untouched buffers while another thread writes under mmap_lock", lock::contended),
+    scenario("uncontended", "the same while that thread sleeps", lock::uncontended),
+    scenario("page_faults", "8 MiB faulted in by the pin; cured: MAP_POPULATE", advice::page_faults),
+    scenario("small_pages", "8 MiB in pages of 4 KiB; cured: huge pages", advice::small_pages),
+    scenario("small_iovecs", "4,096 adjacent buffers of a page; cured: one of 16 MiB", advice::small_iovecs),
+    scenario("reregistration", "one range registered 100 times; cured: once", advice::reregistration),
+    scenario("memlock", "nobody's registrations beyond RLIMIT_MEMLOCK; cured: a higher limit", advice::memlock),
+    scenario("idle", "a ring with I/O and no registration", churn::idle),
+];
+
+/// Runs one and writes its account, or lists all.
+pub fn run(options: &Options) -> ExitCode {
+    let Some(name) = &options.name else {
+        for scenario in &SCENARIOS {
+            println!("{:<20} {}", scenario.name, scenario.about);
+        }
+        return ExitCode::SUCCESS;
+    };
+    let Some(scenario) = SCENARIOS.iter().find(|scenario| scenario.name == name) else {
+        eprintln!("guest: no scenario is called {name:?}; `guest scenario` lists them");
+        return ExitCode::FAILURE;
+    };
+    match perform(scenario, options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("guest: {name}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(scenario: &Scenario, options: &Options) -> anyhow::Result<()> {
+    // Pages have to be what the scenario says they are, whatever the machine's default.
+    sys::transparent_huge_pages(options.transparent).context("prctl(PR_SET_THP_DISABLE)")?;
+    let mut work = Work::new()?;
+    (scenario.run)(options, &mut work)?;
+    let account = serde_json::to_string(&work.account(scenario.name, options.cured))?;
+    match &options.out {
+        Some(path) => fs::write(path, account).with_context(|| format!("writing {}", path.display())),
+        None => {
+            println!("{account}");
+            Ok(())
+        }
+    }
+}

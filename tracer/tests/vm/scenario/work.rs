@@ -1,0 +1,185 @@
+//! What a scenario does, every call of it written down.
+
+use std::{collections::BTreeMap, os::fd::OwnedFd};
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+use super::account::{Account, Call, RingUsed, Under};
+use crate::{
+    clock,
+    errno::result_name,
+    filesystem::Filesystems,
+    kernel::Kernel,
+    maps::{self, Backing, Vma},
+    ring::{Buffer, EMPTY, Request, Ring},
+    space::Space,
+    sys::{self, PAGE},
+};
+
+/// Rings, calls and I/O under way, all of them written down.
+pub struct Work {
+    /// The kernel under test.
+    pub kernel: Kernel,
+    filesystems: Filesystems,
+    vmas: Vec<Vma>,
+    file: OwnedFd,
+    rings: Vec<Used>,
+    account: Account,
+    /// Buffers, VMAs and bytes of each backing.
+    backings: BTreeMap<Backing, (u64, u64, u64)>,
+}
+
+/// A ring and the requests that went through it.
+struct Used {
+    ring: Ring,
+    requests: u64,
+}
+
+impl Work {
+    pub fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            kernel: Kernel::read()?,
+            filesystems: Filesystems::read()?,
+            vmas: Vec::new(),
+            file: sys::memfd_of(0, PAGE)?,
+            rings: Vec::new(),
+            account: Account { started_ns: clock::monotonic(), ..Account::default() },
+            backings: BTreeMap::new(),
+        })
+    }
+
+    /// Makes a ring; gives its number here.
+    pub fn ring(&mut self) -> anyhow::Result<usize> {
+        let ring = Ring::new().context("io_uring_setup")?;
+        self.rings.push(Used { ring, requests: 0 });
+        Ok(self.rings.len() - 1)
+    }
+
+    pub fn fd(&self, ring: usize) -> i32 {
+        self.rings[ring].ring.fd()
+    }
+
+    /// Adds what only this scenario has to tell.
+    pub fn tell(&mut self, what: &str, value: impl Into<Value>) {
+        self.account.more.insert(what.to_owned(), value.into());
+    }
+
+    /// Reads /proc/self/maps: to be called when the buffers to come are mapped.
+    pub fn survey(&mut self) -> anyhow::Result<()> {
+        self.vmas = maps::read()?;
+        Ok(())
+    }
+
+    /// Makes a call; gives the name of its result.
+    pub fn call(&mut self, ring: usize, request: Request<'_>) -> String {
+        let mut call = self.look(ring, request);
+        let before = clock::faults().0;
+        let answer = self.rings[ring].ring.call(request);
+        call.minor_faults = clock::faults().0 - before;
+        (call.ret, call.started_ns, call.ended_ns) = (answer.ret, answer.started_ns, answer.ended_ns);
+        call.result = result_name(answer.ret);
+        let result = call.result.clone();
+        self.account.add(call);
+        result
+    }
+
+    /// Makes a call whose result is known.
+    pub fn expect(&mut self, ring: usize, request: Request<'_>, expected: &str) -> anyhow::Result<()> {
+        let result = self.call(ring, request);
+        let operation = request.operation();
+        ensure!(result == expected, "{operation}: {result} instead of {expected} on {}", self.kernel.release);
+        Ok(())
+    }
+
+    /// Makes a call that has to succeed.
+    pub fn ok(&mut self, ring: usize, request: Request<'_>) -> anyhow::Result<()> {
+        self.expect(ring, request, "ok")
+    }
+
+    /// Writes and reads pages of a file by turns, with the registered buffers.
+    pub fn fixed(&mut self, ring: usize, buffers: &[Buffer], count: u64) -> anyhow::Result<()> {
+        for (request, (index, buffer)) in (0..count).zip(buffers.iter().enumerate().cycle()) {
+            let length = buffer.length.min(PAGE);
+            let done = self.rings[ring].ring.fixed_io(&self.file, buffer.address, length, index, request % 2 == 0)?;
+            self.rings[ring].requests += 1;
+            ensure!(done as u64 == length, "a request with a registered buffer gives {done}");
+        }
+        Ok(())
+    }
+
+    /// Requests that do nothing.
+    pub fn nops(&mut self, ring: usize, count: u64) -> anyhow::Result<()> {
+        for _ in 0..count {
+            self.rings[ring].ring.nop()?;
+            self.rings[ring].requests += 1;
+        }
+        Ok(())
+    }
+
+    /// Registers memory that is fresh each time and then lets go of it; `prepare` maps as many bytes as it is told.
+    pub fn again(
+        &mut self,
+        (count, pages): (u64, u64),
+        expected: &str,
+        prepare: impl Fn(&mut Space, u64) -> anyhow::Result<u64>,
+    ) -> anyhow::Result<()> {
+        let ring = self.ring()?;
+        let length = pages * PAGE;
+        for _ in 0..count {
+            let mut space = Space::new(length);
+            let buffers = [Buffer { address: prepare(&mut space, length)?, length }];
+            self.survey()?;
+            self.expect(ring, Request::Register(&buffers), expected)?;
+            if expected == "ok" {
+                self.ok(ring, Request::Unregister)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What lies under the buffers of a call to come.
+    fn look(&mut self, ring: usize, request: Request<'_>) -> Call {
+        let mut call = Call {
+            ring,
+            operation: request.operation().to_owned(),
+            requests_before: self.rings[ring].requests,
+            buffers: request.buffers().len() as u64,
+            ..Call::default()
+        };
+        for buffer in request.buffers().iter().filter(|buffer| **buffer != EMPTY) {
+            let layout = maps::layout(&self.vmas, &self.filesystems, buffer.address, buffer.length);
+            call.bytes += buffer.length;
+            call.vmas += layout.vmas;
+            call.single_vma_buffers += u64::from(layout.vmas == 1);
+            call.most_vmas = call.most_vmas.max(layout.vmas);
+            call.most_files = call.most_files.max(layout.files.len() as u64);
+            for (backing, share) in layout.backings {
+                let under = self.backings.entry(backing).or_default();
+                under.0 += 1;
+                under.1 += share.vmas;
+                under.2 += share.bytes;
+            }
+        }
+        call
+    }
+
+    /// The account, when all is done.
+    pub fn account(self, scenario: &str, cured: bool) -> Account {
+        let of_ring = |used: &Used| {
+            let Used { ring, requests } = used;
+            RingUsed { fd: ring.fd(), created_ns: ring.created_ns, requests: *requests }
+        };
+        let under = |(backing, (buffers, vmas, bytes))| Under { backing, buffers, vmas, bytes };
+        Account {
+            scenario: scenario.to_owned(),
+            cured,
+            pid: std::process::id(),
+            uid: sys::user(),
+            ended_ns: clock::monotonic(),
+            rings: self.rings.iter().map(of_ring).collect(),
+            backings: self.backings.into_iter().map(under).collect(),
+            ..self.account
+        }
+    }
+}

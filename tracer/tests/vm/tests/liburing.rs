@@ -1,0 +1,60 @@
+//! Programs that are not ours: some of liburing's own tests, held against the kernel's tracepoint `io_uring_register`.
+
+use std::{path::Path, process::Command, time::Duration};
+
+use anyhow::{Context as _, ensure};
+
+use super::without_tracer;
+use crate::{
+    context::Context,
+    ledger::Ledger,
+    pinscope::{self, Finished, Running},
+    protocol::{Test, TestResult, Verdict},
+    report::Report,
+};
+
+/// Where `cargo xtask test` puts them.
+const FOLDER: &str = "/usr/lib/liburing";
+/// They write their files where they run.
+const PLACE: &str = "/mnt/ext4";
+const TIME: Duration = Duration::from_mins(1);
+
+/// A program, and operations that it has to show: what it is there for.
+const PROGRAMS: [(&str, &[&str]); 5] = [
+    ("fixed-hugepage", &["register"]),
+    ("io_uring_register", &["register", "unregister"]),
+    ("regbuf-clone", &["register"]),
+    ("register-restrictions", &["register"]),
+    ("rsrc_tags", &["register", "update"]),
+];
+
+pub fn tests() -> Vec<Test> {
+    let test = |(name, operations): (&'static str, &'static [&'static str])| {
+        let title = format!("liburing_{}", name.replace('-', "_"));
+        Test::new(title, move |context| under_report(context, name, operations)).within(TIME * 3)
+    };
+    PROGRAMS.map(test).into()
+}
+
+fn run(command: &mut Command) -> anyhow::Result<Finished> {
+    Running::start(pinscope::piped(command.current_dir(PLACE)))?.finish(TIME)
+}
+
+fn under_report(context: &Context, name: &str, operations: &[&str]) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let program = format!("{FOLDER}/{name}.t");
+    ensure!(Path::new(&program).exists(), "no {program}: `cargo xtask test` builds it from Debian's source package");
+    let alone = run(&mut Command::new(&program))?;
+    let ledger = Ledger::start().context("the kernel's own tracepoint, through tracefs")?;
+    let mut report = pinscope::command(&["report", "--json", "--attach", &context.attach, "--", &program]);
+    let finished = run(&mut report)?.expect_code(alone.code())?;
+    let truth = ledger.end()?;
+    println!("    exit code {}, {} calls on buffers, {} refused", alone.code(), truth.all(), truth.failed());
+    for operation in operations {
+        ensure!(truth.total(operation) > 0, "{name} makes no {operation}:\n{truth}\n{}", alone.words());
+    }
+    Report::of(&finished)?.balanced(&truth)?;
+    Ok(Verdict::Passed)
+}
