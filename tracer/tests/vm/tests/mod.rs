@@ -14,6 +14,7 @@ use crate::{
 mod cli;
 mod compat;
 mod daemon;
+mod evidence;
 mod fio;
 mod liburing;
 mod matrix;
@@ -34,6 +35,7 @@ pub fn all() -> Vec<Test> {
         vmas::tests(),
         operations::tests(),
         policies::tests(),
+        evidence::tests(),
         compat::tests(),
         random::tests(),
         time::tests(),
