@@ -82,8 +82,15 @@ pub struct Features {
     pub ledger_ret: u8,
     /// A hook at the return of the registration functions is attached.
     pub registration_returns: u8,
+    /// Every pin looks up its VMAs (to 6.4, where io_uring calls `pin_user_pages`): there is no fast path.
+    pub pin_is_slow: u8,
+    /// Position of `write` among the arguments of the tracepoint `mmap_lock_acquire_returned` (2 up to 6.12, where the
+    /// path of a memory cgroup stands before it, 1 after); `success` is the next one.
+    pub lock_write: u8,
+    /// The look-up's return is hooked, so that its time is known.
+    pub lookup_returns: u8,
     /// Always 0.
-    pub reserved: [u8; 8],
+    pub reserved: [u8; 5],
 }
 
 /// What a session wants; 0 is no.
@@ -102,8 +109,10 @@ pub struct Session {
     pub by_comm: u8,
     /// Only thread groups in the map `DESCENDANTS`, which follows forks.
     pub by_descent: u8,
-    /// Always 0.
-    pub reserved: [u8; 2],
+    /// Watch `mmap_lock`.
+    pub locks: u8,
+    /// Time the parts of a registration.
+    pub phases: u8,
     /// See `by_pid`.
     pub pid: u32,
     /// See `by_uid`.

@@ -2,11 +2,13 @@
 
 mod books;
 mod delta;
+mod detail;
 mod distribution;
 mod fold;
 mod snapshot;
 
 pub use books::{Books, OperationBooks, PartBooks};
+pub use detail::{LockSide, Locks, Part, Phases, SlowPins};
 pub use distribution::Distribution;
 pub use fold::{fold, fold_between};
 pub use snapshot::{

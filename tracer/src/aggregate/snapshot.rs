@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Books, Distribution};
+use super::{Books, Distribution, Locks, Phases};
 
 /// Everything measured since the programs were attached, or in an interval. Times are nanoseconds, pinscope's
 /// own walks left out of all but [`Walks::nanoseconds`].
@@ -46,6 +46,10 @@ pub struct Snapshot {
     pub lost: Losses,
     /// What could not be measured, or only in part: one reason each.
     pub degraded: Vec<String>,
+    /// Waits for `mmap_lock`; `None` unless asked for.
+    pub locks: Option<Locks>,
+    /// The parts of the time; `None` unless asked for.
+    pub phases: Option<Phases>,
 }
 
 /// The figures of one operation.

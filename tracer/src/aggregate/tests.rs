@@ -135,8 +135,11 @@ pub(crate) fn any_sample() -> impl Strategy<Value = Sample> {
 /// Anything may be missing.
 pub(crate) fn any_known() -> impl Strategy<Value = Known> {
     let operations = || any::<[bool; Operation::COUNT]>();
-    (operations(), operations(), any::<[bool; 8]>(), prop::collection::vec("\\PC{0,200}", 0..4)).prop_map(
-        |(entries, returns, [ledger, buffers, buffer_returns, pins, walk, lookups, processes, records], degraded)| {
+    let parts = any::<[bool; 6]>();
+    (operations(), operations(), any::<[bool; 8]>(), parts, prop::collection::vec("\\PC{0,200}", 0..4)).prop_map(
+        |(entries, returns, hooks, parts, degraded)| {
+            let [ledger, buffers, buffer_returns, pins, walk, lookups, processes, records] = hooks;
+            let [locks, phases, fault_times, lookup_times, accounting_times, slow_pins] = parts;
             Known {
                 entries,
                 returns,
@@ -148,6 +151,12 @@ pub(crate) fn any_known() -> impl Strategy<Value = Known> {
                 lookups,
                 processes,
                 records,
+                locks,
+                phases,
+                fault_times,
+                lookup_times,
+                accounting_times,
+                slow_pins,
                 degraded,
             }
         },

@@ -28,6 +28,18 @@ pub struct Known {
     pub processes: bool,
     /// Records are sent through the ring buffer, so that there are records to lose.
     pub records: bool,
+    /// Both tracepoints of `mmap_lock`.
+    pub locks: bool,
+    /// The parts of a registration are asked for, and its pins are timed.
+    pub phases: bool,
+    /// Both hooks of the page fault handler.
+    pub fault_times: bool,
+    /// Both hooks of the look-up.
+    pub lookup_times: bool,
+    /// Both hooks of the accounting.
+    pub accounting_times: bool,
+    /// Pins of the slow path are told from those of the fast one.
+    pub slow_pins: bool,
     /// What this session cannot tell or tells only in part, one reason each, for the user.
     pub degraded: Vec<String>,
 }
@@ -46,6 +58,12 @@ impl Known {
             lookups: true,
             processes: true,
             records: true,
+            locks: true,
+            phases: true,
+            fault_times: true,
+            lookup_times: true,
+            accounting_times: true,
+            slow_pins: true,
             degraded: Vec::new(),
         }
     }
@@ -63,6 +81,12 @@ impl Known {
             lookups: false,
             processes: false,
             records: false,
+            locks: false,
+            phases: false,
+            fault_times: false,
+            lookup_times: false,
+            accounting_times: false,
+            slow_pins: false,
             degraded: Vec::new(),
         }
     }

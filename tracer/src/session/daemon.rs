@@ -19,7 +19,8 @@ pub async fn daemon(arguments: &args::Daemon, verbose: bool) -> Result<ExitCode>
     // Before anything is attached: a port that is taken is the commoner mistake.
     let listener = http::bind(arguments.listen).await?;
     let wish = config::service_wish(&arguments.probes, arguments.lookups);
-    let options = Options { log_level: log::level(verbose), ..Options::default() };
+    let mut options = Options { log_level: log::level(verbose), ..Options::default() };
+    let wish = config::with_details(wish, &mut options.session, arguments.details);
     let mut end = End::new(&config::Scope::default(), None)?;
     let mut session = Session::start(&wish, &options)?;
     log::show(&mut session, verbose)?;

@@ -14,6 +14,7 @@ use crate::{
 mod cli;
 mod compat;
 mod daemon;
+mod detail;
 mod fio;
 mod matrix;
 mod operations;
@@ -40,6 +41,7 @@ pub fn all() -> Vec<Test> {
         fio::tests(),
         cli::tests(),
         daemon::tests(),
+        detail::tests(),
     ];
     families.into_iter().flatten().collect()
 }
