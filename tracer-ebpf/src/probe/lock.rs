@@ -6,7 +6,7 @@
 //! TP_PROTO(struct mm_struct *mm, [const char *memcg_path,] bool write, bool success)   // mmap_lock_acquire_returned
 //! ```
 //!
-//! The path was there up to 6.12 and is gone in 6.18. A trylock fires the second tracepoint alone: an acquisition
+//! The path was there up to 6.12. A trylock fires the second tracepoint alone: an acquisition
 //! without a wait.
 
 use aya_ebpf::{EbpfContext, helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawTracePointContext};

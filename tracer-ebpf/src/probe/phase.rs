@@ -3,7 +3,7 @@
 //!
 //! ```c
 //! vm_fault_t handle_mm_fault(struct vm_area_struct *, unsigned long address, unsigned int flags, struct pt_regs *);
-//! int __io_account_mem(struct user_struct *, unsigned long nr_pages);       // since 5.14 (Debian's: since 6.1)
+//! int __io_account_mem(struct user_struct *, unsigned long nr_pages);       // inlined in 5.10
 //! ```
 //!
 //! Faults and look-ups (`lookup.rs`) are counted inside pins, the accounting beside them: the parts do not overlap, and

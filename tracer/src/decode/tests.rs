@@ -197,8 +197,8 @@ fn the_keys_are_those_that_are_documented() {
     assert_eq!(
         keys(&json),
         "accounting_ns backings buffer_list buffers bytes cgroup_id comm degraded duration_ns failed_buffers fault_ns \
-         files files_capped lock_acquisitions lock_wait_ns lookup_ns lookups major_faults minor_faults operation pid pin_ns requested rest_ns result ret ring start_ns tid time \
-         uid vmas vmas_complete walk_ns"
+         files files_capped lock_acquisitions lock_wait_ns lookup_ns lookups major_faults minor_faults operation pid \
+         pin_ns requested rest_ns result ret ring start_ns tid time uid vmas vmas_complete walk_ns"
     );
     assert_eq!(
         keys(&json["buffer_list"][0]),

@@ -338,7 +338,7 @@ fn paths(context: &Context) -> TestResult {
 
 /// The charge to the user: each buffer of who lacks CAP_IPC_LOCK, none of who has it.
 fn accounting(context: &Context) -> TestResult {
-    if context.kernel.version < Version(5, 14) {
+    if context.kernel.version < Version(6, 1) {
         let report = Watch::of_us(context, &["--phases"])?.end()?;
         ensure!(report["phases"]["accounting"].is_null() && has_reason(&report, "time of accounting"), "{report}");
         return Ok(Verdict::Passed);
