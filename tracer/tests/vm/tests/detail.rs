@@ -56,7 +56,8 @@ struct Watch(Running);
 impl Watch {
     fn start(context: &Context, more: &[&str]) -> anyhow::Result<Self> {
         let arguments = [&["report", "--json", "--attach", &context.attach], more].concat();
-        let running = Running::start(&mut pinscope::command(&arguments))?;
+        // It says when it is attached, to who asks for more than warnings.
+        let running = Running::start(pinscope::command(&arguments).env("RUST_LOG", "pinscope=info"))?;
         let deadline = Instant::now() + ATTACH;
         while !running.stderr().contains("attached") {
             if Instant::now() > deadline {
