@@ -3,7 +3,9 @@
 //!
 //! ```c
 //! vm_fault_t handle_mm_fault(struct vm_area_struct *, unsigned long address, unsigned int flags, struct pt_regs *);
-//! int __io_account_mem(struct user_struct *, unsigned long nr_pages);       // inlined in 5.10
+//! int io_account_mem(struct user_struct *, struct mm_struct *, unsigned long nr_pages);    // since 6.19
+//! int io_account_mem(struct io_ring_ctx *, unsigned long nr_pages);                        // since 6.16
+//! int __io_account_mem(struct user_struct *, unsigned long nr_pages);                      // inlined in 5.10
 //! ```
 //!
 //! Faults and look-ups (`lookup.rs`) are counted inside pins, the accounting beside them: the parts do not overlap, and

@@ -67,8 +67,9 @@ pub struct Phases {
     pub pin_other_ns: u64,
     /// Outside of the pins.
     pub rest_ns: u64,
-    /// Of the rest, in `__io_account_mem`: the charge to the user, which is made without CAP_IPC_LOCK only. What else
-    /// the kernel accounts is inlined.
+    /// Of the rest, in the function that charges the pages: since 6.16 `io_account_mem`, called for every buffer; before,
+    /// `__io_account_mem`, called only without CAP_IPC_LOCK. What else the kernel accounts is
+    /// inlined, and all of it since 7.2.
     pub accounting: Option<Part>,
     /// Of the rest, in nothing that is known.
     pub rest_other_ns: u64,

@@ -98,11 +98,11 @@ pub(crate) fn debian_7_0() -> Facts {
 }
 
 pub(crate) fn debian_7_2() -> Facts {
-    since_6_12("7.2.13+deb14-cloud-amd64", BUFFER_LAST)
+    inline_charge(since_6_12("7.2.13+deb14-cloud-amd64", BUFFER_LAST))
 }
 
 pub(crate) fn debian_7_3() -> Facts {
-    since_6_12("7.3.4+deb14-cloud-amd64", BUFFER_LAST)
+    inline_charge(since_6_12("7.3.4+deb14-cloud-amd64", BUFFER_LAST))
 }
 
 /// A 6.12 whose compiler kept `function` only as a specialised copy.
@@ -125,6 +125,12 @@ pub(crate) fn with_prototype(function: &str, prototype: &str) -> Facts {
 pub(crate) fn holding(mut facts: Facts, capabilities: &[&str]) -> Facts {
     facts.privileges.euid = 1000;
     facts.privileges.capabilities = Ok(capabilities.iter().map(|&c| c.to_owned()).collect());
+    facts
+}
+
+/// Without the member that goes with a charge through a function.
+fn inline_charge(mut facts: Facts) -> Facts {
+    facts.types.as_mut().expect("types").offsets.remove(offsets::CHARGED_PAGES);
     facts
 }
 

@@ -13,7 +13,7 @@ use super::{
     table::Role,
 };
 
-pub use detail::no_lookup_times;
+pub use detail::{no_accounting_times, no_lookup_times};
 pub use error::{OLDEST, PlanError};
 pub use make::plan;
 

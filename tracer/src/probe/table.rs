@@ -279,11 +279,21 @@ pub const FUNCTION_ROLES: [FunctionRole; 9] = [
     },
     FunctionRole {
         role: Role::Accounting,
-        candidates: &[Candidate {
-            function: "__io_account_mem",
-            forms: &[plain("int (struct user_struct *, unsigned long)")],
-            note: "called only where the ring has a user to charge: not with CAP_IPC_LOCK",
-        }],
+        candidates: &[
+            Candidate {
+                function: OUTER_ACCOUNTING,
+                forms: &[
+                    plain("int (struct user_struct *, struct mm_struct *, unsigned long)"),
+                    plain("int (struct io_ring_ctx *, unsigned long)"),
+                ],
+                note: "called for every buffer, also where there is no user to charge (CAP_IPC_LOCK)",
+            },
+            Candidate {
+                function: INNER_ACCOUNTING,
+                forms: &[plain("int (struct user_struct *, unsigned long)")],
+                note: "called only where the ring has a user to charge: not with CAP_IPC_LOCK",
+            },
+        ],
         handler: "accounting",
         returns: true,
         only_with: None,
@@ -295,6 +305,11 @@ pub const FUNCTION_ROLES: [FunctionRole; 9] = [
 pub const VMAS: &str = "VMAs touched";
 /// Figure: what lies behind them.
 pub const BACKINGS: &str = "backings";
+/// The function that is inlined into `io_account_mem` where that one is out of line (since 6.16): it is there, and never
+/// called.
+pub const INNER_ACCOUNTING: &str = "__io_account_mem";
+/// See [`INNER_ACCOUNTING`].
+pub const OUTER_ACCOUNTING: &str = "io_account_mem";
 /// Figure: how long look-ups take.
 pub const LOOKUP_TIMES: &str = "time of VMA look-ups";
 /// Figure: what the tracepoints of `mmap_lock` give.
@@ -357,7 +372,7 @@ pub const LOCK_RETURNED: TracepointRole = TracepointRole {
 };
 
 /// Every function of the table.
-const FUNCTIONS: [&str; 13] = [
+const FUNCTIONS: [&str; 14] = [
     "io_sqe_buffers_register",
     "io_register_rsrc_update",
     "io_register_clone_buffers",
@@ -370,7 +385,8 @@ const FUNCTIONS: [&str; 13] = [
     "check_vma_flags",
     "find_extend_vma",
     "handle_mm_fault",
-    "__io_account_mem",
+    OUTER_ACCOUNTING,
+    INNER_ACCOUNTING,
 ];
 
 /// What the facts have to be asked about for a plan.

@@ -7,7 +7,7 @@ use crate::{
     probe::{
         attach::Options,
         health::Health,
-        plan::{Kind, Plan, no_lookup_times},
+        plan::{Kind, Plan, no_accounting_times, no_lookup_times},
         table::{Role, VMAS},
     },
 };
@@ -28,7 +28,7 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
         hooks.peek().is_some() && hooks.all(|hook| ok(&hook.program))
     };
     let phases = options.session.phases != 0 && both(Role::Pin);
-    let untimed = no_lookup_times(plan).filter(|_| phases);
+    let untimed = [no_lookup_times(plan), no_accounting_times(plan)].into_iter().flatten().filter(|_| phases);
     let lost = health.lost.iter().map(|lost| format!("{}: {}", lost.figure, lost.reason));
     // Where the pin's hooks stand for the buffer's.
     let pin_is_buffer = plan.settings.kernel.pin_is_buffer != 0;

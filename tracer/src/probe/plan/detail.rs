@@ -49,6 +49,15 @@ pub fn no_lookup_times(plan: &Plan) -> Option<String> {
     Some(format!("{LOOKUP_TIMES}: {reason}"))
 }
 
+/// Why there is no function to time.
+pub(super) const NO_ACCOUNTING: &str = "this kernel charges a buffer's pages inline (io_mapped_ubuf has no acct_pages)";
+
+/// Why the accounting has no time though phases are asked for; `None` where the plan says why itself.
+pub fn no_accounting_times(plan: &Plan) -> Option<String> {
+    let choice = plan.choices.iter().find(|choice| choice.role == Role::Accounting)?;
+    (choice.chosen == Outcome::NotApplicable).then(|| format!("time of accounting: {NO_ACCOUNTING}"))
+}
+
 /// Both tracepoints of the lock or neither.
 pub(super) fn locks(plan: &mut Plan, types: &Types, wish: &Wish) {
     let hooked = make::tracepoint(plan, types, wish, &table::LOCK_WANTED, wish.locks);

@@ -117,6 +117,10 @@ fn select_role(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish, role:
         );
         return None;
     }
+    if role.role == Role::Accounting && !types.offsets.contains_key(offsets::CHARGED_PAGES) {
+        plan.chose(role.role, Outcome::NotApplicable, detail::NO_ACCOUNTING);
+        return None;
+    }
     let selection = select::select(facts, types, role, &wish.avoid);
     let mut choice =
         Choice { role: role.role, chosen: Outcome::Lost, why: String::new(), passed_over: selection.passed_over };

@@ -282,7 +282,7 @@ pub const METRICS: &[Metric] = &[
         kind: Type::Counter,
         labels: &["phase"],
         help: "Time of registers and updates by part, which do not overlap. Absent without --phases; a part whose probes are missing is absent and in the other of its half.",
-        source: "entry and return of handle_mm_fault, the look-up's function and __io_account_mem; map DETAILS",
+        source: "entry and return of handle_mm_fault, the look-up's function and (__)io_account_mem; map DETAILS",
         samples: detail::phases,
     },
 ];
