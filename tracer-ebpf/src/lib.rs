@@ -10,6 +10,7 @@ extern crate std;
 
 pub mod backing;
 pub mod counter;
+pub mod detail;
 pub mod histogram;
 pub mod operation;
 pub mod policy;

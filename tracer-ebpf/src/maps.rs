@@ -18,6 +18,7 @@ use aya_ebpf::{
 use tracer_ebpf::{
     backing::{BackingKey, BackingTotals, Kind},
     counter::{self, Counter, ERRNO_SLOTS, Totals},
+    detail::{self, Detail},
     histogram::{self, Histogram, SLOTS, SUM, Sizes},
     operation::Operation,
     record::{
@@ -256,4 +257,34 @@ pub fn observe(histogram: Histogram, value: u64) {
 fn put(slots: *mut u64, value: u64) {
     add(slots.wrapping_add(histogram::index(value) & (SLOTS - 1)), 1);
     add(slots.wrapping_add(SUM), value);
+}
+
+/// What is counted where a session asks, by [`Detail`], and the histograms of waits.
+#[btf_map]
+pub static DETAILS: PerCpuArray<[u64; detail::SLOTS], 1> = PerCpuArray::new();
+
+/// This CPU's [`DETAILS`].
+pub struct Details(*mut u64);
+
+impl Details {
+    /// `None` never happens, as in [`Counters::get`].
+    #[inline(always)]
+    pub fn get() -> Option<Self> {
+        DETAILS.get_ptr_mut(0).map(|slots| Self(slots.cast()))
+    }
+
+    #[inline(always)]
+    pub fn add(&self, detail: Detail, value: u64) {
+        add(self.0.wrapping_add(detail as usize & (Detail::COUNTERS - 1)), value);
+    }
+
+    /// Puts a wait into the histogram of its side.
+    #[inline(always)]
+    pub fn wait(&self, write: bool, nanoseconds: u64) {
+        if write {
+            put(self.0.wrapping_add(detail::WRITE_WAITS), nanoseconds);
+        } else {
+            put(self.0.wrapping_add(detail::READ_WAITS), nanoseconds);
+        }
+    }
 }

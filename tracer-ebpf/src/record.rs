@@ -151,6 +151,18 @@ pub struct RegistrationRecord {
     pub reserved: [u8; 3],
     /// `task_struct.comm`.
     pub comm: [u8; 16],
+    /// Nanoseconds of waits for `mmap_lock`, where the session watches it.
+    pub lock_wait_ns: u64,
+    /// Nanoseconds in the page fault handler inside the pins, where the session asks for phases.
+    pub fault_ns: u64,
+    /// Nanoseconds in look-ups of a VMA inside the pins, likewise.
+    pub lookup_ns: u64,
+    /// Nanoseconds in the accounting function, likewise.
+    pub accounting_ns: u64,
+    /// Acquisitions of `mmap_lock` for reading.
+    pub lock_reads: u32,
+    /// Acquisitions of `mmap_lock` for writing.
+    pub lock_writes: u32,
 }
 
 /// One buffer of a registration, as it ended; it comes before its registration's record.
@@ -262,14 +274,44 @@ pub struct Counts {
     pub partial: [u32; 8],
 }
 
+/// What is timed inside a registration where a session asks. A time of 0 stands for nothing under way.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// When `mmap_lock` was asked for.
+    pub lock_ns: u64,
+    /// When the page fault handler was entered.
+    pub fault_ns: u64,
+    /// When the look-up was entered.
+    pub lookup_ns: u64,
+    /// When the accounting function was entered.
+    pub accounting_ns: u64,
+    /// Look-ups before the present pin.
+    pub lookups_before: u64,
+    /// Nanoseconds of the pins that took the slow path.
+    pub slow_ns: u64,
+    /// Pins that took the slow path.
+    pub slow_pins: u32,
+    /// Calls of the page fault handler.
+    pub faults: u32,
+    /// Look-ups that were timed.
+    pub lookups: u32,
+    /// Calls of the accounting function.
+    pub accountings: u32,
+    /// Entries or returns of these that were not seen.
+    pub missed: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
 /// A task's registration under way.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Frame {
     /// Number of the [`Stage`].
     pub stage: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// 1 while pinscope's own walk takes `mmap_lock`, where the session watches the lock.
+    pub walking: u32,
     /// What is counted over the buffers.
     pub counts: Counts,
     /// When the registration's function returned.
@@ -300,6 +342,8 @@ pub struct Frame {
     pub buffer_files: [u64; FILES],
     /// Distinct files of the registration, `registration.files` of them.
     pub registration_files: [u64; FILES],
+    /// What is timed where the session asks.
+    pub times: Times,
 }
 
 /// Key of the map `PROCESSES`: the thread group.

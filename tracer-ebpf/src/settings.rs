@@ -110,8 +110,15 @@ pub struct Features {
     pub ring_requests: u8,
     /// The members that name a file are there.
     pub file_names: u8,
+    /// Every pin looks up its VMAs (to 6.4, where io_uring calls `pin_user_pages`): there is no fast path.
+    pub pin_is_slow: u8,
+    /// Position of `write` among the arguments of the tracepoint `mmap_lock_acquire_returned` (2 up to 6.12, where the
+    /// path of a memory cgroup stands before it, 1 after); `success` is the next one.
+    pub lock_write: u8,
+    /// The look-up's return is hooked, so that its time is known.
+    pub lookup_returns: u8,
     /// Always 0.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 3],
 }
 
 /// What a session wants; 0 is no.
@@ -132,8 +139,12 @@ pub struct Session {
     pub by_descent: u8,
     /// Count registrations by ring.
     pub rings: u8,
+    /// Watch `mmap_lock`.
+    pub locks: u8,
+    /// Time the parts of a registration.
+    pub phases: u8,
     /// Always 0.
-    pub reserved: [u8; 1],
+    pub reserved: [u8; 3],
     /// See `by_pid`.
     pub pid: u32,
     /// See `by_uid`.

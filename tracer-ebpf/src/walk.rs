@@ -16,7 +16,7 @@ use tracer_ebpf::{
 
 use crate::{
     kernel::{self, Vma},
-    probe::zero,
+    probe::{lock, zero},
 };
 
 /// More VMAs than `vm.max_map_count` can be raised to in earnest; a walk that gets here says that it was cut.
@@ -38,6 +38,13 @@ struct Context {
 /// Walks the buffer of `frame`, from `address` to `end`, in the memory of `task`, the current one.
 #[inline(always)]
 pub fn walk(frame: &mut Frame, task: *mut task_struct, address: u64, end: u64) {
+    lock::ours(frame, true);
+    walk_range(frame, task, address, end);
+    lock::ours(frame, false);
+}
+
+#[inline(always)]
+fn walk_range(frame: &mut Frame, task: *mut task_struct, address: u64, end: u64) {
     frame.walker.address = address;
     frame.walker.end = end;
     let mut context = Context { frame };

@@ -17,7 +17,7 @@ use tracer_ebpf::{
     record::{Frame, Header, KIND_REGISTRATION, RegistrationRecord, Stage, flag},
 };
 
-use super::registration::clear;
+use super::{lock, phase, registration::clear};
 use crate::{
     fold, frame, kernel,
     maps::{Counters, setting},
@@ -121,6 +121,8 @@ fn close(call: &impl Call) {
                 frame.end_ns = unsafe { bpf_ktime_get_ns() };
             }
             fold::registration(call, frame, &counters, operation, ret, returned);
+            lock::end(frame);
+            phase::end(frame);
             frame::close(frame);
         }
         Some(frame) => {

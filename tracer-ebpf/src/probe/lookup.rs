@@ -9,10 +9,12 @@
 
 use tracer_ebpf::record::Stage;
 
-use super::entry;
-use crate::frame;
+use super::{entry, exit, phase};
+use crate::{frame, maps::setting};
 
 entry!(lookup_enter_kprobe, lookup_enter_fentry, |_context| enter());
+// Only at a function that is the look-up itself, and where a session asks for phases.
+exit!(lookup_exit_kretprobe, lookup_exit_fexit, || phase::lookup_returned());
 
 #[inline(always)]
 fn enter() {
@@ -20,5 +22,8 @@ fn enter() {
     if frame.stage == Stage::Pin as u32 {
         frame.registration.lookups += 1;
         frame.buffer.lookups += 1;
+        if setting!(kernel.lookup_returns) != 0 {
+            phase::begin(&mut frame.times.lookup_ns, &mut frame.times.missed);
+        }
     }
 }

@@ -4,7 +4,9 @@
 pub mod buffer;
 mod descent;
 mod ledger;
+pub mod lock;
 mod lookup;
+pub mod phase;
 mod pin;
 mod registration;
 mod ring;

@@ -13,7 +13,7 @@ use tracer_ebpf::{
     record::{Frame, Stage, flag},
 };
 
-use super::{Arguments, buffer, entry, exit};
+use super::{Arguments, buffer, entry, exit, phase};
 use crate::{
     fold, frame,
     kernel::{self, Iovec},
@@ -44,6 +44,7 @@ fn begin(frame: &mut Frame, task: *mut task_struct) {
     frame.stage = Stage::Pin as u32;
     frame.counts.pins += 1;
     (frame.minor_faults, frame.major_faults) = kernel::faults(task);
+    phase::pin_begins(frame);
     // SAFETY: takes nothing, cannot fail.
     frame.pin_ns = unsafe { bpf_ktime_get_ns() };
 }
@@ -90,6 +91,7 @@ fn leave(walk_again: impl Fn(&mut Frame, *mut task_struct)) {
     let (minor, major) = kernel::faults(task);
     let pin_ns = now - frame.pin_ns;
     let (minor, major) = (minor.wrapping_sub(frame.minor_faults), major.wrapping_sub(frame.major_faults));
+    phase::pin_ends(frame, pin_ns);
     let registration = &mut frame.registration;
     registration.flags |= flag::PINNED;
     registration.pin_ns += pin_ns;

@@ -14,7 +14,7 @@ use tracer_ebpf::{
     record::{Counts, Frame, KIND_REGISTRATION, RegistrationRecord, Stage, flag},
 };
 
-use super::{Arguments, entry, exit, zero};
+use super::{Arguments, entry, exit, lock, phase, zero};
 use crate::{
     frame, habit, kernel,
     maps::{Counters, count, setting},
@@ -83,6 +83,8 @@ fn begin(frame: &mut Frame, operation: Operation, ring: u64, requested: u32, was
     }
     let registration = &mut frame.registration;
     clear(registration);
+    lock::clear(&mut frame.times);
+    phase::clear(&mut frame.times);
     registration.operation = operation as u8;
     if setting!(session.records) != 0 {
         registration.header.kind = KIND_REGISTRATION;
@@ -111,6 +113,12 @@ pub fn clear(registration: &mut RegistrationRecord) {
     zero!(registration.duration_ns, registration.pin_ns, registration.walk_ns, registration.bytes);
     zero!(registration.vmas, registration.lookups, registration.minor_faults, registration.major_faults);
     zero!(registration.flags, registration.buffers, registration.failed_buffers, registration.files);
+    if setting!(session.locks) != 0 {
+        zero!(registration.lock_wait_ns, registration.lock_reads, registration.lock_writes);
+    }
+    if setting!(session.phases) != 0 {
+        zero!(registration.fault_ns, registration.lookup_ns, registration.accounting_ns);
+    }
 }
 
 /// Only the user's own call is one: a registration that fails calls it too, and a ring that goes away does so from a

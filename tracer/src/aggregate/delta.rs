@@ -17,6 +17,7 @@ impl Sample {
         let mut delta = self.clone();
         subtract(&mut delta.counters, &earlier.counters);
         subtract(&mut delta.results, &earlier.results);
+        subtract(&mut delta.details, &earlier.details);
         for (now, then) in delta.histograms.iter_mut().zip(&earlier.histograms) {
             subtract(now, then);
         }

@@ -9,8 +9,8 @@ use tracer_ebpf::{
 };
 
 use super::{
-    Backing, Books, Distribution, Faults, Losses, Outcome, Process, ResultCount, Skipped, Snapshot, Split, Unregisters,
-    Walks, gather::habits, snapshot,
+    Backing, Books, Distribution, Faults, Locks, Losses, Outcome, Phases, Process, ResultCount, Skipped, Snapshot,
+    Split, Unregisters, Walks, gather::habits, snapshot,
 };
 use crate::{
     decode::{Known, comm, result_name},
@@ -66,6 +66,8 @@ impl Fold<'_> {
             skipped: self.skipped(),
             lost: self.losses(),
             degraded: self.known.degraded.clone(),
+            locks: Locks::new(self.sample, self.known),
+            phases: Phases::new(self.sample, self.known),
         }
     }
 

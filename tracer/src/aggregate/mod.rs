@@ -2,6 +2,7 @@
 
 mod books;
 mod delta;
+mod detail;
 mod distribution;
 mod evidence;
 mod fold;
@@ -9,6 +10,7 @@ mod gather;
 mod snapshot;
 
 pub use books::{Books, OperationBooks, PartBooks};
+pub use detail::{LockSide, Locks, Part, Phases, SlowPins};
 pub use distribution::Distribution;
 pub use evidence::{CostCell, Installations, Judged, Judgements, Largest, Ring, Rings, SharedBufferFile};
 pub use fold::{fold, fold_between};

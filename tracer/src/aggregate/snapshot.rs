@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{
-    Books, Distribution,
+    Books, Distribution, Locks, Phases,
     evidence::{CostCell, Installations, Judgements, Largest, Rings, SharedBufferFile},
 };
 
@@ -63,6 +63,10 @@ pub struct Snapshot {
     pub lost: Losses,
     /// What could not be measured, or only in part: one reason each.
     pub degraded: Vec<String>,
+    /// Waits for `mmap_lock`; `None` unless asked for.
+    pub locks: Option<Locks>,
+    /// The parts of the time; `None` unless asked for.
+    pub phases: Option<Phases>,
 }
 
 /// The figures of one operation.

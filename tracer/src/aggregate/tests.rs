@@ -137,8 +137,9 @@ pub(crate) fn any_sample() -> impl Strategy<Value = Sample> {
 /// Anything may be missing.
 pub(crate) fn any_known() -> impl Strategy<Value = Known> {
     let operations = || any::<[bool; Operation::COUNT]>();
-    (operations(), operations(), any::<[bool; 11]>(), prop::collection::vec("\\PC{0,200}", 0..4)).prop_map(
-        |(entries, returns, hooks, degraded)| {
+    let parts = any::<[bool; 6]>();
+    (operations(), operations(), any::<[bool; 11]>(), parts, prop::collection::vec("\\PC{0,200}", 0..4)).prop_map(
+        |(entries, returns, hooks, parts, degraded)| {
             let [
                 ledger,
                 buffers,
@@ -152,6 +153,7 @@ pub(crate) fn any_known() -> impl Strategy<Value = Known> {
                 ring_requests,
                 file_names,
             ] = hooks;
+            let [locks, phases, fault_times, lookup_times, accounting_times, slow_pins] = parts;
             Known {
                 entries,
                 returns,
@@ -167,6 +169,12 @@ pub(crate) fn any_known() -> impl Strategy<Value = Known> {
                 ring_requests,
                 file_names,
                 policy: (None, String::new()),
+                locks,
+                phases,
+                fault_times,
+                lookup_times,
+                accounting_times,
+                slow_pins,
                 degraded,
             }
         },

@@ -112,6 +112,18 @@ pub struct Scope {
     pub argv: Vec<std::ffi::OsString>,
 }
 
+/// What is measured only on request, since its hooks lie on everyone's path.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Details {
+    /// Also time the waits for mmap_lock; the hooks lie on every acquisition of it on the machine
+    #[arg(long)]
+    pub locks: bool,
+
+    /// Also time page faults, look-ups and accounting; the hooks lie on every page fault of the machine
+    #[arg(long)]
+    pub phases: bool,
+}
+
 /// `pinscope report`.
 #[derive(Debug, Args)]
 pub struct Report {
@@ -129,6 +141,9 @@ pub struct Report {
     /// Do not hook the kernel's look-ups of VMAs, which lie on every slow GUP (KVM, ptrace)
     #[arg(long)]
     pub no_lookups: bool,
+
+    #[command(flatten)]
+    pub details: Details,
 
     #[command(flatten)]
     pub probes: Probes,
@@ -169,6 +184,9 @@ pub struct Trace {
     pub no_lookups: bool,
 
     #[command(flatten)]
+    pub details: Details,
+
+    #[command(flatten)]
     pub probes: Probes,
 }
 
@@ -186,6 +204,9 @@ pub struct Daemon {
     /// Also follow rings: their age at each registration, the gaps between them, how many each has
     #[arg(long)]
     pub rings: bool,
+
+    #[command(flatten)]
+    pub details: Details,
 
     #[command(flatten)]
     pub probes: Probes,

@@ -115,6 +115,8 @@ pub fn wish(probes: &args::Probes, lookups: bool, descent: bool) -> Wish {
         descent,
         registration_returns: true,
         lean: false,
+        locks: false,
+        phases: false,
         avoid: probes.avoid.clone(),
     }
 }
@@ -123,6 +125,12 @@ pub fn wish(probes: &args::Probes, lookups: bool, descent: bool) -> Wish {
 /// comes some ten instructions after the function's return and is never missed.
 pub fn service_wish(probes: &args::Probes, lookups: bool, ring: bool) -> Wish {
     Wish { registration_returns: false, lean: true, ring, ..wish(probes, lookups, false) }
+}
+
+/// Puts what is measured on request into what is to be hooked and what the eBPF side is to do.
+pub fn with_details(wish: Wish, session: &mut Session, details: args::Details) -> Wish {
+    (session.locks, session.phases) = (details.locks.into(), details.phases.into());
+    Wish { locks: details.locks, phases: details.phases, ..wish }
 }
 
 /// Bytes of the ring buffer.

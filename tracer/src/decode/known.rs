@@ -36,6 +36,18 @@ pub struct Known {
     pub file_names: bool,
     /// The policy that this kernel is under, where it can be told, and how that is known.
     pub policy: (Option<Policy>, String),
+    /// Both tracepoints of `mmap_lock`.
+    pub locks: bool,
+    /// The parts of a registration are asked for, and its pins are timed.
+    pub phases: bool,
+    /// Both hooks of the page fault handler.
+    pub fault_times: bool,
+    /// Both hooks of the look-up.
+    pub lookup_times: bool,
+    /// Both hooks of the accounting.
+    pub accounting_times: bool,
+    /// Pins of the slow path are told from those of the fast one.
+    pub slow_pins: bool,
     /// What this session cannot tell or tells only in part, one reason each, for the user.
     pub degraded: Vec<String>,
 }
@@ -58,6 +70,12 @@ impl Known {
             ring_requests: true,
             file_names: true,
             policy: (Some(Policy::Since65), String::new()),
+            locks: true,
+            phases: true,
+            fault_times: true,
+            lookup_times: true,
+            accounting_times: true,
+            slow_pins: true,
             degraded: Vec::new(),
         }
     }
@@ -79,6 +97,12 @@ impl Known {
             ring_requests: false,
             file_names: false,
             policy: (None, String::new()),
+            locks: false,
+            phases: false,
+            fault_times: false,
+            lookup_times: false,
+            accounting_times: false,
+            slow_pins: false,
             degraded: Vec::new(),
         }
     }

@@ -8,7 +8,7 @@ use tracer_ebpf::{
     record::{BufferRecord, RegistrationRecord, Walk, flag},
 };
 
-use super::{Clock, Filesystems, Known, comm, result_name, sight::Sight};
+use super::{Clock, Filesystems, Known, comm, known::pins_buffers, result_name, sight::Sight};
 
 /// One registration with its buffers. Times are nanoseconds, pinscope's own walks left out of all but `walk_ns`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -65,6 +65,16 @@ pub struct Registration {
     pub minor_faults: Option<u64>,
     /// Major faults taken in the pins.
     pub major_faults: Option<u64>,
+    /// Waits for `mmap_lock` (register and update), with `--locks`.
+    pub lock_wait_ns: Option<u64>,
+    /// Acquisitions of `mmap_lock`, likewise.
+    pub lock_acquisitions: Option<u64>,
+    /// In the page fault handler inside the pins, with `--phases`.
+    pub fault_ns: Option<u64>,
+    /// In look-ups of a VMA inside the pins, likewise.
+    pub lookup_ns: Option<u64>,
+    /// In the accounting function, likewise.
+    pub accounting_ns: Option<u64>,
     /// What lies behind the buffers, summed over them, largest first.
     pub backings: Vec<Backing>,
     /// Why something above is unknown or a bound, one reason each.
@@ -164,6 +174,7 @@ impl Registration {
     ) -> Self {
         let sight = Sight { known: context.known, operation, record, buffers };
         let times = sight.times();
+        let locks = context.known.locks && sight.seen() && pins_buffers(operation);
         let buffer_list: Vec<_> = buffers.iter().map(|(walk, buffer)| Buffer::new(context, *walk, buffer)).collect();
         Self {
             time: context.clock.rfc3339(record.header.start_ns).filter(|_| record.header.start_ns > 0),
@@ -194,6 +205,11 @@ impl Registration {
             walk_ns: sight.walked().then_some(record.walk_ns),
             minor_faults: times.pin.map(|_| record.minor_faults),
             major_faults: times.pin.map(|_| record.major_faults),
+            lock_wait_ns: locks.then_some(record.lock_wait_ns),
+            lock_acquisitions: locks.then_some(u64::from(record.lock_reads) + u64::from(record.lock_writes)),
+            fault_ns: times.pin.filter(|_| context.known.fault_times).map(|_| record.fault_ns),
+            lookup_ns: times.pin.filter(|_| context.known.lookup_times).map(|_| record.lookup_ns),
+            accounting_ns: (sight.has_buffers() && context.known.accounting_times).then_some(record.accounting_ns),
             backings: sum_backings(&buffer_list),
             degraded: sight.reasons(),
             buffer_list,

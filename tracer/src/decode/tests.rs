@@ -82,7 +82,8 @@ fn whole(known: Known, registration: &RegistrationRecord, buffers: &[BufferRecor
 
 #[test]
 fn records_have_no_padding() {
-    assert_eq!(size_of::<RegistrationRecord>(), offset_of!(RegistrationRecord, comm) + 16);
+    assert_eq!(offset_of!(RegistrationRecord, lock_wait_ns), offset_of!(RegistrationRecord, comm) + 16);
+    assert_eq!(size_of::<RegistrationRecord>(), offset_of!(RegistrationRecord, lock_writes) + 4);
     assert_eq!(offset_of!(RegistrationRecord, comm), offset_of!(RegistrationRecord, reserved) + 3);
     assert_eq!(
         size_of::<BufferRecord>(),
@@ -195,9 +196,9 @@ fn the_keys_are_those_that_are_documented() {
     let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
     assert_eq!(
         keys(&json),
-        "backings buffer_list buffers bytes cgroup_id comm degraded duration_ns failed_buffers files files_capped \
-         lookups major_faults minor_faults operation pid pin_ns requested rest_ns result ret ring start_ns tid time \
-         uid vmas vmas_complete walk_ns"
+        "accounting_ns backings buffer_list buffers bytes cgroup_id comm degraded duration_ns failed_buffers fault_ns \
+         files files_capped lock_acquisitions lock_wait_ns lookup_ns lookups major_faults minor_faults operation pid \
+         pin_ns requested rest_ns result ret ring start_ns tid time uid vmas vmas_complete walk_ns"
     );
     assert_eq!(
         keys(&json["buffer_list"][0]),

@@ -21,6 +21,14 @@ const PIN: &str = "long (unsigned long, unsigned long, unsigned int, struct page
 const LOOKUP: &str = "struct vm_area_struct * (struct mm_struct *, unsigned long)";
 const CHECK: &str = "int (struct vm_area_struct *, unsigned long)";
 
+const FAULT: &str = "vm_fault_t (struct vm_area_struct *, unsigned long, unsigned int, struct pt_regs *)";
+const ACCOUNT: &str = "int (struct user_struct *, unsigned long)";
+
+const LOCK_WANTED: &str = "void (struct mm_struct *:mm, bool:write)";
+const LOCK_RETURNED: &str = "void (struct mm_struct *:mm, bool:write, bool:success)";
+const LOCK_WANTED_6_12: &str = "void (struct mm_struct *:mm, char *:memcg_path, bool:write)";
+const LOCK_RETURNED_6_12: &str = "void (struct mm_struct *:mm, char *:memcg_path, bool:write, bool:success)";
+
 const LEDGER: &str = "void (void *:ctx, unsigned int:opcode, unsigned int:nr_files, unsigned int:nr_bufs, long:ret)";
 const LEDGER_5_10: &str =
     "void (void *:ctx, unsigned int:opcode, unsigned int:nr_files, unsigned int:nr_bufs, bool:eventfd, long:ret)";
@@ -39,11 +47,13 @@ pub(crate) fn debian_5_10() -> Facts {
         ("io_sqe_buffer_register", BUFFER_INT),
         ("pin_user_pages", PIN_VMAS),
         ("find_extend_vma", LOOKUP),
+        ("handle_mm_fault", FAULT),
     ];
     let mut facts = kernel("5.10.0-32-cloud-amd64", &functions, LEDGER_5_10);
     let types = facts.types.as_mut().expect("types");
     types.helpers.clear();
     types.structs.clear();
+    types.tracepoints.retain(|name, _| !name.starts_with("mmap_lock"));
     for member in [offsets::TASK_STORAGE, "io_rsrc_node.buf", "io_mapped_ubuf.folio_shift"] {
         types.offsets.remove(member);
     }
@@ -61,8 +71,10 @@ pub(crate) fn debian_6_1() -> Facts {
         ("pin_user_pages", PIN_VMAS),
         ("check_vma_flags", CHECK),
         ("find_extend_vma", LOOKUP),
+        ("handle_mm_fault", FAULT),
+        ("__io_account_mem", ACCOUNT),
     ];
-    let mut facts = kernel("6.1.0-40-cloud-amd64", &functions, LEDGER);
+    let mut facts = with_memcg_path(kernel("6.1.0-40-cloud-amd64", &functions, LEDGER));
     let types = facts.types.as_mut().expect("types");
     types.structs.clear();
     for member in ["io_rsrc_node.buf", "io_mapped_ubuf.folio_shift"] {
@@ -72,7 +84,7 @@ pub(crate) fn debian_6_1() -> Facts {
 }
 
 pub(crate) fn debian_6_12() -> Facts {
-    let mut facts = since_6_12("6.12.107+deb13-cloud-amd64", BUFFER_INT);
+    let mut facts = with_memcg_path(since_6_12("6.12.107+deb13-cloud-amd64", BUFFER_INT));
     facts.types.as_mut().expect("types").offsets.remove("io_rsrc_node.buf");
     facts
 }
@@ -86,11 +98,11 @@ pub(crate) fn debian_7_0() -> Facts {
 }
 
 pub(crate) fn debian_7_2() -> Facts {
-    since_6_12("7.2.13+deb14-cloud-amd64", BUFFER_LAST)
+    inline_charge(since_6_12("7.2.13+deb14-cloud-amd64", BUFFER_LAST))
 }
 
 pub(crate) fn debian_7_3() -> Facts {
-    since_6_12("7.3.4+deb14-cloud-amd64", BUFFER_LAST)
+    inline_charge(since_6_12("7.3.4+deb14-cloud-amd64", BUFFER_LAST))
 }
 
 /// A 6.12 whose compiler kept `function` only as a specialised copy.
@@ -116,6 +128,20 @@ pub(crate) fn holding(mut facts: Facts, capabilities: &[&str]) -> Facts {
     facts
 }
 
+/// Without the member that goes with a charge through a function.
+fn inline_charge(mut facts: Facts) -> Facts {
+    facts.types.as_mut().expect("types").offsets.remove(offsets::CHARGED_PAGES);
+    facts
+}
+
+/// The lock's tracepoints as they are up to 6.12.
+fn with_memcg_path(mut facts: Facts) -> Facts {
+    let tracepoints = &mut facts.types.as_mut().expect("types").tracepoints;
+    tracepoints.insert("mmap_lock_start_locking".to_owned(), Prototype::parse(LOCK_WANTED_6_12));
+    tracepoints.insert("mmap_lock_acquire_returned".to_owned(), Prototype::parse(LOCK_RETURNED_6_12));
+    facts
+}
+
 fn since_6_12(release: &str, buffer: &str) -> Facts {
     let functions = [
         ("io_sqe_buffers_register", REGISTER),
@@ -127,6 +153,8 @@ fn since_6_12(release: &str, buffer: &str) -> Facts {
         ("pin_user_pages", PIN),
         ("gup_vma_lookup", LOOKUP),
         ("check_vma_flags", CHECK),
+        ("handle_mm_fault", FAULT),
+        ("__io_account_mem", ACCOUNT),
     ];
     kernel(release, &functions, LEDGER)
 }
@@ -140,7 +168,13 @@ fn kernel(release: &str, functions: &[(&str, &str)], ledger: &str) -> Facts {
     let wanted = table::wanted();
     let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<BTreeSet<_>>();
     let symbol = |name: &str| (name.to_owned(), Symbol { count: 1, renamed: Vec::new() });
-    let tracepoints = [("io_uring_register", ledger), ("io_uring_create", CREATE), ("sched_process_fork", FORK)];
+    let tracepoints = [
+        ("io_uring_register", ledger),
+        ("io_uring_create", CREATE),
+        ("sched_process_fork", FORK),
+        ("mmap_lock_start_locking", LOCK_WANTED),
+        ("mmap_lock_acquire_returned", LOCK_RETURNED),
+    ];
     let mut facts = Facts {
         release: Release::parse(release),
         machine: "x86_64".to_owned(),

@@ -44,6 +44,10 @@ const TABLE: [(&str, Slot); 29] = [
 /// the storage hung off the security blob and only LSM programs could).
 pub const TASK_STORAGE: &str = "task_struct.bpf_storage";
 
+/// A member that is there where the pages of a buffer are charged through the function of the role accounting. Where it
+/// is gone (since 7.2) the charge is inlined.
+pub const CHARGED_PAGES: &str = "io_mapped_ubuf.acct_pages";
+
 /// Where the ledger's classic program reads, fixed in its instructions, for the verifier takes no computed offset.
 pub const LEDGER_EVENT: [(&str, u32); 3] = [
     ("trace_event_raw_io_uring_register.ctx", 8),
@@ -52,8 +56,9 @@ pub const LEDGER_EVENT: [(&str, u32); 3] = [
 ];
 
 /// Every member that the facts are asked about.
-pub const MEMBERS: [&str; TABLE.len() + LEDGER_EVENT.len() + 1] = {
-    let mut members = [TASK_STORAGE; TABLE.len() + LEDGER_EVENT.len() + 1];
+pub const MEMBERS: [&str; TABLE.len() + LEDGER_EVENT.len() + 2] = {
+    let mut members = [TASK_STORAGE; TABLE.len() + LEDGER_EVENT.len() + 2];
+    members[TABLE.len() + LEDGER_EVENT.len() + 1] = CHARGED_PAGES;
     let mut i = 0;
     while i < TABLE.len() {
         members[i] = TABLE[i].0;

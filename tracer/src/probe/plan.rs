@@ -1,5 +1,6 @@
 //! What a plan is: hooks, settings, the reasons for them, and what it cannot give.
 
+mod detail;
 mod error;
 mod make;
 #[cfg(test)]
@@ -12,6 +13,7 @@ use super::{
     table::Role,
 };
 
+pub use detail::{no_accounting_times, no_lookup_times};
 pub use error::{OLDEST, PlanError};
 pub use make::plan;
 
@@ -32,6 +34,10 @@ pub struct Wish {
     /// Leave out the hook of each buffer where the pin's entry tells its range: half the cost, and no figure of a
     /// buffer but those of its pin.
     pub lean: bool,
+    /// Watch `mmap_lock`: every acquisition on the machine pays for it.
+    pub locks: bool,
+    /// Time the parts of a registration: every page fault on the machine pays for it.
+    pub phases: bool,
     /// Kernel functions and tracepoints to leave alone.
     pub avoid: Vec<String>,
 }
@@ -46,6 +52,8 @@ impl Default for Wish {
             descent: true,
             registration_returns: true,
             lean: false,
+            locks: true,
+            phases: true,
             avoid: Vec::new(),
         }
     }

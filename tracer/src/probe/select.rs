@@ -3,7 +3,7 @@
 use super::{
     offsets,
     plan::PlanError,
-    table::{Candidate, Effect, Form, FunctionRole, Role},
+    table::{Candidate, Effect, Form, FunctionRole, INNER_ACCOUNTING, OUTER_ACCOUNTING, Role},
 };
 use crate::kernel::{Facts, Prototype, Traceable, Types};
 
@@ -82,6 +82,9 @@ fn examine(
     let function = candidate.function;
     if avoid.iter().any(|name| name == function) {
         return Err("avoided on request".into());
+    }
+    if function == INNER_ACCOUNTING && types.functions.contains_key(OUTER_ACCOUNTING) {
+        return Err("inlined into io_account_mem, which this kernel has".into());
     }
     in_kallsyms(facts, function)?;
     if let Traceable::List(list) = &facts.traceable

@@ -25,6 +25,12 @@ pub enum Role {
     Ledger,
     /// The forks of a traced command.
     Descent,
+    /// The page faults that a pin takes.
+    Fault,
+    /// The charging of pinned pages to their user.
+    Accounting,
+    /// The waits for `mmap_lock`.
+    Lock,
 }
 
 impl Role {
@@ -38,6 +44,9 @@ impl Role {
             Self::Ring => "ring",
             Self::Ledger => "ledger",
             Self::Descent => "descent",
+            Self::Fault => "fault",
+            Self::Accounting => "accounting",
+            Self::Lock => "lock",
         }
     }
 
@@ -51,6 +60,9 @@ impl Role {
             Self::Ring => "age, fd and flags of the ring",
             Self::Ledger => "the end of each registration, an independent count",
             Self::Descent => "the processes of the traced command",
+            Self::Fault => "time of page faults in the pin",
+            Self::Accounting => "time of the accounting of pinned pages",
+            Self::Lock => "acquisitions of mmap_lock, and the waits for it",
         }
     }
 }
@@ -123,7 +135,7 @@ const fn plain(prototype: &'static str) -> Form {
 }
 
 /// The roles filled by functions, in the order of the call chain.
-pub const FUNCTION_ROLES: [FunctionRole; 7] = [
+pub const FUNCTION_ROLES: [FunctionRole; 9] = [
     FunctionRole {
         role: Role::Registration(Operation::Register),
         candidates: &[Candidate {
@@ -253,12 +265,55 @@ pub const FUNCTION_ROLES: [FunctionRole; 7] = [
         only_with: None,
         figures: &["VMA look-ups"],
     },
+    FunctionRole {
+        role: Role::Fault,
+        candidates: &[Candidate {
+            function: "handle_mm_fault",
+            forms: &[plain("vm_fault_t (struct vm_area_struct *, unsigned long, unsigned int, struct pt_regs *)")],
+            note: "every page fault of the machine passes it; counted inside pins",
+        }],
+        handler: "fault",
+        returns: true,
+        only_with: None,
+        figures: &["time of page faults in the pin"],
+    },
+    FunctionRole {
+        role: Role::Accounting,
+        candidates: &[
+            Candidate {
+                function: OUTER_ACCOUNTING,
+                forms: &[
+                    plain("int (struct user_struct *, struct mm_struct *, unsigned long)"),
+                    plain("int (struct io_ring_ctx *, unsigned long)"),
+                ],
+                note: "called for every buffer, also where there is no user to charge (CAP_IPC_LOCK)",
+            },
+            Candidate {
+                function: INNER_ACCOUNTING,
+                forms: &[plain("int (struct user_struct *, unsigned long)")],
+                note: "called only where the ring has a user to charge: not with CAP_IPC_LOCK",
+            },
+        ],
+        handler: "accounting",
+        returns: true,
+        only_with: None,
+        figures: &["time of accounting"],
+    },
 ];
 
 /// Figure: the VMAs that a walk sees.
 pub const VMAS: &str = "VMAs touched";
 /// Figure: what lies behind them.
 pub const BACKINGS: &str = "backings";
+/// The function that is inlined into `io_account_mem` where that one is out of line (since 6.16): it is there, and never
+/// called.
+pub const INNER_ACCOUNTING: &str = "__io_account_mem";
+/// See [`INNER_ACCOUNTING`].
+pub const OUTER_ACCOUNTING: &str = "io_account_mem";
+/// Figure: how long look-ups take.
+pub const LOOKUP_TIMES: &str = "time of VMA look-ups";
+/// Figure: what the tracepoints of `mmap_lock` give.
+const LOCKS: &str = "waits for mmap_lock";
 /// Figure: distinct `vm_file`s.
 pub const FILES: &str = "distinct files";
 
@@ -297,8 +352,27 @@ pub const DESCENT: TracepointRole = TracepointRole {
     figures: &["children of the traced command"],
 };
 
+/// Names one of the tracepoint roles: the lock is asked for.
+pub const LOCK_WANTED: TracepointRole = TracepointRole {
+    role: Role::Lock,
+    tracepoint: "mmap_lock_start_locking",
+    program: "lock_wanted",
+    arguments: &["struct mm_struct *"],
+    figures: &[LOCKS],
+};
+
+/// Names one of the tracepoint roles: it was taken, or not.
+pub const LOCK_RETURNED: TracepointRole = TracepointRole {
+    role: Role::Lock,
+    tracepoint: "mmap_lock_acquire_returned",
+    program: "lock_returned",
+    // mm; `write` and `success` are found by their names.
+    arguments: &["struct mm_struct *"],
+    figures: &[LOCKS],
+};
+
 /// Every function of the table.
-const FUNCTIONS: [&str; 11] = [
+const FUNCTIONS: [&str; 14] = [
     "io_sqe_buffers_register",
     "io_register_rsrc_update",
     "io_register_clone_buffers",
@@ -310,6 +384,9 @@ const FUNCTIONS: [&str; 11] = [
     "gup_vma_lookup",
     "check_vma_flags",
     "find_extend_vma",
+    "handle_mm_fault",
+    OUTER_ACCOUNTING,
+    INNER_ACCOUNTING,
 ];
 
 /// What the facts have to be asked about for a plan.
@@ -317,7 +394,13 @@ pub fn wanted() -> Wanted<'static> {
     Wanted {
         functions: &FUNCTIONS,
         members: &offsets::MEMBERS,
-        tracepoints: &[LEDGER.tracepoint, RING.tracepoint, DESCENT.tracepoint],
+        tracepoints: &[
+            LEDGER.tracepoint,
+            RING.tracepoint,
+            DESCENT.tracepoint,
+            LOCK_WANTED.tracepoint,
+            LOCK_RETURNED.tracepoint,
+        ],
         helpers: &["find_vma", "loop", "get_func_ret", "task_storage_get", "get_current_task_btf"],
         structs: &["io_uring_clone_buffers"],
     }

@@ -20,7 +20,8 @@ pub async fn daemon(arguments: &args::Daemon, verbose: bool) -> Result<ExitCode>
     let listener = http::bind(arguments.listen).await?;
     let wish = config::service_wish(&arguments.probes, arguments.lookups, arguments.rings);
     let session = tracer_ebpf::settings::Session { rings: arguments.rings.into(), ..Default::default() };
-    let options = Options { session, log_level: log::level(verbose), ..Options::default() };
+    let mut options = Options { session, log_level: log::level(verbose), ..Options::default() };
+    let wish = config::with_details(wish, &mut options.session, arguments.details);
     let mut end = End::new(&config::Scope::default(), None)?;
     let mut session = Session::start(&wish, &options)?;
     log::show(&mut session, verbose)?;

@@ -7,7 +7,7 @@ use crate::{
     probe::{
         attach::Options,
         health::Health,
-        plan::{Kind, Plan},
+        plan::{Kind, Plan, no_accounting_times, no_lookup_times},
         table::{Role, VMAS},
     },
 };
@@ -21,6 +21,15 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
             hook.role == role && returns == at_return && ok()
         })
     };
+    let both = |role: Role| attached(role, false) && attached(role, true);
+    let hooked = |role: Role| {
+        let mut hooks = plan.hooks.iter().filter(|hook| hook.role == role).peekable();
+        let ok = |name: &str| results.iter().any(|(program, result)| program == name && result.is_ok());
+        hooks.peek().is_some() && hooks.all(|hook| ok(&hook.program))
+    };
+    let phases = options.session.phases != 0 && both(Role::Pin);
+    let untimed = [no_lookup_times(plan), no_accounting_times(plan)].into_iter().flatten().filter(|_| phases);
+    let lost = health.lost.iter().map(|lost| format!("{}: {}", lost.figure, lost.reason));
     // Where the pin's hooks stand for the buffer's.
     let pin_is_buffer = plan.settings.kernel.pin_is_buffer != 0;
     let per_buffer = if pin_is_buffer { Role::Pin } else { Role::Buffer };
@@ -30,7 +39,7 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
         ledger: attached(Role::Ledger, false),
         buffers: attached(per_buffer, false),
         buffer_returns: attached(per_buffer, true),
-        pins: attached(Role::Pin, false) && attached(Role::Pin, true),
+        pins: both(Role::Pin),
         walk: attached(per_buffer, false) && !health.lost.iter().any(|lost| lost.figure == VMAS),
         lookups: attached(Role::Lookup, false),
         processes: options.session.processes != 0,
@@ -39,6 +48,12 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
         ring_requests: plan.settings.kernel.ring_requests != 0,
         file_names: plan.settings.kernel.file_names != 0,
         policy: plan.policy.clone(),
-        degraded: health.lost.iter().map(|lost| format!("{}: {}", lost.figure, lost.reason)).collect(),
+        locks: options.session.locks != 0 && hooked(Role::Lock),
+        phases,
+        fault_times: phases && both(Role::Fault),
+        lookup_times: phases && both(Role::Lookup),
+        accounting_times: phases && both(Role::Accounting),
+        slow_pins: phases && (plan.settings.kernel.pin_is_slow != 0 || attached(Role::Lookup, false)),
+        degraded: lost.chain(untimed).collect(),
     }
 }

@@ -25,6 +25,7 @@ pub async fn report(arguments: &args::Report, verbose: bool) -> Result<ExitCode>
     let command = scope.command.as_deref().map(Command::hold).transpose()?;
     scope.session.processes = 1;
     let wish = config::wish(&arguments.probes, !arguments.no_lookups, command.is_some());
+    let wish = config::with_details(wish, &mut scope.session, arguments.details);
     let options = Options {
         session: scope.session,
         ancestor: command.as_ref().map(Command::id),

@@ -40,6 +40,10 @@ struct Report<'a> {
 /// lost            registration_records, buffer_records, frames, processes, backings, reentries, descendants,
 ///                 short_records
 /// degraded[]      reasons
+/// locks           registrations, readers, writers, waited, total_ns, wait_ns, read and write {acquisitions, wait:
+///                 DISTRIBUTION}, failed_trylocks, killed_waits, complete            with --locks
+/// phases          registrations, left_out, total_ns, pin {calls, ns}, faults, lookups, pin_other_ns, rest_ns,
+///                 accounting, rest_other_ns, slow {pins, ns, fast_pins, fast_ns}, missed         with --phases
 ///
 /// DISTRIBUTION    count, sum, mean, p50, p90, p99, max, buckets[{lower, upper, count}]
 /// ```
@@ -64,8 +68,8 @@ mod tests {
         let keys: Vec<_> = json.as_object().unwrap().keys().cloned().collect();
         assert_eq!(
             keys.join(" "),
-            "backings books buffer_vmas command degraded elapsed_ns exit_code faults kernel lookups lost mode \
-             multi_file_buffers operations pin processes registration_buffers registration_bytes \
+            "backings books buffer_vmas command degraded elapsed_ns exit_code faults kernel locks lookups lost \
+             mode multi_file_buffers operations phases pin processes registration_buffers registration_bytes \
              registration_vmas schema scope skipped split started type unregisters version walks"
         );
         assert_eq!((&json["schema"], &json["type"]), (&1.into(), &"report".into()));
@@ -76,7 +80,18 @@ mod tests {
     #[test]
     fn the_unknown_is_null() {
         let json = report(&fold(&a_sample(), &Known::nothing()), &Meta::default()).unwrap();
-        for key in ["split", "pin", "registration_vmas", "faults", "lookups", "backings", "processes", "walks"] {
+        for key in [
+            "split",
+            "pin",
+            "registration_vmas",
+            "faults",
+            "lookups",
+            "backings",
+            "processes",
+            "walks",
+            "locks",
+            "phases",
+        ] {
             assert!(json[key].is_null(), "{key}");
         }
         assert!(json["operations"][0]["duration"].is_null());

@@ -9,6 +9,7 @@ use aya::{
 use tracer_ebpf::{
     backing::{BackingKey, BackingTotals, Kind},
     counter::{ERRNO_SLOTS, Totals},
+    detail,
     histogram::{Histogram, SLOTS, Sizes},
     operation::Operation,
     record::{Cost, JudgedKey, JudgedTotals, Largest, PastRing, ProcessTotals, Ring, SharedFile, SharedFileKey},
@@ -67,6 +68,7 @@ pub fn read(ebpf: &Ebpf, processes: bool) -> Result<Sample, ReadError> {
     results(ebpf, &mut sample)?;
     durations(ebpf, &mut sample)?;
     sizes(ebpf, &mut sample)?;
+    details(ebpf, &mut sample)?;
     sample.backings.extend(backings(ebpf)?);
     sample.filesystems = filesystems(ebpf)?;
     sample.judged = entries(ebpf, "JUDGED", |key: JudgedUnder, totals: JudgedBuffers| (key.0, totals.0))?;
@@ -124,6 +126,16 @@ fn sizes(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
         for (slots, values) in sample.histograms.iter_mut().skip(Histogram::DURATIONS).zip(cpu.chunks_exact(SLOTS)) {
             add(slots, values);
         }
+    }
+    Ok(())
+}
+
+/// What is counted on request.
+fn details(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
+    const NAME: &str = "DETAILS";
+    let array: PerCpuArray<_, [u64; detail::SLOTS]> = per_cpu(ebpf, NAME)?;
+    for cpu in array.get(&0, 0).map_err(|error| ReadError::Kernel(NAME, error))?.iter() {
+        add(&mut sample.details, cpu);
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use tracer_ebpf::{
     backing::{BackingKey, BackingTotals},
     counter::{Counter, RESULT_SLOTS, result_slot},
+    detail,
     histogram::{Histogram, SLOTS, SUM, index},
     operation::Operation,
     record::{
@@ -39,6 +40,8 @@ pub struct Sample {
     pub shared_files: Vec<(SharedFileKey, SharedFile)>,
     /// Runs that the kernel skipped, by program; without those of which it does not tell.
     pub skipped: BTreeMap<String, u64>,
+    /// By [`tracer_ebpf::detail::Detail`], then the histograms of waits; [`detail::SLOTS`] of them.
+    pub details: Vec<u64>,
     /// Nanoseconds since the programs were attached.
     pub elapsed_ns: u64,
 }
@@ -81,6 +84,7 @@ impl Default for Sample {
             largest: [Largest::default(); 2],
             shared_files: Vec::new(),
             skipped: BTreeMap::new(),
+            details: vec![0; detail::SLOTS],
             elapsed_ns: 0,
         }
     }

@@ -6,7 +6,7 @@ use tracer_ebpf::{
     settings::{Features, Settings},
 };
 
-use super::{Choice, Hook, Kind, OLDEST, Outcome, Plan, PlanError, Wish};
+use super::{Choice, Hook, Kind, OLDEST, Outcome, Plan, PlanError, Wish, detail};
 use crate::{
     kernel::{Facts, Types},
     probe::{
@@ -82,6 +82,7 @@ fn fill(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
     let walk = walk(types);
     let pin_tells = wish.lean && walk == Walk::FindVma && selected.iter().flatten().any(|s| s.function == TELLING_PIN);
     plan.settings.kernel.pin_is_buffer = pin_tells.into();
+    plan.settings.kernel.pin_is_slow = selected.iter().flatten().any(|s| s.function == SLOW_PIN).into();
     for (role, selected) in FUNCTION_ROLES.iter().zip(&selected) {
         if pin_tells && role.role == Role::Buffer {
             not_needed(plan, role.role);
@@ -97,6 +98,9 @@ fn fill(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
 /// The pin whose arguments are the buffer's own range, and which nothing but a buffer reaches inside a registration.
 const TELLING_PIN: &str = "io_pin_pages";
 
+/// The pin that looks up the VMAs of every page (chosen up to 6.4 only).
+const SLOW_PIN: &str = "pin_user_pages";
+
 fn not_needed(plan: &mut Plan, role: Role) {
     if let Some(choice) = plan.choices.iter_mut().find(|choice| choice.role == role) {
         choice.chosen = Outcome::NotWanted;
@@ -106,12 +110,20 @@ fn not_needed(plan: &mut Plan, role: Role) {
 
 /// Fills one role; `None` where nothing is to be hooked for it.
 fn select_role(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish, role: &FunctionRole) -> Option<Selected> {
-    if role.role == Role::Lookup && !wish.lookups {
+    if !detail::is_wanted(wish, role.role) {
         plan.chose(role.role, Outcome::NotWanted, "not asked for");
         return None;
     }
-    if role.role == Role::Lookup && lost(plan, Role::Pin) {
-        plan.chose(role.role, Outcome::Lost, "look-ups are counted inside pins, and those are not hooked");
+    if matches!(role.role, Role::Lookup | Role::Fault) && lost(plan, Role::Pin) {
+        plan.chose(
+            role.role,
+            Outcome::Lost,
+            format!("{}s are counted inside pins, and those are not hooked", role.role.name()),
+        );
+        return None;
+    }
+    if role.role == Role::Accounting && !types.offsets.contains_key(offsets::CHARGED_PAGES) {
+        plan.chose(role.role, Outcome::NotApplicable, detail::NO_ACCOUNTING);
         return None;
     }
     let selection = select::select(facts, types, role, &wish.avoid);
@@ -178,6 +190,9 @@ fn hook(plan: &mut Plan, wish: &Wish, role: &FunctionRole, selected: &Selected, 
     if role.returns && (wish.registration_returns || !is_registration) {
         push(format!("{}_exit{variant}_{}", role.handler, exit.name()), exit);
     }
+    if role.role == Role::Lookup && wish.phases {
+        detail::time_lookups(plan, selected, exit);
+    }
 }
 
 fn tracepoints(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
@@ -197,6 +212,7 @@ fn tracepoints(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
     }
     tracepoint(plan, types, wish, &table::RING, wish.ring);
     tracepoint(plan, types, wish, &table::DESCENT, wish.descent);
+    detail::locks(plan, types, wish);
 }
 
 /// The kernel whose raw tracepoints run their programs with preemption on: a program that is preempted is skipped for
@@ -252,7 +268,7 @@ fn ledger_ret(types: &Types) -> Result<u8, PlanError> {
         .ok_or_else(|| mismatch(tracepoint, &prototype.to_string(), "void (void *, unsigned int, ..., long ret)"))
 }
 
-fn mismatch(function: &str, found: &str, relied_on: &str) -> PlanError {
+pub(super) fn mismatch(function: &str, found: &str, relied_on: &str) -> PlanError {
     PlanError::Prototype {
         function: function.to_owned(),
         found: found.to_owned(),
@@ -261,7 +277,7 @@ fn mismatch(function: &str, found: &str, relied_on: &str) -> PlanError {
 }
 
 /// Plans a raw tracepoint; whether it is hooked.
-fn tracepoint(plan: &mut Plan, types: &Types, wish: &Wish, role: &TracepointRole, wanted: bool) -> bool {
+pub(super) fn tracepoint(plan: &mut Plan, types: &Types, wish: &Wish, role: &TracepointRole, wanted: bool) -> bool {
     if !wanted {
         plan.chose(role.role, Outcome::NotWanted, "not asked for");
         return false;

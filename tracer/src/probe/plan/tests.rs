@@ -82,7 +82,7 @@ fn newer_kernels_give_all_and_5_10_says_what_it_cannot() {
     let old = plan(&fixture::debian_5_10(), &Wish::default());
     assert_eq!(old.verdict(), Verdict::Degraded);
     let figures: Vec<_> = old.degraded.iter().map(|d| d.figure.as_str()).collect();
-    assert_eq!(figures, ["duration of unregister", VMAS, BACKINGS, FILES]);
+    assert_eq!(figures, ["duration of unregister", "time of accounting", "waits for mmap_lock", VMAS, BACKINGS, FILES]);
     assert_eq!(choice(&old, Role::Registration(Operation::Clone)).chosen, Outcome::NotApplicable);
     assert!(old.legacy_frames);
 }
@@ -104,9 +104,16 @@ fn the_programs_of_6_12_by_fentry() {
         "pin_enter_fentry",
         "pin_exit_fexit",
         "lookup_enter_fentry",
+        "lookup_exit_fexit",
+        "fault_enter_fentry",
+        "fault_exit_fexit",
+        "accounting_enter_fentry",
+        "accounting_exit_fexit",
         "ledger",
         "ring_created",
         "forked",
+        "lock_wanted",
+        "lock_returned",
     ];
     assert_eq!(programs(&plan), expected);
 }
@@ -124,6 +131,9 @@ fn the_programs_of_5_10_by_kprobe_do_not_walk() {
         "pin_enter_kprobe",
         "pin_exit_kretprobe",
         "lookup_enter_kprobe",
+        "lookup_exit_kretprobe",
+        "fault_enter_kprobe",
+        "fault_exit_kretprobe",
         "ledger",
         "ring_created",
         "forked",
@@ -133,7 +143,15 @@ fn the_programs_of_5_10_by_kprobe_do_not_walk() {
 
 #[test]
 fn a_daemon_hooks_nothing_that_bystanders_pass() {
-    let wish = Wish { lookups: false, ring: false, descent: false, registration_returns: false, ..Wish::default() };
+    let wish = Wish {
+        lookups: false,
+        ring: false,
+        descent: false,
+        registration_returns: false,
+        locks: false,
+        phases: false,
+        ..Wish::default()
+    };
     let plan = plan(&fixture::debian_6_12(), &wish);
     assert_eq!(plan.verdict(), Verdict::Full);
     assert!(programs(&plan).iter().all(|p| !p.starts_with("lookup") && !p.starts_with("register_exit")));
@@ -365,12 +383,12 @@ prop_compose! {
 prop_compose! {
     fn any_wish()(
         attach in prop::sample::select(vec![AttachMode::Auto, AttachMode::Fentry, AttachMode::Kprobe]),
-        on in prop::array::uniform5(any::<bool>()),
+        on in prop::array::uniform7(any::<bool>()),
         avoid in subsequence(table::wanted().functions.to_vec(), 0..3),
     ) -> Wish {
-        let [lookups, ring, descent, registration_returns, lean] = on;
+        let [lookups, ring, descent, registration_returns, lean, locks, phases] = on;
         let avoid = avoid.into_iter().map(str::to_owned).collect();
-        Wish { attach, lookups, ring, descent, registration_returns, lean, avoid }
+        Wish { attach, lookups, ring, descent, registration_returns, lean, locks, phases, avoid }
     }
 }
 
@@ -389,7 +407,7 @@ proptest! {
         prop_assert!(plan.errors.iter().all(|e| !e.to_string().contains('\n')));
         prop_assert_eq!(plan.verdict() == Verdict::Nothing, plan.hooks.is_empty());
         let Ok(types) = &facts.types else { return Ok(()) };
-        prop_assert_eq!(plan.choices.len(), 10);
+        prop_assert_eq!(plan.choices.len(), 13);
         for choice in &plan.choices {
             let has_hook = plan.hooks.iter().any(|hook| hook.role == choice.role);
             prop_assert!(!has_hook || matches!(choice.chosen, Outcome::Hooked(_)));
@@ -421,4 +439,32 @@ fn the_ledger_is_a_perf_event_where_a_raw_tracepoint_would_miss_calls() {
     let mut moved = fixture::debian_7_3();
     moved.types.as_mut().expect("types").offsets.insert("trace_event_raw_io_uring_register.ret".to_owned(), 40);
     assert_eq!(ledger(&moved).0, Kind::RawTracepoint);
+}
+
+#[test]
+fn the_position_of_write_follows_the_prototype() {
+    let position = |facts: &Facts| plan(facts, &Wish::default()).settings.kernel.lock_write;
+    assert_eq!([fixture::debian_6_1(), fixture::debian_6_12(), fixture::debian_7_3()].map(|f| position(&f)), [2, 2, 1]);
+
+    let mut other = fixture::debian_7_3();
+    let tracepoints = &mut other.types.as_mut().expect("types").tracepoints;
+    let prototype = crate::kernel::Prototype::parse("void (struct mm_struct *:mm, bool:success, bool:write)");
+    tracepoints.insert("mmap_lock_acquire_returned".to_owned(), prototype);
+    let plan = plan(&other, &Wish::default());
+    assert_eq!(choice(&plan, Role::Lock).chosen, Outcome::Lost);
+    assert!(programs(&plan).iter().all(|program| !program.starts_with("lock_")));
+    assert!(lines(&plan)[0].starts_with("mmap_lock_acquire_returned has another prototype"));
+}
+
+#[test]
+fn look_ups_are_timed_where_the_function_is_the_look_up() {
+    let timed = |facts: &Facts| {
+        let plan = plan(facts, &Wish::default());
+        (programs(&plan).contains(&"lookup_exit_fexit"), no_lookup_times(&plan).is_some())
+    };
+    assert_eq!(timed(&fixture::debian_5_10()), (true, false));
+    assert_eq!(timed(&fixture::debian_6_1()), (false, true));
+    assert_eq!(timed(&fixture::debian_6_12()), (true, false));
+    let slow = |facts: &Facts| plan(facts, &Wish::default()).settings.kernel.pin_is_slow;
+    assert_eq!([fixture::debian_6_1(), fixture::debian_6_12()].map(|facts| slow(&facts)), [1, 0]);
 }

@@ -1,6 +1,6 @@
 //! The list of metrics.
 
-use super::{Bounds, Metric, Sample, Scrape, Type};
+use super::{Bounds, Metric, Sample, Scrape, Type, detail};
 use crate::aggregate::{Backing, Distribution, OperationBooks, PartBooks, Walks};
 
 /// Every metric that pinscope serves.
@@ -260,6 +260,30 @@ pub const METRICS: &[Metric] = &[
         help: "Always 1; what runs where, and how its probes are attached.",
         source: "uname(2), probe plan",
         samples: info,
+    },
+    Metric {
+        name: "pinscope_mmap_lock_wait_seconds",
+        kind: Type::Histogram(Bounds::Time),
+        labels: &["side"],
+        help: "Waits of a register or an update for its process's mmap_lock, to read or to write, the lock being free or not. Absent without --locks.",
+        source: "raw tracepoints mmap_lock_start_locking and mmap_lock_acquire_returned; map DETAILS",
+        samples: detail::waits,
+    },
+    Metric {
+        name: "pinscope_mmap_lock_registrations_total",
+        kind: Type::Counter,
+        labels: &["lock"],
+        help: "Registers and updates while the lock is watched: all, those that took it to read or to write, those that waited more than 1 µs. Absent without --locks.",
+        source: "as pinscope_mmap_lock_wait_seconds",
+        samples: detail::registrations,
+    },
+    Metric {
+        name: "pinscope_phase_seconds_total",
+        kind: Type::Counter,
+        labels: &["phase"],
+        help: "Time of registers and updates by part, which do not overlap. Absent without --phases; a part whose probes are missing is absent and in the other of its half.",
+        source: "entry and return of handle_mm_fault, the look-up's function and (__)io_account_mem; map DETAILS",
+        samples: detail::phases,
     },
 ];
 

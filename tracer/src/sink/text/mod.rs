@@ -1,5 +1,6 @@
 //! The report for people, on 80 columns.
 
+mod detail;
 mod page;
 mod sections;
 
@@ -28,6 +29,8 @@ pub fn report(snapshot: &Snapshot, meta: &Meta, width: usize) -> String {
         sections::vmas(&mut page, snapshot);
         sections::durations(&mut page, snapshot);
         sections::split(&mut page, snapshot);
+        detail::locks(&mut page, snapshot);
+        detail::phases(&mut page, snapshot);
         sections::sizes(&mut page, snapshot);
         sections::backings(&mut page, snapshot);
         sections::processes(&mut page, snapshot);

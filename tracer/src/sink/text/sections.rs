@@ -11,7 +11,7 @@ const PROCESSES: usize = 8;
 /// Backings shown by name; the others are summed.
 const BACKINGS: usize = 12;
 /// Columns that a bar of the histogram may take.
-const BAR: usize = 40;
+pub(super) const BAR: usize = 40;
 
 pub(super) fn registrations(page: &mut Page, snapshot: &Snapshot) {
     let row = |[label, calls, ok, failed]: [&str; 4]| format!("{label:<14}{calls:>9}{ok:>9}{failed:>9}   ");
@@ -103,7 +103,7 @@ pub(super) fn sizes(page: &mut Page, snapshot: &Snapshot) {
 }
 
 /// Rows of count, quantiles, maximum and sum.
-fn table(page: &mut Page, title: &str, rows: &[(String, &Distribution)], show: fn(u64) -> String) {
+pub(super) fn table(page: &mut Page, title: &str, rows: &[(String, &Distribution)], show: fn(u64) -> String) {
     if rows.is_empty() {
         return;
     }

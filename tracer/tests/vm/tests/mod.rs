@@ -14,6 +14,7 @@ use crate::{
 mod cli;
 mod compat;
 mod daemon;
+mod detail;
 mod evidence;
 mod fio;
 mod liburing;
@@ -48,6 +49,7 @@ pub fn all() -> Vec<Test> {
         scenarios::tests(),
         cli::tests(),
         daemon::tests(),
+        detail::tests(),
     ];
     families.into_iter().flatten().collect()
 }
