@@ -28,11 +28,14 @@ pub fn begin(frame: &mut Frame) {
 #[inline(always)]
 pub fn buffer(frame: &mut Frame) {
     let (buffer, habits) = (&frame.buffer, &mut frame.habits);
+    if buffer.length == 0 {
+        return;
+    }
     frame.ranges = (frame.ranges ^ buffer.address).wrapping_mul(SPREAD);
     frame.ranges = (frame.ranges ^ buffer.length).wrapping_mul(SPREAD);
     let adjacent = buffer.address == frame.last_end;
     frame.last_end = buffer.address.wrapping_add(buffer.length);
-    if buffer.ret < 0 || buffer.length == 0 {
+    if buffer.ret < 0 {
         return;
     }
     if adjacent {
@@ -68,7 +71,8 @@ pub fn end(frame: &mut Frame, operation: Operation, totals: *mut ProcessTotals) 
     if registration.ret == ENOMEM {
         habits.enomem = 1;
     }
-    if registration.ret >= 0 && registration.buffers != 0 {
+    // Of a table of empty slots there is no digest.
+    if registration.ret >= 0 && frame.ranges != 0 {
         if operation as u8 == Operation::Register as u8 && registration.buffers >= LONG_LIST {
             habits.long_lists = 1;
         }
