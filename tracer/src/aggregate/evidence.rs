@@ -167,6 +167,7 @@ pub struct SharedBufferFile {
     pub buffers: u64,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
 fn traits<S: serde::Serializer>(traits: &Traits, serializer: S) -> Result<S::Ok, S::Error> {
     let names = [
         (Traits::UNPINNABLE, "unpinnable"),

@@ -2,9 +2,10 @@
 
 use serde::Serialize;
 
+use crate::human;
+
 pub mod doctor;
 pub mod http;
-mod human;
 pub mod json;
 pub mod prometheus;
 pub mod text;

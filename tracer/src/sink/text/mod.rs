@@ -1,6 +1,6 @@
 //! The report for people, on 80 columns.
 
-mod page;
+pub(super) mod page;
 mod sections;
 
 use super::{Meta, human};
