@@ -2,7 +2,7 @@
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use crate::human;
+use crate::{decode::result_name, human};
 
 /// What a verdict rests on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -46,9 +46,10 @@ pub struct Threshold {
 }
 
 impl Threshold {
-    /// `at least 8 installations on a ring that had been given requests`.
+    /// `faults in the pins, at least: 64`.
     pub fn words(&self) -> String {
-        format!("{}: {} {}", self.name, human::number(self.value), self.unit).trim_end().to_owned()
+        // `{}` writes a whole number without a point.
+        format!("{}: {} {}", self.name, self.value, self.unit).trim_end().to_owned()
     }
 }
 
@@ -139,6 +140,9 @@ pub enum Value {
     Flag(bool),
     /// A word.
     Text(String),
+    /// An errno, positive; `null` where there is none.
+    #[serde(serialize_with = "errno")]
+    Errno(i32),
     /// A name as JSON has it, and as people read it.
     #[serde(serialize_with = "name")]
     Name(&'static str, &'static str),
@@ -155,12 +159,23 @@ fn name<S: Serializer>(name: &'static str, _shown: &'static str, serializer: S) 
     serializer.serialize_str(name)
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn errno<S: Serializer>(errno: &i32, serializer: S) -> Result<S::Ok, S::Error> {
+    if *errno == 0 { serializer.serialize_none() } else { serializer.serialize_str(&errno_name(*errno)) }
+}
+
+/// The errno's name; `ok` for 0. `errno` is positive.
+pub(super) fn errno_name(errno: i32) -> String {
+    result_name(-i64::from(errno))
+}
+
 impl Value {
     /// For people; at most three digits that matter.
     pub fn shown(&self) -> String {
         match self {
-            Self::Unknown => "-".to_owned(),
+            Self::Unknown | Self::Errno(0) => "-".to_owned(),
             Self::Count(value) => human::count(*value),
+            Self::Mean(value) if *value <= 0.0 => "0".to_owned(),
             Self::Mean(value) => human::number(*value),
             Self::Bytes(value) => human::bytes(*value),
             Self::Time(value) => human::duration(*value),
@@ -171,6 +186,7 @@ impl Value {
             Self::Pages(from, to) => range(from.saturating_mul(4096), to.saturating_mul(4096), human::short_bytes),
             Self::Flag(value) => if *value { "yes" } else { "no" }.to_owned(),
             Self::Text(text) => human::plain(text),
+            Self::Errno(errno) => errno_name(*errno),
             Self::Name(_, shown) => (*shown).to_owned(),
             Self::Process { pid, comm } => process(*pid, comm),
         }

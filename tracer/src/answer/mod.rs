@@ -106,6 +106,26 @@ impl Serialize for Answer {
     }
 }
 
+/// What a report says beyond its figures.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Told {
+    /// Every question.
+    pub answers: Vec<Answer>,
+    /// What each process's registrations cost and what to change; `None` where nobody asked, or processes are not kept
+    /// apart.
+    pub explanations: Option<Vec<Explanation>>,
+}
+
+impl Told {
+    /// The answers, and the explanations where they are asked for.
+    pub fn new(snapshot: &Snapshot, context: &Context, explain: bool) -> Self {
+        Self {
+            answers: answers(snapshot, context),
+            explanations: explain.then(|| explanations(snapshot, context)).flatten(),
+        }
+    }
+}
+
 /// Every question, in order.
 pub fn answers(snapshot: &Snapshot, context: &Context) -> Vec<Answer> {
     vec![
@@ -178,4 +198,4 @@ impl Question {
 #[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

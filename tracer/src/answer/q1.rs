@@ -25,10 +25,10 @@ const RINGS: &[Column] = &[
     Column { key: "fd", head: "fd" },
     Column { key: "class", head: "class" },
     Column { key: "installations", head: "sets" },
-    Column { key: "after_requests", head: "after I/O" },
+    Column { key: "after_requests", head: "after" },
     Column { key: "rate_per_second", head: "rate" },
-    Column { key: "first_age_ns", head: "first at" },
-    Column { key: "shortest_gap_ns", head: "gap from" },
+    Column { key: "first_age_ns", head: "first" },
+    Column { key: "shortest_gap_ns", head: "gap" },
 ];
 
 const PROCESSES: &[Column] = &[
@@ -215,7 +215,7 @@ fn tables(rings: &Rings, list: &[Ring], elapsed_ns: u64) -> Vec<Table> {
     sorted.sort_by_key(|ring| Reverse((class(ring), ring.installations())));
     let owners = owners(list, elapsed_ns);
     vec![
-        Table::new("rings", "Rings, the most active first", RINGS).rows(sorted.into_iter().map(ring_row)),
+        Table::new("rings", "Rings, the most active first: installations (sets), those after the first request, age at the first, least time between two", RINGS).rows(sorted.into_iter().map(ring_row)),
         Table::new("processes", "Processes, the most active first", PROCESSES)
             .rows(owners.iter().map(owner_row))
             .detail(),

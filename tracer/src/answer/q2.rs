@@ -52,7 +52,7 @@ const BY_SIZE: &[Column] = &[
     Column { key: "pin_ns_per_buffer", head: "pin" },
     Column { key: "walk_ns_per_vma", head: "a VMA" },
     Column { key: "break_even_vmas", head: "even at" },
-    Column { key: "break_even_reachable", head: "reachable" },
+    Column { key: "break_even_reachable", head: "can be" },
     Column { key: "slow_share", head: "slow path" },
     Column { key: "faults_per_buffer", head: "faults" },
 ];
@@ -157,8 +157,8 @@ fn tables(split: &Split, costs: &[CostCell]) -> Vec<Table> {
     let parts = [part("pin", "pin", split.pin_ns), part("rest", "the rest", split.rest_ns)];
     vec![
         Table::new("parts", "Where the time went", PARTS).rows(parts).detail(),
-        Table::new("by_vmas", "A buffer, by its VMAs", BY_VMAS).rows(by_vmas(costs).iter().map(vmas_row)),
-        Table::new("by_size", "A buffer, by its size", BY_SIZE).rows(by_pages(costs).iter().map(size_row)),
+        Table::new("by_vmas", "A buffer, by its VMAs: time in the pin, of a pass over the VMAs", BY_VMAS).rows(by_vmas(costs).iter().map(vmas_row)),
+        Table::new("by_size", "A buffer, by its size: time in the pin, of the pass for one VMA; VMAs at which they are even, and whether it can have so many", BY_SIZE).rows(by_pages(costs).iter().map(size_row)),
     ]
 }
 

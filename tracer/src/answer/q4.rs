@@ -4,9 +4,9 @@ use tracer_ebpf::policy::Policy;
 
 use super::{
     Answer, Context, Draft, Question, Table, Value,
-    evidence::{Column, named, share, sum},
+    evidence::{Column, errno_name, named, share, sum},
     reasons,
-    rules::{Agreement, Change, Refused, backing, changes, errno_name, judged, refused, words},
+    rules::{Agreement, Change, Refused, backing, changes, judged, refused, words},
 };
 use crate::{
     aggregate::{Backing, Judgements, Snapshot},
@@ -32,15 +32,16 @@ const POLICIES: &[Column] = &[
     Column { key: "errnos", head: "with" },
 ];
 
+/// By importance: where there is no room the last are left out.
 const REFUSALS: &[Column] = &[
     Column { key: "process", head: "process" },
     Column { key: "backing", head: "backing" },
-    Column { key: "here", head: "here" },
-    Column { key: "before_6_5", head: "before 6.5" },
-    Column { key: "single_source", head: "6.3, 6.4" },
-    Column { key: "as_proposed", head: "proposed" },
-    Column { key: "since_6_5", head: "6.5 on" },
     Column { key: "buffers", head: "buffers" },
+    Column { key: "here", head: "here" },
+    Column { key: "since_6_5", head: "6.5 on" },
+    Column { key: "before_6_5", head: "before 6.5" },
+    Column { key: "as_proposed", head: "proposed" },
+    Column { key: "single_source", head: "6.3, 6.4" },
 ];
 
 const AGREEMENT: &[Column] =
@@ -123,15 +124,15 @@ fn verdict(judgements: &Judgements) -> String {
     }
     let parts = Policy::ALL.into_iter().zip(refused).map(|(policy, buffers)| {
         let count = if buffers == 0 { "none".to_owned() } else { human::count(buffers) };
-        let rule = match policy {
-            Policy::AsProposed => "the one proposed",
-            other => words(other),
-        };
-        format!("{rule} {count}")
+        match policy {
+            Policy::Before65 => format!("{count} would be refused by the rule before 6.5"),
+            Policy::AsProposed => format!("{count} by the one proposed"),
+            Policy::SingleSource | Policy::Since65 => format!("{count} by that of {}", words(policy)),
+        }
     });
     let parts: Vec<_> = parts.collect();
     let begin = if upgrade.is_empty() { "Of" } else { "of" };
-    format!("{upgrade}{begin} {all} the rule of each kernel refuses: {}.", parts.join(", "))
+    format!("{upgrade}{begin} {all} {}.", human::list(&parts))
 }
 
 fn accepted_here(changes: &[Change]) -> Vec<&Change> {
@@ -184,7 +185,9 @@ fn tables(snapshot: &Snapshot, judgements: &Judgements, agreement: Option<&Agree
     vec![
         Table::new("policies", "Under each kernel's rule", POLICIES)
             .rows(Policy::ALL.map(|policy| policy_row(policy, &refused(judgements, policy), n))),
-        Table::new("refusals", "Buffers that some rule refuses", REFUSALS).rows(refusals(judgements)).detail(),
+        Table::new("refusals", "Buffers that some rule refuses, and with what", REFUSALS)
+            .rows(refusals(judgements))
+            .detail(),
         Table::new("agreement", "This kernel's answers against its rule", AGREEMENT)
             .rows(agreement.map(agreement_rows).unwrap_or_default())
             .detail(),
@@ -219,9 +222,10 @@ fn refusals(judgements: &Judgements) -> Vec<Vec<Value>> {
     hit.sort_by_key(|judged| std::cmp::Reverse(judged.buffers));
     let row = |judged: &&crate::aggregate::Judged| {
         let process = Value::Process { pid: judged.pid, comm: judged.comm.clone() };
-        let mut row = vec![process, Value::Text(backing(judged)), Value::Text(errno_name(judged.errno))];
-        row.extend(Policy::ALL.map(|policy| Value::Text(errno_name(policy.refuses(judged.traits)))));
-        row.push(Value::Count(judged.buffers));
+        let mut row =
+            vec![process, Value::Text(backing(judged)), Value::Count(judged.buffers), Value::Errno(judged.errno)];
+        let rules = [Policy::Since65, Policy::Before65, Policy::AsProposed, Policy::SingleSource];
+        row.extend(rules.map(|policy| Value::Errno(policy.refuses(judged.traits))));
         row
     };
     hit.iter().map(row).collect()

@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 use tracer_ebpf::policy::Policy;
 
 use super::evidence::sum;
-use crate::{
-    aggregate::{Judged, Judgements},
-    decode::result_name,
-};
+use crate::aggregate::{Judged, Judgements};
 
 /// The errnos by which a kernel refuses a mapping; any other says nothing about its rule.
 const REFUSALS: [i32; 3] = [14, 22, 95];
@@ -157,11 +154,6 @@ pub(super) fn backing(judged: &Judged) -> String {
 /// Buffers that were judged.
 pub(super) fn judged(judgements: &Judgements) -> u64 {
     judgements.clean.saturating_add(sum(&judgements.others, |judged| judged.buffers))
-}
-
-/// The errno's name; `ok` for 0.
-pub(super) fn errno_name(errno: i32) -> String {
-    result_name(-i64::from(errno))
 }
 
 #[cfg(test)]

@@ -202,7 +202,7 @@ fn what_was_not_measured_degrades_all() {
 fn q4_under_each_rule() {
     assert_eq!(
         verdict(&a_snapshot(), "Q4"),
-        "Of 102 buffers the rule of each kernel refuses: before 6.5 2, 6.3 and 6.4 2, the one proposed 2, 6.5 and later 2."
+        "Of 102 buffers 2 would be refused by the rule before 6.5, 2 by that of 6.3 and 6.4, 2 by the one proposed and 2 by that of 6.5 and later."
     );
     let clean = Snapshot { judgements: Some(judgements(Policy::Since65, vec![])), ..a_snapshot() };
     assert_eq!(verdict(&clean, "Q4"), "None of 100 buffers would be refused under any of the four rules.");
@@ -216,7 +216,7 @@ fn q4_names_whom_an_upgrade_would_hit() {
     assert_eq!(
         told.verdict.as_deref(),
         Some(
-            "3 buffers of fio (pid 42) are accepted here and would be refused by 6.5 and later; of 108 buffers the rule of each kernel refuses: before 6.5 none, 6.3 and 6.4 5, the one proposed 3, 6.5 and later 3."
+            "3 buffers of fio (pid 42) are accepted here and would be refused by 6.5 and later; of 108 buffers none would be refused by the rule before 6.5, 5 by that of 6.3 and 6.4, 3 by the one proposed and 3 by that of 6.5 and later."
         )
     );
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Where figures go: text, JSON, Prometheus.
+//! Where figures go: text, JSON, markdown, Prometheus.
 
 use serde::Serialize;
 
@@ -7,6 +7,7 @@ use crate::human;
 pub mod doctor;
 pub mod http;
 pub mod json;
+pub mod markdown;
 pub mod prometheus;
 pub mod text;
 pub mod trace;

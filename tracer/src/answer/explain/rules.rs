@@ -7,8 +7,8 @@ use crate::{
     aggregate::Habits,
     answer::{
         Threshold,
-        evidence::{share, sum},
-        rules::{errno_name, running},
+        evidence::{errno_name, share, sum},
+        rules::running,
     },
     human,
 };
