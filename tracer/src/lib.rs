@@ -1,17 +1,19 @@
 //! pinscope's user-space side. One direction, no arrow back:
 //!
 //! ```text
-//! kernel ──> source ──> decode ──> aggregate ──> Snapshot ──> sink
-//! (eBPF)     ring buffer  bytes to   pure folds               text, json, prometheus, http
-//!            and maps     records
+//! kernel ──> source ──> decode ──> aggregate ──> Snapshot ──> answer ──> sink
+//! (eBPF)     ring buffer  bytes to   pure folds               the        text, json, markdown,
+//!            and maps     records                             questions  prometheus, http
 //! ```
 //!
 //! `kernel` says what this kernel is, `probe` plans on it and attaches; everything but `probe::attach` and
 //! `source` is pure and tested without root.
 
 pub mod aggregate;
+pub mod answer;
 pub mod cli;
 pub mod decode;
+mod human;
 pub mod kernel;
 pub mod probe;
 pub mod session;

@@ -68,6 +68,11 @@ pub struct Ring {
 }
 
 impl Ring {
+    /// Installations after it had been given requests; all of them where this kernel does not tell.
+    pub fn late(&self) -> u64 {
+        self.after_requests.unwrap_or_else(|| self.installations())
+    }
+
     /// Registers, updates and clones that succeeded.
     pub fn installations(&self) -> u64 {
         self.registers.saturating_add(self.updates).saturating_add(self.clones)
@@ -176,6 +181,7 @@ pub struct SharedBufferFile {
 }
 
 /// `{seen: [...], verdicts: {policy: "ok" or an errno's name}}`.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
 fn traits<S: Serializer>(traits: &Traits, serializer: S) -> Result<S::Ok, S::Error> {
     const NAMES: [(Traits, &str); 6] = [
         (Traits::UNPINNABLE, "unpinnable"),

@@ -134,9 +134,18 @@ pub struct Report {
     #[arg(short, long, value_name = "TIME", value_parser = duration)]
     pub interval: Option<Duration>,
 
-    /// Print JSON: the same figures, exact, with a schema version
-    #[arg(long)]
+    /// How to print it: text for a terminal, JSON with the exact figures and a schema version, or markdown to paste
+    /// into a mail or an issue
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: Format,
+
+    /// Short for --format json
+    #[arg(long, conflicts_with = "format")]
     pub json: bool,
+
+    /// Say for each process what its registrations cost and what to change, where the figures support it
+    #[arg(long)]
+    pub explain: bool,
 
     /// Do not hook the kernel's look-ups of VMAs, which lie on every slow GUP (KVM, ptrace)
     #[arg(long)]
@@ -147,6 +156,24 @@ pub struct Report {
 
     #[command(flatten)]
     pub probes: Probes,
+}
+
+impl Report {
+    /// The format that was asked for.
+    pub fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.format }
+    }
+}
+
+/// How a report is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For a terminal
+    Text,
+    /// One object a report
+    Json,
+    /// For a mail or an issue
+    Markdown,
 }
 
 /// `pinscope trace`.

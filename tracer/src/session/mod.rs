@@ -10,17 +10,18 @@ mod trace;
 
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 pub use self::{daemon::daemon, report::report, trace::trace};
 use crate::{
     aggregate::{self, Snapshot},
+    answer::{Context, Hook},
     cli::config::Scope,
     decode::{Clock, Known},
     kernel::{Facts, Sources},
     probe::{
         attach::{self, Attached, Options},
-        health::{self, Health, Status},
+        health::{self, Health, HookState, Status},
         plan::{self, Plan, PlanError, Verdict, Wish},
         table,
     },
@@ -93,6 +94,26 @@ impl Session {
             }),
             started: self.clock.rfc3339(self.started_ns),
             ..Meta::default()
+        }
+    }
+
+    /// How the figures were made, as the answers to the questions say it.
+    pub fn context(&self) -> Context {
+        let attached = self.plan.hooks.iter().zip(&self.health.hooks);
+        let attached = attached.filter(|(_, health)| health.state == HookState::Attached);
+        let mut hooks: Vec<Hook> = Vec::new();
+        for (hook, _) in attached {
+            let hook = Hook { role: hook.role.name(), function: hook.function.clone() };
+            // Entry and return are two programs.
+            if !hooks.contains(&hook) {
+                hooks.push(hook);
+            }
+        }
+        Context {
+            kernel: self.release.clone(),
+            mode: self.mode().to_owned(),
+            hooks,
+            coalesces: self.plan.settings.kernel.folio_shift != 0,
         }
     }
 

@@ -13,7 +13,11 @@ use super::{
 };
 use crate::{
     aggregate,
-    cli::{args, config},
+    answer::Told,
+    cli::{
+        args::{self, Format},
+        config,
+    },
     probe::attach::Options,
     sink::{self, Meta},
     source::sample::Sample,
@@ -42,7 +46,7 @@ pub async fn report(arguments: &args::Report, verbose: bool) -> Result<ExitCode>
     }
     let (ended, last) = wait(&session, &meta, arguments, &mut end).await?;
     meta.exit_code = ended.command_code();
-    print(&session, &meta, arguments.json, &last)?;
+    print(&session, &meta, arguments, &last)?;
     Ok(ended.exit_code())
 }
 
@@ -55,19 +59,20 @@ async fn wait(session: &Session, meta: &Meta, arguments: &args::Report, end: &mu
     loop {
         tokio::select! {
             ended = end.wait() => return Ok((ended?, last)),
-            _ = ticks.tick() => last = print(session, meta, arguments.json, &last)?,
+            _ = ticks.tick() => last = print(session, meta, arguments, &last)?,
         }
     }
 }
 
 /// Prints what happened since `last`, and gives the sample it ended with.
-fn print(session: &Session, meta: &Meta, json: bool, last: &Sample) -> Result<Sample> {
+fn print(session: &Session, meta: &Meta, arguments: &args::Report, last: &Sample) -> Result<Sample> {
     let now = session.sample()?;
     let snapshot = aggregate::fold_between(&now, last, &session.known);
-    let text = if json {
-        format!("{}\n", sink::json::report(&snapshot, meta)?)
-    } else {
-        sink::text::report(&snapshot, meta, width())
+    let told = Told::new(&snapshot, &session.context(), arguments.explain);
+    let text = match arguments.format() {
+        Format::Text => sink::text::report(&snapshot, meta, &told, width()),
+        Format::Json => format!("{}\n", sink::json::report(&snapshot, meta, &told)?),
+        Format::Markdown => sink::markdown::report(&snapshot, meta, &told),
     };
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write the report")?;

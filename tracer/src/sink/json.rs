@@ -4,7 +4,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Meta;
-use crate::aggregate::Snapshot;
+use crate::{
+    aggregate::Snapshot,
+    answer::{Answer, Explanation, Told},
+};
 
 /// The number of the schema; it grows when a key changes its meaning or goes. Keys may be added without.
 pub const SCHEMA: u32 = 1;
@@ -17,6 +20,8 @@ struct Report<'a> {
     meta: &'a Meta,
     #[serde(flatten)]
     snapshot: &'a Snapshot,
+    answers: &'a [Answer],
+    explanations: Option<&'a [Explanation]>,
 }
 
 /// One object. `null` is unknown, never zero; times are nanoseconds, without pinscope's own walks; sizes are bytes.
@@ -30,7 +35,19 @@ struct Report<'a> {
 /// pin, registration_vmas, buffer_vmas, registration_buffers, registration_bytes      DISTRIBUTION
 /// faults          minor, major;  lookups;  multi_file_buffers
 /// backings[]      class, filesystem, shared, writable, ok, buffers, vmas, bytes
-/// processes[]     pid, comm, uid, cgroup_id, registrations, failed, buffers, bytes, vmas, duration_ns, pin_ns
+/// processes[]     pid, comm, uid, cgroup_id, registrations, failed, buffers, bytes, vmas, duration_ns, pin_ns,
+///                 habits {enomem, minor_faults, major_faults, faulting_pin_ns, faulting_bytes, large_buffers, large_bytes,
+///                 large_bvecs, adjacent_buffers, adjacent_bytes, long_lists, repeated, repeated_ns, many_vma_buffers,
+///                 many_vmas, many_vma_pin_ns}
+/// installations   before_requests, after_requests: of the ring's first one
+/// rings           age, gap, ordinal DISTRIBUTION; unlisted; list[{pid, comm, fd, flags,
+///                 registers, updates, clones, unregisters, failed, after_requests, first_age_ns, last_age_ns, span_ns,
+///                 shortest_gap_ns}]
+/// costs[]         vmas_from, vmas_to, pages_from, pages_to, buffers, vmas, bytes, pin_ns, walk_ns, faults, slow, slow_ns
+/// largest_registration, largest_buffer            vmas, bytes, buffers, nanoseconds, pid, comm
+/// judgements      clean, unjudged, kernel_policy, kernel_policy_why, others[{traits[], errno, pid, comm, filesystem,
+///                 class, buffers, bytes}]
+/// shared_buffer_files[]   pid, comm, name, filesystem, inode, buffers
 /// walks           complete, hole, busy, cut, none, vmas, nanoseconds
 /// unregisters     internal, ring_exit
 /// books           operations[{operation, counted, entries, returns, ledger, refused_early, missed_entries,
@@ -44,14 +61,21 @@ struct Report<'a> {
 ///                 DISTRIBUTION}, failed_trylocks, killed_waits, complete            with --locks
 /// phases          registrations, left_out, total_ns, pin {calls, ns}, faults, lookups, pin_other_ns, rest_ns,
 ///                 accounting, rest_other_ns, slow {pins, ns, fast_pins, fast_ns}, missed         with --phases
+/// answers[7]      id, question, state ("answered", "degraded", "unanswerable"), why[], verdict (one sentence, or null),
+///                 evidence {n, of, kernel, mode, hooks[{role, function}], thresholds[{name, value, unit}],
+///                 tables[{name, title, rows[{KEY: figure}]}], notes[]}
+/// explanations[]  with --explain, else null: pid, comm, summary, advice[{rule, seen, costs, change, expect,
+///                 thresholds[{name, value, unit}]}]
 ///
 /// DISTRIBUTION    count, sum, mean, p50, p90, p99, max, buckets[{lower, upper, count}]
 /// ```
 ///
 /// A bucket's bounds are both inclusive; `p50` to `max` are never too low, at most 1/8 too high, and exact
 /// below 16. The error is serde's, which these types do not raise.
-pub fn report(snapshot: &Snapshot, meta: &Meta) -> serde_json::Result<Value> {
-    serde_json::to_value(Report { r#type: "report", schema: SCHEMA, meta, snapshot })
+pub fn report(snapshot: &Snapshot, meta: &Meta, told: &Told) -> serde_json::Result<Value> {
+    let Told { answers, explanations } = told;
+    let explanations = explanations.as_deref();
+    serde_json::to_value(Report { r#type: "report", schema: SCHEMA, meta, snapshot, answers, explanations })
 }
 
 #[cfg(test)]
@@ -59,18 +83,28 @@ mod tests {
     use super::*;
     use crate::{
         aggregate::{fold, tests::a_sample},
+        answer::fixture::{a_snapshot, context},
         decode::Known,
     };
 
+    fn of(snapshot: &Snapshot) -> Value {
+        report(snapshot, &Meta::default(), &Told::new(snapshot, &context(), true)).unwrap()
+    }
+
+    fn keys(value: &Value) -> String {
+        value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ")
+    }
+
     #[test]
     fn every_documented_key_is_there() {
-        let json = report(&fold(&a_sample(), &Known::all()), &Meta::default()).unwrap();
-        let keys: Vec<_> = json.as_object().unwrap().keys().cloned().collect();
+        let json = of(&a_snapshot());
         assert_eq!(
-            keys.join(" "),
-            "backings books buffer_vmas command degraded elapsed_ns exit_code faults kernel locks lookups lost \
-             mode multi_file_buffers operations phases pin processes registration_buffers registration_bytes \
-             registration_vmas schema scope skipped split started type unregisters version walks"
+            keys(&json),
+            "answers backings books buffer_vmas command costs degraded elapsed_ns exit_code explanations faults \
+             installations judgements kernel largest_buffer largest_registration locks lookups lost mode \
+             multi_file_buffers operations phases pin processes registration_buffers registration_bytes \
+             registration_vmas rings schema scope shared_buffer_files skipped split started type unregisters version \
+             walks"
         );
         assert_eq!((&json["schema"], &json["type"]), (&1.into(), &"report".into()));
         assert_eq!(json["operations"][0]["results"][0], serde_json::json!({"result": "ok", "count": 10}));
@@ -78,8 +112,25 @@ mod tests {
     }
 
     #[test]
+    fn every_documented_key_of_an_answer_is_there() {
+        let json = of(&a_snapshot());
+        let answers = json["answers"].as_array().unwrap();
+        assert_eq!(answers.len(), 7);
+        for answer in answers {
+            assert_eq!(keys(answer), "evidence id question state verdict why");
+            assert_eq!(keys(&answer["evidence"]), "hooks kernel mode n notes of tables thresholds");
+        }
+        assert_eq!(keys(&answers[0]["evidence"]["thresholds"][0]), "name unit value");
+        assert_eq!(keys(&answers[0]["evidence"]["tables"][0]), "name rows title");
+        assert_eq!(keys(&answers[0]["evidence"]["hooks"][0]), "function role");
+        assert_eq!(answers[2]["evidence"]["tables"][0]["rows"][0]["single_share"], 0.9);
+        assert_eq!(keys(&json["explanations"][0]), "advice comm pid summary");
+    }
+
+    #[test]
     fn the_unknown_is_null() {
-        let json = report(&fold(&a_sample(), &Known::nothing()), &Meta::default()).unwrap();
+        let snapshot = fold(&a_sample(), &Known::nothing());
+        let json = report(&snapshot, &Meta::default(), &Told::new(&snapshot, &context(), true)).unwrap();
         for key in [
             "split",
             "pin",
@@ -91,10 +142,15 @@ mod tests {
             "walks",
             "locks",
             "phases",
+            "rings",
+            "costs",
+            "judgements",
+            "explanations",
         ] {
             assert!(json[key].is_null(), "{key}");
         }
         assert!(json["operations"][0]["duration"].is_null());
         assert!(json["books"]["coverage"].is_null() && json["books"]["operations"][0]["ledger"].is_null());
+        assert!(json["answers"][0]["verdict"].is_null());
     }
 }

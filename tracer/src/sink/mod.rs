@@ -1,11 +1,13 @@
-//! Where figures go: text, JSON, Prometheus.
+//! Where figures go: text, JSON, markdown, Prometheus.
 
 use serde::Serialize;
 
+use crate::human;
+
 pub mod doctor;
 pub mod http;
-mod human;
 pub mod json;
+pub mod markdown;
 pub mod prometheus;
 pub mod text;
 pub mod trace;

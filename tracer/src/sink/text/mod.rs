@@ -1,11 +1,15 @@
 //! The report for people, on 80 columns.
 
 mod detail;
-mod page;
+pub(super) mod page;
+mod questions;
 mod sections;
 
 use super::{Meta, human};
-use crate::aggregate::{Operation, OperationBooks, Snapshot};
+use crate::{
+    aggregate::{Operation, OperationBooks, Snapshot},
+    answer::Told,
+};
 use page::Page;
 
 /// The columns of a terminal that does not say how many it has.
@@ -15,15 +19,16 @@ const NARROWEST: usize = 72;
 /// The widest that can be read across.
 const WIDEST: usize = 120;
 
-/// The report: registrations, VMAs, durations and their split, buffers, backings, processes, then how far it
-/// can be trusted. `width` is the terminal's, held between 72 and 120 columns; no line is wider. Times leave
+/// The report: registrations, VMAs, durations and their split, buffers, backings, processes, the questions, the advice
+/// where it was asked for, then how far it can be trusted. `width` is the terminal's, held between 72 and 120 columns; no line is wider. Times leave
 /// out pinscope's own walks. Figures are rounded to three digits; `json::report` has the exact ones.
-pub fn report(snapshot: &Snapshot, meta: &Meta, width: usize) -> String {
+pub fn report(snapshot: &Snapshot, meta: &Meta, told: &Told, width: usize) -> String {
     let mut page = Page::new(width.clamp(NARROWEST, WIDEST));
     header(&mut page, snapshot, meta);
-    if snapshot.operations.iter().all(|operation| operation.total() == 0) {
+    let nothing = snapshot.operations.iter().all(|operation| operation.total() == 0);
+    let timed = snapshot.operations.iter().any(|operation| operation.duration.is_some());
+    if nothing {
         nothing_seen(&mut page, snapshot, meta);
-        page.blank();
     } else {
         sections::registrations(&mut page, snapshot);
         sections::vmas(&mut page, snapshot);
@@ -34,10 +39,17 @@ pub fn report(snapshot: &Snapshot, meta: &Meta, width: usize) -> String {
         sections::sizes(&mut page, snapshot);
         sections::backings(&mut page, snapshot);
         sections::processes(&mut page, snapshot);
-        page.blank();
-        if snapshot.operations.iter().any(|operation| operation.duration.is_some()) {
+        if timed {
+            page.blank();
             page.line("p50 to max are never too low and at most 1/8 too high; below 16 they are exact.");
         }
+    }
+    questions::questions(&mut page, &told.answers);
+    if let Some(explanations) = &told.explanations {
+        questions::explanations(&mut page, explanations);
+    }
+    if nothing || !timed || !told.answers.is_empty() {
+        page.blank();
     }
     trust(&mut page, snapshot);
     page.into_text()
@@ -75,7 +87,15 @@ fn nothing_seen(page: &mut Page, snapshot: &Snapshot, meta: &Meta) {
     }
 }
 
-/// How far the figures can be trusted, and what pinscope itself cost.
+/// How far the figures can be trusted, and what pinscope itself cost, a line each.
+pub(super) fn trust_words(snapshot: &Snapshot) -> Vec<String> {
+    let books = format!("books: {}", books(snapshot));
+    let cost = own_cost(snapshot).map(|cost| format!("own cost: {cost}"));
+    let lost = losses(snapshot).into_iter().map(|loss| format!("lost or missed: {loss}"));
+    [books].into_iter().chain(cost).chain(lost).collect()
+}
+
+/// The same in the text report.
 fn trust(page: &mut Page, snapshot: &Snapshot) {
     page.paragraph("Books: ", &books(snapshot));
     if let Some(cost) = own_cost(snapshot) {

@@ -1,34 +1,34 @@
 //! Lines of a page that is `width` columns wide; every character is one column.
 
-use crate::sink::human::cut;
+use crate::human::cut;
 
 /// A page under way. No line that leaves it is wider than it.
-pub(super) struct Page {
+pub(in crate::sink) struct Page {
     width: usize,
     text: String,
 }
 
 impl Page {
-    pub(super) fn new(width: usize) -> Self {
+    pub(in crate::sink) fn new(width: usize) -> Self {
         Self { width, text: String::new() }
     }
 
-    pub(super) fn width(&self) -> usize {
+    pub(in crate::sink) fn width(&self) -> usize {
         self.width
     }
 
     /// A line, cut where it is too long.
-    pub(super) fn line(&mut self, line: &str) {
+    pub(in crate::sink) fn line(&mut self, line: &str) {
         self.text.push_str(cut(line, self.width).trim_end());
         self.text.push('\n');
     }
 
-    pub(super) fn blank(&mut self) {
+    pub(in crate::sink) fn blank(&mut self) {
         self.text.push('\n');
     }
 
     /// A paragraph, broken at spaces; `first` begins its first line and its width indents the others.
-    pub(super) fn paragraph(&mut self, first: &str, text: &str) {
+    pub(in crate::sink) fn paragraph(&mut self, first: &str, text: &str) {
         let indent = first.chars().count();
         let room = self.width.saturating_sub(indent).max(1);
         for (number, line) in wrap(text, room).iter().enumerate() {
@@ -38,14 +38,14 @@ impl Page {
     }
 
     /// A section's title and the heads of its right-aligned columns.
-    pub(super) fn section(&mut self, title: &str, columns: &[(&str, usize)]) {
+    pub(in crate::sink) fn section(&mut self, title: &str, columns: &[(&str, usize)]) {
         self.blank();
         let heads: Vec<_> = columns.iter().map(|(head, width)| ((*head).to_owned(), *width)).collect();
         self.row(title, &heads);
     }
 
     /// A row: what it is about on the left, right-aligned cells of the given widths on the right.
-    pub(super) fn row(&mut self, label: &str, cells: &[(String, usize)]) {
+    pub(in crate::sink) fn row(&mut self, label: &str, cells: &[(String, usize)]) {
         let right = cells.iter().map(|(cell, width)| format!("{cell:>width$}")).collect::<Vec<_>>().concat();
         let room = self.width.saturating_sub(right.chars().count());
         // A cell that fills its column still stands apart from the label.
@@ -53,13 +53,13 @@ impl Page {
         self.line(&format!("{label:<room$}{right}"));
     }
 
-    pub(super) fn into_text(self) -> String {
+    pub(in crate::sink) fn into_text(self) -> String {
         self.text
     }
 }
 
 /// A bar of `share` (0 to 1) of `width` columns; something is never shown as nothing.
-pub(super) fn bar(share: f64, width: usize) -> String {
+pub(in crate::sink) fn bar(share: f64, width: usize) -> String {
     const EIGHTHS: [char; 7] = ['▏', '▎', '▍', '▌', '▋', '▊', '▉'];
     let eighths = (share.clamp(0.0, 1.0) * width as f64 * 8.0).round() as usize;
     let eighths = if share > 0.0 { eighths.max(1) } else { eighths };

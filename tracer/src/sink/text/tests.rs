@@ -8,8 +8,12 @@ use tracer_ebpf::{
 use super::*;
 use crate::{
     aggregate::{
-        fold,
+        Habits, fold,
         tests::{a_sample, any_known, any_sample},
+    },
+    answer::{
+        fixture::{a_snapshot, context, installations, process, ring, rings},
+        tests::any_snapshot,
     },
     decode::Known,
     source::sample::Sample,
@@ -46,23 +50,32 @@ fn a_session_that_lost_something() {
     sample.counters[Counter::Entries.of(Operation::Register)] += 1;
     let command = "fio --name=x --ioengine=io_uring --fixedbufs=1 --mem=mmap --rw=randread --size=1G --bs=4k";
     let meta = Meta { command: Some(command.to_owned()), exit_code: Some(0), ..meta() };
-    golden(&report(&fold(&sample, &known), &meta, WIDTH), include_str!("golden/lost.txt"));
+    golden(&report(&fold(&sample, &known), &meta, &Told::default(), WIDTH), include_str!("golden/lost.txt"));
 }
 
 #[test]
 fn a_session_in_which_all_is_well() {
-    golden(&report(&fold(&a_sample(), &Known::all()), &meta(), WIDTH), include_str!("golden/well.txt"));
+    golden(
+        &report(&fold(&a_sample(), &Known::all()), &meta(), &Told::default(), WIDTH),
+        include_str!("golden/well.txt"),
+    );
 }
 
 #[test]
 fn a_kernel_that_gives_nothing_but_counts() {
-    golden(&report(&fold(&a_sample(), &Known::nothing()), &meta(), WIDTH), include_str!("golden/counts.txt"));
+    golden(
+        &report(&fold(&a_sample(), &Known::nothing()), &meta(), &Told::default(), WIDTH),
+        include_str!("golden/counts.txt"),
+    );
 }
 
 #[test]
 fn a_session_without_registrations() {
     let sample = Sample { elapsed_ns: 5_000_000_000, ..Sample::default() };
-    golden(&report(&fold(&sample, &Known::all()), &meta(), WIDTH), include_str!("golden/nothing.txt"));
+    golden(
+        &report(&fold(&sample, &Known::all()), &meta(), &Told::default(), WIDTH),
+        include_str!("golden/nothing.txt"),
+    );
 }
 
 #[test]
@@ -76,12 +89,60 @@ fn many_processes_and_backings_are_summed() {
         let (_, totals) = sample.backings[0];
         sample.backings.push((BackingKey { kind: Kind(kind), ..BackingKey::default() }, totals));
     }
-    let text = report(&fold(&sample, &Known::all()), &meta(), WIDTH);
+    let text = report(&fold(&sample, &Known::all()), &meta(), &Told::default(), WIDTH);
     assert!(text.contains("  94 others "), "{text}");
     assert!(text.contains(" more kinds "), "{text}");
 }
 
+/// A process with the faults that are commonest, and one without.
+fn explained() -> Snapshot {
+    let habits = Habits {
+        enomem: 2,
+        minor_faults: 4096,
+        faulting_pin_ns: 6_000_000,
+        faulting_bytes: 16 << 20,
+        repeated: 90,
+        repeated_ns: 5_000_000,
+        ..Habits::default()
+    };
+    let processes = vec![process(7, "server", habits), process(42, "fio", Habits::default())];
+    Snapshot { processes: Some(processes), ..a_snapshot() }
+}
+
+#[test]
+fn the_questions_and_what_to_change() {
+    let snapshot = explained();
+    let told = Told::new(&snapshot, &context(), true);
+    golden(&report(&snapshot, &meta(), &told, WIDTH), include_str!("golden/questions.txt"));
+}
+
+#[test]
+fn questions_that_lack_the_same_are_told_together() {
+    let snapshot = fold(&Sample::default(), &Known::all());
+    let text = report(&snapshot, &meta(), &Told::new(&snapshot, &context(), false), WIDTH);
+    assert!(text.contains("\nQ1 Q2 Q3 Q4 Q5 unanswerable: no registration was seen\nQ6 unanswerable: "), "{text}");
+    assert!(!text.contains("WHAT TO CHANGE"));
+}
+
+#[test]
+fn a_long_table_is_cut_and_says_so() {
+    let list = (0..20).map(|fd| ring(7, "server", fd, 1, 0, 0)).collect();
+    let rings = rings(list);
+    let snapshot = Snapshot { installations: Some(installations(&rings)), rings: Some(rings), ..a_snapshot() };
+    let text = report(&snapshot, &meta(), &Told::new(&snapshot, &context(), false), WIDTH);
+    assert!(text.contains("\n     and 12 more\n"), "{text}");
+}
+
 proptest! {
+    #[test]
+    fn no_line_of_the_questions_is_wider_than_the_page(snapshot in any_snapshot(), width in 0_usize..200) {
+        let told = Told::new(&snapshot, &context(), true);
+        for line in report(&snapshot, &meta(), &told, width).lines() {
+            prop_assert!(line.chars().count() <= width.clamp(NARROWEST, WIDEST), "{line}");
+            prop_assert!(!line.chars().any(char::is_control), "{line:?}");
+        }
+    }
+
     #[test]
     fn no_line_is_wider_than_the_page(
         sample in any_sample(),
@@ -91,7 +152,7 @@ proptest! {
     ) {
         let meta = Meta { scope: text.clone(), command: Some(text.clone()), exit_code: Some(i32::MIN), kernel: text, ..meta() };
         let width_of = |width: usize| width.clamp(NARROWEST, WIDEST);
-        for line in report(&fold(&sample, &known), &meta, width).lines() {
+        for line in report(&fold(&sample, &known), &meta, &Told::default(), width).lines() {
             prop_assert!(line.chars().count() <= width_of(width), "{line}");
             prop_assert!(!line.chars().any(char::is_control), "{line:?}");
         }

@@ -1,7 +1,7 @@
 //! Figures for people: at most three digits that matter, and a unit. None is longer than nine characters.
 
 /// Counts: exact with separators below a million (`12,345`), then `1.23 M`.
-pub(super) fn count(value: u64) -> String {
+pub(crate) fn count(value: u64) -> String {
     if value >= 1_000_000 {
         return scaled(value as f64, 1000.0, &["", "k", "M", "G", "T", "P", "E"], " ");
     }
@@ -10,22 +10,22 @@ pub(super) fn count(value: u64) -> String {
 }
 
 /// Bytes in powers of 1,024: `512 B`, `4.00 KiB`.
-pub(super) fn bytes(value: u64) -> String {
+pub(crate) fn bytes(value: u64) -> String {
     scaled(value as f64, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"], " ")
 }
 
 /// Bytes in a narrow column: `4.00K`.
-pub(super) fn short_bytes(value: u64) -> String {
+pub(crate) fn short_bytes(value: u64) -> String {
     scaled(value as f64, 1024.0, &["", "K", "M", "G", "T", "P", "E"], "")
 }
 
 /// Nanoseconds: `850 ns`, `41.2 µs`, `1.30 ms`, `2.10 s`, then `5.0 min`, hours and days.
-pub(super) fn duration(ns: u64) -> String {
+pub(crate) fn duration(ns: u64) -> String {
     time(ns, " ")
 }
 
 /// Nanoseconds in a narrow column: `41.2µs`.
-pub(super) fn short_duration(ns: u64) -> String {
+pub(crate) fn short_duration(ns: u64) -> String {
     time(ns, "")
 }
 
@@ -40,7 +40,7 @@ fn time(ns: u64, gap: &str) -> String {
 }
 
 /// A share (0 to 1) in percent; 100 % and 0 % only where it is so.
-pub(super) fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     let tenths = (share * 1000.0).round();
     if share > 0.0 && tenths < 1.0 {
         "<0.1%".to_owned()
@@ -53,19 +53,41 @@ pub(super) fn percent(share: f64) -> String {
     }
 }
 
+/// How often: `312 times a second`, or below one `once in 3.20 s`. `rate` is per second.
+pub(crate) fn how_often(rate: f64) -> String {
+    if rate >= 1.0 || rate <= 0.0 {
+        return format!("{} times a second", number(rate));
+    }
+    format!("once in {}", duration((1e9 / rate) as u64))
+}
+
+/// A number that is no count: `0.25`, `12.8`, `312`, `1.20 M`.
+pub(crate) fn number(value: f64) -> String {
+    if value < 999.5 { three_digits(value) } else { count(value.round() as u64) }
+}
+
+/// Words with commas, and `and` before the last.
+pub(crate) fn list(words: &[String]) -> String {
+    match words {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
 /// `count` of something, with the plural's `s`.
-pub(super) fn plural(value: u64, noun: &str) -> String {
+pub(crate) fn plural(value: u64, noun: &str) -> String {
     let end = if value == 1 { "" } else { "s" };
     format!("{} {noun}{end}", count(value))
 }
 
 /// What a program named itself, safe for a terminal: one column a character.
-pub(super) fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|char| if char.is_ascii_graphic() || char == ' ' { char } else { '?' }).collect()
 }
 
 /// `text` in at most `width` characters, cut with an ellipsis.
-pub(super) fn cut(text: &str, width: usize) -> String {
+pub(crate) fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }

@@ -1,0 +1,121 @@
+//! What each process's registrations cost and what to change, in plain words, where the figures support it.
+
+mod rules;
+
+use serde::Serialize;
+
+use super::{Context, Threshold, evidence::share};
+use crate::{
+    aggregate::{Judged, Judgements, Process, Snapshot},
+    human,
+};
+
+/// One process.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Explanation {
+    /// Thread group.
+    pub pid: u32,
+    /// Its `task_struct.comm`.
+    pub comm: String,
+    /// What its registrations cost; and, where there is nothing to advise, that.
+    pub summary: String,
+    /// What to change, in the order of the rules.
+    pub advice: Vec<Advice>,
+}
+
+/// One thing to change.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Advice {
+    /// Name of the rule.
+    pub rule: &'static str,
+    /// What was seen, with its figures.
+    pub seen: String,
+    /// What it costs.
+    pub costs: String,
+    /// What to change: the call.
+    pub change: String,
+    /// What to expect of that.
+    pub expect: String,
+    /// From which figures on it is advised.
+    pub thresholds: &'static [Threshold],
+}
+
+/// What a rule says of a case.
+struct Said {
+    seen: String,
+    costs: String,
+    change: String,
+    expect: String,
+}
+
+/// A rule: when it applies, and what it says then.
+struct Rule {
+    name: &'static str,
+    thresholds: &'static [Threshold],
+    applies: fn(&Case<'_>) -> Option<Said>,
+}
+
+/// What the rules look at.
+struct Case<'a> {
+    process: &'a Process,
+    judgements: Option<&'a Judgements>,
+    judged: Vec<&'a Judged>,
+    context: &'a Context,
+}
+
+impl Case<'_> {
+    /// A part of the process's time in registrations, in words.
+    fn part_of_time(&self, ns: u64) -> String {
+        let part = share(ns.min(self.process.duration_ns), self.process.duration_ns);
+        part.map_or_else(|| "an unknown share".to_owned(), human::percent)
+    }
+
+    /// Whether a part of its time is at least `least`.
+    fn takes(&self, ns: u64, least: f64) -> bool {
+        share(ns, self.process.duration_ns).is_some_and(|part| part >= least)
+    }
+}
+
+/// Every process that registered buffers; `None` where processes are not kept apart.
+pub fn explanations(snapshot: &Snapshot, context: &Context) -> Option<Vec<Explanation>> {
+    let processes = snapshot.processes.as_deref()?;
+    Some(processes.iter().map(|process| explain(process, snapshot, context)).collect())
+}
+
+fn explain(process: &Process, snapshot: &Snapshot, context: &Context) -> Explanation {
+    let others = snapshot.judgements.iter().flat_map(|judgements| &judgements.others);
+    let judged = others.filter(|judged| judged.pid == Some(process.pid)).collect();
+    let case = Case { process, judgements: snapshot.judgements.as_ref(), judged, context };
+    let advice: Vec<_> = rules::RULES.iter().filter_map(|rule| apply(rule, &case)).collect();
+    Explanation { pid: process.pid, comm: process.comm.clone(), summary: summary(process, advice.is_empty()), advice }
+}
+
+fn apply(rule: &Rule, case: &Case<'_>) -> Option<Advice> {
+    let Said { seen, costs, change, expect } = (rule.applies)(case)?;
+    Some(Advice { rule: rule.name, seen, costs, change, expect, thresholds: rule.thresholds })
+}
+
+fn summary(process: &Process, nothing: bool) -> String {
+    let failed = if process.failed > 0 { format!(" ({} failed)", human::count(process.failed)) } else { String::new() };
+    let calls = human::plural(process.registrations, "call");
+    let mut facts = vec![format!("{calls}{failed} took {}", human::duration(process.duration_ns))];
+    if let Some(part) = process.pin_ns.and_then(|pin_ns| share(pin_ns, process.duration_ns)) {
+        facts.push(format!("{} of it in the pins", human::percent(part)));
+    }
+    if let (Some(buffers), Some(bytes)) = (process.buffers, process.bytes) {
+        facts.push(format!("for {} of {} together", human::plural(buffers, "buffer"), human::bytes(bytes)));
+    }
+    if let Some(habits) = &process.habits {
+        let faults = habits.minor_faults.saturating_add(habits.major_faults);
+        facts.push(format!("{} in the pins", human::plural(faults, "page fault")));
+    }
+    let facts = facts.join(", ");
+    match (nothing, process.habits.is_some()) {
+        (false, _) => format!("{facts}."),
+        (true, true) => format!("Nothing to advise: {facts}."),
+        (true, false) => format!("Nothing to advise from what is known: {facts}; its buffers were not looked at."),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+//! Snapshots made by hand, for tests.
+
+use tracer_ebpf::policy::{Policy, Traits};
+
+use super::{Context, Hook};
+use crate::{
+    aggregate::{
+        CostCell, Distribution, Habits, Installations, Judged, Judgements, Largest, Process, Ring, Rings,
+        SharedBufferFile, Snapshot, fold, tests::a_sample,
+    },
+    decode::Known,
+};
+
+pub(crate) const SECOND: u64 = 1_000_000_000;
+
+/// A session on 6.12 with fentry.
+pub(crate) fn context() -> Context {
+    let hook = |role, function: &str| Hook { role, function: function.to_owned() };
+    Context {
+        kernel: "6.12.107-cloud-amd64".to_owned(),
+        mode: "fentry".to_owned(),
+        hooks: vec![
+            hook("register", "io_sqe_buffers_register"),
+            hook("buffer", "io_sqe_buffer_register"),
+            hook("pin", "io_pin_pages"),
+            hook("look-up", "gup_vma_lookup"),
+            hook("ledger", "io_uring_register"),
+            hook("ring", "io_uring_create"),
+        ],
+        coalesces: true,
+    }
+}
+
+pub(crate) fn values(values: &[u64]) -> Distribution {
+    let mut distribution = Distribution::default();
+    for value in values {
+        distribution.add(*value);
+    }
+    distribution
+}
+
+/// A ring that was made under pinscope's eyes.
+pub(crate) fn ring(pid: u32, comm: &str, fd: i32, registers: u64, after_requests: u64, span_ns: u64) -> Ring {
+    Ring {
+        pid,
+        comm: comm.to_owned(),
+        fd: Some(fd),
+        flags: Some(0),
+        registers,
+        after_requests: Some(after_requests),
+        first_age_ns: Some(40_000),
+        last_age_ns: Some(40_000 + span_ns),
+        span_ns,
+        shortest_gap_ns: (registers > 1).then(|| span_ns / (registers - 1)),
+        ..Ring::default()
+    }
+}
+
+pub(crate) fn rings(list: Vec<Ring>) -> Rings {
+    let mut ordinal = Distribution::default();
+    for ring in &list {
+        (1..=ring.installations()).for_each(|number| ordinal.add(number));
+    }
+    Rings {
+        age: values(&list.iter().filter_map(|ring| ring.first_age_ns).collect::<Vec<_>>()),
+        gap: values(&list.iter().filter_map(|ring| ring.shortest_gap_ns).collect::<Vec<_>>()),
+        ordinal,
+        unlisted: Some(0),
+        list: Some(list),
+    }
+}
+
+/// What goes with those rings.
+pub(crate) fn installations(rings: &Rings) -> Installations {
+    let after_requests = rings.list.iter().flatten().filter_map(|ring| ring.after_requests).sum();
+    Installations { before_requests: rings.ordinal.count() - after_requests, after_requests }
+}
+
+/// What a shared, writable mapping of a file has.
+pub(crate) fn shared_file() -> Traits {
+    Traits::FIRST_FOREIGN.with(Traits::FOREIGN).with(Traits::FILE).with(Traits::TRACKED)
+}
+
+pub(crate) fn judged(traits: Traits, errno: i32, buffers: u64) -> Judged {
+    Judged {
+        traits,
+        errno,
+        pid: Some(42),
+        comm: "fio".to_owned(),
+        filesystem: Some("ext4".to_owned()),
+        class: "file",
+        buffers,
+        bytes: buffers * 4096,
+    }
+}
+
+/// A hundred clean buffers and `others`.
+pub(crate) fn judgements(policy: Policy, others: Vec<Judged>) -> Judgements {
+    Judgements {
+        clean: 100,
+        others,
+        unjudged: 0,
+        kernel_policy: Some(policy.name()),
+        kernel_policy_why: "told by its functions".to_owned(),
+    }
+}
+
+pub(crate) fn cell(vmas: u64, pages: u64, buffers: u64, pin_each: u64, walk_each: u64) -> CostCell {
+    CostCell {
+        vmas_from: vmas,
+        vmas_to: vmas * 2 - 1,
+        pages_from: pages,
+        pages_to: pages * 2 - 1,
+        buffers,
+        vmas: buffers * vmas,
+        bytes: buffers * pages * 4096,
+        pin_ns: buffers * pin_each,
+        walk_ns: buffers * walk_each,
+        faults: 0,
+        slow: Some(buffers / 4),
+        slow_ns: Some(buffers / 4 * pin_each),
+    }
+}
+
+pub(crate) fn process(pid: u32, comm: &str, habits: Habits) -> Process {
+    Process {
+        pid,
+        comm: comm.to_owned(),
+        registrations: 100,
+        failed: 0,
+        buffers: Some(400),
+        bytes: Some(400 << 20),
+        vmas: Some(400),
+        duration_ns: 10_000_000,
+        pin_ns: Some(8_000_000),
+        habits: Some(habits),
+        ..Process::default()
+    }
+}
+
+/// A session in which every figure is known: a server at run time and a fio at set-up.
+pub(crate) fn a_snapshot() -> Snapshot {
+    let shared = SharedBufferFile {
+        pid: 42,
+        comm: "fio".to_owned(),
+        name: "memfd:pool".to_owned(),
+        filesystem: "tmpfs".to_owned(),
+        inode: 17,
+        buffers: 1,
+    };
+    let largest = |vmas, buffers| Largest {
+        vmas,
+        bytes: 1 << 20,
+        buffers,
+        nanoseconds: 400_000,
+        pid: 7,
+        comm: "server".to_owned(),
+    };
+    // At run time it goes on past the second that counts as set-up.
+    let busy = Ring { last_age_ns: Some(SECOND + 40_000), ..ring(7, "server", 5, 313, 312, SECOND) };
+    let rings = rings(vec![busy, ring(7, "server", 6, 1, 0, 0), ring(42, "fio", 3, 1, 0, 0)]);
+    Snapshot {
+        installations: Some(installations(&rings)),
+        rings: Some(rings),
+        costs: Some(vec![cell(1, 1, 30, 900, 400), cell(1, 64, 8, 41_000, 500), cell(16, 16, 2, 9_000, 11_000)]),
+        largest_registration: Some(largest(71, 4)),
+        largest_buffer: Some(largest(18, 1)),
+        judgements: Some(judgements(Policy::Since65, vec![judged(shared_file(), 14, 2)])),
+        multi_file_buffers: Some(1),
+        shared_buffer_files: Some(vec![shared]),
+        ..fold(&a_sample(), &Known::all())
+    }
+}

@@ -1,0 +1,201 @@
+//! The questions that pinscope was made for, answered from a snapshot. All of it is pure.
+//!
+//! A question is `answered`, `degraded` where its figures hold only in part, or `unanswerable` where there are none:
+//! what was not seen is never told as a zero.
+
+mod classes;
+mod evidence;
+pub mod explain;
+mod q1;
+mod q2;
+mod q3;
+mod q4;
+mod q5;
+mod q6;
+mod q7;
+mod reasons;
+mod rows;
+mod rules;
+
+use serde::{Serialize, Serializer, ser::SerializeStruct};
+
+use crate::aggregate::Snapshot;
+
+pub use evidence::{Column, Evidence, Hook, Table, Threshold, Value};
+pub use explain::{Advice, Explanation, explanations};
+
+/// What a snapshot alone does not say about how it was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Context {
+    /// The running kernel's release.
+    pub kernel: String,
+    /// How the probes are attached: `fentry` or `kprobe`.
+    pub mode: String,
+    /// The hooks that are attached.
+    pub hooks: Vec<Hook>,
+    /// Whether this kernel makes one bvec of the pages of a folio (`io_mapped_ubuf.folio_shift`, since 6.12).
+    pub coalesces: bool,
+}
+
+/// One question, answered as far as it can be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// `Q1` to `Q7`.
+    pub id: &'static str,
+    /// The question.
+    pub question: &'static str,
+    /// How far it could be answered.
+    pub state: State,
+    /// The answer in one sentence, with its figures; `None` where there is none.
+    pub verdict: Option<String>,
+    /// What it rests on.
+    pub evidence: Evidence,
+}
+
+/// How far a question could be answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Wholly.
+    Answered,
+    /// In part, or with less certainty.
+    Degraded {
+        /// What is missing, a reason each.
+        why: Vec<String>,
+    },
+    /// Not at all.
+    Unanswerable {
+        /// What is missing.
+        why: String,
+    },
+}
+
+impl State {
+    /// The names used in every output.
+    pub const NAMES: [&'static str; 3] = ["answered", "degraded", "unanswerable"];
+
+    /// The name used in every output.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Degraded { .. } => "degraded",
+            Self::Unanswerable { .. } => "unanswerable",
+        }
+    }
+
+    /// What is missing.
+    pub fn why(&self) -> &[String] {
+        match self {
+            Self::Answered => &[],
+            Self::Degraded { why } => why,
+            Self::Unanswerable { why } => std::slice::from_ref(why),
+        }
+    }
+}
+
+impl Serialize for Answer {
+    /// `{id, question, state, why[], verdict, evidence}`.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut value = serializer.serialize_struct("Answer", 6)?;
+        value.serialize_field("id", self.id)?;
+        value.serialize_field("question", self.question)?;
+        value.serialize_field("state", self.state.name())?;
+        value.serialize_field("why", self.state.why())?;
+        value.serialize_field("verdict", &self.verdict)?;
+        value.serialize_field("evidence", &self.evidence)?;
+        value.end()
+    }
+}
+
+/// What a report says beyond its figures.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Told {
+    /// Every question.
+    pub answers: Vec<Answer>,
+    /// What each process's registrations cost and what to change; `None` where nobody asked, or processes are not kept
+    /// apart.
+    pub explanations: Option<Vec<Explanation>>,
+}
+
+impl Told {
+    /// The answers, and the explanations where they are asked for.
+    pub fn new(snapshot: &Snapshot, context: &Context, explain: bool) -> Self {
+        Self {
+            answers: answers(snapshot, context),
+            explanations: explain.then(|| explanations(snapshot, context)).flatten(),
+        }
+    }
+}
+
+/// Every question, in order.
+pub fn answers(snapshot: &Snapshot, context: &Context) -> Vec<Answer> {
+    vec![
+        q1::answer(snapshot, context),
+        q2::answer(snapshot, context),
+        q3::answer(snapshot, context),
+        q4::answer(snapshot, context),
+        q5::answer(snapshot, context),
+        q6::answer(context),
+        q7::answer(snapshot, context),
+    ]
+}
+
+/// A question, and where its figures come from.
+struct Question {
+    id: &'static str,
+    text: &'static str,
+    /// Names of the roles whose hooks give the figures.
+    roles: &'static [&'static str],
+    /// Words by which the reasons of the plan that touch it are known: they stand in the names of its figures.
+    figures: &'static [&'static str],
+}
+
+/// An answer under way.
+#[derive(Default)]
+struct Draft {
+    n: u64,
+    of: &'static str,
+    verdict: String,
+    why: Vec<String>,
+    thresholds: Vec<Threshold>,
+    tables: Vec<Table>,
+    notes: Vec<String>,
+}
+
+impl Question {
+    /// Answered, or degraded where there is a reason.
+    fn told(&self, context: &Context, draft: Draft) -> Answer {
+        if draft.n == 0 {
+            return self.unanswerable(context, format!("no {} were seen", draft.of));
+        }
+        let state = if draft.why.is_empty() { State::Answered } else { State::Degraded { why: draft.why } };
+        let evidence = Evidence {
+            n: Some(draft.n),
+            of: draft.of,
+            thresholds: draft.thresholds,
+            tables: draft.tables.into_iter().filter(|table| !table.rows.is_empty()).collect(),
+            notes: draft.notes,
+            ..self.evidence(context)
+        };
+        Answer { id: self.id, question: self.text, state, verdict: Some(draft.verdict), evidence }
+    }
+
+    fn unanswerable(&self, context: &Context, why: String) -> Answer {
+        let state = State::Unanswerable { why };
+        Answer { id: self.id, question: self.text, state, verdict: None, evidence: self.evidence(context) }
+    }
+
+    fn evidence(&self, context: &Context) -> Evidence {
+        let hooks = context.hooks.iter().filter(|hook| self.roles.contains(&hook.role));
+        Evidence {
+            kernel: context.kernel.clone(),
+            mode: context.mode.clone(),
+            hooks: hooks.cloned().collect(),
+            ..Evidence::default()
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,302 @@
+//! Q1: whether buffers are registered once at set-up, or sets are switched at run time.
+
+use std::cmp::Reverse;
+
+use super::{
+    Answer, Context, Draft, Question, Table, Value,
+    classes::{Class, Owner, SETUP_AGE_NS, THRESHOLDS, class, owners, rate},
+    evidence::{Column, named, sum},
+    reasons,
+};
+use crate::{
+    aggregate::{Installations, Ring, Rings, Snapshot},
+    human,
+};
+
+const QUESTION: Question = Question {
+    id: "Q1",
+    text: "Are buffers registered once at set-up, or do programs switch sets at run time?",
+    roles: &["register", "update", "clone", "ledger", "ring"],
+    figures: &["ring", "counts by operation", "request"],
+};
+
+const RINGS: &[Column] = &[
+    Column { key: "process", head: "ring of" },
+    Column { key: "fd", head: "fd" },
+    Column { key: "class", head: "class" },
+    Column { key: "installations", head: "sets" },
+    Column { key: "after_requests", head: "after" },
+    Column { key: "rate_per_second", head: "rate" },
+    Column { key: "first_age_ns", head: "first" },
+    Column { key: "shortest_gap_ns", head: "gap" },
+];
+
+const PROCESSES: &[Column] = &[
+    Column { key: "process", head: "process" },
+    Column { key: "class", head: "class" },
+    Column { key: "rings", head: "rings" },
+    Column { key: "run_time_rings", head: "at run time" },
+    Column { key: "replaced_rings", head: "replaced" },
+    Column { key: "installations", head: "sets" },
+    Column { key: "rate_per_second", head: "rate" },
+];
+
+const OPERATIONS: &[Column] = &[
+    Column { key: "what", head: "on rings" },
+    Column { key: "registers", head: "registers" },
+    Column { key: "updates", head: "updates" },
+    Column { key: "clones", head: "clones" },
+    Column { key: "unregisters", head: "unregisters" },
+    Column { key: "failed", head: "failed" },
+];
+
+const TIMES: &[Column] = &[
+    Column { key: "what", head: "at an installation" },
+    Column { key: "count", head: "count" },
+    Column { key: "p50_ns", head: "p50" },
+    Column { key: "p90_ns", head: "p90" },
+    Column { key: "p99_ns", head: "p99" },
+    Column { key: "max_ns", head: "max" },
+];
+
+pub(super) fn answer(snapshot: &Snapshot, context: &Context) -> Answer {
+    if let Some(why) = reasons::nothing_seen(snapshot) {
+        return QUESTION.unanswerable(context, why);
+    }
+    let Some(rings) = &snapshot.rings else { return without_rings(snapshot, context) };
+    let list = rings.list.as_deref().unwrap_or_default();
+    let list: Vec<_> = list.iter().filter(|ring| ring.installations() > 0).cloned().collect();
+    let mut why = reasons::of(snapshot, &QUESTION);
+    let verdict = if rings.list.is_none() {
+        why.push("rings are not kept apart in this session, so none has a class".to_owned());
+        totals(snapshot.installations.as_ref(), Some(rings))
+    } else if let Some(verdict) = verdict(&list, snapshot.elapsed_ns) {
+        why.extend(doubts(rings, &list));
+        verdict
+    } else {
+        let old = human::plural(list.len() as u64, "ring");
+        let unknown = format!("{old} installed once each and had been there before pinscope: it may have been set-up");
+        return QUESTION.unanswerable(context, if list.is_empty() { no_installation(rings) } else { unknown });
+    };
+    QUESTION.told(
+        context,
+        Draft {
+            n: rings.ordinal.count(),
+            of: "installations",
+            verdict,
+            why,
+            thresholds: THRESHOLDS.to_vec(),
+            tables: tables(rings, &list, snapshot.elapsed_ns),
+            notes: notes(snapshot.installations.as_ref(), rings),
+        },
+    )
+}
+
+/// Where only the requests of the rings are told.
+fn without_rings(snapshot: &Snapshot, context: &Context) -> Answer {
+    let Some(installations) = &snapshot.installations else {
+        let why = reasons::absence(snapshot, &QUESTION, "registrations by ring");
+        return QUESTION.unanswerable(context, why);
+    };
+    let mut why = reasons::of(snapshot, &QUESTION);
+    why.push("rings are not followed in this session: neither their age nor their class is known".to_owned());
+    QUESTION.told(
+        context,
+        Draft {
+            n: installations.before_requests.saturating_add(installations.after_requests),
+            of: "installations",
+            verdict: totals(Some(installations), None),
+            why,
+            thresholds: Vec::new(),
+            tables: Vec::new(),
+            notes: Vec::new(),
+        },
+    )
+}
+
+fn no_installation(rings: &Rings) -> String {
+    match rings.unlisted {
+        None | Some(0) => "no installation that succeeded was seen".to_owned(),
+        Some(unlisted) => format!("the map had no room for the rings of {} installations", human::count(unlisted)),
+    }
+}
+
+/// Why the classes may not be the whole truth.
+fn doubts(rings: &Rings, list: &[Ring]) -> Vec<String> {
+    let unknown = list.iter().filter(|ring| class(ring) == Class::Unknown).count() as u64;
+    let unknown = (unknown > 0).then(|| {
+        format!(
+            "{} had been there before pinscope and installed once: it may have been set-up",
+            human::plural(unknown, "ring")
+        )
+    });
+    let unlisted = rings.unlisted.filter(|unlisted| *unlisted > 0).map(|unlisted| {
+        format!("{} are of rings that the map had no room for", human::plural(unlisted, "installation"))
+    });
+    unknown.into_iter().chain(unlisted).collect()
+}
+
+/// In one sentence; `None` where no ring has a class.
+fn verdict(list: &[Ring], elapsed_ns: u64) -> Option<String> {
+    let of = |wanted: Class| list.iter().filter(|ring| class(ring) == wanted).count() as u64;
+    let owners = owners(list, elapsed_ns);
+    let active: Vec<_> = owners.iter().filter(|owner| owner.class == Class::RunTime).collect();
+    if let Some(most) = active.iter().max_by(|a, b| a.rate.unwrap_or(0.0).total_cmp(&b.rate.unwrap_or(0.0))) {
+        let others = active.len() as u64 - 1;
+        let others = match others {
+            0 => String::new(),
+            1 => ", and 1 other process does the like".to_owned(),
+            _ => format!(", and {} other processes do the like", human::count(others)),
+        };
+        return Some(format!("Run time: {}{others}.", switches(most)));
+    }
+    let all = list.len() as u64;
+    let known = all - of(Class::Unknown);
+    if of(Class::Occasional) > 0 {
+        let most = owners.iter().find(|owner| owner.class == Class::Occasional)?;
+        let who = named(Some(most.pid), most.comm);
+        let times = human::plural(most.installations, "installation");
+        return Some(format!(
+            "Occasional: {} of {} had buffers installed after set-up, but few times or rarely, first among them those of {who} with {times}; none at run time.",
+            human::count(of(Class::Occasional)),
+            human::plural(all, "ring"),
+        ));
+    }
+    (known > 0).then(|| {
+        format!(
+            "Set-up: {} of {} installed buffers only {}.",
+            human::count(known),
+            human::plural(all, "ring"),
+            setup_words(list)
+        )
+    })
+}
+
+/// What a process at run time does.
+fn switches(owner: &Owner<'_>) -> String {
+    let who = named(Some(owner.pid), owner.comm);
+    let rate = owner.rate.map(|rate| format!(" {}", human::how_often(rate))).unwrap_or_default();
+    if owner.renews {
+        return format!(
+            "process {who} made a new ring for its buffers{rate} ({} in the place of one that it had closed)",
+            human::count(owner.replaced)
+        );
+    }
+    format!(
+        "process {who} switched buffer sets{rate} on {} of {}",
+        human::count(owner.busy),
+        human::plural(owner.rings, "ring")
+    )
+}
+
+fn setup_words(list: &[Ring]) -> String {
+    let before = list.iter().filter(|ring| class(ring) == Class::SetUp).all(|ring| ring.late() == 0);
+    if before {
+        return "before their first request".to_owned();
+    }
+    format!("before their first request or within {} of their making", human::duration(SETUP_AGE_NS))
+}
+
+/// What can be told where rings are not kept apart.
+fn totals(installations: Option<&Installations>, rings: Option<&Rings>) -> String {
+    let made = rings.map(|rings| rings.ordinal.count_at_most(1).saturating_sub(rings.ordinal.count_at_most(0)));
+    let on = made.map(|made| format!(" on {}", human::plural(made, "ring"))).unwrap_or_default();
+    let Some(Installations { before_requests, after_requests }) = installations.cloned() else {
+        return format!("Whether the installations{on} came before the ring's first request is not known.");
+    };
+    format!(
+        "{} of {}{on} came before the ring's first request and {} after it.",
+        human::count(before_requests),
+        human::plural(before_requests.saturating_add(after_requests), "installation"),
+        human::count(after_requests),
+    )
+}
+
+fn notes(installations: Option<&Installations>, rings: &Rings) -> Vec<String> {
+    let requests = installations.map(|installations| {
+        format!(
+            "{} came before the ring had been given a request, {} after; it is told by the ring's own counters (io_ring_ctx.cached_sq_head, cached_cq_tail).",
+            human::plural(installations.before_requests, "installation"),
+            human::count(installations.after_requests),
+        )
+    });
+    let old = rings.list.iter().flatten().filter(|ring| ring.last_age_ns.is_none()).count() as u64;
+    let old = (old > 0).then(|| {
+        format!(
+            "{} had been there before pinscope: of unknown age, with a class by requests and rate only.",
+            human::plural(old, "ring")
+        )
+    });
+    requests.into_iter().chain(old).collect()
+}
+
+fn tables(rings: &Rings, list: &[Ring], elapsed_ns: u64) -> Vec<Table> {
+    let mut sorted: Vec<_> = list.iter().collect();
+    sorted.sort_by_key(|ring| Reverse((class(ring), ring.installations())));
+    let owners = owners(list, elapsed_ns);
+    vec![
+        Table::new("rings", "Rings, the most active first: installations (sets), those after the first request, age at the first, least time between two", RINGS).rows(sorted.into_iter().map(ring_row)),
+        Table::new("processes", "Processes, the most active first", PROCESSES)
+            .rows(owners.iter().map(owner_row))
+            .detail(),
+        Table::new("operations", "Calls on rings by class", OPERATIONS).rows(operations(list)).detail(),
+        Table::new("times", "Age of the ring, and time since the installation before", TIMES)
+            .rows(times(rings))
+            .detail(),
+    ]
+}
+
+fn ring_row(ring: &Ring) -> Vec<Value> {
+    let (name, shown) = class(ring).names();
+    vec![
+        Value::Process { pid: Some(ring.pid), comm: ring.comm.clone() },
+        ring.fd.map_or(Value::Unknown, |fd| Value::Count(fd.max(0).unsigned_abs().into())),
+        Value::Name(name, shown),
+        Value::Count(ring.installations()),
+        ring.after_requests.map_or(Value::Unknown, Value::Count),
+        rate(ring).map_or(Value::Unknown, Value::Rate),
+        Value::time(ring.first_age_ns),
+        Value::time(ring.shortest_gap_ns),
+    ]
+}
+
+fn owner_row(owner: &Owner<'_>) -> Vec<Value> {
+    let (name, shown) = owner.class.names();
+    vec![
+        Value::Process { pid: Some(owner.pid), comm: owner.comm.to_owned() },
+        Value::Name(name, shown),
+        Value::Count(owner.rings),
+        Value::Count(owner.busy),
+        Value::Count(owner.replaced),
+        Value::Count(owner.installations),
+        owner.rate.map_or(Value::Unknown, Value::Rate),
+    ]
+}
+
+fn operations(list: &[Ring]) -> Vec<Vec<Value>> {
+    let row = |wanted: Class| {
+        let rings: Vec<_> = list.iter().filter(|ring| class(ring) == wanted).collect();
+        let (name, shown) = wanted.names();
+        let total = |of: fn(&Ring) -> u64| Value::Count(sum(&rings, |ring| of(ring)));
+        let counts = [
+            total(|ring| ring.registers),
+            total(|ring| ring.updates),
+            total(|ring| ring.clones),
+            total(|ring| ring.unregisters),
+            total(|ring| ring.failed),
+        ];
+        (!rings.is_empty()).then(|| [Value::Name(name, shown)].into_iter().chain(counts).collect())
+    };
+    Class::ALL.into_iter().filter_map(row).collect()
+}
+
+fn times(rings: &Rings) -> Vec<Vec<Value>> {
+    let told = [("age of the ring", &rings.age), ("time since the one before", &rings.gap)];
+    told.into_iter()
+        .filter(|(_, times)| times.count() > 0)
+        .map(|(what, times)| {
+            let quantiles = [0.5, 0.9, 0.99, 1.0].map(|q| Value::time(times.quantile(q)));
+            [Value::Text(what.to_owned()), Value::Count(times.count())].into_iter().chain(quantiles).collect()
+        })
+        .collect()
+}

@@ -1,0 +1,193 @@
+//! Q2: whether GUP dominates the time, and what a separate pass over the VMAs would add.
+
+use super::{
+    Answer, Context, Draft, Question, Table, Threshold, Value,
+    evidence::{Column, share},
+    reasons,
+    rows::{Row, by_pages, by_vmas, total},
+};
+use crate::{
+    aggregate::{CostCell, Snapshot, Split},
+    human,
+};
+
+const QUESTION: Question = Question {
+    id: "Q2",
+    text: "Does GUP dominate the time, or would separate VMA look-ups show?",
+    roles: &["register", "update", "buffer", "pin", "look-up"],
+    figures: &[
+        "duration of register",
+        "duration of update",
+        "time in the pin",
+        "page faults",
+        "look-ups",
+        "VMAs touched",
+    ],
+};
+
+/// GUP dominates from this share of the time on.
+const DOMINATES: f64 = 0.5;
+const THRESHOLDS: &[Threshold] =
+    &[Threshold { name: "GUP dominates: from this share of the time on", value: DOMINATES * 100.0, unit: "%" }];
+
+const PARTS: &[Column] = &[
+    Column { key: "part", head: "register and update" },
+    Column { key: "time_ns", head: "time" },
+    Column { key: "share", head: "share" },
+];
+
+const BY_VMAS: &[Column] = &[
+    Column { key: "vmas", head: "VMAs" },
+    Column { key: "buffers", head: "buffers" },
+    Column { key: "pin_ns_per_buffer", head: "pin" },
+    Column { key: "walk_ns_per_buffer", head: "pass" },
+    Column { key: "walk_share_of_pin", head: "pass/pin" },
+    Column { key: "slow_share", head: "slow path" },
+    Column { key: "faults_per_buffer", head: "faults" },
+];
+
+const BY_SIZE: &[Column] = &[
+    Column { key: "pages", head: "size" },
+    Column { key: "buffers", head: "buffers" },
+    Column { key: "pin_ns_per_buffer", head: "pin" },
+    Column { key: "walk_ns_per_vma", head: "a VMA" },
+    Column { key: "break_even_vmas", head: "even at" },
+    Column { key: "break_even_reachable", head: "can be" },
+    Column { key: "slow_share", head: "slow path" },
+    Column { key: "faults_per_buffer", head: "faults" },
+];
+
+pub(super) fn answer(snapshot: &Snapshot, context: &Context) -> Answer {
+    if let Some(why) = reasons::nothing_seen(snapshot) {
+        return QUESTION.unanswerable(context, why);
+    }
+    let pins = snapshot.pin.as_ref().map_or(0, crate::aggregate::Distribution::count);
+    let Some(split) = snapshot.split.as_ref() else {
+        return QUESTION.unanswerable(context, reasons::absence(snapshot, &QUESTION, "the times of the pins"));
+    };
+    if split.total_ns == 0 || pins == 0 {
+        return QUESTION.unanswerable(context, "no registration that pinned a buffer was seen".to_owned());
+    }
+    let costs = snapshot.costs.as_deref().filter(|costs| total(costs).pin_ns > 0);
+    let mut why = reasons::of(snapshot, &QUESTION);
+    why.extend(reasons::times(snapshot));
+    why.extend(missing_pass(snapshot, costs, &why));
+    QUESTION.told(
+        context,
+        Draft {
+            n: pins,
+            of: "registrations with a pin",
+            verdict: verdict(split, pins, costs),
+            why,
+            thresholds: THRESHOLDS.to_vec(),
+            tables: tables(split, costs.unwrap_or_default()),
+            notes: notes(snapshot, costs),
+        },
+    )
+}
+
+/// Why there is no figure of the pass, where no other reason says so.
+fn missing_pass(snapshot: &Snapshot, costs: Option<&[CostCell]>, why: &[String]) -> Option<String> {
+    if costs.is_some() {
+        return reasons::walks(snapshot);
+    }
+    let told = why.iter().any(|reason| reason.starts_with("VMAs touched"));
+    (!told).then(|| "what a pass over the VMAs costs was not measured".to_owned())
+}
+
+fn verdict(split: &Split, pins: u64, costs: Option<&[CostCell]>) -> String {
+    let part = share(split.pin_ns, split.total_ns).unwrap_or(0.0);
+    let begin = if part >= DOMINATES { "GUP dominates" } else { "GUP does not dominate" };
+    let time = human::percent(part);
+    let gup = format!("{begin}: {time} of the time of {} was in the pin", human::plural(pins, "registration"));
+    let Some(costs) = costs else { return format!("{gup}.") };
+    let pass = total(costs).walk_share().map_or_else(|| "-".to_owned(), |share| Value::Share(share).shown());
+    format!("{gup}; a separate pass over the VMAs would add at most {pass} to the pins, {}.", crossing(costs))
+}
+
+/// At how many VMAs the pass was seen to cost as much as the pin.
+fn crossing(costs: &[CostCell]) -> String {
+    let rows = by_vmas(costs);
+    let most = rows.last().map_or(0, |row| row.to);
+    match rows.iter().find(|row| row.crossed()) {
+        Some(row) => format!("and cost as much as the pin from {} on", vmas(row)),
+        None => format!("and less than the pin at every number of VMAs seen (up to {})", human::count(most)),
+    }
+}
+
+fn vmas(row: &Row) -> String {
+    let range = Value::Range(row.from, row.to).shown();
+    if (row.from, row.to) == (1, 1) { "1 VMA".to_owned() } else { format!("{range} VMAs") }
+}
+
+fn notes(snapshot: &Snapshot, costs: Option<&[CostCell]>) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(faults) = &snapshot.faults {
+        let lookups = snapshot.lookups.map(|lookups| format!(", {}", human::plural(lookups, "VMA look-up")));
+        notes.push(format!(
+            "In the pins: {}, {} with I/O{}.",
+            human::plural(faults.minor.saturating_add(faults.major), "page fault"),
+            human::count(faults.major),
+            lookups.unwrap_or_default(),
+        ));
+    }
+    let Some(costs) = costs else { return notes };
+    let all = total(costs);
+    if let (Some(slow), Some(part)) = (all.slow, all.slow_share()) {
+        let time = all.slow_ns.and_then(|slow_ns| share(slow_ns, all.pin_ns));
+        let time = time.map(|time| format!(", {} of the pins' time", human::percent(time))).unwrap_or_default();
+        notes.push(format!(
+            "Slow path (the pin looked a VMA up): {} of {} ({}){time}.",
+            human::count(slow),
+            human::plural(all.buffers, "buffer"),
+            human::percent(part),
+        ));
+    }
+    notes.push(
+        "The pass is pinscope's own walk, a bpf_find_vma from BPF for each VMA: an upper bound of what a pass in the kernel would cost. `even at`: VMAs at which it would cost as much as the pin of a buffer of that size costs now; a buffer has no more VMAs than pages."
+            .to_owned(),
+    );
+    notes
+}
+
+fn tables(split: &Split, costs: &[CostCell]) -> Vec<Table> {
+    let part = |name: &'static str, shown: &'static str, part: u64| {
+        vec![Value::Name(name, shown), Value::Time(part), Value::share(share(part, split.total_ns))]
+    };
+    let parts = [part("pin", "pin", split.pin_ns), part("rest", "the rest", split.rest_ns)];
+    vec![
+        Table::new("parts", "Where the time went", PARTS).rows(parts).detail(),
+        Table::new("by_vmas", "A buffer, by its VMAs: time in the pin, of a pass over the VMAs", BY_VMAS).rows(by_vmas(costs).iter().map(vmas_row)),
+        Table::new("by_size", "A buffer, by its size: time in the pin, of the pass for one VMA; VMAs at which they are even, and whether it can have so many", BY_SIZE).rows(by_pages(costs).iter().map(size_row)),
+    ]
+}
+
+fn vmas_row(row: &Row) -> Vec<Value> {
+    vec![
+        Value::Range(row.from, row.to),
+        Value::Count(row.buffers),
+        Value::time(row.pin_each()),
+        Value::time(row.walk_each()),
+        Value::share(row.walk_share()),
+        Value::share(row.slow_share()),
+        faults(row),
+    ]
+}
+
+fn size_row(row: &Row) -> Vec<Value> {
+    let even = row.break_even();
+    vec![
+        Value::Pages(row.from, row.to),
+        Value::Count(row.buffers),
+        Value::time(row.pin_each()),
+        Value::time(row.walk_per_vma()),
+        Value::count(even),
+        even.map_or(Value::Unknown, |vmas| Value::Flag(vmas <= row.to)),
+        Value::share(row.slow_share()),
+        faults(row),
+    ]
+}
+
+fn faults(row: &Row) -> Value {
+    share(row.faults, row.buffers).map_or(Value::Unknown, Value::Mean)
+}

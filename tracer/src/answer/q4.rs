@@ -1,0 +1,254 @@
+//! Q4: what backs the buffers, and whom each kernel's rule would hit.
+
+use tracer_ebpf::policy::Policy;
+
+use super::{
+    Answer, Context, Draft, Question, Table, Value,
+    evidence::{Column, errno_name, named, share, sum},
+    reasons,
+    rules::{Agreement, Change, Refused, backing, changes, judged, refused, words},
+};
+use crate::{
+    aggregate::{Backing, Judgements, Snapshot},
+    human,
+};
+
+const QUESTION: Question = Question {
+    id: "Q4",
+    text: "Which file types back the buffers, and whom would a ban on file mappings hit?",
+    roles: &["register", "update", "buffer", "pin"],
+    figures: &["VMAs touched", "backings", "buffers", "polic"],
+};
+
+/// Programs named in sentences, for each change.
+const NAMED: usize = 3;
+
+const POLICIES: &[Column] = &[
+    Column { key: "policy", head: "the rule" },
+    Column { key: "buffers", head: "refuses" },
+    Column { key: "share", head: "share" },
+    Column { key: "bytes", head: "bytes" },
+    Column { key: "processes", head: "processes" },
+    Column { key: "errnos", head: "with" },
+];
+
+/// By importance: where there is no room the last are left out.
+const REFUSALS: &[Column] = &[
+    Column { key: "process", head: "process" },
+    Column { key: "backing", head: "backing" },
+    Column { key: "buffers", head: "buffers" },
+    Column { key: "here", head: "here" },
+    Column { key: "since_6_5", head: "6.5 on" },
+    Column { key: "before_6_5", head: "before 6.5" },
+    Column { key: "as_proposed", head: "proposed" },
+    Column { key: "single_source", head: "6.3, 6.4" },
+];
+
+const AGREEMENT: &[Column] =
+    &[Column { key: "answer", head: "the kernel's answers" }, Column { key: "buffers", head: "buffers" }];
+
+const BACKINGS: &[Column] = &[
+    Column { key: "class", head: "backing" },
+    Column { key: "filesystem", head: "filesystem" },
+    Column { key: "shared", head: "shared" },
+    Column { key: "accepted", head: "accepted" },
+    Column { key: "buffers", head: "buffers" },
+    Column { key: "bytes", head: "bytes" },
+];
+
+pub(super) fn answer(snapshot: &Snapshot, context: &Context) -> Answer {
+    if let Some(why) = reasons::nothing_seen(snapshot) {
+        return QUESTION.unanswerable(context, why);
+    }
+    let Some(judgements) = &snapshot.judgements else {
+        return QUESTION.unanswerable(context, reasons::absence(snapshot, &QUESTION, "the backings of buffers"));
+    };
+    let agreement = Agreement::of(judgements);
+    let mut why = reasons::of(snapshot, &QUESTION);
+    why.extend(reasons::lost(snapshot, &["backings", "short_records"]));
+    why.extend(doubts(judgements, agreement.as_ref()));
+    QUESTION.told(
+        context,
+        Draft {
+            n: judged(judgements),
+            of: "buffers judged",
+            verdict: verdict(judgements),
+            why,
+            tables: tables(snapshot, judgements, agreement.as_ref()),
+            notes: notes(judgements, agreement.as_ref()),
+            ..Draft::default()
+        },
+    )
+}
+
+fn doubts(judgements: &Judgements, agreement: Option<&Agreement>) -> Vec<String> {
+    let mut doubts = Vec::new();
+    if judgements.unjudged > 0 {
+        let buffers = human::plural(judgements.unjudged, "buffer");
+        doubts.push(format!("{buffers} could not be judged: not walked to the end, or the map was full"));
+    }
+    match agreement {
+        Some(agreement) if agreement.disagreed() > 0 => doubts.push(format!(
+            "{} of the kernel's answers are not what its rule says ({} accepted though refused by it, {} the other way)",
+            human::count(agreement.disagreed()),
+            human::count(agreement.accepted),
+            human::count(agreement.refused),
+        )),
+        Some(_) => {}
+        None => {
+            let why = &judgements.kernel_policy_why;
+            doubts.push(format!("it cannot be told which rule this kernel is under: {why}"));
+        }
+    }
+    doubts
+}
+
+fn verdict(judgements: &Judgements) -> String {
+    let n = judged(judgements);
+    let refused = Policy::ALL.map(|policy| refused(judgements, policy).buffers);
+    let changes = changes(judgements, Policy::Since65);
+    let hit = accepted_here(&changes);
+    let upgrade = match hit.first() {
+        None => String::new(),
+        Some(first) => {
+            let others = hit.len() as u64 - 1;
+            let others = if others == 0 { String::new() } else { format!(" and {} more", human::count(others)) };
+            let buffers = human::plural(sum(&hit, |change| change.buffers), "buffer");
+            let who = named(first.pid, &first.comm);
+            format!("{buffers} of {who}{others} are accepted here and would be refused by 6.5 and later; ")
+        }
+    };
+    let all = human::plural(n, "buffer");
+    if refused == [0; Policy::COUNT] {
+        return format!("None of {all} would be refused under any of the four rules.");
+    }
+    let parts = Policy::ALL.into_iter().zip(refused).map(|(policy, buffers)| {
+        let count = if buffers == 0 { "none".to_owned() } else { human::count(buffers) };
+        match policy {
+            Policy::Before65 => format!("{count} would be refused by the rule before 6.5"),
+            Policy::AsProposed => format!("{count} by the one proposed"),
+            Policy::SingleSource | Policy::Since65 => format!("{count} by that of {}", words(policy)),
+        }
+    });
+    let parts: Vec<_> = parts.collect();
+    let begin = if upgrade.is_empty() { "Of" } else { "of" };
+    format!("{upgrade}{begin} {all} {}.", human::list(&parts))
+}
+
+fn accepted_here(changes: &[Change]) -> Vec<&Change> {
+    changes.iter().filter(|change| change.here == 0).collect()
+}
+
+fn notes(judgements: &Judgements, agreement: Option<&Agreement>) -> Vec<String> {
+    let mut notes = sentences(judgements);
+    if let (Some(agreement), Some(policy)) = (agreement, judgements.kernel_policy) {
+        notes.push(format!(
+            "This kernel is under the rule {policy} ({}); {} of {} of its answers are what that rule says.",
+            human::plain(&judgements.kernel_policy_why),
+            human::count(agreement.agreed),
+            human::count(agreement.agreed.saturating_add(agreement.disagreed())),
+        ));
+    }
+    notes
+}
+
+/// Who would get another answer from another kernel.
+fn sentences(judgements: &Judgements) -> Vec<String> {
+    let upgrade = changes(judgements, Policy::Since65);
+    let downgrade = changes(judgements, Policy::Before65);
+    let told = |changes: &[Change], accepted: bool, kernel: &str| {
+        let wanted = changes.iter().filter(|change| (change.here == 0) == accepted);
+        wanted.take(NAMED).map(|change| sentence(change, kernel)).collect::<Vec<_>>()
+    };
+    let mut sentences = told(&upgrade, true, "after an upgrade to 6.5 or later");
+    sentences.extend(told(&upgrade, false, "after an upgrade to 6.5 or later"));
+    sentences.extend(told(&downgrade, true, "on a kernel before 6.5"));
+    sentences
+}
+
+fn sentence(change: &Change, kernel: &str) -> String {
+    let who = named(change.pid, &change.comm);
+    let buffers = human::plural(change.buffers, "buffer");
+    let backing = human::plain(&change.backing);
+    if change.here == 0 {
+        let errno = errno_name(change.there);
+        return format!(
+            "{who} registers {buffers} of {backing} on this kernel and would be refused ({errno}) {kernel}."
+        );
+    }
+    let errno = errno_name(change.here);
+    format!("{who} is refused {buffers} of {backing} ({errno}) on this kernel and would be accepted {kernel}.")
+}
+
+fn tables(snapshot: &Snapshot, judgements: &Judgements, agreement: Option<&Agreement>) -> Vec<Table> {
+    let n = judged(judgements);
+    vec![
+        Table::new("policies", "Under each kernel's rule", POLICIES)
+            .rows(Policy::ALL.map(|policy| policy_row(policy, &refused(judgements, policy), n))),
+        Table::new("refusals", "Buffers that some rule refuses, and with what", REFUSALS)
+            .rows(refusals(judgements))
+            .detail(),
+        Table::new("agreement", "This kernel's answers against its rule", AGREEMENT)
+            .rows(agreement.map(agreement_rows).unwrap_or_default())
+            .detail(),
+        Table::new("backings", "What lies behind the buffers", BACKINGS)
+            .rows(snapshot.backings.iter().flatten().map(backing_row))
+            .detail(),
+    ]
+}
+
+fn policy_row(policy: Policy, refused: &Refused, n: u64) -> Vec<Value> {
+    let errnos: Vec<_> = refused
+        .errnos
+        .iter()
+        .map(|(errno, count)| format!("{} {}", errno_name(*errno), human::count(*count)))
+        .collect();
+    vec![
+        Value::Name(policy.name(), words(policy)),
+        Value::Count(refused.buffers),
+        Value::share(share(refused.buffers, n)),
+        Value::Bytes(refused.bytes),
+        Value::Count(refused.processes),
+        if errnos.is_empty() { Value::Unknown } else { Value::Text(errnos.join(", ")) },
+    ]
+}
+
+fn refusals(judgements: &Judgements) -> Vec<Vec<Value>> {
+    let mut hit: Vec<_> = judgements
+        .others
+        .iter()
+        .filter(|judged| judged.errno != 0 || Policy::ALL.iter().any(|policy| policy.refuses(judged.traits) != 0))
+        .collect();
+    hit.sort_by_key(|judged| std::cmp::Reverse(judged.buffers));
+    let row = |judged: &&crate::aggregate::Judged| {
+        let process = Value::Process { pid: judged.pid, comm: judged.comm.clone() };
+        let mut row =
+            vec![process, Value::Text(backing(judged)), Value::Count(judged.buffers), Value::Errno(judged.errno)];
+        let rules = [Policy::Since65, Policy::Before65, Policy::AsProposed, Policy::SingleSource];
+        row.extend(rules.map(|policy| Value::Errno(policy.refuses(judged.traits))));
+        row
+    };
+    hit.iter().map(row).collect()
+}
+
+fn agreement_rows(agreement: &Agreement) -> Vec<Vec<Value>> {
+    [
+        ("agreed", "as its rule says", agreement.agreed),
+        ("other_errno", "of those, with another errno", agreement.other_errno),
+        ("accepted_though_refused", "accepted, refused by the rule", agreement.accepted),
+        ("refused_though_accepted", "refused, accepted by the rule", agreement.refused),
+    ]
+    .map(|(name, shown, count)| vec![Value::Name(name, shown), Value::Count(count)])
+    .into()
+}
+
+fn backing_row(backing: &Backing) -> Vec<Value> {
+    vec![
+        Value::Text(backing.class.to_owned()),
+        backing.filesystem.clone().map_or(Value::Unknown, Value::Text),
+        Value::Flag(backing.shared),
+        Value::Flag(backing.ok),
+        Value::Count(backing.buffers),
+        Value::Bytes(backing.bytes),
+    ]
+}

@@ -1,0 +1,10 @@
+//! Q6: who else pins. A session of its own answers it.
+
+use super::{Answer, Context, Question};
+
+const QUESTION: Question =
+    Question { id: "Q6", text: "Who else pins user pages, and of which mappings?", roles: &[], figures: &[] };
+
+pub(super) fn answer(context: &Context) -> Answer {
+    QUESTION.unanswerable(context, "asked by `pinscope audit`, which sits on the O_DIRECT path".to_owned())
+}

@@ -1,0 +1,209 @@
+//! Buffers under each kernel's rule, beside what the running kernel answered (Q4).
+
+use std::collections::BTreeMap;
+
+use tracer_ebpf::policy::Policy;
+
+use super::evidence::sum;
+use crate::aggregate::{Judged, Judgements};
+
+/// The errnos by which a kernel refuses a mapping; any other says nothing about its rule.
+const REFUSALS: [i32; 3] = [14, 22, 95];
+
+/// The rule in words.
+pub(super) fn words(policy: Policy) -> &'static str {
+    match policy {
+        Policy::Before65 => "before 6.5",
+        Policy::SingleSource => "6.3 and 6.4",
+        Policy::AsProposed => "as proposed",
+        Policy::Since65 => "6.5 and later",
+    }
+}
+
+/// What one rule would refuse.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) buffers: u64,
+    pub(super) bytes: u64,
+    /// Buffers by errno.
+    pub(super) errnos: BTreeMap<i32, u64>,
+    /// Processes, where they are kept apart.
+    pub(super) processes: u64,
+}
+
+pub(super) fn refused(judgements: &Judgements, policy: Policy) -> Refused {
+    let mut refused = Refused::default();
+    let mut pids: Vec<u32> = Vec::new();
+    for judged in &judgements.others {
+        let errno = policy.refuses(judged.traits);
+        if errno != 0 {
+            refused.buffers = refused.buffers.saturating_add(judged.buffers);
+            refused.bytes = refused.bytes.saturating_add(judged.bytes);
+            let count = refused.errnos.entry(errno).or_default();
+            *count = count.saturating_add(judged.buffers);
+            pids.extend(judged.pid);
+        }
+    }
+    pids.sort_unstable();
+    pids.dedup();
+    refused.processes = pids.len() as u64;
+    refused
+}
+
+/// The policy that the running kernel is under.
+pub(super) fn running(judgements: &Judgements) -> Option<Policy> {
+    let name = judgements.kernel_policy?;
+    Policy::ALL.into_iter().find(|policy| policy.name() == name)
+}
+
+/// The kernel's answers, held against the rule that it is under.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Agreement {
+    /// Accepted and judged so, or refused and judged so.
+    pub agreed: u64,
+    /// Of those, refused with another errno.
+    pub other_errno: u64,
+    /// Accepted, and judged refused.
+    pub accepted: u64,
+    /// Refused, and judged accepted.
+    pub refused: u64,
+}
+
+impl Agreement {
+    /// Answers that the rule does not explain.
+    pub fn disagreed(&self) -> u64 {
+        self.accepted.saturating_add(self.refused)
+    }
+
+    /// `None` where the kernel's rule is not known.
+    pub fn of(judgements: &Judgements) -> Option<Self> {
+        let policy = running(judgements)?;
+        let mut agreement = Self { agreed: judgements.clean, ..Self::default() };
+        for judged in &judgements.others {
+            let wanted = policy.refuses(judged.traits);
+            let count = match (judged.errno, wanted) {
+                (0, 0) => &mut agreement.agreed,
+                (0, _) => &mut agreement.accepted,
+                (errno, _) if !REFUSALS.contains(&errno) => continue,
+                (_, 0) => &mut agreement.refused,
+                (errno, _) => {
+                    if errno != wanted {
+                        agreement.other_errno = agreement.other_errno.saturating_add(judged.buffers);
+                    }
+                    &mut agreement.agreed
+                }
+            };
+            *count = count.saturating_add(judged.buffers);
+        }
+        Some(agreement)
+    }
+}
+
+/// Buffers of one process that another rule answers otherwise than this kernel did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    pub(super) pid: Option<u32>,
+    pub(super) comm: String,
+    /// What lies behind them: the class, and the filesystem where it has one.
+    pub(super) backing: String,
+    /// The errno on this kernel, 0 where it accepted.
+    pub(super) here: i32,
+    /// The errno under the other rule.
+    pub(super) there: i32,
+    pub(super) buffers: u64,
+}
+
+/// Buffers that this kernel accepted and `policy` refuses, or the other way round; most buffers first.
+pub(super) fn changes(judgements: &Judgements, policy: Policy) -> Vec<Change> {
+    // Under its own rule a kernel's answer does not change; where it does not follow the rule, that is a disagreement.
+    if running(judgements) == Some(policy) {
+        return Vec::new();
+    }
+    let mut changes: Vec<Change> = Vec::new();
+    for judged in &judgements.others {
+        let there = policy.refuses(judged.traits);
+        let differs = if judged.errno == 0 { there != 0 } else { there == 0 && REFUSALS.contains(&judged.errno) };
+        if !differs {
+            continue;
+        }
+        let change = Change {
+            pid: judged.pid,
+            comm: judged.comm.clone(),
+            backing: backing(judged),
+            here: judged.errno,
+            there,
+            buffers: 0,
+        };
+        let same = |other: &&mut Change| Change { buffers: 0, ..(**other).clone() } == change;
+        let found = changes.iter_mut().find(same);
+        match found {
+            Some(known) => known.buffers = known.buffers.saturating_add(judged.buffers),
+            None => changes.push(Change { buffers: judged.buffers, ..change }),
+        }
+    }
+    changes.sort_by(|a, b| b.buffers.cmp(&a.buffers).then(a.pid.cmp(&b.pid)));
+    changes
+}
+
+/// `file ext4`.
+pub(super) fn backing(judged: &Judged) -> String {
+    let filesystem = judged.filesystem.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+    format!("{}{filesystem}", judged.class)
+}
+
+/// Buffers that were judged.
+pub(super) fn judged(judgements: &Judgements) -> u64 {
+    judgements.clean.saturating_add(sum(&judgements.others, |judged| judged.buffers))
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_ebpf::policy::Traits;
+
+    use super::*;
+    use crate::answer::fixture::{judged as row, judgements, shared_file};
+
+    #[test]
+    fn the_kernels_answers_are_held_against_its_rule() {
+        let all = judgements(
+            Policy::Since65,
+            vec![
+                row(shared_file(), 14, 3),
+                row(shared_file(), 0, 2),
+                row(Traits::SEVERAL_SOURCES, 22, 5),
+                row(Traits::SEVERAL_SOURCES, 0, 7),
+                row(Traits::UNPINNABLE, 12, 11),
+                row(Traits::UNPINNABLE, 95, 1),
+            ],
+        );
+        let agreement = Agreement::of(&all).unwrap();
+        assert_eq!(agreement, Agreement { agreed: 100 + 3 + 7 + 1, other_errno: 1, accepted: 2, refused: 5 });
+        assert_eq!(Agreement::of(&Judgements { kernel_policy: None, ..all }), None);
+    }
+
+    #[test]
+    fn what_another_rule_answers_otherwise_is_told_by_process() {
+        let all = judgements(
+            Policy::SingleSource,
+            vec![
+                row(shared_file(), 95, 3),
+                row(Traits::SEVERAL_SOURCES, 22, 5),
+                row(Traits::SEVERAL_SOURCES, 22, 1),
+                row(Traits::TRACKED, 0, 2),
+                row(Traits::SEVERAL_SOURCES, 12, 9),
+            ],
+        );
+        let told: Vec<_> = changes(&all, Policy::Since65).into_iter().map(|c| (c.here, c.there, c.buffers)).collect();
+        assert_eq!(told, [(22, 0, 6), (0, 14, 2)]);
+        assert_eq!(changes(&all, Policy::SingleSource), []);
+    }
+
+    #[test]
+    fn refusals_are_summed_by_errno() {
+        let all = judgements(Policy::Since65, vec![row(shared_file(), 14, 3), row(Traits::SEVERAL_SOURCES, 0, 4)]);
+        let single = refused(&all, Policy::SingleSource);
+        assert_eq!((single.buffers, single.processes), (7, 1));
+        assert_eq!(single.errnos.into_iter().collect::<Vec<_>>(), [(22, 4), (95, 3)]);
+        assert_eq!(refused(&all, Policy::Since65).buffers, 3);
+    }
+}

@@ -1,0 +1,193 @@
+//! The report as markdown, for a mail to a list or an issue: prose that reads well as it is, on 72 columns, and tables
+//! of figures that are tables in both.
+
+use super::{Meta, human, text::page::Page};
+use crate::{
+    aggregate::Snapshot,
+    answer::{Advice, Answer, Evidence, Explanation, Table, Threshold, Told},
+};
+
+/// What a mail is wrapped at.
+const WIDTH: usize = 72;
+/// Rows of a table shown; the others are counted.
+const ROWS: usize = 16;
+/// A cell is cut here.
+const CELL: usize = 40;
+/// The first column is narrowed to this, where the others need the room.
+const LABEL: usize = 14;
+
+/// The seven questions with verdict, state and evidence, then the advice, what is missing, and how it was measured.
+///
+/// Figures are rounded to three digits; `json::report` has the exact ones.
+pub fn report(snapshot: &Snapshot, meta: &Meta, told: &Told) -> String {
+    let mut page = Page::new(WIDTH);
+    header(&mut page, snapshot, meta);
+    for answer in &told.answers {
+        question(&mut page, answer);
+    }
+    if let Some(explanations) = &told.explanations {
+        changes(&mut page, explanations);
+    }
+    measured(&mut page, snapshot);
+    page.into_text()
+}
+
+fn header(page: &mut Page, snapshot: &Snapshot, meta: &Meta) {
+    page.line("# io_uring buffer registration");
+    page.blank();
+    let mut facts = vec![
+        ("pinscope", format!("{}, {} probes", human::plain(&meta.version), human::plain(&meta.mode))),
+        ("kernel", human::plain(&meta.kernel)),
+        ("watched", format!("{} for {}", human::plain(&meta.scope), human::duration(snapshot.elapsed_ns))),
+    ];
+    facts.extend(meta.started.as_ref().map(|started| ("from", human::plain(started))));
+    if let Some(command) = &meta.command {
+        let end = meta.exit_code.map(|code| format!(" (exit code {code})")).unwrap_or_default();
+        facts.push(("command", format!("{}{end}", human::plain(command))));
+    }
+    for operation in snapshot.operations.iter().filter(|operation| operation.total() > 0) {
+        let (calls, failed) = (human::plural(operation.total(), "call"), human::count(operation.failed));
+        facts.push((operation.operation, format!("{calls}, {failed} failed")));
+    }
+    for (name, fact) in facts {
+        page.paragraph("- ", &format!("{name}: {fact}"));
+    }
+}
+
+fn question(page: &mut Page, answer: &Answer) {
+    page.blank();
+    page.line(&format!("## {} {}", answer.id, answer.state.name()));
+    page.blank();
+    page.paragraph("", answer.question);
+    if let Some(verdict) = &answer.verdict {
+        page.blank();
+        page.paragraph("", &format!("**Verdict:** {verdict}"));
+    }
+    bullets(page, answer.state.why().iter().map(|why| human::plain(why)));
+    let Evidence { notes, tables, .. } = &answer.evidence;
+    for table in tables {
+        page.blank();
+        page.paragraph("", &format!("{}:", table.title));
+        page.blank();
+        rows(page, table);
+    }
+    bullets(page, notes.iter().cloned());
+    evidence(page, &answer.evidence);
+}
+
+/// What was counted, by which hooks, and held against which limits.
+fn evidence(page: &mut Page, evidence: &Evidence) {
+    let Some(n) = evidence.n else { return };
+    let hooks: Vec<_> =
+        evidence.hooks.iter().map(|hook| format!("{} ({})", hook.role, human::plain(&hook.function))).collect();
+    let hooks = if hooks.is_empty() { String::new() } else { format!("; hooks: {}", hooks.join(", ")) };
+    let (kernel, mode) = (human::plain(&evidence.kernel), human::plain(&evidence.mode));
+    let measured = format!("n = {} {}; Linux {kernel}, {mode}{hooks}.", human::count(n), evidence.of);
+    let thresholds = evidence.thresholds.iter().map(Threshold::words);
+    bullets(page, [measured].into_iter().chain(thresholds));
+}
+
+fn bullets(page: &mut Page, items: impl Iterator<Item = String>) {
+    for (number, item) in items.enumerate() {
+        if number == 0 {
+            page.blank();
+        }
+        page.paragraph("- ", &item);
+    }
+}
+
+/// A table of GitHub's, its cells filled up so that it is one in plain text too.
+fn rows(page: &mut Page, table: &Table) {
+    let mut lines = vec![table.columns.iter().map(|column| column.head.to_owned()).collect::<Vec<_>>()];
+    lines.extend(table.rows.iter().take(ROWS).map(|row| row.iter().map(|value| cell(&value.shown())).collect()));
+    let widths = fit((0..table.columns.len()).map(|column| widest(&lines, column)).collect());
+    for (number, line) in lines.iter().enumerate() {
+        page.line(&shown(line, &widths));
+        if number == 0 {
+            page.line(&rule(&widths));
+        }
+    }
+    let more = table.rows.len().saturating_sub(ROWS) as u64;
+    let dropped: Vec<_> = table.columns.iter().skip(widths.len()).map(|column| column.head.to_owned()).collect();
+    let more = (more > 0).then(|| format!("{} more rows", human::count(more)));
+    let left_out: Vec<_> = more.into_iter().chain(dropped).collect();
+    if !left_out.is_empty() {
+        page.blank();
+        page.paragraph("", &format!("Left out here, but in the JSON: {}.", human::list(&left_out)));
+    }
+}
+
+fn widest(lines: &[Vec<String>], column: usize) -> usize {
+    let cells = lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count());
+    cells.max().unwrap_or(0).max(3)
+}
+
+/// Narrows the first column, then leaves out the last ones, until the table fits the page.
+fn fit(mut widths: Vec<usize>) -> Vec<usize> {
+    let over = |widths: &[usize]| (widths.iter().sum::<usize>() + 2 * widths.len() + 1).saturating_sub(WIDTH);
+    let over_by = over(&widths);
+    if let Some(label) = widths.first_mut() {
+        *label = label.saturating_sub(over_by).max(LABEL.min(*label));
+    }
+    while widths.len() > 1 && over(&widths) > 0 {
+        widths.pop();
+    }
+    widths
+}
+
+fn cell(text: &str) -> String {
+    // A bar would end the cell.
+    human::cut(text, CELL).replace('|', "/")
+}
+
+/// The first cell on the left, the others on the right.
+fn shown(line: &[String], widths: &[usize]) -> String {
+    let cells = line.iter().zip(widths).enumerate().map(|(number, (cell, width))| {
+        let cell = human::cut(cell, *width);
+        if number == 0 { format!(" {cell:<width$}|") } else { format!(" {cell:>width$}|") }
+    });
+    format!("|{}", cells.collect::<String>())
+}
+
+fn rule(widths: &[usize]) -> String {
+    let cells = widths.iter().enumerate().map(|(number, width)| {
+        if number == 0 { format!("{}|", "-".repeat(width + 1)) } else { format!("{}:|", "-".repeat(*width)) }
+    });
+    format!("|{}", cells.collect::<String>())
+}
+
+fn changes(page: &mut Page, explanations: &[Explanation]) {
+    page.blank();
+    page.line("## What to change");
+    for told in explanations {
+        page.blank();
+        page.paragraph("", &format!("**{} {}.** {}", human::plain(&told.comm), told.pid, told.summary));
+        for advice in &told.advice {
+            page.blank();
+            one(page, advice);
+        }
+    }
+}
+
+fn one(page: &mut Page, advice: &Advice) {
+    page.paragraph("- ", &advice.seen);
+    for (what, text) in [("Costs: ", &advice.costs), ("Change: ", &advice.change), ("Expect: ", &advice.expect)] {
+        page.paragraph("  ", &format!("{what}{text}"));
+    }
+}
+
+fn measured(page: &mut Page, snapshot: &Snapshot) {
+    page.blank();
+    page.line("## How it was measured");
+    page.blank();
+    page.paragraph(
+        "",
+        "By eBPF programs at the entry and return of the kernel's functions. Times leave out pinscope's own walks over the VMAs. Quantiles are never too low and at most 1/8 too high; below 16 they are exact. What is not known is absent, never zero.",
+    );
+    let trust = super::text::trust_words(snapshot);
+    let degraded = snapshot.degraded.iter().map(|reason| format!("degraded: {}", human::plain(reason)));
+    bullets(page, trust.into_iter().chain(degraded));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    aggregate::Habits,
+    answer::{
+        fixture::{a_snapshot, context, process},
+        tests::any_snapshot,
+    },
+};
+
+fn meta() -> Meta {
+    Meta {
+        version: "0.1.0".to_owned(),
+        kernel: "6.12.107-cloud-amd64".to_owned(),
+        mode: "fentry".to_owned(),
+        scope: "the command and its descendants".to_owned(),
+        command: Some("fio --name=x --ioengine=io_uring --fixedbufs=1 --mem=mmap --rw=randread --size=1G".to_owned()),
+        exit_code: Some(0),
+        started: Some("2026-11-23T20:00:00.000000Z".to_owned()),
+    }
+}
+
+#[test]
+fn a_report_to_be_pasted() {
+    let habits =
+        Habits { minor_faults: 4096, faulting_pin_ns: 6_000_000, faulting_bytes: 16 << 20, ..Habits::default() };
+    let snapshot = Snapshot { processes: Some(vec![process(42, "fio", habits)]), ..a_snapshot() };
+    let report = report(&snapshot, &meta(), &Told::new(&snapshot, &context(), true));
+    assert!(report == include_str!("golden.md"), "the report changed; it is now\n{report}");
+}
+
+#[test]
+fn a_bar_in_a_name_does_not_end_its_cell() {
+    assert_eq!((cell("a|b"), cell("plain")), ("a/b".to_owned(), "plain".to_owned()));
+}
+
+proptest! {
+    #[test]
+    fn no_line_is_wider_than_a_mail(snapshot in any_snapshot(), text in "\\PC{0,120}") {
+        let meta = Meta { scope: text.clone(), command: Some(text), ..meta() };
+        let report = report(&snapshot, &meta, &Told::new(&snapshot, &context(), true));
+        for line in report.lines() {
+            prop_assert!(line.chars().count() <= WIDTH, "{line}");
+            prop_assert!(!line.chars().any(char::is_control), "{line:?}");
+            // Every row of a table is whole.
+            prop_assert!(!line.starts_with('|') || line.ends_with('|'), "{line}");
+        }
+    }
+}
