@@ -2,7 +2,7 @@
 //!
 //! A task's [`Frame`] holds the two records it is filling, so that emitting one is a single copy.
 
-use crate::backing::BackingSlice;
+use crate::{audit::AuditCall, backing::BackingSlice};
 
 /// Backings told apart in one buffer.
 pub const BACKING_SLICES: usize = 8;
@@ -287,6 +287,8 @@ pub struct Frame {
     pub buffer_files: [u64; FILES],
     /// Distinct files of the registration, `registration.files` of them.
     pub registration_files: [u64; FILES],
+    /// In an audit's session, which has no registrations: the call that is under way in [`Stage::Pin`].
+    pub audit: AuditCall,
 }
 
 /// Key of the map `PROCESSES`: the thread group.

@@ -1,5 +1,6 @@
 //! What a plan is: hooks, settings, the reasons for them, and what it cannot give.
 
+mod audit;
 mod error;
 mod make;
 #[cfg(test)]
@@ -12,6 +13,7 @@ use super::{
     table::Role,
 };
 
+pub use audit::{audit_plan, mechanism_of};
 pub use error::{OLDEST, PlanError};
 pub use make::plan;
 

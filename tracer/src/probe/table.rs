@@ -3,7 +3,7 @@
 //! The prototypes are in the normal form of [`crate::kernel::Prototype`]. They stand here once; the eBPF
 //! handlers read arguments by the positions that these forms fix.
 
-use tracer_ebpf::operation::Operation;
+use tracer_ebpf::{audit::Gup, operation::Operation};
 
 use super::offsets;
 use crate::kernel::Wanted;
@@ -25,6 +25,8 @@ pub enum Role {
     Ledger,
     /// The forks of a traced command.
     Descent,
+    /// A function that takes hold of user pages, in an audit.
+    Audit(Gup),
 }
 
 impl Role {
@@ -38,6 +40,7 @@ impl Role {
             Self::Ring => "ring",
             Self::Ledger => "ledger",
             Self::Descent => "descent",
+            Self::Audit(function) => function.name(),
         }
     }
 
@@ -51,6 +54,7 @@ impl Role {
             Self::Ring => "age, fd and flags of the ring",
             Self::Ledger => "the end of each registration, an independent count",
             Self::Descent => "the processes of the traced command",
+            Self::Audit(_) => "who takes hold of user pages, and of which",
         }
     }
 }
@@ -320,6 +324,7 @@ pub fn wanted() -> Wanted<'static> {
         tracepoints: &[LEDGER.tracepoint, RING.tracepoint, DESCENT.tracepoint],
         helpers: &["find_vma", "loop", "get_func_ret", "task_storage_get", "get_current_task_btf"],
         structs: &["io_uring_clone_buffers"],
+        enumerators: &[],
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+pub mod audit;
 pub mod doctor;
 pub mod http;
 mod human;

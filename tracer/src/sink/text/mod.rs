@@ -1,10 +1,12 @@
 //! The report for people, on 80 columns.
 
+mod audit;
 mod page;
 mod sections;
 
 use super::{Meta, human};
 use crate::aggregate::{Operation, OperationBooks, Snapshot};
+pub use audit::audit;
 use page::Page;
 
 /// The columns of a terminal that does not say how many it has.
@@ -19,7 +21,7 @@ const WIDEST: usize = 120;
 /// out pinscope's own walks. Figures are rounded to three digits; `json::report` has the exact ones.
 pub fn report(snapshot: &Snapshot, meta: &Meta, width: usize) -> String {
     let mut page = Page::new(width.clamp(NARROWEST, WIDEST));
-    header(&mut page, snapshot, meta);
+    heading(&mut page, snapshot.elapsed_ns, meta);
     if snapshot.operations.iter().all(|operation| operation.total() == 0) {
         nothing_seen(&mut page, snapshot, meta);
         page.blank();
@@ -40,8 +42,8 @@ pub fn report(snapshot: &Snapshot, meta: &Meta, width: usize) -> String {
     page.into_text()
 }
 
-fn header(page: &mut Page, snapshot: &Snapshot, meta: &Meta) {
-    let length = human::duration(snapshot.elapsed_ns);
+fn heading(page: &mut Page, elapsed_ns: u64, meta: &Meta) {
+    let length = human::duration(elapsed_ns);
     page.line(&format!("pinscope {}: {length} of {}", human::plain(&meta.version), human::plain(&meta.scope)));
     page.line(&format!("Linux {}, {} probes", human::plain(&meta.kernel), human::plain(&meta.mode)));
     if let Some(command) = &meta.command {
