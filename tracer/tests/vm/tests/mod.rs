@@ -11,6 +11,7 @@ use crate::{
     protocol::{Test, Verdict, no_problems},
 };
 
+mod audit;
 mod cli;
 mod compat;
 mod daemon;
@@ -38,6 +39,7 @@ pub fn all() -> Vec<Test> {
         storm::tests(),
         tasks::tests(),
         fio::tests(),
+        audit::tests(),
         cli::tests(),
         daemon::tests(),
     ];
