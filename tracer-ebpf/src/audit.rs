@@ -246,8 +246,8 @@ impl AuditCounter {
 /// Calls told apart by their key.
 pub const ROWS: u32 = 4096;
 
-/// Stacks told apart.
-pub const STACKS: u32 = 4096;
+/// Places for stacks, each of [`STACK_DEPTH`] words; many more than there are, so that few share one.
+pub const STACKS: u32 = 16_384;
 
 /// Functions of a stack: twice what lies between a system call and GUP on a plain filesystem.
 pub const STACK_DEPTH: usize = 48;

@@ -92,6 +92,12 @@ const PAGE: u64 = 4096;
 /// `FOLL_WRITE`: the same on every kernel.
 const FOLL_WRITE: u32 = 1;
 
+/// What `bpf_get_stackid` answers where a place is another stack's.
+const EEXIST: i64 = -17;
+
+/// Of its flags: the number of functions to leave out, from the innermost.
+const SKIP_ONE: u64 = 1;
+
 /// One function for all programs: each has it once, and the object has it once. `what` is the function's number and
 /// the flags, since a function takes five arguments at most.
 #[inline(never)]
@@ -122,15 +128,28 @@ fn enter<const WALKS: bool>(context: *mut c_void, what: u64, start: u64, pages: 
     frame.audit.key.flags = flags;
     frame.audit.key.comm = bpf_get_current_comm().unwrap_or_default();
     look::<WALKS>(frame, mm);
-    // SAFETY: the context is this program's, the map one of stacks.
-    let stack = unsafe { bpf_get_stackid(context, (&raw const STACKS).cast_mut().cast(), 0) };
-    if stack < 0 {
-        count(AuditCounter::LostStacks);
-    }
-    frame.audit.key.stack = if stack < 0 { -1 } else { stack as i32 };
+    frame.audit.key.stack = stack(context);
     // SAFETY: takes nothing, cannot fail.
     frame.audit.start_ns = unsafe { bpf_ktime_get_ns() };
     frame.audit.own_ns = frame.audit.start_ns - entered;
+}
+
+/// The place of the present stack; -1 where there is none for it. A map of stacks is a hash without chains: where the
+/// place is another stack's, the stack without its innermost function, which is known anyway, has another one.
+#[inline(always)]
+fn stack(context: *mut c_void) -> i32 {
+    let map = || (&raw const STACKS).cast_mut().cast();
+    // SAFETY: the context is this program's, the map one of stacks.
+    let mut place = unsafe { bpf_get_stackid(context, map(), 0) };
+    if place == EEXIST {
+        // SAFETY: as above.
+        place = unsafe { bpf_get_stackid(context, map(), SKIP_ONE) };
+    }
+    if place < 0 {
+        count(AuditCounter::LostStacks);
+        return -1;
+    }
+    place as i32
 }
 
 /// The flags of ours that stand for the kernel's.

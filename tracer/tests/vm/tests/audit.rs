@@ -148,7 +148,8 @@ impl Row {
             .map(|(key, wanted)| format!("{key} is {} and not {wanted}", row[key]))
             .collect();
         let caller = row["caller"].as_str().unwrap_or_default();
-        if !self.callers.contains(&caller) {
+        // A copy that the compiler made of a function has its name with a suffix.
+        if !self.callers.contains(&caller.split('.').next().unwrap_or_default()) {
             problems.push(format!("the caller is {caller:?} and not one of {:?}", self.callers));
         }
         let chain = row["chains"][0]["steps"].as_array().cloned().unwrap_or_default();
