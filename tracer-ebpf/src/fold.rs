@@ -118,9 +118,9 @@ fn add_slice(totals: *mut BackingTotals, slice: &BackingSlice) {
     add(bytes, slice.bytes);
 }
 
-/// Keeps the name of a `file_system_type`, at the address given.
+/// Notes the name of a `file_system_type`.
 #[inline(always)]
-pub fn note_filesystem(filesystem: u64) {
+pub fn name_filesystem(filesystem: u64) {
     if filesystem != 0 && FILESYSTEMS.get_ptr(filesystem).is_none() {
         let mut name = [0; 16];
         if kernel::filesystem_name(filesystem, &mut name) {
@@ -132,7 +132,7 @@ pub fn note_filesystem(filesystem: u64) {
 /// The first buffer with this backing: makes its entry, and notes the filesystem's name.
 #[inline(always)]
 fn new_backing(key: &BackingKey) -> Option<*mut BackingTotals> {
-    note_filesystem(key.filesystem);
+    name_filesystem(key.filesystem);
     // Another CPU may have made it meanwhile; then this fails and the look-up finds that one.
     let _ = BACKINGS.insert(key, BackingTotals { buffers: 0, vmas: 0, bytes: 0 }, BPF_NOEXIST.into());
     BACKINGS.get_ptr_mut(key)

@@ -251,7 +251,7 @@ fn leave(function: u32, ret: u64) {
 
 #[inline(always)]
 fn new_row(frame: &Frame) -> Option<*mut AuditTotals> {
-    fold::note_filesystem(frame.audit.key.filesystem);
+    fold::name_filesystem(frame.audit.key.filesystem);
     let zeros = AuditTotals { calls: 0, asked: 0, got: 0, time_ns: 0, vmas: 0, own_ns: 0 };
     // Another CPU may have made it meanwhile; then this fails and the look-up finds that one.
     let _ = AUDIT.insert(frame.audit.key, zeros, BPF_NOEXIST.into());
