@@ -436,6 +436,9 @@ fn proc_mem(context: &Context) -> TestResult {
     sys::touch(address, PAGES * PAGE);
     let file = OpenOptions::new().write(true).open("/proc/self/mem")?;
     let page = vec![9; PAGE as usize];
+    // Since 6.12 it is the kernel's configuration whether the file forces; what is forced writes to the read-only, too.
+    let mut sealed = Space::new(PAGE);
+    let forces = file.write_all_at(&page, sealed.map(Kind::ReadOnly, PAGE)?).is_ok();
     let said = us(context, || {
         for place in 0..PAGES {
             file.write_all_at(&page, address + place * PAGE)?;
@@ -445,7 +448,7 @@ fn proc_mem(context: &Context) -> TestResult {
     let row = Row {
         callers: &["__access_remote_vm"],
         function: "get_user_pages_remote",
-        flags: &["FOLL_WRITE", "FOLL_FORCE"],
+        flags: if forces { &["FOLL_WRITE", "FOLL_FORCE"] } else { &["FOLL_WRITE"] },
         calls: PAGES,
         failed: 0,
         pages: PAGES,
