@@ -124,15 +124,6 @@ fn add_slice(totals: *mut BackingTotals, slice: &BackingSlice) {
     add(bytes, slice.bytes);
 }
 
-/// The first buffer with this backing: makes its entry, and notes the filesystem's name.
-#[inline(always)]
-fn new_backing(key: &BackingKey) -> Option<*mut BackingTotals> {
-    name_filesystem(key.filesystem);
-    // Another CPU may have made it meanwhile; then this fails and the look-up finds that one.
-    let _ = BACKINGS.insert(key, BackingTotals { buffers: 0, vmas: 0, bytes: 0 }, BPF_NOEXIST.into());
-    BACKINGS.get_ptr_mut(key)
-}
-
 /// Notes the name of a `file_system_type`.
 #[inline(always)]
 pub fn name_filesystem(filesystem: u64) {
@@ -142,6 +133,15 @@ pub fn name_filesystem(filesystem: u64) {
             let _ = FILESYSTEMS.insert(filesystem, name, 0);
         }
     }
+}
+
+/// The first buffer with this backing: makes its entry, and notes the filesystem's name.
+#[inline(always)]
+fn new_backing(key: &BackingKey) -> Option<*mut BackingTotals> {
+    name_filesystem(key.filesystem);
+    // Another CPU may have made it meanwhile; then this fails and the look-up finds that one.
+    let _ = BACKINGS.insert(key, BackingTotals { buffers: 0, vmas: 0, bytes: 0 }, BPF_NOEXIST.into());
+    BACKINGS.get_ptr_mut(key)
 }
 
 /// A registration that ended with the frame in hand; `frame.end_ns` is its end, the tracepoint's time where the return

@@ -8,6 +8,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod audit;
 pub mod backing;
 pub mod counter;
 pub mod detail;

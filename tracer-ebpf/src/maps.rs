@@ -12,10 +12,11 @@ use core::{
 use aya_ebpf::{
     Global,
     bindings::{BPF_F_NO_PREALLOC, bpf_map_type},
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf, StackTrace},
     macros::btf_map,
 };
 use tracer_ebpf::{
+    audit::{self, AuditCounter, AuditKey, AuditTotals},
     backing::{BackingKey, BackingTotals, Kind},
     counter::{self, Counter, ERRNO_SLOTS, Totals},
     detail::{self, Detail},
@@ -140,6 +141,18 @@ pub static SHARED_FILES: HashMap<SharedFileKey, SharedFile, 1024> = HashMap::new
 /// Thread groups that descend from the traced command.
 #[btf_map]
 pub static DESCENDANTS: HashMap<u32, u8, 65536> = HashMap::new();
+
+/// Calls of an audit.
+#[btf_map]
+pub static AUDIT: PerCpuHashMap<AuditKey, AuditTotals, { audit::ROWS as usize }> = PerCpuHashMap::new();
+
+/// By [`audit::AuditCounter`].
+#[btf_map]
+pub static AUDIT_COUNTERS: PerCpuArray<[u64; AuditCounter::SLOTS], 1> = PerCpuArray::new();
+
+/// Stacks of an audit's calls.
+#[btf_map]
+pub static STACKS: StackTrace<{ audit::STACKS as usize }, 0, { audit::STACK_DEPTH }> = StackTrace::new();
 
 /// Registrations and buffers, for sessions that ask for records.
 #[btf_map]

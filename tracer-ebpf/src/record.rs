@@ -3,6 +3,7 @@
 //! A task's [`Frame`] holds the two records it is filling, so that emitting one is a single copy.
 
 use crate::{
+    audit::AuditCall,
     backing::{BackingSlice, Kind},
     policy::Traits,
 };
@@ -344,6 +345,8 @@ pub struct Frame {
     pub registration_files: [u64; FILES],
     /// What is timed where the session asks.
     pub times: Times,
+    /// In an audit's session, which has no registrations: the call that is under way in [`Stage::Pin`].
+    pub audit: AuditCall,
 }
 
 /// Key of the map `PROCESSES`: the thread group.

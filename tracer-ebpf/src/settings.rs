@@ -12,6 +12,8 @@ pub struct Settings {
     pub kernel: Features,
     /// What this session wants.
     pub session: Session,
+    /// What an audit's session reads by.
+    pub audit: Audit,
 }
 
 impl Settings {
@@ -119,6 +121,16 @@ pub struct Features {
     pub lookup_returns: u8,
     /// Always 0.
     pub reserved: [u8; 3],
+}
+
+/// Values of flags that moved: since 6.3 they are an enum, before it macros.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// `FOLL_LONGTERM`.
+    pub foll_longterm: u32,
+    /// `FOLL_FORCE`.
+    pub foll_force: u32,
 }
 
 /// What a session wants; 0 is no.

@@ -50,6 +50,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     let verbose = arguments.verbose > 0;
     match arguments.command {
         Command::Report(report) => runtime()?.block_on(session::report(&report, verbose)),
+        Command::Audit(audit) => runtime()?.block_on(session::audit(&audit)),
         Command::Trace(trace) => runtime()?.block_on(session::trace(&trace, verbose)),
         Command::Daemon(daemon) => runtime()?.block_on(session::daemon(&daemon, verbose)),
         Command::Doctor(wanted) => doctor(&wanted),

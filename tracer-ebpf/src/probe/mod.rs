@@ -1,6 +1,7 @@
 //! The hooks, one family a file, each with the prototypes it relies on. The user-space table checks them against the
 //! kernel's BTF before anything is attached.
 
+mod audit;
 pub mod buffer;
 mod descent;
 mod ledger;

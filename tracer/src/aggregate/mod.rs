@@ -1,5 +1,6 @@
 //! Pure folds of samples into an immutable snapshot.
 
+pub mod audit;
 mod books;
 mod delta;
 mod detail;

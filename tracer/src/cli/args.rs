@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::probe::{mode::AttachMode, table};
+use crate::probe::{audit, mode::AttachMode, table};
 
 /// What io_uring buffer registration costs, and what it pins.
 ///
@@ -29,6 +29,11 @@ pub enum Command {
     Report(Report),
     /// Print a line for each registration as it happens
     Trace(Trace),
+    /// Say who takes hold of user pages, of which and for how long: every caller of pin_user_pages and its kin
+    ///
+    /// Its probes lie on the path of O_DIRECT, futexes and ptrace, so every such call on the machine pays for them
+    /// while it runs; what they cost is printed with the result.
+    Audit(Audit),
     /// Serve the figures to Prometheus
     Daemon(Daemon),
     /// Say what this kernel offers, which hooks would be used and why, and what is missing
@@ -217,6 +222,20 @@ pub struct Trace {
     pub probes: Probes,
 }
 
+/// `pinscope audit`.
+#[derive(Debug, Args)]
+pub struct Audit {
+    #[command(flatten)]
+    pub scope: Scope,
+
+    /// Print one JSON object, with the exact figures
+    #[arg(long)]
+    pub json: bool,
+
+    #[command(flatten)]
+    pub probes: Probes,
+}
+
 /// `pinscope daemon`.
 #[derive(Debug, Args)]
 pub struct Daemon {
@@ -253,7 +272,8 @@ pub struct Doctor {
 /// A function or tracepoint that pinscope could hook.
 fn hooked_function(text: &str) -> Result<String, String> {
     let wanted = table::wanted();
-    let known: Vec<_> = wanted.functions.iter().chain(wanted.tracepoints).copied().collect();
+    let audited = audit::FUNCTIONS.iter().filter(|name| !wanted.functions.contains(name));
+    let known: Vec<_> = wanted.functions.iter().chain(wanted.tracepoints).chain(audited).copied().collect();
     if known.contains(&text) {
         return Ok(text.to_owned());
     }

@@ -38,6 +38,8 @@ pub struct Types {
     pub helpers: BTreeSet<String>,
     /// Types that are there.
     pub structs: BTreeSet<String>,
+    /// Values of members of anonymous enums.
+    pub enumerators: BTreeMap<String, u32>,
 }
 
 impl Types {
@@ -56,6 +58,7 @@ impl Types {
             tracepoints: keep(wanted.tracepoints, |name| btf.tracepoint(name)),
             helpers: btf.helpers(wanted.helpers),
             structs: wanted.structs.iter().filter(|name| btf.is_struct(name)).map(|&n| n.to_owned()).collect(),
+            enumerators: btf.enumerators(wanted.enumerators),
         })
     }
 }
@@ -227,6 +230,28 @@ impl Index {
             .filter_map(|member| self.btf.resolve_name(member).ok()?.strip_prefix("BPF_FUNC_").map(str::to_owned))
             .filter(|name| wanted.contains(&name.as_str()))
             .collect()
+    }
+}
+
+impl Index {
+    /// Values of members of anonymous enums, which only a look at all of them finds; without those that stand in two
+    /// enums with different values.
+    fn enumerators(&self, wanted: &[&str]) -> BTreeMap<String, u32> {
+        if wanted.is_empty() {
+            return BTreeMap::new();
+        }
+        let mut found: BTreeMap<String, BTreeSet<u32>> = BTreeMap::new();
+        for kind in self.btf.resolve_types_by_name("").unwrap_or_default() {
+            let Type::Enum(list) = kind else { continue };
+            for member in &list.members {
+                let name = self.btf.resolve_name(member).ok().filter(|name| wanted.contains(&name.as_str()));
+                if let Some(name) = name {
+                    found.entry(name).or_default().insert(member.val());
+                }
+            }
+        }
+        let single = |values: BTreeSet<u32>| values.first().copied().filter(|_| values.len() == 1);
+        found.into_iter().filter_map(|(name, values)| Some((name, single(values)?))).collect()
     }
 }
 

@@ -188,6 +188,7 @@ fn kernel(release: &str, functions: &[(&str, &str)], ledger: &str) -> Facts {
             tracepoints: tracepoints.map(|(name, p)| (name.to_owned(), Prototype::parse(p))).into(),
             helpers: owned(wanted.helpers),
             structs: owned(wanted.structs),
+            enumerators: BTreeMap::new(),
         }),
         symbols: Ok(Symbols {
             functions: functions.iter().map(|&(name, _)| symbol(name)).collect::<BTreeMap<_, _>>(),

@@ -3,6 +3,7 @@
 //! Everything here is read once, at start. What could not be read is [`Unknown`] with its reason, never a
 //! default: the plan decides what a missing fact means.
 
+pub mod addresses;
 pub mod btf;
 pub mod features;
 #[cfg(test)]
@@ -50,6 +51,8 @@ pub struct Wanted<'a> {
     pub helpers: &'a [&'a str],
     /// Types whose mere presence says something.
     pub structs: &'a [&'a str],
+    /// Members of anonymous enums.
+    pub enumerators: &'a [&'a str],
 }
 
 /// Where the facts are read from; a test puts a folder of its own in place of the system's.

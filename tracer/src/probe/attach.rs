@@ -54,6 +54,8 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Level of the probes' own log, as `aya_log::Level`; 0 for off.
     pub log_level: u8,
+    /// An audit: its maps are large, and those of registrations small.
+    pub audit: bool,
 }
 
 /// Programs in the kernel. Dropping it detaches them.
@@ -142,6 +144,11 @@ fn load(plan: &Plan, options: &Options) -> Result<Ebpf, AttachError> {
     }
     if options.session.by_descent == 0 {
         loader.map_max_entries("DESCENDANTS", 1);
+    }
+    if !options.audit {
+        for map in ["AUDIT", "STACKS"] {
+            loader.map_max_entries(map, 1);
+        }
     }
     loader.load(&object).map_err(|error| AttachError::Load(chain(&error) + &memlock_hint(plan)))
 }

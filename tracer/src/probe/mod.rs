@@ -1,6 +1,7 @@
 //! From the facts of a kernel to attached programs: table, plan, attach, health.
 
 pub mod attach;
+pub mod audit;
 pub mod health;
 pub mod mode;
 mod object;

@@ -1,5 +1,6 @@
 //! What a plan is: hooks, settings, the reasons for them, and what it cannot give.
 
+mod audit;
 mod detail;
 mod error;
 mod make;
@@ -13,6 +14,7 @@ use super::{
     table::Role,
 };
 
+pub use audit::{audit_plan, mechanism_of};
 pub use detail::{no_accounting_times, no_lookup_times};
 pub use error::{OLDEST, PlanError};
 pub use make::plan;

@@ -3,7 +3,7 @@
 //! The prototypes are in the normal form of [`crate::kernel::Prototype`]. They stand here once; the eBPF
 //! handlers read arguments by the positions that these forms fix.
 
-use tracer_ebpf::operation::Operation;
+use tracer_ebpf::{audit::Gup, operation::Operation};
 
 use super::offsets;
 use crate::kernel::Wanted;
@@ -31,6 +31,8 @@ pub enum Role {
     Accounting,
     /// The waits for `mmap_lock`.
     Lock,
+    /// A function that takes hold of user pages, in an audit.
+    Audit(Gup),
 }
 
 impl Role {
@@ -47,6 +49,7 @@ impl Role {
             Self::Fault => "fault",
             Self::Accounting => "accounting",
             Self::Lock => "lock",
+            Self::Audit(function) => function.name(),
         }
     }
 
@@ -63,6 +66,7 @@ impl Role {
             Self::Fault => "time of page faults in the pin",
             Self::Accounting => "time of the accounting of pinned pages",
             Self::Lock => "acquisitions of mmap_lock, and the waits for it",
+            Self::Audit(_) => "who takes hold of user pages, and of which",
         }
     }
 }
@@ -403,6 +407,7 @@ pub fn wanted() -> Wanted<'static> {
         ],
         helpers: &["find_vma", "loop", "get_func_ret", "task_storage_get", "get_current_task_btf"],
         structs: &["io_uring_clone_buffers"],
+        enumerators: &[],
     }
 }
 

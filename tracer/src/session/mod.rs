@@ -1,5 +1,6 @@
 //! A session: facts, plan, attached probes, and what they count from the moment all of them were there.
 
+mod audit;
 pub mod command;
 mod daemon;
 mod end;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 
-pub use self::{daemon::daemon, report::report, trace::trace};
+pub use self::{audit::audit, daemon::daemon, report::report, trace::trace};
 use crate::{
     aggregate::{self, Snapshot},
     answer::{Context, Hook},
@@ -83,18 +84,7 @@ impl Session {
 
     /// What the outputs say about the session as a whole.
     pub fn meta(&self, scope: &Scope) -> Meta {
-        Meta {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            kernel: self.release.clone(),
-            mode: self.mode().to_owned(),
-            scope: scope.shown(),
-            command: scope.command.as_ref().map(|argv| {
-                let words: Vec<_> = argv.iter().map(|word| word.to_string_lossy()).collect();
-                words.join(" ")
-            }),
-            started: self.clock.rfc3339(self.started_ns),
-            ..Meta::default()
-        }
+        Meta { started: self.clock.rfc3339(self.started_ns), ..meta(&self.release, self.mode(), scope) }
     }
 
     /// How the figures were made, as the answers to the questions say it.
@@ -120,6 +110,21 @@ impl Session {
     /// `fentry` or `kprobe`.
     pub fn mode(&self) -> &'static str {
         self.plan.mechanism.map_or("none", |mechanism| mechanism.name())
+    }
+}
+
+/// What the outputs say of any session.
+fn meta(release: &str, mode: &str, scope: &Scope) -> Meta {
+    Meta {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel: release.to_owned(),
+        mode: mode.to_owned(),
+        scope: scope.shown(),
+        command: scope.command.as_ref().map(|argv| {
+            let words: Vec<_> = argv.iter().map(|word| word.to_string_lossy()).collect();
+            words.join(" ")
+        }),
+        ..Meta::default()
     }
 }
 

@@ -80,7 +80,7 @@ fn print(session: &Session, meta: &Meta, arguments: &args::Report, last: &Sample
 }
 
 /// Columns of the terminal; 80 where the output is none.
-fn width() -> usize {
+pub(super) fn width() -> usize {
     let columns = rustix::termios::tcgetwinsize(std::io::stdout()).map_or(0, |size| usize::from(size.ws_col));
     // A serial line has none either.
     if columns == 0 { sink::text::WIDTH } else { columns }

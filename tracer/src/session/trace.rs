@@ -32,6 +32,7 @@ pub async fn trace(arguments: &args::Trace, verbose: bool) -> Result<ExitCode> {
         ancestor: command.as_ref().map(Command::id),
         ring_bytes,
         log_level: log::level(verbose),
+        ..Options::default()
     };
     let mut end = End::new(&scope, command)?;
     let mut session = Session::start(&wish, &options)?;

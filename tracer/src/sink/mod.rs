@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::human;
 
+pub mod audit;
 pub mod doctor;
 pub mod http;
 pub mod json;

@@ -57,7 +57,7 @@ pub enum ReadError {
     Kernel(&'static str, MapError),
 }
 
-fn map<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a Map, ReadError> {
+pub(super) fn map<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a Map, ReadError> {
     ebpf.map(name).ok_or(ReadError::Missing(name))
 }
 

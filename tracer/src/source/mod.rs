@@ -1,5 +1,6 @@
 //! Where figures come from: the maps and the ring buffer.
 
+pub mod audit;
 pub mod maps;
 pub mod records;
 pub mod sample;

@@ -69,7 +69,8 @@ impl Blob {
     }
 }
 
-const NONE: Wanted<'static> = Wanted { functions: &[], members: &[], tracepoints: &[], helpers: &[], structs: &[] };
+const NONE: Wanted<'static> =
+    Wanted { functions: &[], members: &[], tracepoints: &[], helpers: &[], structs: &[], enumerators: &[] };
 
 #[test]
 fn members_of_anonymous_structs_and_unions_count_as_the_outer_ones() {
@@ -147,6 +148,16 @@ fn helpers_are_the_members_of_their_enum() {
     blob.add(ENUM, "bpf_func_id", 2, 4, &[find, 180, other, 181]);
     let types = blob.read(&Wanted { helpers: &["find_vma", "get_func_ret"], ..NONE });
     assert_eq!(types.helpers, BTreeSet::from(["find_vma".to_owned()]));
+}
+
+#[test]
+fn enumerators_are_found_in_anonymous_enums_unless_they_disagree() {
+    let mut blob = Blob::default();
+    let [write, long, twice] = ["FOLL_WRITE", "FOLL_LONGTERM", "TWICE"].map(|name| blob.name(name));
+    blob.add(ENUM, "", 3, 4, &[write, 1, long, 256, twice, 7]);
+    blob.add(ENUM, "", 1, 4, &[twice, 8]);
+    let types = blob.read(&Wanted { enumerators: &["FOLL_LONGTERM", "TWICE", "absent"], ..NONE });
+    assert_eq!(types.enumerators, BTreeMap::from([("FOLL_LONGTERM".to_owned(), 256)]));
 }
 
 #[test]

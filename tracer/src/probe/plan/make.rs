@@ -19,7 +19,7 @@ use crate::{
 
 /// How the VMAs of a buffer are found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Walk {
+pub(super) enum Walk {
     /// `bpf_loop` over `bpf_find_vma`, at the entry of the per-buffer function.
     FindVma,
     /// Not at all, and why.
@@ -28,6 +28,19 @@ enum Walk {
 
 /// Makes the plan.
 pub fn plan(facts: &Facts, wish: &Wish) -> Plan {
+    let mut plan = empty(facts, wish);
+    match &facts.types {
+        Ok(types) => fill(&mut plan, facts, types, wish),
+        Err(unknown) => plan.errors.insert(0, PlanError::NoTypes(unknown.to_string())),
+    }
+    if plan.errors.iter().any(PlanError::is_fatal) {
+        plan.hooks.clear();
+    }
+    plan
+}
+
+/// A plan without hooks, and what stands in the way of any.
+pub(super) fn empty(facts: &Facts, wish: &Wish) -> Plan {
     let obstacles = Obstacles::of(facts);
     let mechanism = obstacles.choose(wish.attach);
     let mut plan = Plan {
@@ -42,13 +55,6 @@ pub fn plan(facts: &Facts, wish: &Wish) -> Plan {
         policy: (None, "the kernel's types are not to be had".to_owned()),
     };
     stand_in_the_way(&mut plan, facts, wish);
-    match &facts.types {
-        Ok(types) => fill(&mut plan, facts, types, wish),
-        Err(unknown) => plan.errors.insert(0, PlanError::NoTypes(unknown.to_string())),
-    }
-    if plan.errors.iter().any(PlanError::is_fatal) {
-        plan.hooks.clear();
-    }
     plan
 }
 
@@ -63,21 +69,8 @@ fn stand_in_the_way(plan: &mut Plan, facts: &Facts, wish: &Wish) {
 }
 
 fn fill(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
-    let has = |helper: &str| types.helpers.contains(helper);
-    let task_storage =
-        has("task_storage_get") && has("get_current_task_btf") && types.offsets.contains_key(offsets::TASK_STORAGE);
-    plan.policy = policy(types);
-    plan.legacy_frames = !task_storage;
-    plan.settings.offset = offsets::resolve(types);
-    plan.settings.kernel = Features {
-        task_storage: task_storage.into(),
-        func_ret: has("get_func_ret").into(),
-        folio_shift: types.offsets.contains_key("io_mapped_ubuf.folio_shift").into(),
-        registration_returns: wish.registration_returns.into(),
-        ring_requests: offsets::missing(types, &offsets::REQUESTS).is_none().into(),
-        file_names: offsets::missing(types, &offsets::NAMES).is_none().into(),
-        ..Features::default()
-    };
+    settings(plan, types);
+    plan.settings.kernel.registration_returns = wish.registration_returns.into();
     let selected = FUNCTION_ROLES.map(|role| select_role(plan, facts, types, wish, &role));
     let walk = walk(types);
     let pin_tells = wish.lean && walk == Walk::FindVma && selected.iter().flatten().any(|s| s.function == TELLING_PIN);
@@ -93,6 +86,24 @@ fn fill(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
     tracepoints(plan, facts, types, wish);
     note_the_walk(plan, &walk, selected.iter().flatten().any(|s| s.role == Role::Buffer));
     too_old(plan, facts);
+}
+
+/// What every program reads by.
+pub(super) fn settings(plan: &mut Plan, types: &Types) {
+    let has = |helper: &str| types.helpers.contains(helper);
+    let task_storage =
+        has("task_storage_get") && has("get_current_task_btf") && types.offsets.contains_key(offsets::TASK_STORAGE);
+    plan.policy = policy(types);
+    plan.legacy_frames = !task_storage;
+    plan.settings.offset = offsets::resolve(types);
+    plan.settings.kernel = Features {
+        task_storage: task_storage.into(),
+        func_ret: has("get_func_ret").into(),
+        folio_shift: types.offsets.contains_key("io_mapped_ubuf.folio_shift").into(),
+        ring_requests: offsets::missing(types, &offsets::REQUESTS).is_none().into(),
+        file_names: offsets::missing(types, &offsets::NAMES).is_none().into(),
+        ..Features::default()
+    };
 }
 
 /// The pin whose arguments are the buffer's own range, and which nothing but a buffer reaches inside a registration.
@@ -153,7 +164,7 @@ fn lost(plan: &Plan, role: Role) -> bool {
     plan.choices.iter().any(|choice| choice.role == role && choice.chosen == Outcome::Lost)
 }
 
-fn walk(types: &Types) -> Walk {
+pub(super) fn walk(types: &Types) -> Walk {
     if let Some(member) = offsets::missing(types, &offsets::WALK) {
         Walk::None(format!("BTF has no {member}"))
     } else if ["find_vma", "loop"].iter().all(|&helper| types.helpers.contains(helper)) {

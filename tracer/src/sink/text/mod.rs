@@ -1,5 +1,6 @@
 //! The report for people, on 80 columns.
 
+mod audit;
 mod detail;
 pub(super) mod page;
 mod questions;
@@ -10,6 +11,7 @@ use crate::{
     aggregate::{Operation, OperationBooks, Snapshot},
     answer::Told,
 };
+pub use audit::audit;
 use page::Page;
 
 /// The columns of a terminal that does not say how many it has.
@@ -24,7 +26,7 @@ const WIDEST: usize = 120;
 /// out pinscope's own walks. Figures are rounded to three digits; `json::report` has the exact ones.
 pub fn report(snapshot: &Snapshot, meta: &Meta, told: &Told, width: usize) -> String {
     let mut page = Page::new(width.clamp(NARROWEST, WIDEST));
-    header(&mut page, snapshot, meta);
+    heading(&mut page, snapshot.elapsed_ns, meta);
     let nothing = snapshot.operations.iter().all(|operation| operation.total() == 0);
     let timed = snapshot.operations.iter().any(|operation| operation.duration.is_some());
     if nothing {
@@ -55,8 +57,8 @@ pub fn report(snapshot: &Snapshot, meta: &Meta, told: &Told, width: usize) -> St
     page.into_text()
 }
 
-fn header(page: &mut Page, snapshot: &Snapshot, meta: &Meta) {
-    let length = human::duration(snapshot.elapsed_ns);
+fn heading(page: &mut Page, elapsed_ns: u64, meta: &Meta) {
+    let length = human::duration(elapsed_ns);
     page.line(&format!("pinscope {}: {length} of {}", human::plain(&meta.version), human::plain(&meta.scope)));
     page.line(&format!("Linux {}, {} probes", human::plain(&meta.kernel), human::plain(&meta.mode)));
     if let Some(command) = &meta.command {

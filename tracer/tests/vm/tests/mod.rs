@@ -11,6 +11,7 @@ use crate::{
     protocol::{Test, Verdict, no_problems},
 };
 
+mod audit;
 mod cli;
 mod compat;
 mod daemon;
@@ -47,6 +48,7 @@ pub fn all() -> Vec<Test> {
         fio::tests(),
         liburing::tests(),
         scenarios::tests(),
+        audit::tests(),
         cli::tests(),
         daemon::tests(),
         detail::tests(),

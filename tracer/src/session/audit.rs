@@ -1,0 +1,126 @@
+//! `pinscope audit`: who takes hold of user pages, for a while or around a command.
+
+use std::{io::Write, os::fd::OwnedFd, path::Path, process::ExitCode, time::Instant};
+
+use anyhow::{Context as _, Result, bail};
+use aya::sys::{Stats, enable_stats};
+
+use super::{clock, command::Command, end::End, fatal, first_failure, report::width};
+use crate::{
+    aggregate::audit::{self, Audit, Audited, Context},
+    cli::{args, config},
+    kernel::{Facts, Sources, addresses},
+    probe::{
+        attach::{self, Attached, Options},
+        audit::wanted,
+        health::{self, Health, HookState, Status},
+        plan::{self, Outcome, Plan, Verdict},
+        table::Role,
+    },
+    sink::{self, Meta},
+    source::audit::{self as source, AuditSample},
+};
+
+/// Runs the session and prints what it saw; the exit code is the command's, where there is one.
+pub async fn audit(arguments: &args::Audit) -> Result<ExitCode> {
+    let scope = config::Scope::new(&arguments.scope)?;
+    let command = scope.command.as_deref().map(Command::hold).transpose()?;
+    let wish = config::wish(&arguments.probes, false, command.is_some());
+    let options = Options {
+        session: scope.session,
+        ancestor: command.as_ref().map(Command::id),
+        audit: true,
+        ..Options::default()
+    };
+    let mut end = End::new(&scope, command)?;
+    let session = Session::start(&wish, &options)?;
+    let mut meta = super::meta(&session.release, session.mode(), &scope);
+    meta.started = session.started.clone();
+    end.begin(scope.duration)?;
+    if scope.command.is_none() && scope.duration.is_none() {
+        tracing::info!("attached; Ctrl-C ends the session and prints the audit");
+    }
+    let ended = end.wait().await?;
+    meta.exit_code = ended.command_code();
+    print(&session.audit()?, &meta, arguments.json)?;
+    Ok(ended.exit_code())
+}
+
+fn print(audit: &Audit, meta: &Meta, json: bool) -> Result<()> {
+    let text =
+        if json { format!("{}\n", sink::audit::audit(audit, meta)?) } else { sink::text::audit(audit, meta, width()) };
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write the audit")
+}
+
+/// The audit's probes at work.
+struct Session {
+    attached: Attached,
+    plan: Plan,
+    health: Health,
+    release: String,
+    /// Keeps the kernel's statistics of programs on; or why they are not.
+    statistics: Result<OwnedFd, String>,
+    /// What was counted while the probes were being attached.
+    baseline: AuditSample,
+    begun: Instant,
+    started: Option<String>,
+}
+
+impl Session {
+    fn start(wish: &plan::Wish, options: &Options) -> Result<Self> {
+        let facts = Facts::gather(&Sources::default(), &wanted());
+        let plan = plan::audit_plan(&facts, wish);
+        if plan.verdict() == Verdict::Nothing {
+            bail!("cannot audit here: {}", fatal(&plan));
+        }
+        let statistics = enable_stats(Stats::RunTime)
+            .map_err(|error| format!("the kernel keeps no statistics of programs for us ({})", error.io_error));
+        let attached = attach::attach(&plan, options)?;
+        let health = health::health(&plan, &attached.results);
+        if health.status == Status::Failed {
+            bail!("no probe could be attached: {}", first_failure(&attached));
+        }
+        let baseline = source::read(&attached.ebpf).context("cannot read the figures")?;
+        let (clock, started_ns) = clock();
+        let (begun, started) = (Instant::now(), clock.rfc3339(started_ns));
+        Ok(Self { attached, plan, health, release: facts.release.text, statistics, baseline, begun, started })
+    }
+
+    fn mode(&self) -> &'static str {
+        self.plan.mechanism.map_or("none", |mechanism| mechanism.name())
+    }
+
+    /// What was counted since the start.
+    fn audit(&self) -> Result<Audit> {
+        let elapsed_ns = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let sample = source::read(&self.attached.ebpf).context("cannot read the figures")?.since(&self.baseline);
+        let context = Context {
+            elapsed_ns,
+            places: addresses::resolve(Path::new("/proc/kallsyms"), &audit::addresses(&sample)),
+            functions: self.functions(),
+            degraded: self.health.lost.iter().map(|lost| format!("{}: {}", lost.figure, lost.reason)).collect(),
+            no_statistics: self.statistics.as_ref().err().cloned(),
+        };
+        Ok(audit::fold(&sample, &context))
+    }
+
+    /// What became of each function.
+    fn functions(&self) -> Vec<Audited> {
+        let of_family = self.plan.choices.iter().filter(|choice| matches!(choice.role, Role::Audit(_)));
+        of_family
+            .map(|choice| {
+                let function = choice.role.name().to_owned();
+                let hook = self.plan.hooks.iter().find(|hook| hook.role == choice.role);
+                let of_function = |hook: &&health::HookHealth| hook.function == function;
+                let failed = self.health.hooks.iter().filter(of_function).find_map(|hook| match &hook.state {
+                    HookState::Failed(reason) => Some(reason.clone()),
+                    _ => None,
+                });
+                let hooked = matches!(choice.chosen, Outcome::Hooked(_)) && failed.is_none();
+                let mechanism = hook.filter(|_| hooked).map(|hook| plan::mechanism_of(hook.kind));
+                Audited { function, mechanism, why: failed.unwrap_or_else(|| choice.why.clone()) }
+            })
+            .collect()
+    }
+}

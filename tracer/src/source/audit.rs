@@ -1,0 +1,152 @@
+//! What an audit's maps and programs held at one moment.
+
+use std::collections::{BTreeMap, HashMap};
+
+use aya::{
+    Ebpf,
+    maps::{MapError, PerCpuArray, PerCpuHashMap, StackTraceMap},
+};
+use tracer_ebpf::audit::{AuditCounter, AuditKey, AuditTotals};
+
+use super::{
+    maps::{ReadError, filesystems, map},
+    skipped,
+};
+
+/// The audit's maps, added up over the CPUs.
+#[derive(Clone, Debug, Default)]
+pub struct AuditSample {
+    /// Calls by what they are told apart by.
+    pub calls: BTreeMap<AuditKey, AuditTotals>,
+    /// By [`AuditCounter`].
+    pub counters: [u64; AuditCounter::SLOTS],
+    /// Return addresses by a key's `stack`, the innermost first.
+    pub stacks: BTreeMap<i32, Vec<u64>>,
+    /// Names by the address of the `file_system_type`.
+    pub filesystems: HashMap<u64, String>,
+    /// Runs that the kernel skipped, by program.
+    pub skipped: BTreeMap<String, u64>,
+    /// Runs and nanoseconds of our programs; of use only where the kernel keeps statistics.
+    pub runs: u64,
+    /// See `runs`.
+    pub run_ns: u64,
+}
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Key(AuditKey);
+
+// SAFETY: `repr(C)` over integers and bytes, with no padding, for which every bit pattern is a value.
+unsafe impl aya::Pod for Key {}
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Value(AuditTotals);
+
+// SAFETY: as above.
+unsafe impl aya::Pod for Value {}
+
+/// Reads the maps, and what the kernel says of the programs.
+pub fn read(ebpf: &Ebpf) -> Result<AuditSample, ReadError> {
+    let mut sample = AuditSample {
+        calls: calls(ebpf)?,
+        counters: counters(ebpf)?,
+        filesystems: filesystems(ebpf)?,
+        skipped: skipped::read(ebpf),
+        ..AuditSample::default()
+    };
+    sample.stacks = stacks(ebpf, sample.calls.keys().map(|key| key.stack))?;
+    for (_, program) in ebpf.programs() {
+        // A program that is not loaded has no figures.
+        if let Ok(info) = program.info() {
+            sample.runs += info.run_count();
+            sample.run_ns += u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX);
+        }
+    }
+    Ok(sample)
+}
+
+fn calls(ebpf: &Ebpf) -> Result<BTreeMap<AuditKey, AuditTotals>, ReadError> {
+    const NAME: &str = "AUDIT";
+    let failed = |error| ReadError::Kernel(NAME, error);
+    let map: PerCpuHashMap<_, Key, Value> = PerCpuHashMap::try_from(map(ebpf, NAME)?).map_err(failed)?;
+    map.iter()
+        .map(|entry| {
+            let (key, cpus) = entry.map_err(failed)?;
+            Ok((key.0, cpus.iter().fold(AuditTotals::default(), |sum, cpu| add(sum, cpu.0))))
+        })
+        .collect()
+}
+
+fn counters(ebpf: &Ebpf) -> Result<[u64; AuditCounter::SLOTS], ReadError> {
+    const NAME: &str = "AUDIT_COUNTERS";
+    let failed = |error| ReadError::Kernel(NAME, error);
+    let array: PerCpuArray<_, [u64; AuditCounter::SLOTS]> = PerCpuArray::try_from(map(ebpf, NAME)?).map_err(failed)?;
+    let mut sums = [0; AuditCounter::SLOTS];
+    for cpu in array.get(&0, 0).map_err(failed)?.iter() {
+        for (sum, value) in sums.iter_mut().zip(cpu) {
+            *sum += value;
+        }
+    }
+    Ok(sums)
+}
+
+fn stacks(ebpf: &Ebpf, wanted: impl Iterator<Item = i32>) -> Result<BTreeMap<i32, Vec<u64>>, ReadError> {
+    const NAME: &str = "STACKS";
+    let failed = |error| ReadError::Kernel(NAME, error);
+    let map = StackTraceMap::try_from(map(ebpf, NAME)?).map_err(failed)?;
+    let mut stacks = BTreeMap::new();
+    for id in wanted {
+        let Ok(place) = u32::try_from(id) else { continue };
+        if stacks.contains_key(&id) {
+            continue;
+        }
+        match map.get(&place, 0) {
+            Ok(stack) => {
+                stacks.insert(id, stack.frames().iter().map(|frame| frame.ip).collect());
+            }
+            Err(MapError::KeyNotFound) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(stacks)
+}
+
+/// Adds two rows.
+pub fn add(a: AuditTotals, b: AuditTotals) -> AuditTotals {
+    AuditTotals {
+        calls: a.calls + b.calls,
+        asked: a.asked + b.asked,
+        got: a.got + b.got,
+        time_ns: a.time_ns + b.time_ns,
+        vmas: a.vmas + b.vmas,
+        own_ns: a.own_ns + b.own_ns,
+    }
+}
+
+impl AuditSample {
+    /// What came after an earlier sample.
+    #[must_use]
+    pub fn since(mut self, earlier: &Self) -> Self {
+        for (key, now) in &mut self.calls {
+            if let Some(before) = earlier.calls.get(key) {
+                now.calls = now.calls.saturating_sub(before.calls);
+                now.asked = now.asked.saturating_sub(before.asked);
+                now.got = now.got.saturating_sub(before.got);
+                now.time_ns = now.time_ns.saturating_sub(before.time_ns);
+                now.vmas = now.vmas.saturating_sub(before.vmas);
+                now.own_ns = now.own_ns.saturating_sub(before.own_ns);
+            }
+        }
+        self.calls.retain(|_, totals| totals.calls > 0);
+        for (now, before) in self.counters.iter_mut().zip(earlier.counters) {
+            *now = now.saturating_sub(before);
+        }
+        for (program, now) in &mut self.skipped {
+            *now = now.saturating_sub(earlier.skipped.get(program).copied().unwrap_or(0));
+        }
+        self.runs = self.runs.saturating_sub(earlier.runs);
+        self.run_ns = self.run_ns.saturating_sub(earlier.run_ns);
+        self
+    }
+}
