@@ -321,6 +321,7 @@ fn process(frame: &mut Frame, operation: Operation) {
 }
 
 #[inline(always)]
+#[expect(clippy::needless_borrows_for_generic_args, reason = "by value it would lie on the stack")]
 fn new_process(pid: u32) -> Option<*mut ProcessTotals> {
     // Its own copy in the read-only data: it is large for a program's stack.
     static BLANK: ProcessTotals = ProcessTotals::ZERO;

@@ -81,6 +81,7 @@ fn gap(ring: &mut Ring, now: u64, distributions: &Distributions) {
 
 /// A ring that was there before the programs, or that the map had no room for.
 #[inline(never)]
+#[expect(clippy::needless_borrows_for_generic_args, reason = "by value it would lie on the stack")]
 fn unseen(ring: u64) -> Option<*mut Ring> {
     static BLANK: Ring = Ring::ZERO;
     let _ = RINGS.insert(ring, &BLANK, BPF_NOEXIST.into());

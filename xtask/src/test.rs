@@ -36,6 +36,9 @@ pub struct Options {
     /// Three kernels and smaller tests
     #[arg(long)]
     quick: bool,
+    /// Every test on every kernel in both attach modes, at its full size: some two hours
+    #[arg(long, conflicts_with = "quick")]
+    full: bool,
     /// Run no guests
     #[arg(long, conflicts_with = "kernel")]
     host_only: bool,
@@ -71,9 +74,12 @@ const SCENARIOS: [Scenario; 1] = [Scenario {
 const COMMAND_LINE: &str = "cli_";
 /// Tests of filters and ends of sessions: on the same.
 const SESSIONS: &str = "session_";
-
-/// Programs that are not ours: on the same kernels, in both modes.
-const PROGRAMS: &str = "liburing_";
+/// Tests of what is hooked on request, and of programs that others wrote: on the same.
+const ON_REQUEST: [&str; 5] = ["audit_", "locks_", "phases_", "liburing_", "scenario_"];
+/// The kernel before [`USUAL`] that most machines have.
+const OLDER: &str = "6.1";
+/// The newest of the matrix.
+const NEWEST: &str = "7.3";
 
 /// A line of the table at the end.
 struct Row {
@@ -297,17 +303,8 @@ fn boots_of(kernel: &Kernel, options: &Options) -> Vec<Boot> {
     };
     let mut kprobe = vec!["test", "--attach", "kprobe"];
     let mut fentry = vec!["test", "--attach", "fentry"];
-    // What a session makes of its records and of its command line knows nothing of the hooks.
-    if options.filter.is_none() {
-        fentry.extend(["--without", COMMAND_LINE, "--without", SESSIONS]);
-    }
-    let whole_matrix = options.kernel.is_empty() && options.filter.is_none();
-    if whole_matrix && !QUICK.contains(&kernel.series.as_str()) {
-        kprobe.extend(["--without", COMMAND_LINE, "--without", SESSIONS]);
-        kprobe.extend(["--without", PROGRAMS]);
-        fentry.extend(["--without", PROGRAMS]);
-        // All sizes come on every kernel, in one mode; the other takes them smaller where its neighbours take them whole.
-        fentry.extend((!options.quick).then_some("--quick"));
+    if !options.full && options.kernel.is_empty() && options.filter.is_none() {
+        thin_out(&kernel.series, options, &mut kprobe, &mut fentry);
     }
     let mut boots = vec![Boot {
         kernel: kernel.clone(),
@@ -329,6 +326,29 @@ fn boots_of(kernel: &Kernel, options: &Options) -> Vec<Boot> {
         )],
     }));
     boots
+}
+
+/// Leaves out of the whole matrix what its neighbours show as well. What a session makes of its records and of its command
+/// line knows nothing of the hooks; what is hooked on request, and the programs of others, take a session each.
+fn thin_out<'a>(series: &str, options: &Options, kprobe: &mut Vec<&'a str>, fentry: &mut Vec<&'a str>) {
+    without(fentry, &[COMMAND_LINE, SESSIONS]);
+    if !QUICK.contains(&series) {
+        without(kprobe, &[COMMAND_LINE, SESSIONS]);
+        without(kprobe, &ON_REQUEST);
+        without(fentry, &ON_REQUEST);
+        if !options.quick {
+            fentry.push("--quick");
+            // All sizes come on the oldest two, the usual and the newest kernel.
+            kprobe.extend((series != OLDER).then_some("--quick"));
+        }
+    } else if series != USUAL {
+        // On the usual kernel in both modes, on the oldest by kprobes, on the newest by trampolines.
+        without(if series == NEWEST { kprobe } else { fentry }, &ON_REQUEST);
+    }
+}
+
+fn without(section: &mut Vec<&str>, families: &[&'static str]) {
+    section.extend(families.iter().flat_map(|family| ["--without", family]));
 }
 
 /// The runs of a boot, one after the other, each between two marks.
