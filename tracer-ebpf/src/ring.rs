@@ -40,6 +40,23 @@ pub fn ended(registration: &RegistrationRecord, operation: Operation, ret: i64, 
     }
 }
 
+/// Counts an operation of which no entry was seen, by what the tracepoint tells: an unregistration where its function is
+/// inlined, a refusal before the function was reached. An installation that was missed is in no figure of its ring.
+#[inline(always)]
+pub fn without_entry(ring: u64, operation: Operation, ret: i64) {
+    let unregisters = operation as u8 == Operation::Unregister as u8;
+    // Refused unregistrations are counted nowhere, and only they.
+    if unregisters != (ret >= 0) {
+        return;
+    }
+    let Some(ring) = RINGS.get_ptr_mut(ring) else { return };
+    if unregisters {
+        add_field!(ring.unregisters, 1);
+    } else {
+        add_field!(ring.failed, 1);
+    }
+}
+
 #[inline(always)]
 fn install(ring: &mut Ring, registration: &RegistrationRecord) {
     let now = registration.header.start_ns;

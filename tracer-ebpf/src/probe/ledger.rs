@@ -21,7 +21,7 @@ use super::{lock, phase, registration::clear};
 use crate::{
     fold, frame, kernel,
     maps::{Counters, setting},
-    session,
+    ring, session,
 };
 
 #[raw_tracepoint]
@@ -146,6 +146,9 @@ fn without_entry(call: &impl Call, counters: &Counters, operation: Operation, re
     counters.add_of(if ret < 0 { Counter::RefusedEarly } else { Counter::MissedEntries }, operation, 1);
     if setting!(session.processes) != 0 && operation as u8 != Operation::Unregister as u8 {
         fold::process_call(ret);
+    }
+    if setting!(session.rings) != 0 {
+        ring::without_entry(call.ring(), operation, ret);
     }
     if setting!(session.records) == 0 {
         return;

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     aggregate::{Installations, Ring, Rings, Snapshot},
     human,
+    probe::table::RING,
 };
 
 const QUESTION: Question = Question {
@@ -71,7 +72,7 @@ pub(super) fn answer(snapshot: &Snapshot, context: &Context) -> Answer {
         why.push("rings are not kept apart in this session, so none has a class".to_owned());
         totals(snapshot.installations.as_ref(), Some(rings))
     } else if let Some(verdict) = verdict(&list, snapshot.elapsed_ns) {
-        why.extend(doubts(rings, &list));
+        why.extend(doubts(snapshot, rings, &list));
         verdict
     } else {
         let old = human::plural(list.len() as u64, "ring");
@@ -122,7 +123,7 @@ fn no_installation(rings: &Rings) -> String {
 }
 
 /// Why the classes may not be the whole truth.
-fn doubts(rings: &Rings, list: &[Ring]) -> Vec<String> {
+fn doubts(snapshot: &Snapshot, rings: &Rings, list: &[Ring]) -> Vec<String> {
     let unknown = list.iter().filter(|ring| class(ring) == Class::Unknown).count() as u64;
     let unknown = (unknown > 0).then(|| {
         format!(
@@ -133,7 +134,11 @@ fn doubts(rings: &Rings, list: &[Ring]) -> Vec<String> {
     let unlisted = rings.unlisted.filter(|unlisted| *unlisted > 0).map(|unlisted| {
         format!("{} are of rings that the map had no room for", human::plural(unlisted, "installation"))
     });
-    unknown.into_iter().chain(unlisted).collect()
+    let unseen = snapshot.skipped.iter().filter(|skipped| skipped.program == RING.program && skipped.runs > 0).map(|skipped| {
+        let many = human::plural(skipped.runs, "ring");
+        format!("the making of {many} at the most was not seen, since the probe was skipped: such a ring is taken for older")
+    });
+    unknown.into_iter().chain(unlisted).chain(unseen).collect()
 }
 
 /// In one sentence; `None` where no ring has a class.
