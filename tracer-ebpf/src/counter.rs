@@ -28,6 +28,8 @@ pub enum Counter {
     /// Accepted registrations of one buffer in one VMA, with nothing missed, where the pin is the buffer: each stands for
     /// one in the counts and histograms that [`Self::ONES`] and [`crate::histogram::Histogram::ONES`] name.
     Plain = 28,
+    /// The same, on a ring that had been given requests.
+    PlainUsed = 29,
     /// Buffers in one VMA, walked to its end, of the other registrations: each stands for a one in the histogram of
     /// VMAs per buffer.
     SingleVmaBuffers,
@@ -89,6 +91,8 @@ pub enum Counter {
     BufferMissedEntries,
     /// The pin returned without its entry having been seen.
     PinMissedEntries,
+    /// Installations on a ring that had been given no requests.
+    InstallationsBeforeRequests,
     /// Installations on a ring that had been given requests.
     InstallationsAfterRequests,
     /// Registrations not counted under a ring since that map was full.
@@ -97,6 +101,8 @@ pub enum Counter {
     LostJudgements,
     /// Files of buffers that span several not counted since that map was full.
     LostFiles,
+    /// Walked and accepted buffers without a trait: no policy objects to them.
+    CleanBuffers,
 }
 
 impl Counter {
@@ -104,13 +110,14 @@ impl Counter {
     pub const SLOTS: usize = 128;
 
     /// What a [`Self::Plain`] registration adds one to, without having done so.
-    pub const ONES: [Self; 6] = [
+    pub const ONES: [Self; 7] = [
         Self::BufferEntries,
         Self::BufferReturns,
         Self::PinEntries,
         Self::PinReturns,
         Self::WalksComplete,
         Self::WalkVmas,
+        Self::CleanBuffers,
     ];
 
     /// The slot of an operation's counter. Only for the seven that come by operation.
@@ -160,7 +167,7 @@ mod tests {
 
     #[test]
     fn every_counter_has_a_slot_of_its_own() {
-        assert!((Counter::LostFiles as usize) < Counter::SLOTS);
+        assert!((Counter::CleanBuffers as usize) < Counter::SLOTS);
         assert_eq!(Counter::Succeeded.of(Operation::Unregister) + 1, Counter::Plain as usize);
     }
 

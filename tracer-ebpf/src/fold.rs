@@ -175,9 +175,6 @@ pub fn registration(
         process(frame, operation);
         cost::registration(&frame.registration);
     }
-    if frame.registration.flags & flag::RING_USED != 0 && ret >= 0 && operation as u8 != Operation::Unregister as u8 {
-        counters.add(Counter::InstallationsAfterRequests, 1);
-    }
     if setting!(session.rings) != 0 {
         rings::ended(&frame.registration, operation, ret, counters);
     }
@@ -215,7 +212,7 @@ fn plain(frame: &mut Frame, counters: &Counters, operation: Operation) {
         distributions.observe(Histogram::Pin, registration.pin_ns);
     }
     backing(&frame.buffer.backings[0], false, counters);
-    counters.add(Counter::Plain, 1);
+    counters.plain(registration.flags & flag::RING_USED != 0);
     costs(registration, counters);
 }
 
@@ -230,6 +227,11 @@ fn whole(frame: &mut Frame, counters: &Counters, operation: Operation) {
     frame.registration.flags |= if all { flag::TIMED } else { flag::TIMED | flag::PARTS_MISSED | flag::VMAS_PARTIAL };
     distributions(&frame.registration, operation);
     parts(frame, counters);
+    if frame.registration.ret >= 0 && operation as u8 != Operation::Unregister as u8 {
+        let used = frame.registration.flags & flag::RING_USED != 0;
+        let when = if used { Counter::InstallationsAfterRequests } else { Counter::InstallationsBeforeRequests };
+        counters.add(when, 1);
+    }
 }
 
 #[inline(always)]

@@ -1,5 +1,5 @@
 //! Buffers that a policy could object to, or that the kernel refused, counted by what the policies look at. All others are
-//! accepted by every policy, and were: they are told by the count of walks.
+//! accepted by every policy, and were: one count is enough for them.
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use tracer_ebpf::{
@@ -25,6 +25,8 @@ pub fn judge(buffer: &BufferRecord, counters: &Counters) {
     };
     if traits.0 != 0 || buffer.ret < 0 {
         put(buffer, traits, counters);
+    } else {
+        counters.add(Counter::CleanBuffers, 1);
     }
 }
 

@@ -208,6 +208,12 @@ impl Counters {
         }
     }
 
+    /// Counts a plain registration; `used` where its ring had been given requests.
+    #[inline(always)]
+    pub fn plain(&self, used: bool) {
+        self.add_slot(Counter::Plain as usize + usize::from(used), 1);
+    }
+
     #[inline(always)]
     fn add_slot(&self, slot: usize, value: u64) {
         add(self.0.cast::<u64>().wrapping_add(slot & (Counter::SLOTS - 1)), value);

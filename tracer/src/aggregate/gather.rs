@@ -3,9 +3,8 @@
 use std::cmp::Reverse;
 
 use tracer_ebpf::{
-    counter::{Counter, result_slot},
+    counter::Counter,
     histogram::Histogram,
-    operation::Operation,
     record::{self, COST_PAGES, COST_VMAS},
 };
 
@@ -18,14 +17,10 @@ impl Fold<'_> {
         if !self.known.ring_requests || !self.known.ledger {
             return None;
         }
-        let installs = Operation::ALL.into_iter().filter(|operation| *operation != Operation::Unregister);
-        let seen = installs.filter(|operation| self.known.entries[*operation as usize]).map(|operation| {
-            let missed = self.sample.counters[Counter::MissedEntries.of(operation)];
-            self.sample.results[result_slot(operation, 0)].saturating_sub(missed)
-        });
-        let after_requests = self.count(Counter::InstallationsAfterRequests);
-        let all = seen.fold(0, u64::saturating_add);
-        Some(Installations { before_requests: all.saturating_sub(after_requests), after_requests })
+        Some(Installations {
+            before_requests: self.count(Counter::InstallationsBeforeRequests),
+            after_requests: self.count(Counter::InstallationsAfterRequests),
+        })
     }
 
     /// Registrations by ring.
@@ -94,13 +89,11 @@ impl Fold<'_> {
     /// Every buffer under each policy.
     pub(super) fn judgements(&self) -> Judgements {
         let others: Vec<_> = self.sample.judged.iter().filter_map(|entry| self.judged(entry)).collect();
-        let walked = self.count(Counter::WalksComplete).saturating_add(self.count(Counter::WalksHole));
-        let judged = others.iter().map(|judged| judged.buffers).fold(0, u64::saturating_add);
         let lost = self.count(Counter::LostJudgements);
         let unwalked = [Counter::WalksBusy, Counter::WalksCut, Counter::WalksNone];
         let (policy, why) = &self.known.policy;
         Judgements {
-            clean: walked.saturating_sub(judged).saturating_sub(lost),
+            clean: self.count(Counter::CleanBuffers),
             unjudged: unwalked.into_iter().map(|end| self.count(end)).fold(lost, u64::saturating_add),
             others,
             kernel_policy: policy.map(tracer_ebpf::policy::Policy::name),

@@ -49,5 +49,6 @@ fn service(session: &Session) -> Service {
         kernel: session.release.clone(),
         mode: session.mode().to_owned(),
         probes: probes.collect(),
+        context: session.context(),
     }
 }

@@ -61,7 +61,7 @@ fn question(page: &mut Page, answer: &Answer) {
     page.paragraph("", answer.question);
     if let Some(verdict) = &answer.verdict {
         page.blank();
-        page.paragraph("", &format!("**Verdict:** {verdict}"));
+        page.paragraph("", &format!("**Verdict:** {}", no_bars(verdict)));
     }
     bullets(page, answer.state.why().iter().map(|why| human::plain(why)));
     let Evidence { notes, tables, .. } = &answer.evidence;
@@ -136,8 +136,12 @@ fn fit(mut widths: Vec<usize>) -> Vec<usize> {
 }
 
 fn cell(text: &str) -> String {
-    // A bar would end the cell.
-    human::cut(text, CELL).replace('|', "/")
+    no_bars(&human::cut(text, CELL))
+}
+
+/// A name's bar would end a cell, and a line of prose that happens to begin with one would look like a table's.
+fn no_bars(text: &str) -> String {
+    text.replace('|', "/")
 }
 
 /// The first cell on the left, the others on the right.
@@ -161,7 +165,8 @@ fn changes(page: &mut Page, explanations: &[Explanation]) {
     page.line("## What to change");
     for told in explanations {
         page.blank();
-        page.paragraph("", &format!("**{} {}.** {}", human::plain(&told.comm), told.pid, told.summary));
+        let who = no_bars(&human::plain(&told.comm));
+        page.paragraph("", &format!("**{who} {}.** {}", told.pid, told.summary));
         for advice in &told.advice {
             page.blank();
             one(page, advice);

@@ -52,7 +52,10 @@ impl Sample {
         for operation in Operation::ALL {
             self.results[result_slot(operation, 0)] += self.counters[Counter::Succeeded.of(operation)];
         }
-        let plain = self.counters[Counter::Plain as usize];
+        let (fresh, used) = (self.counters[Counter::Plain as usize], self.counters[Counter::PlainUsed as usize]);
+        self.counters[Counter::InstallationsBeforeRequests as usize] += fresh;
+        self.counters[Counter::InstallationsAfterRequests as usize] += used;
+        let plain = fresh + used;
         for counter in Counter::ONES {
             self.counters[counter as usize] += plain;
         }
@@ -97,13 +100,16 @@ mod tests {
     #[test]
     fn what_was_counted_together_is_spread() {
         let mut sample = Sample::default();
-        sample.counters[Counter::Plain as usize] = 5;
+        sample.counters[Counter::Plain as usize] = 3;
+        sample.counters[Counter::PlainUsed as usize] = 2;
         sample.counters[Counter::SingleVmaBuffers as usize] = 3;
         sample.counters[Counter::BufferEntries as usize] = 4;
         sample.counters[Counter::Succeeded.of(Operation::Update)] = 7;
         sample.spread();
         assert_eq!(sample.counters[Counter::BufferEntries as usize], 9);
         assert_eq!(sample.counters[Counter::WalkVmas as usize], 5);
+        assert_eq!(sample.counters[Counter::InstallationsBeforeRequests as usize], 3);
+        assert_eq!(sample.counters[Counter::InstallationsAfterRequests as usize], 2);
         assert_eq!(sample.results[result_slot(Operation::Update, 0)], 7);
         let ones = |histogram: Histogram| {
             let slots = &sample.histograms[histogram as usize];

@@ -2,12 +2,16 @@
 
 mod detail;
 mod markdown;
+mod questions;
 mod table;
 
 use anyhow::Context as _;
 use prometheus::{TextEncoder, proto};
 
-use crate::aggregate::{Distribution, Snapshot};
+use crate::{
+    aggregate::{Distribution, Snapshot},
+    answer::{Answer, Context, answers},
+};
 
 pub use markdown::metrics_markdown;
 pub use table::METRICS;
@@ -26,6 +30,8 @@ pub struct Service {
     pub mode: String,
     /// The probes of the plan, attached or not.
     pub probes: Vec<Probe>,
+    /// How the figures are made.
+    pub context: Context,
 }
 
 /// One probe.
@@ -72,6 +78,10 @@ pub enum Bounds {
     Vmas,
     /// 0 to 4 and 8, then 2^k - 1 for k up to 14, the most buffers of a ring.
     Buffers,
+    /// Nanoseconds, shown in seconds: 2^k - 1 ns for even k from 20 (1 ms) to 46 (19.5 h).
+    Age,
+    /// 0 to 4 and 8, then 2^k - 1 for k up to 20.
+    Ordinal,
     /// 2^k - 1 bytes for even k from 12 (4 KiB) to 40 (1 TiB).
     Bytes,
 }
@@ -85,6 +95,8 @@ impl Bounds {
             Self::Time => ends(&mut (10..=33)),
             Self::Vmas => small(16),
             Self::Buffers => small(14),
+            Self::Age => ends(&mut (20..=46).step_by(2)),
+            Self::Ordinal => small(20),
             Self::Bytes => ends(&mut (12..=40).step_by(2)),
         }
     }
@@ -92,8 +104,8 @@ impl Bounds {
     /// What a value of the kernel's unit is in the metric's.
     fn scale(self, value: u64) -> f64 {
         match self {
-            Self::Time => value as f64 / 1e9,
-            Self::Vmas | Self::Buffers | Self::Bytes => value as f64,
+            Self::Time | Self::Age => value as f64 / 1e9,
+            Self::Vmas | Self::Buffers | Self::Ordinal | Self::Bytes => value as f64,
         }
     }
 }
@@ -117,6 +129,7 @@ pub struct Metric {
 struct Scrape<'a> {
     snapshot: &'a Snapshot,
     service: &'a Service,
+    answers: Vec<Answer>,
 }
 
 struct Sample<'a> {
@@ -145,7 +158,7 @@ impl<'a> Sample<'a> {
 
 /// The metrics of a snapshot, sorted by name. A metric that is not known is absent.
 pub fn families(snapshot: &Snapshot, service: &Service) -> Vec<proto::MetricFamily> {
-    let scrape = Scrape { snapshot, service };
+    let scrape = Scrape { snapshot, service, answers: answers(snapshot, &service.context) };
     let mut families: Vec<_> = METRICS.iter().filter_map(|metric| family(metric, &scrape)).collect();
     families.sort_by(|a, b| a.name().cmp(b.name()));
     families

@@ -1,6 +1,6 @@
 //! The list of metrics.
 
-use super::{Bounds, Metric, Sample, Scrape, Type, detail};
+use super::{Bounds, Metric, Sample, Scrape, Type, detail, questions};
 use crate::aggregate::{Backing, Distribution, OperationBooks, PartBooks, Walks};
 
 /// Every metric that pinscope serves.
@@ -140,6 +140,86 @@ pub const METRICS: &[Metric] = &[
         help: "Time that pinscope's own walks took; it is in no other time.",
         source: "walk",
         samples: walk_seconds,
+    },
+    Metric {
+        name: "pinscope_question_state",
+        kind: Type::Gauge,
+        labels: &["question", "state"],
+        help: "1 for the state that a question (Q1 to Q7 of `pinscope report`) is in: answered, degraded or unanswerable; 0 for the others.",
+        source: "the answers",
+        samples: questions::states,
+    },
+    Metric {
+        name: "pinscope_ring_age_seconds",
+        kind: Type::Histogram(Bounds::Age),
+        labels: &[],
+        help: "Age of the ring at each installation of buffers (register, update or clone that succeeded); of rings whose making was seen.",
+        source: "tracepoint io_uring_create; map of rings",
+        samples: |scrape| questions::rings(scrape, |rings| &rings.age),
+    },
+    Metric {
+        name: "pinscope_ring_gap_seconds",
+        kind: Type::Histogram(Bounds::Age),
+        labels: &[],
+        help: "Time between an installation of buffers and the one before on the same ring.",
+        source: "map of rings",
+        samples: |scrape| questions::rings(scrape, |rings| &rings.gap),
+    },
+    Metric {
+        name: "pinscope_ring_installation_ordinal",
+        kind: Type::Histogram(Bounds::Ordinal),
+        labels: &[],
+        help: "Which installation of its ring each was, from 1: the count in the bucket of 1 is the number of rings.",
+        source: "map of rings",
+        samples: |scrape| questions::rings(scrape, |rings| &rings.ordinal),
+    },
+    Metric {
+        name: "pinscope_installations_total",
+        kind: Type::Counter,
+        labels: &["requests"],
+        help: "Installations of buffers before and after the ring had been given a request.",
+        source: "io_ring_ctx.cached_sq_head and cached_cq_tail",
+        samples: questions::installations,
+    },
+    Metric {
+        name: "pinscope_unlisted_installations_total",
+        kind: Type::Counter,
+        labels: &[],
+        help: "Installations on rings that are not told apart since the map had no room for them.",
+        source: "map of rings",
+        samples: questions::unlisted,
+    },
+    Metric {
+        name: "pinscope_judged_buffers_total",
+        kind: Type::Counter,
+        labels: &["judged"],
+        help: "Buffers held against the kernels' rules: clean (no rule looks at what they have, and the kernel accepted), other, or unjudged (not walked to the end, or the map was full).",
+        source: "walk",
+        samples: questions::judged,
+    },
+    Metric {
+        name: "pinscope_policy_refusals_total",
+        kind: Type::Counter,
+        labels: POLICY,
+        help: "Buffers that each kernel's rule would refuse, whatever this kernel did: before_6_5, single_source, as_proposed, since_6_5.",
+        source: "walk; map of judgements",
+        samples: |scrape| questions::refusals(scrape, |judged| judged.buffers),
+    },
+    Metric {
+        name: "pinscope_policy_refused_bytes_total",
+        kind: Type::Counter,
+        labels: POLICY,
+        help: "Bytes of the buffers that each kernel's rule would refuse.",
+        source: "walk; map of judgements",
+        samples: |scrape| questions::refusals(scrape, |judged| judged.bytes),
+    },
+    Metric {
+        name: "pinscope_policy_answers_total",
+        kind: Type::Counter,
+        labels: &["answer"],
+        help: "This kernel's answers against its own rule: agreed, accepted_though_refused, refused_though_accepted. Absent where its rule cannot be told.",
+        source: "walk; map of judgements",
+        samples: questions::agreement,
     },
     Metric {
         name: "pinscope_entries_total",
@@ -288,6 +368,7 @@ pub const METRICS: &[Metric] = &[
 ];
 
 const BACKING: &[&str] = &["class", "filesystem", "shared", "writable", "outcome"];
+const POLICY: &[&str] = &["policy", "errno", "class", "filesystem"];
 /// An operation, or `buffer` or `pin`.
 const HOOK: &[&str] = &["hook"];
 

@@ -1,7 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use tracer_ebpf::histogram::{index, upper_bound};
+use tracer_ebpf::{
+    histogram::{index, upper_bound},
+    policy::{Policy, Traits},
+};
 
 use super::*;
 use crate::{
@@ -9,6 +12,7 @@ use crate::{
         fold,
         tests::{a_sample, any_known, any_sample},
     },
+    answer::fixture::{a_snapshot, context, judged, judgements, shared_file},
     decode::Known,
 };
 
@@ -24,6 +28,7 @@ fn service() -> Service {
         kernel: "6.12.107".to_owned(),
         mode: "fentry".to_owned(),
         probes: vec![probe("register_enter_fentry", true), probe("register_exit_fexit", false)],
+        context: context(),
     }
 }
 
@@ -42,7 +47,7 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
 
 #[test]
 fn every_bound_ends_a_bucket() {
-    for bounds in [Bounds::Time, Bounds::Vmas, Bounds::Buffers, Bounds::Bytes] {
+    for bounds in [Bounds::Time, Bounds::Vmas, Bounds::Buffers, Bounds::Age, Bounds::Ordinal, Bounds::Bytes] {
         let values = bounds.values();
         assert!(values.is_sorted() && values.iter().collect::<BTreeSet<_>>().len() == values.len());
         for bound in values {
@@ -65,7 +70,7 @@ fn names_follow_the_conventions() {
 
 #[test]
 fn every_metric_of_the_list_is_served_with_its_labels() {
-    let families = families(&fold(&a_sample(), &Known::all()), &service());
+    let families = families(&a_snapshot(), &service());
     let served: BTreeMap<_, _> = families.iter().map(|family| (family.name(), family)).collect();
     assert_eq!(served.len(), METRICS.len());
     for metric in METRICS {
@@ -118,6 +123,53 @@ fn figures_are_those_of_the_snapshot() {
 }
 
 #[test]
+fn what_the_answers_rest_on_is_served() {
+    let samples = parse(&encode(&a_snapshot(), &service()).unwrap());
+    for (name, value) in [
+        ("pinscope_question_state{question=\"Q1\",state=\"answered\"}", 1.0),
+        ("pinscope_question_state{question=\"Q1\",state=\"unanswerable\"}", 0.0),
+        ("pinscope_question_state{question=\"Q7\",state=\"unanswerable\"}", 1.0),
+        ("pinscope_installations_total{requests=\"before\"}", 3.0),
+        ("pinscope_installations_total{requests=\"after\"}", 312.0),
+        ("pinscope_unlisted_installations_total", 0.0),
+        ("pinscope_ring_installation_ordinal_bucket{le=\"0\"}", 0.0),
+        ("pinscope_ring_installation_ordinal_bucket{le=\"1\"}", 3.0),
+        ("pinscope_ring_age_seconds_count", 3.0),
+        ("pinscope_ring_gap_seconds_bucket{le=\"0.001048575\"}", 0.0),
+        ("pinscope_ring_gap_seconds_bucket{le=\"0.004194303\"}", 1.0),
+        ("pinscope_judged_buffers_total{judged=\"clean\"}", 100.0),
+        ("pinscope_judged_buffers_total{judged=\"other\"}", 2.0),
+        (
+            "pinscope_policy_refusals_total{policy=\"since_6_5\",errno=\"EFAULT\",class=\"file\",filesystem=\"ext4\"}",
+            2.0,
+        ),
+        (
+            "pinscope_policy_refused_bytes_total{policy=\"before_6_5\",errno=\"EOPNOTSUPP\",class=\"file\",filesystem=\"ext4\"}",
+            8192.0,
+        ),
+        ("pinscope_policy_answers_total{answer=\"agreed\"}", 102.0),
+        ("pinscope_policy_answers_total{answer=\"accepted_though_refused\"}", 0.0),
+    ] {
+        assert_eq!(samples.get(name), Some(&value), "{name}");
+    }
+}
+
+#[test]
+fn more_judgements_never_lower_a_counter() {
+    let of = |buffers: u64, more: Vec<_>| {
+        let others = [vec![judged(shared_file(), 0, buffers), judged(shared_file(), 95, buffers)], more].concat();
+        let judgements = judgements(Policy::SingleSource, others);
+        parse(&encode(&Snapshot { judgements: Some(judgements), ..a_snapshot() }, &service()).unwrap())
+    };
+    let (before, after) = (of(3, vec![]), of(5, vec![judged(Traits::SEVERAL_SOURCES, 22, 1)]));
+    for (name, value) in before.iter().filter(|(name, _)| name.contains("_total")) {
+        assert!(after[name] >= *value, "{name}");
+    }
+    let name = "pinscope_policy_refusals_total{policy=\"single_source\",errno=\"EOPNOTSUPP\",class=\"file\",filesystem=\"ext4\"}";
+    assert_eq!((before[name], after[name]), (6.0, 10.0));
+}
+
+#[test]
 fn the_unknown_is_absent() {
     let text = text(&Known::nothing());
     let names: BTreeSet<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
@@ -130,6 +182,7 @@ fn the_unknown_is_absent() {
             "pinscope_info",
             "pinscope_lost_total",
             "pinscope_probe_attached",
+            "pinscope_question_state",
             "pinscope_skipped_runs_total",
         ]
     );
