@@ -37,14 +37,16 @@ pub(super) fn unlisted<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     rings.map(|rings| Sample::count(&[], rings.unlisted)).collect()
 }
 
-/// Without the clean ones: they are what the walks leave, of two maps that are read one after the other, so that their
-/// count can go back.
 pub(super) fn judged<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     let judgements = scrape.snapshot.judgements.iter();
     judgements
         .flat_map(|judgements| {
-            let concerned = judgements.others.iter().map(|judged| judged.buffers).fold(0, u64::saturating_add);
-            [Sample::count(&["concerned"], concerned), Sample::count(&["unjudged"], judgements.unjudged)]
+            let others = judgements.others.iter().map(|judged| judged.buffers).fold(0, u64::saturating_add);
+            [
+                Sample::count(&["clean"], judgements.clean),
+                Sample::count(&["other"], others),
+                Sample::count(&["unjudged"], judgements.unjudged),
+            ]
         })
         .collect()
 }
@@ -70,16 +72,16 @@ pub(super) fn refusals<'a>(scrape: &Scrape<'a>, of: fn(&Judged) -> u64) -> Vec<S
     .collect()
 }
 
-/// Likewise.
 pub(super) fn agreement<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
-    let told =
-        scrape.snapshot.judgements.iter().filter_map(|judgements| Some((judgements, Agreement::of(judgements)?)));
-    told.flat_map(|(judgements, agreement)| {
-        [
-            Sample::count(&["agreed"], agreement.agreed.saturating_sub(judgements.clean)),
-            Sample::count(&["accepted_though_refused"], agreement.accepted),
-            Sample::count(&["refused_though_accepted"], agreement.refused),
-        ]
-    })
-    .collect()
+    let agreement = scrape.snapshot.judgements.as_ref().and_then(Agreement::of);
+    agreement
+        .iter()
+        .flat_map(|agreement| {
+            [
+                Sample::count(&["agreed"], agreement.agreed),
+                Sample::count(&["accepted_though_refused"], agreement.accepted),
+                Sample::count(&["refused_though_accepted"], agreement.refused),
+            ]
+        })
+        .collect()
 }

@@ -137,8 +137,8 @@ fn what_the_answers_rest_on_is_served() {
         ("pinscope_ring_age_seconds_count", 3.0),
         ("pinscope_ring_gap_seconds_bucket{le=\"0.001048575\"}", 0.0),
         ("pinscope_ring_gap_seconds_bucket{le=\"0.004194303\"}", 1.0),
-        ("pinscope_judged_buffers_total{judged=\"concerned\"}", 2.0),
-        ("pinscope_judged_buffers_total{judged=\"unjudged\"}", 0.0),
+        ("pinscope_judged_buffers_total{judged=\"clean\"}", 100.0),
+        ("pinscope_judged_buffers_total{judged=\"other\"}", 2.0),
         (
             "pinscope_policy_refusals_total{policy=\"since_6_5\",errno=\"EFAULT\",class=\"file\",filesystem=\"ext4\"}",
             2.0,
@@ -147,7 +147,7 @@ fn what_the_answers_rest_on_is_served() {
             "pinscope_policy_refused_bytes_total{policy=\"before_6_5\",errno=\"EOPNOTSUPP\",class=\"file\",filesystem=\"ext4\"}",
             8192.0,
         ),
-        ("pinscope_policy_answers_total{answer=\"agreed\"}", 2.0),
+        ("pinscope_policy_answers_total{answer=\"agreed\"}", 102.0),
         ("pinscope_policy_answers_total{answer=\"accepted_though_refused\"}", 0.0),
     ] {
         assert_eq!(samples.get(name), Some(&value), "{name}");
