@@ -74,8 +74,8 @@ const SCENARIOS: [Scenario; 1] = [Scenario {
 const COMMAND_LINE: &str = "cli_";
 /// Tests of filters and ends of sessions: on the same.
 const SESSIONS: &str = "session_";
-/// Tests of what is hooked on request, and of programs that others wrote: on the same.
-const ON_REQUEST: [&str; 5] = ["audit_", "locks_", "phases_", "liburing_", "scenario_"];
+/// Tests of the answers, of what is hooked on request, and of programs that others wrote: on the same.
+const ON_REQUEST: [&str; 6] = ["answers_", "audit_", "locks_", "phases_", "liburing_", "scenario_"];
 /// The kernel before [`USUAL`] that most machines have.
 const OLDER: &str = "6.1";
 /// The newest of the matrix.

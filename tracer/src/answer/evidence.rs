@@ -84,7 +84,12 @@ impl Table {
 
     /// The same, left out of the text report.
     pub(super) fn detail(self) -> Self {
-        Self { detail: true, ..self }
+        self.detail_if(true)
+    }
+
+    /// The same under a condition.
+    pub(super) fn detail_if(self, detail: bool) -> Self {
+        Self { detail, ..self }
     }
 
     pub(super) fn rows(self, rows: impl IntoIterator<Item = Vec<Value>>) -> Self {

@@ -7,7 +7,7 @@ use super::{
     rows::{Row, by_pages, by_vmas, total},
 };
 use crate::{
-    aggregate::{CostCell, Snapshot, Split},
+    aggregate::{CostCell, Part, Snapshot, Split},
     human,
 };
 
@@ -80,7 +80,7 @@ pub(super) fn answer(snapshot: &Snapshot, context: &Context) -> Answer {
             verdict: verdict(split, pins, costs),
             why,
             thresholds: THRESHOLDS.to_vec(),
-            tables: tables(split, costs.unwrap_or_default()),
+            tables: tables(snapshot, split, costs.unwrap_or_default()),
             notes: notes(snapshot, costs),
         },
     )
@@ -150,13 +150,34 @@ fn notes(snapshot: &Snapshot, costs: Option<&[CostCell]>) -> Vec<String> {
     notes
 }
 
-fn tables(split: &Split, costs: &[CostCell]) -> Vec<Table> {
-    let part = |name: &'static str, shown: &'static str, part: u64| {
-        vec![Value::Name(name, shown), Value::Time(part), Value::share(share(part, split.total_ns))]
+/// The parts of the time: as far as they are known where they were asked for, else the pin and the rest.
+fn parts(snapshot: &Snapshot, split: &Split) -> Vec<Vec<Value>> {
+    let Some(phases) = &snapshot.phases else {
+        return [("pin", "pin", split.pin_ns), ("rest", "the rest", split.rest_ns)]
+            .map(|(name, shown, ns)| part(name, shown, Some(ns), split.total_ns))
+            .into();
     };
-    let parts = [part("pin", "pin", split.pin_ns), part("rest", "the rest", split.rest_ns)];
+    let time = |part: &Option<Part>| part.as_ref().map(|part| part.ns);
+    [
+        ("pin_faults", "page faults in the pin", time(&phases.faults)),
+        ("pin_lookups", "VMA look-ups in the pin", time(&phases.lookups)),
+        ("pin_other", "the pin's rest", Some(phases.pin_other_ns)),
+        ("accounting", "accounting", time(&phases.accounting)),
+        ("rest_other", "the rest", Some(phases.rest_other_ns)),
+    ]
+    .map(|(name, shown, ns)| part(name, shown, ns, phases.total_ns))
+    .into()
+}
+
+fn part(name: &'static str, shown: &'static str, ns: Option<u64>, total_ns: u64) -> Vec<Value> {
+    let part = ns.and_then(|ns| share(ns, total_ns));
+    vec![Value::Name(name, shown), Value::time(ns), Value::share(part)]
+}
+
+fn tables(snapshot: &Snapshot, split: &Split, costs: &[CostCell]) -> Vec<Table> {
+    let parts = parts(snapshot, split);
     vec![
-        Table::new("parts", "Where the time went", PARTS).rows(parts).detail(),
+        Table::new("parts", "Where the time went", PARTS).rows(parts).detail_if(snapshot.phases.is_none()),
         Table::new("by_vmas", "A buffer, by its VMAs: time in the pin, of a pass over the VMAs", BY_VMAS).rows(by_vmas(costs).iter().map(vmas_row)),
         Table::new("by_size", "A buffer, by its size: time in the pin, of the pass for one VMA; VMAs at which they are even, and whether it can have so many", BY_SIZE).rows(by_pages(costs).iter().map(size_row)),
     ]

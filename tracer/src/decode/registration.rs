@@ -1,7 +1,5 @@
 //! A registration in the user's terms, made of its records. What was not measured is `None`.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 use tracer_ebpf::{
     operation::Operation,
@@ -273,7 +271,8 @@ impl Buffer {
 
 fn slices(context: &Context<'_>, record: &BufferRecord) -> Vec<Backing> {
     let used = record.backings.iter().filter(|slice| slice.vmas > 0);
-    used.filter_map(|slice| {
+    // What only GUP's rules tell apart is one backing here.
+    merge(used.filter_map(|slice| {
         Some(Backing {
             class: slice.kind.class()?.name(),
             filesystem: context.filesystems.name(slice.filesystem),
@@ -282,30 +281,31 @@ fn slices(context: &Context<'_>, record: &BufferRecord) -> Vec<Backing> {
             vmas: slice.vmas.into(),
             bytes: slice.bytes,
         })
-    })
-    .collect()
+    }))
 }
 
-/// The backings of all buffers, equal ones added up, largest first.
+/// The backings of all buffers, largest first.
 fn sum_backings(buffers: &[Buffer]) -> Vec<Backing> {
-    let mut sums = BTreeMap::new();
-    for backing in buffers.iter().flat_map(|buffer| &buffer.backings) {
-        let key = (backing.class, &backing.filesystem, backing.shared, backing.writable);
-        let (vmas, bytes) = sums.entry(key).or_insert((0_u64, 0_u64));
-        *vmas = vmas.saturating_add(backing.vmas);
-        *bytes = bytes.saturating_add(backing.bytes);
-    }
-    let mut backings: Vec<_> = sums
-        .into_iter()
-        .map(|((class, filesystem, shared, writable), (vmas, bytes))| Backing {
-            class,
-            filesystem: filesystem.clone(),
-            shared,
-            writable,
-            vmas,
-            bytes,
-        })
-        .collect();
+    let mut backings = merge(buffers.iter().flat_map(|buffer| &buffer.backings).cloned());
     backings.sort_by_key(|backing| std::cmp::Reverse(backing.bytes));
     backings
+}
+
+/// Equal ones added up, in the order in which they come first.
+fn merge(backings: impl Iterator<Item = Backing>) -> Vec<Backing> {
+    let mut merged: Vec<Backing> = Vec::new();
+    for backing in backings {
+        let same = |other: &&mut Backing| {
+            (other.class, &other.filesystem, other.shared, other.writable)
+                == (backing.class, &backing.filesystem, backing.shared, backing.writable)
+        };
+        match merged.iter_mut().find(same) {
+            Some(other) => {
+                other.vmas = other.vmas.saturating_add(backing.vmas);
+                other.bytes = other.bytes.saturating_add(backing.bytes);
+            }
+            None => merged.push(backing),
+        }
+    }
+    merged
 }

@@ -1,7 +1,10 @@
 use std::collections::HashMap;
 
 use proptest::prelude::*;
-use tracer_ebpf::{backing::Class, record::flag};
+use tracer_ebpf::{
+    backing::{Class, Rule},
+    record::flag,
+};
 
 use super::*;
 
@@ -230,6 +233,17 @@ fn a_pin_that_was_not_reached_has_no_time() {
     registration.pin_ns = 0;
     let given = whole(Known::all(), &registration, &[]);
     assert_eq!((given.pin_ns, given.rest_ns, given.result.as_str()), (None, Some(50_000), "EFAULT"));
+}
+
+#[test]
+fn what_only_the_rules_tell_apart_is_one_backing() {
+    let mut buffer = a_buffer();
+    let shmem = Kind::new(Class::Shmem, true, true);
+    buffer.backings[0] = BackingSlice { filesystem: 0, bytes: 4096, vmas: 1, kind: shmem };
+    buffer.backings[1] = BackingSlice { filesystem: 0, bytes: 8192, vmas: 2, kind: shmem.under(Rule::Foreign) };
+    let given = whole(Known::all(), &a_registration(), &[buffer]);
+    let backings = &given.buffer_list[0].backings;
+    assert_eq!((backings.len(), backings[0].vmas, backings[0].bytes), (1, 3, 12_288));
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! The one table of rules. Each has its thresholds as constants, and says the figures that support it.
 
-use tracer_ebpf::policy::Policy;
+use std::collections::BTreeSet;
+
+use tracer_ebpf::policy::{Policy, Traits};
 
 use super::{Case, Rule, Said};
 use crate::{
-    aggregate::Habits,
+    aggregate::{Habits, Judged},
     answer::{
         Threshold,
         evidence::{errno_name, share, sum},
@@ -23,6 +25,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule { name: "registered_again", thresholds: REGISTERED_AGAIN, applies: registered_again },
     Rule { name: "memlock", thresholds: MEMLOCK, applies: memlock },
     Rule { name: "many_vmas", thresholds: MANY_VMAS, applies: many_vmas },
+    Rule { name: "refused_mapping", thresholds: REFUSED_MAPPING, applies: refused_mapping },
     Rule { name: "next_kernel", thresholds: NEXT_KERNEL, applies: next_kernel },
 ];
 
@@ -229,6 +232,40 @@ fn many_vmas(case: &Case<'_>) -> Option<Said> {
         change: "Make one mapping of it: a single mmap() with one protection, and no mprotect(), madvise() or MAP_FIXED on parts of it, each of which splits the VMA; /proc/PID/maps shows the pieces."
             .to_owned(),
         expect: "One VMA to look up in place of many, wherever the pin takes the slow path.".to_owned(),
+    })
+}
+
+const REFUSED_MAPPING: &[Threshold] =
+    &[threshold("buffers refused by this kernel's rule for mappings, at least", 1.0, "")];
+
+/// What GUP refuses everywhere is a mistake in the program, and no matter of the mapping's kind.
+fn refused_mapping(case: &Case<'_>) -> Option<Said> {
+    let running = running(case.judgements?)?;
+    let by_rule = |judged: &&&Judged| {
+        let rule = running.refuses(judged.traits);
+        rule != 0 && rule == judged.errno && !judged.traits.has(Traits::UNPINNABLE)
+    };
+    let hit: Vec<_> = case.judged.iter().filter(by_rule).collect();
+    let first = hit.first()?;
+    let buffers = sum(&hit, |judged| judged.buffers);
+    let kinds: BTreeSet<_> = hit.iter().map(|judged| human::plain(&crate::answer::rules::backing(judged))).collect();
+    let kinds = kinds.into_iter().collect::<Vec<_>>().join(", ");
+    let later = hit.iter().all(|judged| Policy::Since65.refuses(judged.traits) == 0);
+    Some(Said {
+        seen: format!(
+            "{} on {kinds} refused, the first with {}: this kernel's rule is that of {}.",
+            human::plural(buffers, "buffer"),
+            errno_name(first.errno),
+            crate::answer::rules::words(running),
+        ),
+        costs: "Those buffers are not registered; a program that goes on without them pins at every request.".to_owned(),
+        change: "Register memory of its own: anonymous memory, memfd_create() or hugetlb, each mapping as a buffer by itself; and read() or write() the file through it (O_DIRECT works on registered buffers)."
+            .to_owned(),
+        expect: if later {
+            "The registration is accepted; kernels from 6.5 on accept it as it is.".to_owned()
+        } else {
+            "The registration is accepted by every kernel.".to_owned()
+        },
     })
 }
 

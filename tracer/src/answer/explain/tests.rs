@@ -29,7 +29,7 @@ fn advice_to(process: Process, judgements: Option<Judgements>, context: &Context
 fn names_are_distinct() {
     let mut names: Vec<_> = rules::RULES.iter().map(|rule| rule.name).collect();
     names.dedup();
-    assert_eq!(names.len(), 7);
+    assert_eq!(names.len(), 8);
 }
 
 #[test]
@@ -94,7 +94,10 @@ fn what_the_next_kernel_refuses() {
         advice_to(process(42, "fio", Habits::default()), Some(judgements), &context())
     };
     assert_eq!(to(Policy::Before65, Traits::TRACKED, 0), ["next_kernel"]);
-    assert_eq!(to(Policy::Before65, shared_file(), 95), [""; 0]);
+    assert_eq!(to(Policy::Before65, shared_file(), 95), ["refused_mapping"]);
+    assert_eq!(to(Policy::Since65, shared_file(), 14), ["refused_mapping"]);
+    assert_eq!(to(Policy::Since65, shared_file().with(Traits::UNPINNABLE), 14), [""; 0]);
+    assert_eq!(to(Policy::Since65, shared_file(), 12), [""; 0]);
     assert_eq!(to(Policy::Since65, Traits::TRACKED, 0), [""; 0]);
     let other = judgements(Policy::Before65, vec![judged(Traits::TRACKED, 0, 3)]);
     assert_eq!(advice_to(process(43, "other", Habits::default()), Some(other), &context()), [""; 0]);

@@ -39,7 +39,16 @@ fn fill(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
     if let Walk::None(reason) = walk {
         plan.lose(&[VMAS, BACKINGS], &reason);
     }
+    if plan.mechanism == Some(Mechanism::Kprobe) && facts.release.is_before(WHOLE_STACKS) {
+        plan.lose(
+            &["the way to a caller"],
+            "before 5.16 the kernel cannot follow a stack through a kretprobe: it may end early, or in a function that was not called",
+        );
+    }
 }
+
+/// Kernels whose unwinder knows the return addresses that kretprobes put aside.
+const WHOLE_STACKS: (u32, u32) = (5, 16);
 
 /// Kernels whose flags are an enum, which BTF has.
 const ENUM: (u32, u32) = (6, 3);

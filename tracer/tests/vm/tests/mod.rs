@@ -11,6 +11,7 @@ use crate::{
     protocol::{Test, Verdict, no_problems},
 };
 
+mod answers;
 mod audit;
 mod cli;
 mod compat;
@@ -38,6 +39,7 @@ pub fn all() -> Vec<Test> {
         operations::tests(),
         policies::tests(),
         evidence::tests(),
+        answers::tests(),
         compat::tests(),
         random::tests(),
         time::tests(),

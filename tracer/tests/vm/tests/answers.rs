@@ -1,0 +1,257 @@
+//! The answers: workloads whose right verdict is known beforehand, and advice that goes away, with its cost, once it is
+//! followed.
+
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::Value;
+
+use super::without_tracer;
+use crate::{
+    context::Context,
+    kernel::Version,
+    pinscope::{self, Running},
+    protocol::{Test, TestResult, Verdict},
+    report::Report,
+    scenario::Account,
+};
+
+const TIME: Duration = Duration::from_mins(1);
+const ACCOUNT: &str = "/tmp/guest-answers.json";
+
+/// A scenario with a fault, the advice it gets, and the figure that has to fall by this factor once it is followed.
+struct Advised {
+    scenario: &'static [&'static str],
+    rule: &'static str,
+    figure: fn(&Seen) -> Option<u64>,
+    factor: u64,
+    /// The first kernel that gives the figure.
+    since: Version,
+}
+
+const ADVICE: [Advised; 7] = [
+    Advised {
+        scenario: &["page_faults", "--count", "2"],
+        rule: "faulted_in",
+        figure: |seen| seen.habit("minor_faults"),
+        factor: 50,
+        since: Version(5, 10),
+    },
+    Advised {
+        scenario: &["small_pages", "--count", "2"],
+        rule: "small_pages",
+        figure: |seen| seen.habit("large_bvecs"),
+        factor: 100,
+        since: Version(6, 12),
+    },
+    Advised {
+        scenario: &["small_iovecs", "--count", "2"],
+        rule: "adjacent_iovecs",
+        figure: |seen| seen.process("duration_ns"),
+        factor: 2,
+        since: Version(5, 10),
+    },
+    Advised {
+        scenario: &["reregistration", "--count", "20"],
+        rule: "registered_again",
+        figure: |seen| seen.process("registrations"),
+        factor: 20,
+        since: Version(5, 10),
+    },
+    Advised {
+        scenario: &["memlock", "--count", "2"],
+        rule: "memlock",
+        figure: |seen| seen.process("failed"),
+        factor: 2,
+        since: Version(5, 10),
+    },
+    Advised {
+        scenario: &["many_vmas", "--count", "4", "--vmas", "512"],
+        rule: "many_vmas",
+        figure: |seen| seen.process("vmas"),
+        factor: 500,
+        since: Version(5, 17),
+    },
+    Advised {
+        scenario: &["shared_file", "--count", "2"],
+        rule: "refused_mapping",
+        figure: |seen| seen.process("failed"),
+        factor: 2,
+        since: Version(5, 17),
+    },
+];
+
+pub fn tests() -> Vec<Test> {
+    vec![
+        Test::new("answers_set_up_or_run_time", set_up_or_run_time).within(TIME * 4),
+        Test::new("answers_a_ring_that_was_there", a_ring_that_was_there).within(TIME),
+        Test::new("answers_by_cost", by_cost).within(TIME * 2),
+        Test::new("answers_advice", advice).within(TIME * 8),
+    ]
+}
+
+/// A report around a scenario, and the scenario's own account.
+struct Seen {
+    report: Value,
+    account: Account,
+}
+
+impl Seen {
+    fn answer(&self, id: &str) -> anyhow::Result<&Value> {
+        let answers = self.report["answers"].as_array().context("no answers")?;
+        answers.iter().find(|answer| answer["id"] == id).with_context(|| format!("no {id}"))
+    }
+
+    /// What the report has of the scenario's process.
+    fn of(&self, list: &str) -> Option<&Value> {
+        self.report[list].as_array()?.iter().find(|one| one["pid"] == self.account.pid)
+    }
+
+    fn process(&self, key: &str) -> Option<u64> {
+        self.of("processes")?[key].as_u64()
+    }
+
+    fn habit(&self, key: &str) -> Option<u64> {
+        self.of("processes")?["habits"][key].as_u64()
+    }
+
+    fn rules(&self) -> Vec<&str> {
+        let advice = self.of("explanations").and_then(|told| told["advice"].as_array());
+        advice.into_iter().flatten().filter_map(|one| one["rule"].as_str()).collect()
+    }
+}
+
+/// Runs a scenario under a report.
+fn see(context: &Context, scenario: &[&str]) -> anyhow::Result<Seen> {
+    let _ = std::fs::remove_file(ACCOUNT);
+    let binary = std::env::current_exe()?;
+    let binary = binary.to_str().context("the path of this program")?;
+    let report =
+        ["report", "--json", "--explain", "--attach", &context.attach, "--", binary, "scenario", "--out", ACCOUNT];
+    let finished = pinscope::run(&[&report, scenario].concat(), TIME)?;
+    let report = Report::of(&finished.expect_code(0).with_context(|| scenario.join(" "))?)?.json().clone();
+    Ok(Seen { report, account: Account::read(ACCOUNT)? })
+}
+
+fn verdict<'a>(seen: &'a Seen, id: &str, begins: &str) -> anyhow::Result<&'a str> {
+    let answer = seen.answer(id)?;
+    let verdict = answer["verdict"].as_str().with_context(|| format!("no verdict: {answer}"))?;
+    ensure!(verdict.starts_with(begins), "{}: {begins:?} is expected: {verdict}", seen.account.scenario);
+    Ok(verdict)
+}
+
+fn set_up_or_run_time(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let seen = see(context, &["setup_only", "--seconds", "1"])?;
+    verdict(&seen, "Q1", "Set-up: 1 of 1 ring installed buffers only before their first request.")?;
+    let seen = see(context, &["many_rings", "--count", "12"])?;
+    verdict(&seen, "Q1", "Set-up: 12 of 12 rings")?;
+    // Longer than what counts as set-up.
+    for scenario in [["switch_sets", "--count", "120"], ["update_slots", "--count", "120"]] {
+        let seen = see(context, &scenario)?;
+        verdict(&seen, "Q1", &format!("Run time: process guest (pid {}) switched buffer sets", seen.account.pid))?;
+        rate(&seen)?;
+    }
+    let seen = see(context, &["idle"])?;
+    let answer = seen.answer("Q1")?;
+    ensure!(answer["state"] == "unanswerable" && answer["verdict"].is_null(), "of an idle ring: {answer}");
+    Ok(Verdict::Passed)
+}
+
+/// The rate is that of the scenario's own clock.
+fn rate(seen: &Seen) -> anyhow::Result<()> {
+    let installs: Vec<_> =
+        seen.account.calls.iter().filter(|call| call.operation != "unregister" && call.ret >= 0).collect();
+    let [first, .., last] = installs.as_slice() else { bail!("too few calls") };
+    let rate = |span: u64| (installs.len() as f64 - 1.0) * 1e9 / span as f64;
+    let (least, most) = (rate(last.ended_ns - first.started_ns), rate(last.started_ns - first.ended_ns));
+    let tables = seen.answer("Q1")?["evidence"]["tables"].as_array().context("no tables")?;
+    let rings = tables.iter().find(|table| table["name"] == "rings").context("no table of rings")?;
+    let told = rings["rows"][0]["rate_per_second"].as_f64().context("no rate")?;
+    ensure!((least..=most).contains(&told), "{told} a second, in truth {least} to {most}");
+    Ok(())
+}
+
+/// A ring at work before pinscope came, on which buffers are installed once after: nobody can know whether that was set-up.
+fn a_ring_that_was_there(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let binary = std::env::current_exe()?;
+    let mut server = Command::new(&binary)
+        .args(["scenario", "--out", ACCOUNT, "pre_existing"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()?;
+    // It is at its standard input once its ring has worked, which takes it no time.
+    thread::sleep(Duration::from_secs(1));
+    let pid = server.id().to_string();
+    let arguments = ["-v", "report", "--json", "--attach", &context.attach, "--pid", &pid];
+    let report = Running::start(&mut pinscope::command(&arguments))?;
+    let deadline = Instant::now() + TIME / 2;
+    while !report.stderr().contains("attached") {
+        ensure!(Instant::now() < deadline, "the report did not begin: {}", report.stderr());
+        thread::sleep(Duration::from_millis(50));
+    }
+    server.stdin.take().context("no standard input")?.write_all(b"\n")?;
+    ensure!(server.wait()?.success(), "the scenario failed");
+    let finished = report.finish(TIME / 2)?.expect_code(0)?;
+    let seen = Seen { report: Report::of(&finished)?.json().clone(), account: Account::read(ACCOUNT)? };
+    let ring = &seen.report["rings"]["list"][0];
+    ensure!(ring["first_age_ns"].is_null() && ring["fd"].is_null(), "an old ring has an age: {ring}");
+    ensure!(ring["registers"] == 1 && ring["after_requests"] == 1, "{ring}");
+    let answer = seen.answer("Q1")?;
+    let why = answer["why"].to_string();
+    ensure!(answer["state"] == "unanswerable" && why.contains("before pinscope"), "{answer}");
+    Ok(Verdict::Passed)
+}
+
+/// Q2 and Q3 by the numbers of the scenario: 1 VMA, then many, at the same size.
+fn by_cost(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    if !context.kernel.can_be_walked() {
+        let seen = see(context, &["prefaulted", "--count", "2"])?;
+        for id in ["Q3", "Q4", "Q5"] {
+            let answer = seen.answer(id)?;
+            ensure!(answer["state"] == "unanswerable", "{id} without a walk: {answer}");
+        }
+        return Ok(Verdict::Passed);
+    }
+    for vmas in [1, 64, 4096] {
+        let seen = see(context, &["many_vmas", "--count", "2", "--pages", "4096", "--vmas", &vmas.to_string()])?;
+        verdict(&seen, "Q2", "GUP ")?;
+        let told = verdict(&seen, "Q3", if vmas == 1 { "100% of 2 buffers" } else { "0.0% of 2 buffers" })?;
+        ensure!(told.contains(&format!("guest (pid {})", seen.account.pid)), "{told}");
+        let q3 = seen.answer("Q3")?;
+        ensure!(q3["state"] == "answered" && seen.report["largest_buffer"]["vmas"] == vmas, "{q3}");
+    }
+    Ok(Verdict::Passed)
+}
+
+fn advice(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    for advised in ADVICE.iter().filter(|advised| context.kernel.version >= advised.since) {
+        let name = advised.scenario[0];
+        let fault = see(context, advised.scenario)?;
+        let cured = see(context, &[advised.scenario, &["--cured"]].concat())?;
+        let (before, after) = (fault.rules(), cured.rules());
+        ensure!(before.contains(&advised.rule), "{name}: {} is not advised, but {before:?}", advised.rule);
+        ensure!(!after.contains(&advised.rule), "{name}: {} is advised once it was followed", advised.rule);
+        let figure = |seen: &Seen| (advised.figure)(seen).with_context(|| format!("{name}: no figure"));
+        let (before, after) = (figure(&fault)?, figure(&cured)?);
+        println!("    {name}: {before}, then {after}");
+        ensure!(before >= after.max(1) * advised.factor, "{name}: {before} fell to {after} only");
+    }
+    Ok(Verdict::Passed)
+}
