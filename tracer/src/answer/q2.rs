@@ -7,7 +7,7 @@ use super::{
     rows::{Row, by_pages, by_vmas, total},
 };
 use crate::{
-    aggregate::{CostCell, Part, Snapshot, Split},
+    aggregate::{CostCell, Part, Phases, Snapshot, Split},
     human,
 };
 
@@ -150,9 +150,14 @@ fn notes(snapshot: &Snapshot, costs: Option<&[CostCell]>) -> Vec<String> {
     notes
 }
 
+/// The phases, where any registration is in them.
+fn timed_phases(snapshot: &Snapshot) -> Option<&Phases> {
+    snapshot.phases.as_ref().filter(|phases| phases.registrations > 0)
+}
+
 /// The parts of the time: as far as they are known where they were asked for, else the pin and the rest.
 fn parts(snapshot: &Snapshot, split: &Split) -> Vec<Vec<Value>> {
-    let Some(phases) = &snapshot.phases else {
+    let Some(phases) = timed_phases(snapshot) else {
         return [("pin", "pin", split.pin_ns), ("rest", "the rest", split.rest_ns)]
             .map(|(name, shown, ns)| part(name, shown, Some(ns), split.total_ns))
             .into();
@@ -177,7 +182,7 @@ fn part(name: &'static str, shown: &'static str, ns: Option<u64>, total_ns: u64)
 fn tables(snapshot: &Snapshot, split: &Split, costs: &[CostCell]) -> Vec<Table> {
     let parts = parts(snapshot, split);
     vec![
-        Table::new("parts", "Where the time went", PARTS).rows(parts).detail_if(snapshot.phases.is_none()),
+        Table::new("parts", "Where the time went", PARTS).rows(parts).detail_if(timed_phases(snapshot).is_none()),
         Table::new("by_vmas", "A buffer, by its VMAs: time in the pin, of a pass over the VMAs", BY_VMAS).rows(by_vmas(costs).iter().map(vmas_row)),
         Table::new("by_size", "A buffer, by its size: time in the pin, of the pass for one VMA; VMAs at which they are even, and whether it can have so many", BY_SIZE).rows(by_pages(costs).iter().map(size_row)),
     ]
