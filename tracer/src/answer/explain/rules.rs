@@ -253,7 +253,7 @@ fn refused_mapping(case: &Case<'_>) -> Option<Said> {
     let later = hit.iter().all(|judged| Policy::Since65.refuses(judged.traits) == 0);
     Some(Said {
         seen: format!(
-            "{} on {kinds} refused, the first with {}: this kernel's rule is that of {}.",
+            "Refused: {} on {kinds}, the first with {}; this kernel's rule is that of {}.",
             human::plural(buffers, "buffer"),
             errno_name(first.errno),
             crate::answer::rules::words(running),
