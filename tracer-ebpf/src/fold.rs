@@ -15,12 +15,12 @@ use tracer_ebpf::{
 };
 
 use crate::{
-    cost, habit, judge, kernel,
+    cgroup, cost, habit, judge, kernel,
     maps::{
         BACKINGS, Counters, Distributions, FILESYSTEMS, PROCESSES, RECORDS, RINGS, add, add_field, count, observe,
         observe_duration, setting,
     },
-    ring as rings,
+    ring as rings, session, tables,
 };
 
 /// A buffer that failed in an update which tells only how many it did: `-EIO` stands for its errno, which nothing shows.
@@ -53,12 +53,14 @@ pub fn buffer(frame: &mut Frame, counters: &Counters) {
     }
     backings(buffer, counters);
     judge::judge(buffer, counters);
-    if setting!(session.processes) != 0 {
-        habit::buffer(frame);
-        cost::buffer(frame, counters);
-    }
-    if setting!(session.records) != 0 {
-        emit(&raw const frame.buffer, Counter::LostBufferRecords);
+    if session::in_detail() {
+        if setting!(session.processes) != 0 {
+            habit::buffer(frame);
+            cost::buffer(frame, counters);
+        }
+        if setting!(session.records) != 0 {
+            emit(&raw const frame.buffer, Counter::LostBufferRecords);
+        }
     }
 }
 
@@ -171,19 +173,29 @@ pub fn registration(
     } else {
         whole(frame, counters, operation);
     }
+    if setting!(session.rings) != 0 {
+        rings::ended(&frame.registration, operation, ret, counters);
+    }
+    if setting!(session.tables) != 0 {
+        tables::ended(frame, operation, ret);
+    }
+    if session::in_detail() {
+        in_detail(frame, operation);
+    }
+    debug!(context, "{} buffers, {} VMAs, returned {}", frame.registration.buffers, frame.registration.vmas, ret);
+}
+
+#[inline(always)]
+fn in_detail(frame: &mut Frame, operation: Operation) {
     if setting!(session.processes) != 0 && operation as u8 != Operation::Unregister as u8 {
         process(frame, operation);
         cost::registration(&frame.registration);
-    }
-    if setting!(session.rings) != 0 {
-        rings::ended(&frame.registration, operation, ret, counters);
     }
     if setting!(session.records) != 0 {
         name_process(&mut frame.registration);
         ring(&mut frame.registration);
         emit(&raw const frame.registration, Counter::LostRegistrationRecords);
     }
-    debug!(context, "{} buffers, {} VMAs, returned {}", frame.registration.buffers, frame.registration.vmas, ret);
 }
 
 /// The most frequent kind of registration by far, which one counter tells whole: accepted, one buffer in one VMA, walked
@@ -193,7 +205,6 @@ fn is_plain(frame: &Frame, ret: i64) -> bool {
     setting!(kernel.pin_is_buffer) != 0
         && ret >= 0
         && frame.registration.buffers == 1
-        && frame.counts.pending == 1
         && frame.counts.pin_returns == 1
         && frame.registration.flags & !flag::RING_USED == flag::PINNED
         && frame.buffer.walk == Walk::Complete as u8
@@ -206,7 +217,7 @@ fn is_plain(frame: &Frame, ret: i64) -> bool {
 fn plain(frame: &mut Frame, counters: &Counters, operation: Operation) {
     let registration = &mut frame.registration;
     registration.vmas = 1;
-    observe_duration(true, operation, registration.duration_ns);
+    let bucket = observe_duration(true, operation, registration.duration_ns);
     if let Some(distributions) = Distributions::get() {
         distributions.observe(Histogram::BytesPerRegistration, registration.bytes);
         distributions.observe(Histogram::Pin, registration.pin_ns);
@@ -214,6 +225,9 @@ fn plain(frame: &mut Frame, counters: &Counters, operation: Operation) {
     backing(&frame.buffer.backings[0], false, counters);
     counters.plain(registration.flags & flag::RING_USED != 0);
     costs(registration, counters);
+    if setting!(session.workloads) != 0 {
+        cgroup::plain(registration, bucket);
+    }
 }
 
 #[inline(always)]
@@ -231,6 +245,9 @@ fn whole(frame: &mut Frame, counters: &Counters, operation: Operation) {
         let used = frame.registration.flags & flag::RING_USED != 0;
         let when = if used { Counter::InstallationsAfterRequests } else { Counter::InstallationsBeforeRequests };
         counters.add(when, 1);
+    }
+    if setting!(session.workloads) != 0 && operation as u8 != Operation::Unregister as u8 {
+        cgroup::whole(&frame.registration);
     }
 }
 
@@ -331,14 +348,14 @@ fn new_process(pid: u32) -> Option<*mut ProcessTotals> {
     let totals = PROCESSES.get_ptr_mut(pid)?;
     // SAFETY: a value of the map, of plain integers; another thread of the process writes the same.
     let known = unsafe { &mut *totals };
-    known.cgroup = cgroup();
+    known.cgroup = cgroup_id();
     known.uid = bpf_get_current_uid_gid() as u32;
     known.comm = bpf_get_current_comm().unwrap_or_default();
     Some(totals)
 }
 
 #[inline(always)]
-fn cgroup() -> u64 {
+fn cgroup_id() -> u64 {
     // SAFETY: takes nothing, cannot fail.
     unsafe { bpf_get_current_cgroup_id() }
 }
@@ -350,7 +367,7 @@ pub fn name_process(registration: &mut RegistrationRecord) {
     registration.pid = pid;
     registration.header.tid = tid;
     registration.uid = bpf_get_current_uid_gid() as u32;
-    registration.cgroup = cgroup();
+    registration.cgroup = cgroup_id();
     registration.comm = bpf_get_current_comm().unwrap_or_default();
 }
 

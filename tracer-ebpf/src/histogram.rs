@@ -4,7 +4,7 @@
 //! A value that is read back as its bucket's upper bound is never too low and at most 1/8 too high. Values
 //! below 16 have a bucket of their own and are exact. Every `u64` has a bucket: nothing is clipped.
 
-use core::hint::black_box;
+use crate::opaque::opaque;
 
 /// Buckets in use: values up to `u64::MAX`.
 pub const BUCKETS: usize = 496;
@@ -46,7 +46,7 @@ pub fn index(value: u64) -> usize {
     // Eight octaves of eight buckets at a time; at least the four highest bits are left, which decide.
     let mut rest = value >> 8;
     if rest < SMALL as u64 {
-        return 64 + look_up(black_box(rest));
+        return 64 + look_up(opaque(rest));
     }
     let mut passed = 64;
     for _ in 0..6 {
@@ -56,11 +56,10 @@ pub fn index(value: u64) -> usize {
         rest >>= 8;
         passed += 64;
     }
-    passed + look_up(black_box(rest))
+    passed + look_up(opaque(rest))
 }
 
-/// The mask is for the verifier; what was shifted comes through a black box, without which the compiler would see that
-/// it needs none.
+/// The mask is for the verifier; what was shifted is hidden from the compiler, which would see that it needs none.
 #[inline(always)]
 fn look_up(small: u64) -> usize {
     BUCKET_OF[small as usize & (SMALL - 1)].into()

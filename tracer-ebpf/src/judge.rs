@@ -6,11 +6,11 @@ use tracer_ebpf::{
     backing::BackingSlice,
     counter::Counter,
     policy::Traits,
-    record::{BufferRecord, JudgedKey, JudgedTotals, Walk},
+    record::{BufferRecord, JudgedKey, JudgedTotals, Walk, flag},
 };
 
 use crate::{
-    kernel,
+    cgroup, kernel,
     maps::{Counters, JUDGED, add_field, setting},
 };
 
@@ -23,6 +23,10 @@ pub fn judge(buffer: &BufferRecord, counters: &Counters) {
         walk if walk == Walk::Hole as u8 => buffer.traits.with(Traits::UNPINNABLE),
         _ => return,
     };
+    // Refused before its pin: for its size or its address, and by no rule for what lies behind it.
+    if setting!(kernel.pin_is_buffer) == 0 && buffer.ret < 0 && buffer.flags & flag::PINNED == 0 {
+        return;
+    }
     if traits.0 != 0 || buffer.ret < 0 {
         put(buffer, traits, counters);
     } else {
@@ -44,6 +48,10 @@ fn put(buffer: &BufferRecord, traits: Traits, counters: &Counters) {
     let Some(totals) = totals else { return counters.add(Counter::LostJudgements, 1) };
     add_field!(totals.buffers, 1);
     add_field!(totals.bytes, buffer.length);
+    // What is refused here already has no more to lose.
+    if setting!(session.workloads) != 0 && buffer.ret >= 0 {
+        cgroup::judged(traits);
+    }
 }
 
 /// The first backing that adds a trait, or the first of all.

@@ -4,8 +4,6 @@
 //! callback) a field is a plain load, which the kernel backs with an exception table. Elsewhere it is
 //! `bpf_probe_read_kernel`. Offsets come from `SETTINGS`, constants to the verifier.
 
-use core::hint::black_box;
-
 use aya_ebpf::{
     bindings::task_struct,
     helpers::{
@@ -15,7 +13,9 @@ use aya_ebpf::{
 };
 use tracer_ebpf::{
     backing::{Class, Kind, Rule},
+    opaque::opaque,
     record::SharedFile,
+    workload::{LEVELS, Workload},
 };
 
 use crate::maps::setting;
@@ -192,7 +192,7 @@ fn rule_of_file(vma: u64, flags: u64, superblock: u64) -> Rule {
     let page_mkwrite: u64 = field(ops, setting!(offset.ops_page_mkwrite));
     let pfn_mkwrite: u64 = field(ops, setting!(offset.ops_pfn_mkwrite));
     // One by one: the verifier has no `or` of two pointers, which the compiler would make of it.
-    if black_box(page_mkwrite != 0) || black_box(pfn_mkwrite != 0) {
+    if opaque(page_mkwrite) != 0 || opaque(pfn_mkwrite) != 0 {
         return Rule::Tracked;
     }
     let bdi: u64 = field(superblock, setting!(offset.sb_bdi));
@@ -266,6 +266,54 @@ pub fn describe(file: u64, superblock: u64, described: &mut SharedFile) -> Optio
     let name: u64 = read(dentry, setting!(offset.dentry_name) + setting!(offset.qstr_name))?;
     // SAFETY: the helper checks the address and fails instead of faulting.
     unsafe { bpf_probe_read_kernel_str_bytes(name as *const u8, &mut described.name) }.ok().map(|_| ())
+}
+
+/// The `kernfs_node` of the current task's cgroup in the hierarchy that workloads are told by.
+#[inline(always)]
+pub fn cgroup_node() -> Option<u64> {
+    // SAFETY: takes nothing, cannot fail.
+    let task = unsafe { bpf_get_current_task() };
+    let set: u64 = read(task, setting!(offset.task_cgroups))?;
+    let subsystem = setting!(kernel.cgroup_subsystem);
+    let cgroup: u64 = if subsystem == 0 {
+        read(set, setting!(offset.css_set_default))?
+    } else {
+        let place = (u32::from(subsystem) - 1) * size_of::<u64>() as u32;
+        let state: u64 = read(set, setting!(offset.css_set_subsystems) + place)?;
+        read(state, setting!(offset.css_cgroup))?
+    };
+    read(cgroup, setting!(offset.cgroup_node))
+}
+
+/// `kernfs_node.id`: the inode number of the cgroup's folder.
+#[inline(always)]
+pub fn node_id(node: u64) -> Option<u64> {
+    read(node, setting!(offset.node_id))
+}
+
+/// Notes the names on the way from a `kernfs_node` up to the root, which has none.
+#[inline(always)]
+pub fn cgroup_path(mut node: u64, workload: &mut Workload) {
+    let mut noted = 0;
+    for name in 0..LEVELS {
+        let Some(parent) = read::<u64>(node, setting!(offset.node_parent)) else { return };
+        if parent == 0 {
+            break;
+        }
+        let Some(address) = read::<u64>(node, setting!(offset.node_name)) else { return };
+        // SAFETY: the helper checks the address and fails instead of faulting.
+        if unsafe { bpf_probe_read_kernel_str_bytes(address as *const u8, &mut workload.names[name]) }.is_err() {
+            return;
+        }
+        noted += 1;
+        node = parent;
+    }
+    if noted == LEVELS as u32 && read::<u64>(node, setting!(offset.node_parent)).is_none_or(|parent| parent != 0) {
+        workload.cut = 1;
+    }
+    // Last, and not by the compiler's choice: with it the names are whole.
+    // SAFETY: a field of a value of the map.
+    unsafe { (&raw mut workload.noted).write_volatile(noted + 1) };
 }
 
 /// `io_mapped_ubuf.nr_bvecs` and `folio_shift`, 0 where they are not to be had.

@@ -4,6 +4,7 @@
 //! It depends on nothing, so the eBPF object and the user-space program are built from one definition,
 //! and the maths in it is tested on the host.
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[cfg(test)]
 extern crate std;
@@ -13,7 +14,10 @@ pub mod backing;
 pub mod counter;
 pub mod detail;
 pub mod histogram;
+pub mod opaque;
 pub mod operation;
 pub mod policy;
 pub mod record;
 pub mod settings;
+pub mod table;
+pub mod workload;

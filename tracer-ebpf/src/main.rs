@@ -12,6 +12,8 @@
 )]
 
 #[cfg(target_arch = "bpf")]
+mod cgroup;
+#[cfg(target_arch = "bpf")]
 mod cost;
 #[cfg(target_arch = "bpf")]
 mod fold;
@@ -31,6 +33,8 @@ mod probe;
 mod ring;
 #[cfg(target_arch = "bpf")]
 mod session;
+#[cfg(target_arch = "bpf")]
+mod tables;
 #[cfg(target_arch = "bpf")]
 mod walk;
 

@@ -21,12 +21,15 @@ use tracer_ebpf::{
     counter::{self, Counter, ERRNO_SLOTS, Totals},
     detail::{self, Detail},
     histogram::{self, Histogram, SLOTS, SUM, Sizes},
+    opaque::opaque,
     operation::Operation,
     record::{
         COST_PAGES, COST_VMAS, Cost, Frame, JudgedKey, JudgedTotals, Largest, PastRing, ProcessKey, ProcessTotals,
         Ring, SharedFile, SharedFileKey,
     },
     settings::Settings,
+    table::{self, Registered, Table},
+    workload::Workload,
 };
 
 /// Offsets, features and session, set by user space before the load.
@@ -118,6 +121,14 @@ pub static PROCESSES: HashMap<ProcessKey, ProcessTotals, 16384> = HashMap::new()
 #[btf_map]
 pub static RINGS: LruHashMap<u64, Ring, 16384> = LruHashMap::new();
 
+/// What is registered now, by address of the `io_ring_ctx`. Not one that evicts: what goes is let go by the kernel.
+#[btf_map]
+pub static TABLES: HashMap<u64, Table, { table::TABLES }> = HashMap::new();
+
+/// The sums over [`TABLES`]. Not per CPU: a table is let go on another one than it was made on.
+#[btf_map]
+pub static REGISTERED: Array<Registered, 1> = Array::new();
+
 /// Rings on which buffers were installed and whose `io_ring_ctx` has become another's since.
 #[btf_map]
 pub static PAST_RINGS: HashMap<PastRing, Ring, 16384> = HashMap::new();
@@ -125,6 +136,15 @@ pub static PAST_RINGS: HashMap<PastRing, Ring, 16384> = HashMap::new();
 /// Buffers with a trait that a policy looks at, and refused ones.
 #[btf_map]
 pub static JUDGED: HashMap<JudgedKey, JudgedTotals, 4096> = HashMap::new();
+
+/// Calls by the kernel's id of the cgroup, for a session that asks for it. Made large as a whole when it is loaded: kernels
+/// warn of tracing programs whose maps allocate as they grow.
+#[btf_map]
+pub static WORKLOADS: HashMap<u64, Workload, 1024> = HashMap::new();
+
+/// An entry of zeros, from which one is made: it is too large for a program's stack.
+#[btf_map]
+pub static BLANK_WORKLOAD: Array<Workload, 1> = Array::new();
 
 /// What accepted buffers cost, by octave of VMAs and of pages.
 #[btf_map]
@@ -182,7 +202,7 @@ impl Counters {
         // SAFETY: a value of the map; only the address of its field is taken.
         let kinds = unsafe { (&raw mut (*self.0).kinds).cast::<BackingTotals>() };
         // Where the compiler knows the bound it leaves out the mask that the verifier needs to see.
-        kinds.wrapping_add((core::hint::black_box(kind.0) & (Kind::PLAIN - 1)) as usize)
+        kinds.wrapping_add(opaque(kind.0.into()) as usize & (Kind::PLAIN as usize - 1))
     }
 
     #[inline(always)]
@@ -203,7 +223,7 @@ impl Counters {
             self.add_of(Counter::Succeeded, operation, 1);
         } else if let Some(slots) = RESULTS.get_ptr_mut(operation as u32) {
             // Where the compiler knows the sign it leaves out the mask that the verifier needs to see.
-            let ret = core::hint::black_box(ret);
+            let ret = opaque(ret.cast_unsigned()).cast_signed();
             add(slots.cast::<u64>().wrapping_add(counter::errno_slot(ret)), 1);
         }
     }
@@ -237,13 +257,15 @@ pub fn count(counter: Counter) {
     }
 }
 
-/// Puts a duration into the histogram of an operation.
+/// Puts a duration into the histogram of an operation; gives its bucket.
 #[inline(always)]
-pub fn observe_duration(ok: bool, operation: Operation, nanoseconds: u64) {
+pub fn observe_duration(ok: bool, operation: Operation, nanoseconds: u64) -> usize {
     let first = if ok { Histogram::DurationOk } else { Histogram::DurationFailed };
+    let bucket = histogram::index(nanoseconds);
     if let Some(slots) = DURATIONS.get_ptr_mut(first as u32 + operation as u32) {
-        put(slots.cast(), nanoseconds);
+        put_into(slots.cast(), bucket, nanoseconds);
     }
+    bucket
 }
 
 /// This CPU's histograms but those of operations' durations.
@@ -274,7 +296,12 @@ pub fn observe(histogram: Histogram, value: u64) {
 
 #[inline(always)]
 fn put(slots: *mut u64, value: u64) {
-    add(slots.wrapping_add(histogram::index(value) & (SLOTS - 1)), 1);
+    put_into(slots, histogram::index(value), value);
+}
+
+#[inline(always)]
+fn put_into(slots: *mut u64, bucket: usize, value: u64) {
+    add(slots.wrapping_add(bucket & (SLOTS - 1)), 1);
     add(slots.wrapping_add(SUM), value);
 }
 

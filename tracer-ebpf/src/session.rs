@@ -10,12 +10,17 @@ use crate::{
 /// Whether the session keeps more of a buffer than the aggregates: for records, or for what processes do.
 #[inline(always)]
 pub fn in_detail() -> bool {
-    setting!(session.records) != 0 || setting!(session.processes) != 0
+    setting!(session.in_detail) != 0
 }
 
 /// Whether the current task passes the session's filters. What is off costs nothing: the verifier removes it.
 #[inline(always)]
 pub fn wants_current() -> bool {
+    setting!(session.filtered) == 0 || passes()
+}
+
+#[inline(always)]
+fn passes() -> bool {
     if setting!(session.by_pid) != 0 && kernel::pid_tid().0 != setting!(session.pid) {
         return false;
     }

@@ -84,6 +84,22 @@ pub struct Offsets {
     pub qstr_name: u32,
     /// `inode.i_ino`.
     pub inode_number: u32,
+    /// `task_struct.cgroups`.
+    pub task_cgroups: u32,
+    /// `css_set.dfl_cgrp`.
+    pub css_set_default: u32,
+    /// `css_set.subsys`.
+    pub css_set_subsystems: u32,
+    /// `cgroup_subsys_state.cgroup`.
+    pub css_cgroup: u32,
+    /// `cgroup.kn`.
+    pub cgroup_node: u32,
+    /// `kernfs_node.id`.
+    pub node_id: u32,
+    /// `kernfs_node.name`.
+    pub node_name: u32,
+    /// `kernfs_node.parent`, `__parent` since 6.15.
+    pub node_parent: u32,
 }
 
 /// What this kernel has; 0 is no.
@@ -119,8 +135,13 @@ pub struct Features {
     pub lock_write: u8,
     /// The look-up's return is hooked, so that its time is known.
     pub lookup_returns: u8,
+    /// The members that a cgroup's path is read by are there.
+    pub cgroup_names: u8,
+    /// Cgroups are those of a controller's hierarchy of version 1: one more than the controller's number; 0 for the default
+    /// hierarchy.
+    pub cgroup_subsystem: u8,
     /// Always 0.
-    pub reserved: [u8; 3],
+    pub reserved: u8,
 }
 
 /// Values of flags that moved: since 6.3 they are an enum, before it macros.
@@ -151,16 +172,35 @@ pub struct Session {
     pub by_descent: u8,
     /// Count registrations by ring.
     pub rings: u8,
+    /// Keep what is registered now, by ring.
+    pub tables: u8,
     /// Watch `mmap_lock`.
     pub locks: u8,
     /// Time the parts of a registration.
     pub phases: u8,
+    /// Some `by_…` is set; see [`Session::complete`].
+    pub filtered: u8,
+    /// More is kept of a buffer than the aggregates, for records or for processes; see [`Session::complete`].
+    pub in_detail: u8,
+    /// More is timed than registrations, pins and walks: `locks` or `phases`; see [`Session::complete`].
+    pub timed: u8,
+    /// Count calls by cgroup.
+    pub workloads: u8,
     /// Always 0.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
     /// See `by_pid`.
     pub pid: u32,
     /// See `by_uid`.
     pub uid: u32,
     /// See `by_comm`; the rest is zero.
     pub comm: [u8; 16],
+}
+
+impl Session {
+    /// With what follows from the rest: on the path of a registration one question in place of four.
+    #[must_use]
+    pub const fn complete(self) -> Self {
+        let filtered = self.by_pid | self.by_uid | self.by_comm | self.by_descent;
+        Self { filtered, in_detail: self.records | self.processes, timed: self.locks | self.phases, ..self }
+    }
 }

@@ -15,6 +15,7 @@ pub mod cli;
 pub mod decode;
 mod human;
 pub mod kernel;
+pub mod logging;
 pub mod probe;
 pub mod session;
 pub mod sink;

@@ -1,33 +1,43 @@
 //! Parse, build, run.
 
-use std::{io::Write, process::ExitCode};
+use std::{io::Write, process::ExitCode, sync::Arc};
 
 use anyhow::{Context, Result};
-use clap::{CommandFactory, Parser, error::ErrorKind};
+use clap::{FromArgMatches, error::ErrorKind};
 use pinscope::{
-    cli::args::{Arguments, Command, Doctor},
+    cli::{
+        args::{Arguments, Command, Doctor},
+        file,
+        service::{ServiceError, Typed, one_line},
+        shipped,
+    },
     kernel::{Facts, Sources},
+    logging::{self, Logging},
     probe::{plan, table},
     session, sink,
 };
-use tracing_subscriber::EnvFilter;
 
 /// Exit code of a command line that cannot be followed.
 const USAGE: u8 = 2;
 
+/// Threads for what may block, reading maps above all: each takes its stack, and a scrape takes milliseconds.
+const BLOCKING: usize = 4;
+
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let parsed = file::command().try_get_matches().and_then(|matches| Arguments::from_arg_matches(&matches));
+    let arguments = match parsed {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
     };
-    log_to_stderr(arguments.verbose);
-    match run(arguments) {
+    let logging = Arc::new(logging::start(arguments.verbose));
+    match run(arguments, &logging) {
         Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // One line, its causes behind it.
-            eprintln!("pinscope: {}", format!("{error:#}").replace('\n', " "));
-            ExitCode::FAILURE
+            logging.fatal(&format!("{error:#}").replace('\n', " "));
+            // A supervisor need not try again what was written wrongly.
+            if error.is::<ServiceError>() { ExitCode::from(USAGE) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -39,33 +49,38 @@ fn usage(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
     }
-    let text = error.to_string();
-    let said: Vec<_> = text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim).collect();
-    let said = said.join(" ");
-    eprintln!("pinscope: {}; see pinscope --help", said.trim().trim_start_matches("error: "));
+    eprintln!("pinscope: {}; see pinscope --help", one_line(error));
     ExitCode::from(USAGE)
 }
 
-fn run(arguments: Arguments) -> Result<ExitCode> {
+fn run(arguments: Arguments, logging: &Arc<Logging>) -> Result<ExitCode> {
     let verbose = arguments.verbose > 0;
     match arguments.command {
         Command::Report(report) => runtime()?.block_on(session::report(&report, verbose)),
         Command::Audit(audit) => runtime()?.block_on(session::audit(&audit)),
         Command::Trace(trace) => runtime()?.block_on(session::trace(&trace, verbose)),
-        Command::Daemon(daemon) => runtime()?.block_on(session::daemon(&daemon, verbose)),
+        Command::Daemon(_) => {
+            let typed = Typed::new(std::env::args_os());
+            runtime()?.block_on(session::daemon(&typed, Arc::clone(logging)))
+        }
         Command::Doctor(wanted) => doctor(&wanted),
         Command::Man { folder } => manual(&folder),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "pinscope", &mut std::io::stdout());
+            clap_complete::generate(shell, &mut file::command(), "pinscope", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
+        Command::DefaultConfig => print(&shipped::default_file()),
         Command::Metrics => print(&sink::prometheus::metrics_markdown()),
         Command::Exec { command } => session::command::exec(&command).map(|()| ExitCode::FAILURE),
     }
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING)
+        .build()
+        .context("cannot start the runtime")
 }
 
 fn doctor(wanted: &Doctor) -> Result<ExitCode> {
@@ -83,7 +98,8 @@ fn doctor(wanted: &Doctor) -> Result<ExitCode> {
 
 fn manual(folder: &std::path::Path) -> Result<ExitCode> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
-    clap_mangen::generate_to(Arguments::command(), folder)
+    clap_mangen::generate_to(file::command(), folder)
+        .and_then(|()| std::fs::write(folder.join("pinscope.toml.5"), shipped::manual_page()))
         .with_context(|| format!("cannot write the manual pages into {}", folder.display()))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -98,16 +114,4 @@ fn print(text: &str) -> Result<ExitCode> {
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     let broken = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
     error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(broken))
-}
-
-/// `RUST_LOG` wins; the probes' own log has the object's crate name.
-fn log_to_stderr(verbose: u8) {
-    let default = match verbose {
-        // What aya says of the limit of locked memory is no matter where it does not count, and an error where it does.
-        0 => "warn,aya::sys::bpf=error",
-        1 => "info,pinscope_ebpf=debug",
-        _ => "debug,aya_obj=warn",
-    };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
 }

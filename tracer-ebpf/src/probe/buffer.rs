@@ -80,11 +80,11 @@ pub fn begin(frame: &mut Frame, iovec: Iovec, imu_slot: u64) {
     buffer.walk = Walk::None as u8;
     // The first slice without VMAs ends the backings, whatever else is in it and behind it.
     zero!(buffer.vmas, buffer.files, buffer.flags, buffer.traits.0, buffer.backings[0].vmas);
-    if setting!(session.records) != 0 {
-        buffer.header = Header { kind: KIND_BUFFER, ..registration.header };
-        buffer.index = registration.buffers;
-    }
     if session::in_detail() {
+        if setting!(session.records) != 0 {
+            buffer.header = Header { kind: KIND_BUFFER, ..registration.header };
+            buffer.index = registration.buffers;
+        }
         zero!(buffer.pin_ns, buffer.minor_faults, buffer.major_faults, buffer.lookups, buffer.walk_ns);
         zero!(buffer.bvecs, buffer.folio_shift);
         frame.imu_slot = imu_slot;

@@ -19,9 +19,9 @@ use tracer_ebpf::{
 
 use super::{lock, phase, registration::clear};
 use crate::{
-    fold, frame, kernel,
+    cgroup, fold, frame, kernel,
     maps::{Counters, setting},
-    ring, session,
+    ring, session, tables,
 };
 
 #[raw_tracepoint]
@@ -121,8 +121,10 @@ fn close(call: &impl Call) {
                 frame.end_ns = unsafe { bpf_ktime_get_ns() };
             }
             fold::registration(call, frame, &counters, operation, ret, returned);
-            lock::end(frame);
-            phase::end(frame);
+            if setting!(session.timed) != 0 {
+                lock::end(frame);
+                phase::end(frame);
+            }
             frame::close(frame);
         }
         Some(frame) => {
@@ -147,8 +149,14 @@ fn without_entry(call: &impl Call, counters: &Counters, operation: Operation, re
     if setting!(session.processes) != 0 && operation as u8 != Operation::Unregister as u8 {
         fold::process_call(ret);
     }
+    if setting!(session.workloads) != 0 && operation as u8 != Operation::Unregister as u8 {
+        cgroup::call(ret);
+    }
     if setting!(session.rings) != 0 {
         ring::without_entry(call.ring(), operation, ret);
+    }
+    if setting!(session.tables) != 0 {
+        tables::without_entry(call.ring(), operation, ret);
     }
     if setting!(session.records) == 0 {
         return;

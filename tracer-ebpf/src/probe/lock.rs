@@ -112,9 +112,7 @@ pub fn ours(frame: &mut Frame, walking: bool) {
 /// At a registration's entry.
 #[inline(always)]
 pub fn clear(times: &mut Times) {
-    if setting!(session.locks) != 0 {
-        zero!(times.lock_ns);
-    }
+    zero!(times.lock_ns);
 }
 
 /// A registration that ended.

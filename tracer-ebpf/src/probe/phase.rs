@@ -103,10 +103,8 @@ fn accounting_returned() {
 /// At a registration's entry.
 #[inline(always)]
 pub fn clear(times: &mut Times) {
-    if setting!(session.phases) != 0 {
-        zero!(times.fault_ns, times.lookup_ns, times.accounting_ns, times.slow_ns);
-        zero!(times.slow_pins, times.faults, times.lookups, times.accountings, times.missed);
-    }
+    zero!(times.fault_ns, times.lookup_ns, times.accounting_ns, times.slow_ns);
+    zero!(times.slow_pins, times.faults, times.lookups, times.accountings, times.missed);
 }
 
 /// At a pin's entry.

@@ -97,9 +97,11 @@ fn leave(walk_again: impl Fn(&mut Frame, *mut task_struct)) {
     registration.pin_ns += pin_ns;
     registration.minor_faults += minor;
     registration.major_faults += major;
+    if session::in_detail() || setting!(kernel.pin_is_buffer) == 0 {
+        frame.buffer.flags |= flag::PINNED;
+    }
     if session::in_detail() {
         let buffer = &mut frame.buffer;
-        buffer.flags |= flag::PINNED;
         buffer.pin_ns += pin_ns;
         buffer.minor_faults += minor;
         buffer.major_faults += major;

@@ -5,6 +5,7 @@
 //! int io_register_rsrc_update(struct io_ring_ctx *, void __user *arg, unsigned int size, unsigned int type);
 //! int io_register_clone_buffers(struct io_ring_ctx *, void __user *arg);      // since 6.12
 //! int io_sqe_buffers_unregister(struct io_ring_ctx *);                        // inlined in 5.10
+//! void __io_sqe_buffers_unregister(struct io_ring_ctx *);                     // to 6.12
 //! ```
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
@@ -18,7 +19,7 @@ use super::{Arguments, entry, exit, lock, phase, zero};
 use crate::{
     frame, habit, kernel,
     maps::{Counters, count, setting},
-    session,
+    session, tables,
 };
 
 /// `IORING_RSRC_BUFFER` of `include/uapi/linux/io_uring.h`: the other type is files.
@@ -40,6 +41,8 @@ entry!(clone_enter_kprobe, clone_enter_fentry, |context| enter(Operation::Clone,
     was_used(&context)
 }));
 entry!(unregister_enter_kprobe, unregister_enter_fentry, |context| unregister(context.argument(0)));
+
+entry!(release_enter_kprobe, release_enter_fentry, |context| tables::released(context.argument(0)));
 
 exit!(register_exit_kretprobe, register_exit_fexit, 4, |ret| leave(Operation::Register, ret));
 exit!(update_exit_kretprobe, update_exit_fexit, 4, |ret| leave(Operation::Update, ret));
@@ -83,22 +86,24 @@ fn begin(frame: &mut Frame, operation: Operation, ring: u64, requested: u32, was
     }
     let registration = &mut frame.registration;
     clear(registration);
-    lock::clear(&mut frame.times);
-    phase::clear(&mut frame.times);
+    if setting!(session.timed) != 0 {
+        lock::clear(&mut frame.times);
+        phase::clear(&mut frame.times);
+    }
     registration.operation = operation as u8;
-    if setting!(session.records) != 0 {
-        registration.header.kind = KIND_REGISTRATION;
-        registration.header.tid = kernel::pid_tid().1;
-        registration.requested = requested;
-    }
-    if setting!(session.records) != 0 || setting!(session.rings) != 0 {
-        registration.ring = ring;
-    }
+    registration.ring = ring;
     if was_used() {
         registration.flags = flag::RING_USED;
     }
-    if setting!(session.processes) != 0 {
-        habit::begin(frame);
+    if session::in_detail() {
+        if setting!(session.records) != 0 {
+            registration.header.kind = KIND_REGISTRATION;
+            registration.header.tid = kernel::pid_tid().1;
+            registration.requested = requested;
+        }
+        if setting!(session.processes) != 0 {
+            habit::begin(frame);
+        }
     }
     let registration = &mut frame.registration;
     frame.stage = Stage::Registration as u32;
@@ -113,10 +118,8 @@ pub fn clear(registration: &mut RegistrationRecord) {
     zero!(registration.duration_ns, registration.pin_ns, registration.walk_ns, registration.bytes);
     zero!(registration.vmas, registration.lookups, registration.minor_faults, registration.major_faults);
     zero!(registration.flags, registration.buffers, registration.failed_buffers, registration.files);
-    if setting!(session.locks) != 0 {
+    if setting!(session.timed) != 0 {
         zero!(registration.lock_wait_ns, registration.lock_reads, registration.lock_writes);
-    }
-    if setting!(session.phases) != 0 {
         zero!(registration.fault_ns, registration.lookup_ns, registration.accounting_ns);
     }
 }

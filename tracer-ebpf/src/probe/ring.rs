@@ -7,7 +7,10 @@ use tracer_ebpf::{
     record::{PastRing, Ring},
 };
 
-use crate::maps::{PAST_RINGS, RINGS, count, setting};
+use crate::{
+    maps::{PAST_RINGS, RINGS, count, setting},
+    tables,
+};
 
 #[raw_tracepoint]
 pub fn ring_created(context: RawTracePointContext) -> i32 {
@@ -16,6 +19,10 @@ pub fn ring_created(context: RawTracePointContext) -> i32 {
     let address: u64 = context.arg(1);
     if setting!(session.processes) != 0 {
         keep_past(address, created_ns);
+    }
+    if setting!(session.tables) != 0 {
+        // One whose end was missed.
+        tables::released(address);
     }
     let ring = Ring { created_ns, fd: context.arg(0), flags: context.arg(4), ..Ring::ZERO };
     // The oldest ring makes room where the map is full.

@@ -235,7 +235,10 @@ pub fn fold(sample: &AuditSample, context: &Context) -> Audit {
         rows: counter(AuditCounter::LostRows),
         skipped: sample.skipped.values().sum(),
     };
-    let sum = |of: fn(&Refused) -> Option<u64>| rows.iter().filter_map(|row| of(&row.refused)).reduce(|a, b| a + b);
+    let hooked = context.functions.iter().any(|function| function.mechanism.is_some());
+    let none = (hooked && rows.is_empty()).then_some(0);
+    let sum =
+        |of: fn(&Refused) -> Option<u64>| rows.iter().filter_map(|row| of(&row.refused)).reduce(|a, b| a + b).or(none);
     let mut audit = Audit {
         elapsed_ns: context.elapsed_ns,
         read_only: counter(AuditCounter::ReadOnly),
@@ -510,7 +513,10 @@ mod tests {
         let audit = fold(&sample(&[(key, 1)]), &hidden);
         assert_eq!((audit.answer, audit.rows[0].caller.as_deref()), (Answer::Degraded, None));
         let nothing = Context { functions: Vec::new(), ..context() };
-        assert_eq!(fold(&sample(&[]), &nothing).answer, Answer::Unanswerable);
+        let audit = fold(&sample(&[]), &nothing);
+        assert_eq!((audit.answer, audit.refused.as_proposed), (Answer::Unanswerable, None));
+        let audit = fold(&sample(&[]), &context());
+        assert_eq!((audit.answer, audit.refused.as_proposed), (Answer::Answered, Some(0)));
         let mut lost = sample(&[(key, 1)]);
         lost.counters[AuditCounter::LostRows as usize] = 4;
         assert_eq!(fold(&lost, &context()).degraded.len(), 1);

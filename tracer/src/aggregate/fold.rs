@@ -57,10 +57,11 @@ impl Fold<'_> {
             largest_buffer: self.largest(1),
             judgements: walk.then(|| self.judgements()),
             shared_buffer_files: (walk && self.known.processes && self.known.file_names).then(|| self.shared_files()),
+            workloads: None,
             walks: walk.then(|| self.walks()),
             unregisters: self.known.entries[Operation::Unregister as usize].then(|| Unregisters {
                 internal: self.count(Counter::InternalUnregisters),
-                ring_exit: self.count(Counter::RingExitUnregisters),
+                ring_exit: self.known.ring_exits.then(|| self.count(Counter::RingExitUnregisters)),
             }),
             books,
             skipped: self.skipped(),
@@ -68,6 +69,9 @@ impl Fold<'_> {
             degraded: self.known.degraded.clone(),
             locks: Locks::new(self.sample, self.known),
             phases: Phases::new(self.sample, self.known),
+            registered: self.registered(),
+            runs: self.sample.runs.clone(),
+            own: self.sample.own.clone(),
         }
     }
 
@@ -218,6 +222,7 @@ impl Fold<'_> {
             short_records: known.walk.then(|| self.count(Counter::ShortRecords)),
             rings: known.rings.then(|| self.count(Counter::LostRings)),
             judgements: known.walk.then(|| self.count(Counter::LostJudgements)),
+            tables: known.tables.then_some(self.sample.registered.lost),
             files: (known.walk && known.processes).then(|| self.count(Counter::LostFiles)),
         }
     }

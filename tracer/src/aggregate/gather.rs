@@ -8,8 +8,13 @@ use tracer_ebpf::{
     record::{self, COST_PAGES, COST_VMAS},
 };
 
-use super::{CostCell, Habits, Installations, Judged, Judgements, Largest, Ring, Rings, SharedBufferFile, fold::Fold};
+use super::{
+    CostCell, Habits, Installations, Judged, Judgements, Largest, Registered, Ring, Rings, SharedBufferFile, fold::Fold,
+};
 use crate::decode::comm;
+
+/// How the programs at the end of a table are called.
+const RELEASES: &str = "release_enter";
 
 impl Fold<'_> {
     /// Of the installations whose entry was seen.
@@ -45,6 +50,17 @@ impl Fold<'_> {
         let mut rings: Vec<_> = self.sample.rings.iter().map(|totals| ring(totals, requests)).collect();
         rings.sort_by_key(|ring| (Reverse(ring.installations()), ring.pid, ring.fd));
         rings
+    }
+
+    /// Exact or not at all: not where a table found no room, or the end of one may have been missed.
+    pub(super) fn registered(&self) -> Option<Registered> {
+        let missed = self.sample.skipped.iter().any(|(program, runs)| program.starts_with(RELEASES) && *runs > 0);
+        let record = &self.sample.registered;
+        (self.known.tables && self.known.pins && record.lost == 0 && !missed).then_some(Registered {
+            buffers: record.buffers,
+            bytes: record.bytes,
+            unknown_rings: record.unknown,
+        })
     }
 
     /// The cells in use.

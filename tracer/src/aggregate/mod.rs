@@ -9,6 +9,7 @@ mod evidence;
 mod fold;
 mod gather;
 mod snapshot;
+pub mod workloads;
 
 pub use books::{Books, OperationBooks, PartBooks};
 pub use detail::{LockSide, Locks, Part, Phases, SlowPins};
@@ -16,8 +17,8 @@ pub use distribution::Distribution;
 pub use evidence::{CostCell, Installations, Judged, Judgements, Largest, Ring, Rings, SharedBufferFile};
 pub use fold::{fold, fold_between};
 pub use snapshot::{
-    Backing, Faults, Habits, Losses, Operation, Outcome, Process, ResultCount, Skipped, Snapshot, Split, Unregisters,
-    Walks,
+    Backing, Faults, Habits, Losses, Operation, Outcome, Process, Registered, ResultCount, Skipped, Snapshot, Split,
+    Unregisters, Walks,
 };
 
 #[cfg(test)]

@@ -1,11 +1,15 @@
 //! The figures of a session at one moment, in the user's terms. What was not measured is `None`.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::{
     Books, Distribution, Locks, Phases,
     evidence::{CostCell, Installations, Judgements, Largest, Rings, SharedBufferFile},
+    workloads::Workloads,
 };
+use crate::source::{own::Own, runs::Runs};
 
 /// Everything measured since the programs were attached, or in an interval. Times are nanoseconds, pinscope's
 /// own walks left out of all but [`Walks::nanoseconds`].
@@ -51,6 +55,9 @@ pub struct Snapshot {
     pub judgements: Option<Judgements>,
     /// The files of buffers that span several, most buffers first (Q5).
     pub shared_buffer_files: Option<Vec<SharedBufferFile>>,
+    /// By systemd unit, slice or container; `None` but in a service that keeps them apart.
+    #[serde(skip)]
+    pub workloads: Option<Workloads>,
     /// pinscope's own walks.
     pub walks: Option<Walks>,
     /// Unregistrations by others than the user, in no other figure.
@@ -67,6 +74,26 @@ pub struct Snapshot {
     pub locks: Option<Locks>,
     /// The parts of the time; `None` unless asked for.
     pub phases: Option<Phases>,
+    /// What is registered now; a service's.
+    #[serde(skip)]
+    pub registered: Option<Registered>,
+    /// Runs of the programs, where the kernel keeps statistics; a service's.
+    #[serde(skip)]
+    pub runs: Option<BTreeMap<String, Runs>>,
+    /// pinscope itself; a service's.
+    #[serde(skip)]
+    pub own: Option<Own>,
+}
+
+/// What is registered at the moment by rings whose registration was seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registered {
+    /// Buffers.
+    pub buffers: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Rings with a table of which it is not known what is in it, in neither of the others.
+    pub unknown_rings: u64,
 }
 
 /// The figures of one operation.
@@ -249,8 +276,8 @@ impl Walks {
 pub struct Unregisters {
     /// The kernel's own cleanup.
     pub internal: u64,
-    /// The ring went away.
-    pub ring_exit: u64,
+    /// The ring went away; `None` where its end takes another way (up to 6.12).
+    pub ring_exit: Option<u64>,
 }
 
 /// Runs of a program that the kernel skipped (`recursion_misses`): the program was running already on that CPU, in
@@ -288,6 +315,9 @@ pub struct Losses {
     pub judgements: Option<u64>,
     /// Files of buffers that span several that could not be named or kept; `None` where they are not.
     pub files: Option<u64>,
+    /// Tables of buffers that are not followed since the map was full; `None` where none are.
+    #[serde(skip)]
+    pub tables: Option<u64>,
 }
 
 impl Losses {
@@ -305,6 +335,7 @@ impl Losses {
             ("rings", "operations not counted under their ring: the map was full", self.rings),
             ("judgements", "buffers not judged by policy: the map was full", self.judgements),
             ("files", "files of a shared buffer: unnamed, or the map was full", self.files),
+            ("tables", "tables of buffers not followed: the map was full", self.tables),
         ];
         causes.into_iter().filter_map(|(name, meaning, count)| Some((name, meaning, count?))).collect()
     }

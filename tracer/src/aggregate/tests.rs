@@ -5,10 +5,14 @@ use tracer_ebpf::{
     histogram::{Histogram, SLOTS, SUM, index},
     operation::Operation,
     record::{self, ProcessTotals},
+    table::Registered,
 };
 
 use super::{Books, ResultCount, Snapshot, fold, fold_between, snapshot};
-use crate::{decode::Known, source::sample::Sample};
+use crate::{
+    decode::Known,
+    source::{own::Own, runs::Runs, sample::Sample},
+};
 
 fn record(sample: &mut Sample, histogram: usize, value: u64, times: u64) {
     sample.histograms[histogram][index(value)] += times;
@@ -86,6 +90,17 @@ pub(crate) fn a_sample() -> Sample {
     ];
     sample.filesystems.insert(9, "ext4".to_owned());
     sample.skipped.insert("register_enter_fentry".to_owned(), 0);
+    sample.registered = Registered { bytes: 40 * 4096, buffers: 40, unknown: 1, lost: 0 };
+    sample.runs = Some([("ledger".to_owned(), Runs { count: 14, nanoseconds: 7_000 })].into());
+    sample.own = Some(Own {
+        cpu_seconds: 1.25,
+        resident_bytes: 8 << 20,
+        virtual_bytes: 80 << 20,
+        open_fds: Some(30),
+        max_fds: Some(1024),
+        threads: 2,
+        started_seconds: 1_700_000_000.0,
+    });
     sample.processes = vec![(42, process(b"fio", 3)), (7, process(b"server", 10))];
     sample
 }
@@ -138,7 +153,7 @@ pub(crate) fn any_sample() -> impl Strategy<Value = Sample> {
 pub(crate) fn any_known() -> impl Strategy<Value = Known> {
     let operations = || any::<[bool; Operation::COUNT]>();
     let parts = any::<[bool; 6]>();
-    (operations(), operations(), any::<[bool; 11]>(), parts, prop::collection::vec("\\PC{0,200}", 0..4)).prop_map(
+    (operations(), operations(), any::<[bool; 13]>(), parts, prop::collection::vec("\\PC{0,200}", 0..4)).prop_map(
         |(entries, returns, hooks, parts, degraded)| {
             let [
                 ledger,
@@ -150,8 +165,10 @@ pub(crate) fn any_known() -> impl Strategy<Value = Known> {
                 processes,
                 records,
                 rings,
+                tables,
                 ring_requests,
                 file_names,
+                ring_exits,
             ] = hooks;
             let [locks, phases, fault_times, lookup_times, accounting_times, slow_pins] = parts;
             Known {
@@ -166,8 +183,10 @@ pub(crate) fn any_known() -> impl Strategy<Value = Known> {
                 processes,
                 records,
                 rings,
+                tables,
                 ring_requests,
                 file_names,
+                ring_exits,
                 policy: (None, String::new()),
                 locks,
                 phases,

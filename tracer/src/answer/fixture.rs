@@ -1,14 +1,19 @@
 //! Snapshots made by hand, for tests.
 
-use tracer_ebpf::policy::{Policy, Traits};
+use tracer_ebpf::{
+    policy::{Policy, Traits},
+    workload::{Slot, WorkloadTotals},
+};
 
 use super::{Context, Hook};
 use crate::{
     aggregate::{
         CostCell, Distribution, Habits, Installations, Judged, Judgements, Largest, Process, Ring, Rings,
-        SharedBufferFile, Snapshot, fold, tests::a_sample,
+        SharedBufferFile, Snapshot, fold,
+        tests::a_sample,
+        workloads::{Folded, Row, Told, Workloads},
     },
-    decode::Known,
+    decode::{Known, workload::Workload},
 };
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
@@ -138,6 +143,33 @@ pub(crate) fn process(pid: u32, comm: &str, habits: Habits) -> Process {
     }
 }
 
+/// A service and a container with series of their own.
+pub(crate) fn workloads() -> Workloads {
+    let row = |workload, calls: u64| {
+        let mut totals = WorkloadTotals::default();
+        totals.0[Slot::Succeeded as usize] = calls;
+        totals.0[Slot::Bytes as usize] = calls * 4096;
+        totals.0[Slot::Refused as usize + Policy::Before65 as usize] = 1;
+        totals.0[Slot::Vmas as usize] = calls - 1;
+        totals.0[Slot::VmasSum as usize - 1] = 1;
+        totals.0[Slot::VmasSum as usize] = calls - 1 + 2000;
+        totals.0[Slot::Durations as usize + 2] = calls;
+        totals.0[Slot::DurationSum as usize] = calls * 10_000;
+        Row { workload, totals }
+    };
+    let id = "0123456789abcdef".repeat(4);
+    Workloads {
+        rows: vec![
+            row(Workload::at(&format!("/system.slice/docker-{id}.scope")), 5),
+            row(Workload::at("/system.slice/fio.service"), 3),
+            row(Workload::other(), 1),
+        ],
+        folded: Folded { cap: 1, gone: 2, unnamed: 0 },
+        unattributed: 0,
+        told: Told { durations: true, buffers: true, pins: true, walk: true, requests: true },
+    }
+}
+
 /// A session in which every figure is known: a server at run time and a fio at set-up.
 pub(crate) fn a_snapshot() -> Snapshot {
     let shared = SharedBufferFile {
@@ -168,6 +200,7 @@ pub(crate) fn a_snapshot() -> Snapshot {
         judgements: Some(judgements(Policy::Since65, vec![judged(shared_file(), 14, 2)])),
         multi_file_buffers: Some(1),
         shared_buffer_files: Some(vec![shared]),
+        workloads: Some(workloads()),
         ..fold(&a_sample(), &Known::all())
     }
 }

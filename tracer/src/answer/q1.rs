@@ -225,7 +225,8 @@ fn notes(installations: Option<&Installations>, rings: &Rings) -> Vec<String> {
             human::count(installations.after_requests),
         )
     });
-    let old = rings.list.iter().flatten().filter(|ring| ring.last_age_ns.is_none()).count() as u64;
+    let is_old = |ring: &&Ring| ring.installations() > 0 && ring.last_age_ns.is_none();
+    let old = rings.list.iter().flatten().filter(is_old).count() as u64;
     let old = (old > 0).then(|| {
         format!(
             "{} had been there before pinscope: of unknown age, with a class by requests and rate only.",

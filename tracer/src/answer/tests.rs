@@ -125,6 +125,13 @@ fn q1_tells_rings_that_were_there_before_apart() {
 }
 
 #[test]
+fn q1_a_ring_on_which_all_failed_is_not_an_old_one() {
+    let refused = Ring { failed: 2, first_age_ns: None, last_age_ns: None, ..ring(8, "nobody", 4, 0, 0, 0) };
+    let answer = of(&with_rings(vec![refused, ring(42, "fio", 3, 1, 0, 0)]), "Q1");
+    assert!(answer.evidence.notes.iter().all(|note| !note.contains("before pinscope")), "{:?}", answer.evidence.notes);
+}
+
+#[test]
 fn q1_without_a_list_has_totals() {
     let totals = Snapshot { rings: Some(Rings { list: None, ..a_snapshot().rings.unwrap() }), ..a_snapshot() };
     assert_eq!(

@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::listen::Listen;
 use crate::probe::{audit, mode::AttachMode, table};
 
 /// What io_uring buffer registration costs, and what it pins.
@@ -48,6 +49,9 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Print the commented configuration file as it is shipped
+    #[command(hide = true)]
+    DefaultConfig,
     /// Print METRICS.md, generated from the table of metrics
     #[command(hide = true)]
     Metrics,
@@ -236,20 +240,41 @@ pub struct Audit {
     pub probes: Probes,
 }
 
-/// `pinscope daemon`.
+/// `pinscope daemon`. Each option is a key of the configuration file as well; see [`super::file`].
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, set by name")]
 pub struct Daemon {
-    /// Where to serve /metrics
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9757")]
-    pub listen: std::net::SocketAddr,
+    /// Take what the command line does not say from this file; /etc/pinscope/pinscope.toml if there is one
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// End with an error where anything that was asked for cannot be measured, instead of serving what can
+    #[arg(long)]
+    pub strict: bool,
+
+    /// Where to serve /metrics: ADDRESS:PORT or unix:/PATH; may be given several times (127.0.0.1:9757 unless given)
+    #[arg(long, value_name = "PLACE")]
+    pub listen: Vec<Listen>,
 
     /// Also count the kernel's look-ups of VMAs; the hook lies on every slow GUP (KVM, ptrace)
     #[arg(long)]
     pub lookups: bool,
 
-    /// Also follow rings: their age at each registration, the gaps between them, how many each has
+    /// Also follow rings: their age at each registration, the gaps between them, how many each has, what is registered now
     #[arg(long)]
     pub rings: bool,
+
+    /// Have the kernel keep statistics of all BPF programs of the machine, for the runs and run time of pinscope's own;
+    /// needs CAP_SYS_ADMIN
+    #[arg(long)]
+    pub stats: bool,
+    /// How many workloads (systemd units, slices, containers) have series of their own; all others are one named other.
+    /// 0 counts none apart; without it 200
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=MOST_WORKLOADS))]
+    pub workloads: Option<u32>,
+
+    #[command(flatten)]
+    pub otlp: super::otlp::Otlp,
 
     #[command(flatten)]
     pub details: Details,
@@ -257,6 +282,9 @@ pub struct Daemon {
     #[command(flatten)]
     pub probes: Probes,
 }
+
+/// Some 35 series each, and 5 KiB of the kernel's memory.
+const MOST_WORKLOADS: i64 = 10_000;
 
 /// `pinscope doctor`.
 #[derive(Debug, Args)]
@@ -281,7 +309,7 @@ fn hooked_function(text: &str) -> Result<String, String> {
 }
 
 /// Seconds as a plain number, or a number with its unit.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wanted = "a time such as 10, 500ms, 2m or 1h30m, above zero";
     let duration = match text.parse::<f64>() {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| format!("not {wanted}"))?,

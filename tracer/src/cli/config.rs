@@ -5,7 +5,10 @@ use std::{ffi::OsString, path::Path, time::Duration};
 use tracer_ebpf::settings::Session;
 
 use super::args;
-use crate::probe::{mode::AttachMode, plan::Wish};
+use crate::{
+    kernel::Hierarchy,
+    probe::{mode::AttachMode, plan::Wish},
+};
 
 /// An argument that cannot be followed.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -112,11 +115,13 @@ pub fn wish(probes: &args::Probes, lookups: bool, descent: bool) -> Wish {
         attach: AttachMode::from(probes.attach),
         lookups,
         ring: true,
+        tables: false,
         descent,
         registration_returns: true,
         lean: false,
         locks: false,
         phases: false,
+        controller: None,
         avoid: probes.avoid.clone(),
     }
 }
@@ -124,7 +129,26 @@ pub fn wish(probes: &args::Probes, lookups: bool, descent: bool) -> Wish {
 /// What the service wants: the aggregates, at the least cost. A registration's end is the ledger's tracepoint, which
 /// comes some ten instructions after the function's return and is never missed.
 pub fn service_wish(probes: &args::Probes, lookups: bool, ring: bool) -> Wish {
-    Wish { registration_returns: false, lean: true, ring, ..wish(probes, lookups, false) }
+    Wish { registration_returns: false, lean: true, ring, tables: ring, ..wish(probes, lookups, false) }
+}
+
+/// Workloads that have series of their own, where the user does not say.
+const WORKLOADS: u32 = 200;
+
+/// How many workloads to keep apart, and by which cgroups; `None` where none are wanted.
+pub fn workloads(wanted: Option<u32>, wish: Wish) -> (Option<(u32, Hierarchy)>, Wish) {
+    let cap = wanted.unwrap_or(WORKLOADS);
+    if cap == 0 {
+        return (None, wish);
+    }
+    let hierarchy = Hierarchy::find(Path::new("/proc")).unwrap_or_else(|unknown| {
+        tracing::warn!(
+            "cgroups that are gone keep their place, since it is not known where they are mounted: {unknown}"
+        );
+        Hierarchy::default()
+    });
+    let controller = hierarchy.controller;
+    (Some((cap, hierarchy)), Wish { controller, ..wish })
 }
 
 /// Puts what is measured on request into what is to be hooked and what the eBPF side is to do.

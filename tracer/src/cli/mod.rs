@@ -2,3 +2,8 @@
 
 pub mod args;
 pub mod config;
+pub mod file;
+pub mod listen;
+pub mod otlp;
+pub mod service;
+pub mod shipped;

@@ -30,10 +30,14 @@ pub struct Known {
     pub records: bool,
     /// Registrations are counted by ring.
     pub rings: bool,
+    /// What is registered now is kept.
+    pub tables: bool,
     /// Whether a ring had been given requests can be told.
     pub ring_requests: bool,
     /// Files can be named.
     pub file_names: bool,
+    /// The end of a ring calls `io_sqe_buffers_unregister` (since 6.13).
+    pub ring_exits: bool,
     /// The policy that this kernel is under, where it can be told, and how that is known.
     pub policy: (Option<Policy>, String),
     /// Both tracepoints of `mmap_lock`.
@@ -67,8 +71,10 @@ impl Known {
             processes: true,
             records: true,
             rings: true,
+            tables: true,
             ring_requests: true,
             file_names: true,
+            ring_exits: true,
             policy: (Some(Policy::Since65), String::new()),
             locks: true,
             phases: true,
@@ -94,8 +100,10 @@ impl Known {
             processes: false,
             records: false,
             rings: false,
+            tables: false,
             ring_requests: false,
             file_names: false,
+            ring_exits: false,
             policy: (None, String::new()),
             locks: false,
             phases: false,

@@ -8,6 +8,7 @@ mod known;
 mod names;
 mod registration;
 mod sight;
+pub mod workload;
 
 use std::mem::{offset_of, size_of};
 

@@ -25,6 +25,9 @@ const TRACEPOINT_PREFIXES: [&str; 3] = ["btf_trace_", "__traceiter_", "__bpf_tra
 /// The enum of the helpers.
 const HELPERS: &str = "bpf_func_id";
 
+/// The enum of the controllers of cgroups, and what its members' names end with.
+const SUBSYSTEMS: (&str, &str) = ("cgroup_subsys_id", "_cgrp_id");
+
 /// The types that are wanted, as far as this kernel has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Types {
@@ -40,6 +43,8 @@ pub struct Types {
     pub structs: BTreeSet<String>,
     /// Values of members of anonymous enums.
     pub enumerators: BTreeMap<String, u32>,
+    /// Numbers of the controllers of cgroups that this kernel has, by their names.
+    pub subsystems: BTreeMap<String, u32>,
 }
 
 impl Types {
@@ -59,6 +64,7 @@ impl Types {
             helpers: btf.helpers(wanted.helpers),
             structs: wanted.structs.iter().filter(|name| btf.is_struct(name)).map(|&n| n.to_owned()).collect(),
             enumerators: btf.enumerators(wanted.enumerators),
+            subsystems: btf.subsystems(),
         })
     }
 }
@@ -234,6 +240,21 @@ impl Index {
 }
 
 impl Index {
+    /// Members of the enum of controllers.
+    fn subsystems(&self) -> BTreeMap<String, u32> {
+        let members = self.named(SUBSYSTEMS.0).iter().filter_map(|kind| match kind {
+            Type::Enum(list) => Some(&list.members),
+            _ => None,
+        });
+        members
+            .flatten()
+            .filter_map(|member| {
+                let name = self.btf.resolve_name(member).ok()?;
+                Some((name.strip_suffix(SUBSYSTEMS.1)?.to_owned(), member.val()))
+            })
+            .collect()
+    }
+
     /// Values of members of anonymous enums, which only a look at all of them finds; without those that stand in two
     /// enums with different values.
     fn enumerators(&self, wanted: &[&str]) -> BTreeMap<String, u32> {
@@ -260,7 +281,7 @@ fn names(wanted: &Wanted<'_>) -> anyhow::Result<Regex> {
     let owners = wanted.members.iter().filter_map(|path| path.split_once('.')).map(|(owner, _)| owner.to_owned());
     let tracepoints = wanted.tracepoints.iter();
     let tracepoints = tracepoints.flat_map(|name| TRACEPOINT_PREFIXES.map(|prefix| format!("{prefix}{name}")));
-    let plain = [wanted.functions, wanted.structs, &[HELPERS]].concat();
+    let plain = [wanted.functions, wanted.structs, &[HELPERS, SUBSYSTEMS.0]].concat();
     let all: BTreeSet<_> = owners
         .chain(tracepoints)
         .chain(plain.iter().map(|&name| name.to_owned()))

@@ -12,6 +12,7 @@ const REGISTER: &str = "int (struct io_ring_ctx *, void *, unsigned int, u64 *)"
 const UPDATE: &str = "int (struct io_ring_ctx *, void *, unsigned int, unsigned int)";
 const CLONE: &str = "int (struct io_ring_ctx *, void *)";
 const UNREGISTER: &str = "int (struct io_ring_ctx *)";
+const RELEASE: (&str, &str) = ("__io_sqe_buffers_unregister", "void (struct io_ring_ctx *)");
 const BUFFER_INT: &str = "int (struct io_ring_ctx *, struct iovec *, struct io_mapped_ubuf **, struct page **)";
 const BUFFER_NODE: &str = "struct io_rsrc_node * (struct io_ring_ctx *, struct iovec *, struct page **)";
 const BUFFER_LAST: &str = "struct io_rsrc_node * (struct io_ring_ctx *, struct iovec *)";
@@ -66,6 +67,7 @@ pub(crate) fn debian_6_1() -> Facts {
         ("io_sqe_buffers_register", REGISTER),
         ("io_register_rsrc_update", UPDATE),
         ("io_sqe_buffers_unregister", UNREGISTER),
+        RELEASE,
         ("io_sqe_buffer_register", BUFFER_INT),
         ("io_pin_pages", PIN_PAGES),
         ("pin_user_pages", PIN_VMAS),
@@ -85,7 +87,13 @@ pub(crate) fn debian_6_1() -> Facts {
 
 pub(crate) fn debian_6_12() -> Facts {
     let mut facts = with_memcg_path(since_6_12("6.12.107+deb13-cloud-amd64", BUFFER_INT));
-    facts.types.as_mut().expect("types").offsets.remove("io_rsrc_node.buf");
+    let types = facts.types.as_mut().expect("types");
+    types.offsets.remove("io_rsrc_node.buf");
+    types.functions.insert(RELEASE.0.to_owned(), vec![Prototype::parse(RELEASE.1)]);
+    mark(&mut facts, RELEASE.0);
+    if let Traceable::List(list) = &mut facts.traceable {
+        list.insert(RELEASE.0.to_owned());
+    }
     facts
 }
 
@@ -189,6 +197,7 @@ fn kernel(release: &str, functions: &[(&str, &str)], ledger: &str) -> Facts {
             helpers: owned(wanted.helpers),
             structs: owned(wanted.structs),
             enumerators: BTreeMap::new(),
+            subsystems: [("cpu", 1), ("memory", 4), ("pids", 8)].map(|(name, id)| (name.to_owned(), id)).into(),
         }),
         symbols: Ok(Symbols {
             functions: functions.iter().map(|&(name, _)| symbol(name)).collect::<BTreeMap<_, _>>(),

@@ -5,6 +5,7 @@
 
 pub mod addresses;
 pub mod btf;
+pub mod cgroups;
 pub mod features;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -17,6 +18,7 @@ pub mod traceable;
 use std::{path::PathBuf, thread};
 
 pub use btf::Types;
+pub use cgroups::Hierarchy;
 pub use features::Trial;
 pub use privileges::{Lockdown, Privileges};
 pub use prototype::Prototype;

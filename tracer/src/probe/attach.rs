@@ -13,9 +13,10 @@ use super::{
     mode::MEMLOCK_WANTED,
     object::{self, ObjectError},
     plan::{Hook, Kind, Plan},
-    table::LEDGER_GROUP,
+    table::{LEDGER_GROUP, Role},
     tracefs,
 };
+use crate::{kernel::Hierarchy, source::workloads};
 
 /// Threads that can be in a registration at once where the frames are in a hash map (before 5.12).
 const HASH_FRAMES: u32 = 4096;
@@ -54,6 +55,8 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Level of the probes' own log, as `aya_log::Level`; 0 for off.
     pub log_level: u8,
+    /// How many workloads to keep apart, and by which cgroups; with [`Session::workloads`].
+    pub workloads: Option<(u32, Hierarchy)>,
     /// An audit: its maps are large, and those of registrations small.
     pub audit: bool,
 }
@@ -82,6 +85,9 @@ pub fn attach(plan: &Plan, options: &Options) -> Result<Attached, AttachError> {
     if let Some(ancestor) = options.ancestor {
         follow(&mut ebpf, ancestor)?;
     }
+    if options.workloads.is_some() {
+        workloads::prepare(&mut ebpf).map_err(|error| AttachError::Fill(workloads::MAP, chain(&error)))?;
+    }
     let btf = if plan.hooks.iter().any(|hook| matches!(hook.kind, Kind::Fentry | Kind::Fexit)) {
         Some(Btf::from_sys_fs()?)
     } else {
@@ -107,17 +113,18 @@ pub fn attach(plan: &Plan, options: &Options) -> Result<Attached, AttachError> {
 }
 
 /// What closes comes before what opens: a registration that is under way while pinscope attaches is then not seen at
-/// all by the hooks, instead of half.
+/// all by the hooks, instead of half. The end of a table comes before all that could note one.
 fn in_order(plan: &Plan) -> impl Iterator<Item = &Hook> {
-    let opens = |hook: &&Hook| matches!(hook.kind, Kind::Kprobe | Kind::Fentry);
-    let closes = plan.hooks.iter().filter(move |hook| !opens(hook));
+    let opens = |hook: &&Hook| matches!(hook.kind, Kind::Kprobe | Kind::Fentry) && hook.role != Role::Release;
+    let releases = plan.hooks.iter().filter(|hook| hook.role == Role::Release);
+    let closes = releases.chain(plan.hooks.iter().filter(move |hook| !opens(hook) && hook.role != Role::Release));
     // The call chain from its end: look-up, pin, buffer, registration.
     closes.chain(plan.hooks.iter().rev().filter(opens))
 }
 
 fn load(plan: &Plan, options: &Options) -> Result<Ebpf, AttachError> {
     let object = object::object(plan.legacy_frames)?;
-    let settings = SettingsPod(Settings { session: options.session, ..plan.settings });
+    let settings = SettingsPod(Settings { session: options.session.complete(), ..plan.settings });
     let mut loader = EbpfLoader::new();
     // The object has no CO-RE relocations: the kernel's types need not be parsed for it.
     loader.btf(None).allow_unsupported_maps();
@@ -142,6 +149,11 @@ fn load(plan: &Plan, options: &Options) -> Result<Ebpf, AttachError> {
     if options.session.rings == 0 && options.session.records == 0 {
         loader.map_max_entries("RINGS", 1);
     }
+    if options.session.tables == 0 {
+        loader.map_max_entries("TABLES", 1);
+    }
+    let entries = options.workloads.as_ref().map_or(1, |(cap, _)| workloads::entries(*cap));
+    loader.map_max_entries(workloads::MAP, entries);
     if options.session.by_descent == 0 {
         loader.map_max_entries("DESCENDANTS", 1);
     }

@@ -25,13 +25,14 @@ pub struct HookHealth {
 }
 
 /// All of it in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Status {
     /// All that was asked for is measured.
     Healthy,
     /// Some figures are missing or incomplete.
     Degraded,
     /// Nothing is measured.
+    #[default]
     Failed,
 }
 
@@ -57,6 +58,14 @@ pub struct Health {
     pub not_applicable: Vec<&'static str>,
     /// Figures that are missing or incomplete, each once: those of the plan, then those of failed hooks.
     pub lost: Vec<Degraded>,
+}
+
+impl Health {
+    /// Nothing is measured: that reason comes before all others.
+    pub fn fail(&mut self, reason: &str) {
+        self.status = Status::Failed;
+        self.lost.insert(0, Degraded { figure: "all figures".to_owned(), reason: reason.to_owned() });
+    }
 }
 
 /// Holds the results of attaching (program, success or why not) against the plan.

@@ -4,7 +4,7 @@ pub mod attach;
 pub mod audit;
 pub mod health;
 pub mod mode;
-mod object;
+pub mod object;
 pub mod offsets;
 pub mod plan;
 mod select;

@@ -4,7 +4,10 @@
 //! `FRAMES` takes the definition of `FRAMES_BY_TID`, a hash map under the thread's id. A map's definition is a BTF
 //! struct whose members' types stand for the values, so the change is five type ids in the section `.BTF`.
 
+use std::ffi::c_void;
+
 use object::{Object as _, ObjectSection as _};
+use rustix::mm::{Advice, madvise};
 
 /// The object as it was built, empty where the eBPF toolchain was missing.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pinscope-ebpf"));
@@ -32,6 +35,21 @@ pub fn object(hash_frames: bool) -> Result<Vec<u8>, ObjectError> {
         redefine(&mut object, "FRAMES", "FRAMES_BY_TID")?;
     }
     Ok(object)
+}
+
+/// Lets go of the object's pages in this process, once it is loaded: they are read from the file again where they are
+/// wanted.
+pub fn forget() {
+    const PAGE: usize = 4096;
+    let range = OBJECT.as_ptr_range();
+    let (start, end) = ((range.start as usize).next_multiple_of(PAGE), range.end as usize / PAGE * PAGE);
+    if start < end {
+        // SAFETY: whole pages of a constant: mapped from the file, never written to, so that they come back as they were.
+        let let_go = unsafe { madvise(start as *mut c_void, end - start, Advice::LinuxDontNeed) };
+        if let Err(error) = let_go {
+            tracing::debug!("the object's pages stay: {error}");
+        }
+    }
 }
 
 /// Gives the map `target` the definition of the map `template`.

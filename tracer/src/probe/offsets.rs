@@ -8,7 +8,7 @@ use crate::kernel::Types;
 type Slot = fn(&mut Offsets) -> &mut u32;
 
 /// Every member that is read, as `struct.member`, and its place in the settings.
-const TABLE: [(&str, Slot); 29] = [
+const TABLE: [(&str, Slot); 37] = [
     ("task_struct.mm", |o| &mut o.task_mm),
     ("task_struct.min_flt", |o| &mut o.task_min_flt),
     ("task_struct.maj_flt", |o| &mut o.task_maj_flt),
@@ -23,7 +23,7 @@ const TABLE: [(&str, Slot); 29] = [
     ("super_block.s_type", |o| &mut o.sb_type),
     ("super_block.s_magic", |o| &mut o.sb_magic),
     ("file_system_type.name", |o| &mut o.fs_name),
-    ("io_rsrc_node.buf", |o| &mut o.node_buf),
+    (NODE, |o| &mut o.node_buf),
     ("io_mapped_ubuf.nr_bvecs", |o| &mut o.imu_bvecs),
     ("io_mapped_ubuf.folio_shift", |o| &mut o.imu_folio_shift),
     ("vm_operations_struct.page_mkwrite", |o| &mut o.ops_page_mkwrite),
@@ -38,7 +38,18 @@ const TABLE: [(&str, Slot); 29] = [
     ("dentry.d_name", |o| &mut o.dentry_name),
     ("qstr.name", |o| &mut o.qstr_name),
     ("inode.i_ino", |o| &mut o.inode_number),
+    ("task_struct.cgroups", |o| &mut o.task_cgroups),
+    ("css_set.dfl_cgrp", |o| &mut o.css_set_default),
+    ("css_set.subsys", |o| &mut o.css_set_subsystems),
+    ("cgroup_subsys_state.cgroup", |o| &mut o.css_cgroup),
+    ("cgroup.kn", |o| &mut o.cgroup_node),
+    ("kernfs_node.id", |o| &mut o.node_id),
+    ("kernfs_node.name", |o| &mut o.node_name),
+    ("kernfs_node.parent", |o| &mut o.node_parent),
 ];
+
+/// A member that is there where a slot of a table is a node of its own (since 6.13).
+pub const NODE: &str = "io_rsrc_node.buf";
 
 /// A member of `task_struct` that is there where tracing programs may use task storage (since 5.12; before it,
 /// the storage hung off the security blob and only LSM programs could).
@@ -55,9 +66,13 @@ pub const LEDGER_EVENT: [(&str, u32); 3] = [
     ("trace_event_raw_io_uring_register.ret", 32),
 ];
 
+/// `kernfs_node.parent` since 6.15.
+const NODE_PARENT: &str = "kernfs_node.__parent";
+
 /// Every member that the facts are asked about.
-pub const MEMBERS: [&str; TABLE.len() + LEDGER_EVENT.len() + 2] = {
-    let mut members = [TASK_STORAGE; TABLE.len() + LEDGER_EVENT.len() + 2];
+pub const MEMBERS: [&str; TABLE.len() + LEDGER_EVENT.len() + 3] = {
+    let mut members = [TASK_STORAGE; TABLE.len() + LEDGER_EVENT.len() + 3];
+    members[TABLE.len() + LEDGER_EVENT.len() + 2] = NODE_PARENT;
     members[TABLE.len() + LEDGER_EVENT.len() + 1] = CHARGED_PAGES;
     let mut i = 0;
     while i < TABLE.len() {
@@ -97,6 +112,13 @@ pub const REQUESTS: [&str; 2] = ["io_ring_ctx.cached_sq_head", "io_ring_ctx.cach
 /// What names a file.
 pub const NAMES: [&str; 5] = ["file.f_path", "path.dentry", "dentry.d_name", "qstr.name", "inode.i_ino"];
 
+/// What names the cgroup of a task in the default hierarchy, besides the link to the parent.
+pub const CGROUP: [&str; 5] =
+    ["task_struct.cgroups", "css_set.dfl_cgrp", "cgroup.kn", "kernfs_node.id", "kernfs_node.name"];
+
+/// What finds it in the hierarchy of one controller.
+pub const CONTROLLER: [&str; 2] = ["css_set.subsys", "cgroup_subsys_state.cgroup"];
+
 /// What the count of page faults reads.
 pub const FAULTS: [&str; 2] = ["task_struct.min_flt", "task_struct.maj_flt"];
 
@@ -108,7 +130,16 @@ pub fn resolve(types: &Types) -> Offsets {
             *slot(&mut offsets) = offset;
         }
     }
+    if let Some(&offset) = types.offsets.get(NODE_PARENT) {
+        offsets.node_parent = offset;
+    }
     offsets
+}
+
+/// The first member that the path of a task's cgroup is not to be had without.
+pub fn missing_for_cgroups(types: &Types) -> Option<&'static str> {
+    let parent = types.offsets.contains_key("kernfs_node.parent") || types.offsets.contains_key(NODE_PARENT);
+    missing(types, &CGROUP).or((!parent).then_some("kernfs_node.parent"))
 }
 
 /// Whether the ledger's event is laid out as its classic program reads it.
@@ -142,7 +173,15 @@ mod tests {
 
     #[test]
     fn groups_name_members_that_are_asked_for() {
-        assert!(WALK.iter().chain(&FAULTS).chain(&REQUESTS).chain(&NAMES).all(|member| MEMBERS.contains(member)));
+        assert!(
+            WALK.iter()
+                .chain(&CGROUP)
+                .chain(&CONTROLLER)
+                .chain(&FAULTS)
+                .chain(&REQUESTS)
+                .chain(&NAMES)
+                .all(|member| MEMBERS.contains(member))
+        );
         assert_eq!(missing(&Types::default(), &FAULTS), Some("task_struct.min_flt"));
     }
 }

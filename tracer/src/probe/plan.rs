@@ -29,6 +29,8 @@ pub struct Wish {
     pub lookups: bool,
     /// Follow rings from their making.
     pub ring: bool,
+    /// Follow what is registered now, by ring.
+    pub tables: bool,
     /// Follow the forks of a traced command.
     pub descent: bool,
     /// Hook the return of the registration functions; without it a duration ends at the ledger's tracepoint.
@@ -40,6 +42,8 @@ pub struct Wish {
     pub locks: bool,
     /// Time the parts of a registration: every page fault on the machine pays for it.
     pub phases: bool,
+    /// Tell tasks' cgroups by this controller's hierarchy of version 1, not by the default hierarchy.
+    pub controller: Option<&'static str>,
     /// Kernel functions and tracepoints to leave alone.
     pub avoid: Vec<String>,
 }
@@ -51,11 +55,13 @@ impl Default for Wish {
             attach: AttachMode::Auto,
             lookups: true,
             ring: true,
+            tables: true,
             descent: true,
             registration_returns: true,
             lean: false,
             locks: true,
             phases: true,
+            controller: None,
             avoid: Vec::new(),
         }
     }
@@ -162,6 +168,8 @@ pub struct Plan {
     pub obstacles: Obstacles,
     /// The programs to attach. Empty where something fatal is among `errors`.
     pub hooks: Vec<Hook>,
+    /// The programs that would be attached but for what is fatal among `errors`.
+    pub withheld: Vec<Hook>,
     /// Offsets and kernel features for the eBPF side; `session` is left at its default.
     pub settings: Settings,
     /// Every role, with its reasons.
@@ -172,6 +180,8 @@ pub struct Plan {
     pub errors: Vec<PlanError>,
     /// There is no task storage: the map of the frames has to be a hash by thread id.
     pub legacy_frames: bool,
+    /// The end of a ring calls the function of an unregistration: not where that has an inner one (up to 6.12).
+    pub ring_exits: bool,
     /// The rule for buffers that this kernel is under, where it can be told, and how that is known.
     pub policy: (Option<Policy>, String),
 }

@@ -3,7 +3,7 @@
 use super::{
     offsets,
     plan::PlanError,
-    table::{Candidate, Effect, Form, FunctionRole, INNER_ACCOUNTING, OUTER_ACCOUNTING, Role},
+    table::{Candidate, Effect, Form, FunctionRole, INNER_ACCOUNTING, OUTER_ACCOUNTING, Role, UNREGISTER},
 };
 use crate::kernel::{Facts, Prototype, Traceable, Types};
 
@@ -86,6 +86,9 @@ fn examine(
     if function == INNER_ACCOUNTING && types.functions.contains_key(OUTER_ACCOUNTING) {
         return Err("inlined into io_account_mem, which this kernel has".into());
     }
+    if role == Role::Release && function == UNREGISTER && !types.offsets.contains_key(offsets::NODE) {
+        return Err("a ring that ends does not call it on this kernel".into());
+    }
     in_kallsyms(facts, function)?;
     if let Traceable::List(list) = &facts.traceable
         && !list.contains(function)
@@ -105,7 +108,7 @@ fn examine(
 /// The members that the probes of a role read and cannot do without.
 fn required(role: Role, effect: Effect) -> &'static [&'static str] {
     match (role, effect) {
-        (Role::Buffer, Effect::ReturnsNode) => &["io_mapped_ubuf.nr_bvecs", "io_rsrc_node.buf"],
+        (Role::Buffer, Effect::ReturnsNode) => &["io_mapped_ubuf.nr_bvecs", offsets::NODE],
         (Role::Buffer, _) => &["io_mapped_ubuf.nr_bvecs"],
         (Role::Pin, _) => &offsets::FAULTS,
         _ => &[],

@@ -31,6 +31,8 @@ pub enum Role {
     Accounting,
     /// The waits for `mmap_lock`.
     Lock,
+    /// The end of a ring's table of buffers, by whomever.
+    Release,
     /// A function that takes hold of user pages, in an audit.
     Audit(Gup),
 }
@@ -49,6 +51,7 @@ impl Role {
             Self::Fault => "fault",
             Self::Accounting => "accounting",
             Self::Lock => "lock",
+            Self::Release => "release",
             Self::Audit(function) => function.name(),
         }
     }
@@ -66,6 +69,7 @@ impl Role {
             Self::Fault => "time of page faults in the pin",
             Self::Accounting => "time of the accounting of pinned pages",
             Self::Lock => "acquisitions of mmap_lock, and the waits for it",
+            Self::Release => "the end of a table of buffers: what is registered now",
             Self::Audit(_) => "who takes hold of user pages, and of which",
         }
     }
@@ -139,7 +143,7 @@ const fn plain(prototype: &'static str) -> Form {
 }
 
 /// The roles filled by functions, in the order of the call chain.
-pub const FUNCTION_ROLES: [FunctionRole; 9] = [
+pub const FUNCTION_ROLES: [FunctionRole; 10] = [
     FunctionRole {
         role: Role::Registration(Operation::Register),
         candidates: &[Candidate {
@@ -179,7 +183,7 @@ pub const FUNCTION_ROLES: [FunctionRole; 9] = [
     FunctionRole {
         role: Role::Registration(Operation::Unregister),
         candidates: &[Candidate {
-            function: "io_sqe_buffers_unregister",
+            function: UNREGISTER,
             forms: &[plain("int (struct io_ring_ctx *)")],
             note: "cleanup and ring exit call it too; those are told apart",
         }],
@@ -238,7 +242,7 @@ pub const FUNCTION_ROLES: [FunctionRole; 9] = [
         handler: "pin",
         returns: true,
         only_with: None,
-        figures: &["time in the pin", "page faults in the pin", "VMA look-ups"],
+        figures: &["time in the pin", "page faults in the pin", "VMA look-ups", "refusals by policy"],
     },
     FunctionRole {
         role: Role::Lookup,
@@ -303,6 +307,25 @@ pub const FUNCTION_ROLES: [FunctionRole; 9] = [
         only_with: None,
         figures: &["time of accounting"],
     },
+    FunctionRole {
+        role: Role::Release,
+        candidates: &[
+            Candidate {
+                function: INNER_UNREGISTER,
+                forms: &[plain("void (struct io_ring_ctx *)")],
+                note: "every table ends here: its user's call, the ring's end, a registration that failed",
+            },
+            Candidate {
+                function: UNREGISTER,
+                forms: &[plain("int (struct io_ring_ctx *)")],
+                note: "the ring's end calls it too, since 6.13",
+            },
+        ],
+        handler: "release",
+        returns: false,
+        only_with: None,
+        figures: &["what is registered now"],
+    },
 ];
 
 /// Figure: the VMAs that a walk sees.
@@ -312,6 +335,10 @@ pub const BACKINGS: &str = "backings";
 /// The function that is inlined into `io_account_mem` where that one is out of line (since 6.16): it is there, and never
 /// called.
 pub const INNER_ACCOUNTING: &str = "__io_account_mem";
+/// Unregisters for a user; since 6.13, where a slot of a table is an `io_rsrc_node`, for a ring that ends as well.
+pub const UNREGISTER: &str = "io_sqe_buffers_unregister";
+/// Up to 6.12 what [`UNREGISTER`] calls for its user, and the end of a ring for itself.
+pub const INNER_UNREGISTER: &str = "__io_sqe_buffers_unregister";
 /// See [`INNER_ACCOUNTING`].
 pub const OUTER_ACCOUNTING: &str = "io_account_mem";
 /// Figure: how long look-ups take.
@@ -376,11 +403,12 @@ pub const LOCK_RETURNED: TracepointRole = TracepointRole {
 };
 
 /// Every function of the table.
-const FUNCTIONS: [&str; 14] = [
+const FUNCTIONS: [&str; 15] = [
     "io_sqe_buffers_register",
     "io_register_rsrc_update",
     "io_register_clone_buffers",
-    "io_sqe_buffers_unregister",
+    UNREGISTER,
+    INNER_UNREGISTER,
     "io_sqe_buffer_register",
     "pin_user_pages",
     "io_pin_pages",

@@ -3,7 +3,6 @@
 use std::{io::Write, os::fd::OwnedFd, path::Path, process::ExitCode, time::Instant};
 
 use anyhow::{Context as _, Result, bail};
-use aya::sys::{Stats, enable_stats};
 
 use super::{clock, command::Command, end::End, fatal, first_failure, report::width};
 use crate::{
@@ -18,7 +17,10 @@ use crate::{
         table::Role,
     },
     sink::{self, Meta},
-    source::audit::{self as source, AuditSample},
+    source::{
+        audit::{self as source, AuditSample},
+        runs,
+    },
 };
 
 /// Runs the session and prints what it saw; the exit code is the command's, where there is one.
@@ -74,8 +76,8 @@ impl Session {
         if plan.verdict() == Verdict::Nothing {
             bail!("cannot audit here: {}", fatal(&plan));
         }
-        let statistics = enable_stats(Stats::RunTime)
-            .map_err(|error| format!("the kernel keeps no statistics of programs for us ({})", error.io_error));
+        let statistics =
+            runs::enable().map_err(|error| format!("the kernel keeps no statistics of programs for us ({error})"));
         let attached = attach::attach(&plan, options)?;
         let health = health::health(&plan, &attached.results);
         if health.status == Status::Failed {

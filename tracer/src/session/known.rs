@@ -45,8 +45,14 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
         processes: options.session.processes != 0,
         records: options.session.records != 0,
         rings: options.session.rings != 0 && attached(Role::Ring, false),
+        tables: options.session.tables != 0
+            && attached(Role::Release, false)
+            && attached(Role::Ledger, false)
+            && attached(Role::Registration(Operation::Register), false)
+            && attached(per_buffer, false),
         ring_requests: plan.settings.kernel.ring_requests != 0,
         file_names: plan.settings.kernel.file_names != 0,
+        ring_exits: plan.ring_exits,
         policy: plan.policy.clone(),
         locks: options.session.locks != 0 && hooked(Role::Lock),
         phases,

@@ -16,7 +16,7 @@ pub fn show(session: &mut Session, verbose: bool) -> Result<()> {
     if !verbose {
         return Ok(());
     }
-    let logger = EbpfLogger::init(&mut session.attached.ebpf).context("cannot read the probes' log")?;
+    let logger = EbpfLogger::init(session.ebpf_mut()?).context("cannot read the probes' log")?;
     let mut logger = wait::readable(logger).context("cannot wait for the probes' log")?;
     tokio::spawn(async move {
         while let Ok(mut ready) = logger.readable_mut().await {

@@ -6,33 +6,43 @@ mod daemon;
 mod end;
 mod known;
 mod log;
+mod memory;
 mod report;
 mod trace;
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
+use aya::Ebpf;
 
 pub use self::{audit::audit, daemon::daemon, report::report, trace::trace};
 use crate::{
-    aggregate::{self, Snapshot},
+    aggregate::{
+        self, Snapshot,
+        workloads::{Told, Workloads},
+    },
     answer::{Context, Hook},
     cli::config::Scope,
     decode::{Clock, Known},
     kernel::{Facts, Sources},
     probe::{
         attach::{self, Attached, Options},
-        health::{self, Health, HookState, Status},
+        health::{self, Health, HookState},
+        mode::Mechanism,
         plan::{self, Plan, PlanError, Verdict, Wish},
         table,
     },
     sink::Meta,
-    source::{maps, sample::Sample},
+    source::{maps, own::Own, runs::Statistics, sample::Sample, workloads},
 };
 
 /// Probes at work.
 pub struct Session {
-    attached: Attached,
+    /// What is attached, or why nothing is.
+    attached: Result<Attached, String>,
     plan: Plan,
     health: Health,
     known: Known,
@@ -42,37 +52,85 @@ pub struct Session {
     /// `CLOCK_MONOTONIC` nanoseconds, as the records have.
     started_ns: u64,
     clock: Clock,
+    /// When this process began: by two clocks, which one look at gives one answer.
+    began_seconds: Option<f64>,
     processes: bool,
+    /// Where workloads are kept apart.
+    workloads: Option<Mutex<workloads::Source>>,
 }
 
 impl Session {
     /// Inspects the kernel, plans, attaches. Fails with one line where nothing can be measured.
     pub fn start(wish: &Wish, options: &Options) -> Result<Self> {
+        let session = Self::open(wish, options)?;
+        match session.obstacle() {
+            Some(why) => bail!("{why}"),
+            None => Ok(session),
+        }
+    }
+
+    /// The same, but where nothing can be measured the session is there and says why: [`Session::obstacle`].
+    pub fn open(wish: &Wish, options: &Options) -> Result<Self> {
         let begun = Instant::now();
         let facts = Facts::gather(&Sources::default(), &table::wanted());
         let plan = plan::plan(&facts, wish);
         tracing::debug!("the kernel was looked at in {:?}", begun.elapsed());
-        if plan.verdict() == Verdict::Nothing {
-            bail!("cannot trace here: {}", fatal(&plan));
-        }
-        let attached = attach::attach(&plan, options)?;
+        let (mut attached, results) = attach_plan(&plan, options);
         tracing::debug!("{} hooks were attached after {:?}", plan.hooks.len(), begun.elapsed());
-        let health = health::health(&plan, &attached.results);
-        if health.status == Status::Failed {
-            bail!("no probe could be attached: {}", first_failure(&attached));
+        let mut health = health::health(&plan, &results);
+        if let Err(why) = &attached {
+            health.fail(why);
         }
         let processes = options.session.processes != 0;
-        let known = known::known(&plan, &attached.results, &health, options);
-        let baseline = maps::read(&attached.ebpf, processes).context("cannot read the figures")?;
+        let known = known::known(&plan, &results, &health, options);
+        let baseline = match &attached {
+            Ok(attached) => maps::read(&attached.ebpf, processes).context("cannot read the figures")?,
+            Err(_) => Sample::default(),
+        };
+        let workloads = match (&mut attached, &options.workloads) {
+            (Ok(attached), Some((cap, hierarchy))) => {
+                let source = workloads::Source::start(&mut attached.ebpf, hierarchy, *cap);
+                Some(Mutex::new(source.context("cannot read the figures")?))
+            }
+            _ => None,
+        };
         let release = facts.release.text;
         let (clock, started_ns) = clock();
-        Ok(Self { attached, plan, health, known, release, baseline, started_ns, clock, processes })
+        let began_seconds = Own::read().map(|own| own.started_seconds);
+        Ok(Self {
+            attached,
+            plan,
+            health,
+            known,
+            release,
+            baseline,
+            started_ns,
+            clock,
+            began_seconds,
+            processes,
+            workloads,
+        })
     }
 
-    /// What was counted since the session started.
+    /// Why nothing is measured; `None` where something is.
+    pub fn obstacle(&self) -> Option<&str> {
+        self.attached.as_ref().err().map(String::as_str)
+    }
+
+    /// The programs and maps; an error where there are none.
+    fn ebpf(&self) -> Result<&Ebpf> {
+        self.attached.as_ref().map(|attached| &attached.ebpf).map_err(|why| anyhow!("{why}"))
+    }
+
+    fn ebpf_mut(&mut self) -> Result<&mut Ebpf> {
+        self.attached.as_mut().map(|attached| &mut attached.ebpf).map_err(|why| anyhow!("{why}"))
+    }
+
+    /// What was counted since the session started; nothing where nothing is attached.
     pub fn sample(&self) -> Result<Sample> {
+        let Ok(attached) = &self.attached else { return Ok(Sample::default()) };
         let mut now =
-            maps::read(&self.attached.ebpf, self.processes).context("cannot read the figures")?.since(&self.baseline);
+            maps::read(&attached.ebpf, self.processes).context("cannot read the figures")?.since(&self.baseline);
         now.elapsed_ns = clock().1.saturating_sub(self.started_ns);
         Ok(now)
     }
@@ -80,6 +138,22 @@ impl Session {
     /// The same, folded.
     pub fn snapshot(&self) -> Result<Snapshot> {
         Ok(aggregate::fold(&self.sample()?, &self.known))
+    }
+
+    fn read_workloads(&self, source: &Mutex<workloads::Source>) -> Result<Workloads> {
+        // A reading that panicked left what it had: the next goes on from there.
+        let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
+        source.read(clock().1, Told::of(&self.known)).context("cannot read the figures")
+    }
+
+    /// The same with what a service says of itself.
+    pub fn service_snapshot(&self, statistics: &Statistics) -> Result<Snapshot> {
+        let own =
+            Own::read().map(|own| Own { started_seconds: self.began_seconds.unwrap_or(own.started_seconds), ..own });
+        let runs = self.attached.as_ref().map(|attached| statistics.read(&attached.ebpf)).unwrap_or_default();
+        let sample = Sample { runs, own, ..self.sample()? };
+        let workloads = self.workloads.as_ref().map(|source| self.read_workloads(source)).transpose()?;
+        Ok(Snapshot { workloads, ..aggregate::fold(&sample, &self.known) })
     }
 
     /// What the outputs say about the session as a whole.
@@ -107,9 +181,34 @@ impl Session {
         }
     }
 
-    /// `fentry` or `kprobe`.
+    /// `fentry` or `kprobe`; `none` where nothing is attached.
     pub fn mode(&self) -> &'static str {
-        self.plan.mechanism.map_or("none", |mechanism| mechanism.name())
+        self.plan.mechanism.filter(|_| self.attached.is_ok()).map_or("none", Mechanism::name)
+    }
+}
+
+/// What became of each hook, by its program's name.
+type Results = Vec<(String, Result<(), String>)>;
+
+/// Attaches what the plan says: what is attached, or why nothing is; and what became of each hook.
+fn attach_plan(plan: &Plan, options: &Options) -> (Result<Attached, String>, Results) {
+    if plan.verdict() == Verdict::Nothing {
+        return (Err(format!("cannot trace here: {}", fatal(plan))), Vec::new());
+    }
+    match attach::attach(plan, options) {
+        Ok(attached) => {
+            let results = attached.results.clone();
+            if results.iter().any(|(_, result)| result.is_ok()) {
+                (Ok(attached), results)
+            } else {
+                (Err(format!("no probe could be attached: {}", first_failure(&attached))), results)
+            }
+        }
+        Err(error) => {
+            let why = error.to_string();
+            let results = plan.hooks.iter().map(|hook| (hook.program.clone(), Err(why.clone()))).collect();
+            (Err(why), results)
+        }
     }
 }
 

@@ -38,7 +38,7 @@ pub async fn trace(arguments: &args::Trace, verbose: bool) -> Result<ExitCode> {
     let mut session = Session::start(&wish, &options)?;
     can_be_told(&session, arguments)?;
     log::show(&mut session, verbose)?;
-    let mut records = Records::open(&mut session.attached.ebpf)?;
+    let mut records = Records::open(session.ebpf_mut()?)?;
     let mut printer = Printer::new(&session, arguments);
     printer.start(&session, &scope)?;
     end.begin(scope.duration)?;
@@ -128,7 +128,7 @@ impl<'a> Printer<'a> {
     }
 
     fn drain(&mut self, session: &Session, records: &mut Records) -> Result<()> {
-        let filesystems = Names { ebpf: &session.attached.ebpf, known: RefCell::new(take(&mut self.filesystems)) };
+        let filesystems = Names { ebpf: session.ebpf()?, known: RefCell::new(take(&mut self.filesystems)) };
         let mut failed = None;
         records.drain(|bytes| {
             let registration = self.assembler.push(bytes, &filesystems);

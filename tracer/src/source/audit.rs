@@ -10,7 +10,7 @@ use tracer_ebpf::audit::{AuditCounter, AuditKey, AuditTotals};
 
 use super::{
     maps::{ReadError, filesystems, map},
-    skipped,
+    runs, skipped,
 };
 
 /// The audit's maps, added up over the CPUs.
@@ -56,12 +56,9 @@ pub fn read(ebpf: &Ebpf) -> Result<AuditSample, ReadError> {
         ..AuditSample::default()
     };
     sample.stacks = stacks(ebpf, sample.calls.keys().map(|key| key.stack))?;
-    for (_, program) in ebpf.programs() {
-        // A program that is not loaded has no figures.
-        if let Ok(info) = program.info() {
-            sample.runs += info.run_count();
-            sample.run_ns += u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX);
-        }
+    for runs in runs::counts(ebpf).values() {
+        sample.runs += runs.count;
+        sample.run_ns += runs.nanoseconds;
     }
     Ok(sample)
 }

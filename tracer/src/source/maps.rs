@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use aya::{
     Ebpf,
-    maps::{HashMap as BpfHashMap, Map, MapError, PerCpuArray, PerCpuHashMap},
+    maps::{Array, HashMap as BpfHashMap, Map, MapError, PerCpuArray, PerCpuHashMap},
 };
 use tracer_ebpf::{
     backing::{BackingKey, BackingTotals, Kind},
@@ -13,6 +13,7 @@ use tracer_ebpf::{
     histogram::{Histogram, SLOTS, Sizes},
     operation::Operation,
     record::{Cost, JudgedKey, JudgedTotals, Largest, PastRing, ProcessTotals, Ring, SharedFile, SharedFileKey},
+    table::Registered,
 };
 
 use super::{sample::Sample, skipped};
@@ -44,6 +45,7 @@ pod!(
     LargestOf(Largest),
     FileKey(SharedFileKey),
     FileOf(SharedFile),
+    RegisteredNow(Registered),
 );
 
 /// Why the maps could not be read.
@@ -70,6 +72,7 @@ pub fn read(ebpf: &Ebpf, processes: bool) -> Result<Sample, ReadError> {
     sizes(ebpf, &mut sample)?;
     details(ebpf, &mut sample)?;
     sample.backings.extend(backings(ebpf)?);
+    sample.registered = registered(ebpf)?;
     sample.filesystems = filesystems(ebpf)?;
     sample.judged = entries(ebpf, "JUDGED", |key: JudgedUnder, totals: JudgedBuffers| (key.0, totals.0))?;
     if processes {
@@ -138,6 +141,13 @@ fn details(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
         add(&mut sample.details, cpu);
     }
     Ok(())
+}
+
+fn registered(ebpf: &Ebpf) -> Result<Registered, ReadError> {
+    const NAME: &str = "REGISTERED";
+    let failed = |error| ReadError::Kernel(NAME, error);
+    let array: Array<_, RegisteredNow> = Array::try_from(map(ebpf, NAME)?).map_err(failed)?;
+    Ok(array.get(&0, 0).map_err(failed)?.0)
 }
 
 fn sum<'a>(cpus: impl Iterator<Item = &'a BackingTotals>) -> BackingTotals {

@@ -2,7 +2,10 @@
 
 pub mod audit;
 pub mod maps;
+pub mod own;
 pub mod records;
+pub mod runs;
 pub mod sample;
 mod skipped;
 pub mod wait;
+pub mod workloads;

@@ -11,7 +11,10 @@ use tracer_ebpf::{
     record::{
         COST_PAGES, COST_VMAS, Cost, JudgedKey, JudgedTotals, Largest, ProcessTotals, Ring, SharedFile, SharedFileKey,
     },
+    table::Registered,
 };
+
+use super::{own::Own, runs::Runs};
 
 /// The eBPF side's maps, added up over the CPUs. All of it counts from the moment the programs were attached.
 #[derive(Clone, Debug)]
@@ -42,6 +45,12 @@ pub struct Sample {
     pub skipped: BTreeMap<String, u64>,
     /// By [`tracer_ebpf::detail::Detail`], then the histograms of waits; [`detail::SLOTS`] of them.
     pub details: Vec<u64>,
+    /// What is registered now; of use only where the session follows it.
+    pub registered: Registered,
+    /// Runs by program, where the kernel keeps statistics; only a service reads them.
+    pub runs: Option<BTreeMap<String, Runs>>,
+    /// This process; only a service reads it.
+    pub own: Option<Own>,
     /// Nanoseconds since the programs were attached.
     pub elapsed_ns: u64,
 }
@@ -88,6 +97,9 @@ impl Default for Sample {
             shared_files: Vec::new(),
             skipped: BTreeMap::new(),
             details: vec![0; detail::SLOTS],
+            registered: Registered::default(),
+            runs: None,
+            own: None,
             elapsed_ns: 0,
         }
     }

@@ -161,6 +161,15 @@ fn enumerators_are_found_in_anonymous_enums_unless_they_disagree() {
 }
 
 #[test]
+fn controllers_have_the_numbers_of_their_enum() {
+    let mut blob = Blob::default();
+    let [memory, pids, count] = ["memory_cgrp_id", "pids_cgrp_id", "CGROUP_SUBSYS_COUNT"].map(|name| blob.name(name));
+    blob.add(ENUM, "cgroup_subsys_id", 3, 4, &[memory, 4, pids, 8, count, 9]);
+    let types = blob.read(&NONE);
+    assert_eq!(types.subsystems, BTreeMap::from([("memory".to_owned(), 4), ("pids".to_owned(), 8)]));
+}
+
+#[test]
 fn what_is_no_btf_is_unknown_with_its_path() {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     file.write_all(b"no BTF at all").expect("written");

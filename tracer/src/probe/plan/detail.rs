@@ -14,6 +14,7 @@ pub(super) fn is_wanted(wish: &Wish, role: Role) -> bool {
     match role {
         Role::Lookup => wish.lookups,
         Role::Fault | Role::Accounting => wish.phases,
+        Role::Release => wish.tables,
         _ => true,
     }
 }

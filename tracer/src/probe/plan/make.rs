@@ -34,9 +34,31 @@ pub fn plan(facts: &Facts, wish: &Wish) -> Plan {
         Err(unknown) => plan.errors.insert(0, PlanError::NoTypes(unknown.to_string())),
     }
     if plan.errors.iter().any(PlanError::is_fatal) {
-        plan.hooks.clear();
+        let known = plan.mechanism.is_some() && facts.types.is_ok();
+        let hooks = std::mem::take(&mut plan.hooks);
+        plan.withheld = if known { hooks } else { presumed(plan.mechanism, wish) };
     }
     plan
+}
+
+/// Where it is not known what this kernel's functions are, or how they are hooked: what a current kernel would have, so
+/// that a service can name what it does without.
+fn presumed(mechanism: Option<Mechanism>, wish: &Wish) -> Vec<Hook> {
+    let kind = if mechanism == Some(Mechanism::Kprobe) { Kind::Kprobe } else { Kind::Fentry };
+    let roles = FUNCTION_ROLES.iter().filter(|role| detail::is_wanted(wish, role.role));
+    let functions = roles.filter_map(|role| {
+        let function = role.candidates.last()?.function.to_owned();
+        let program = format!("{}_enter_{}", role.handler, kind.name());
+        Some(Hook { role: role.role, program, function, kind, figures: role.figures })
+    });
+    let ledger = Hook {
+        role: Role::Ledger,
+        program: table::LEDGER.program.to_owned(),
+        function: table::LEDGER.tracepoint.to_owned(),
+        kind: Kind::RawTracepoint,
+        figures: table::LEDGER.figures,
+    };
+    functions.chain([ledger]).collect()
 }
 
 /// A plan without hooks, and what stands in the way of any.
@@ -47,11 +69,13 @@ pub(super) fn empty(facts: &Facts, wish: &Wish) -> Plan {
         mechanism,
         obstacles,
         hooks: Vec::new(),
+        withheld: Vec::new(),
         settings: Settings::default(),
         choices: Vec::new(),
         degraded: Vec::new(),
         errors: Vec::new(),
         legacy_frames: false,
+        ring_exits: facts.symbols.as_ref().is_ok_and(|known| !known.functions.contains_key(table::INNER_UNREGISTER)),
         policy: (None, "the kernel's types are not to be had".to_owned()),
     };
     stand_in_the_way(&mut plan, facts, wish);
@@ -83,6 +107,7 @@ fn fill(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
             hook(plan, wish, role, selected, &walk);
         }
     }
+    cgroups(plan, types, wish);
     tracepoints(plan, facts, types, wish);
     note_the_walk(plan, &walk, selected.iter().flatten().any(|s| s.role == Role::Buffer));
     too_old(plan, facts);
@@ -104,6 +129,23 @@ pub(super) fn settings(plan: &mut Plan, types: &Types) {
         file_names: offsets::missing(types, &offsets::NAMES).is_none().into(),
         ..Features::default()
     };
+}
+
+/// How the cgroup of a task is told.
+fn cgroups(plan: &mut Plan, types: &Types, wish: &Wish) {
+    let missing = offsets::missing_for_cgroups(types);
+    plan.settings.kernel.cgroup_names = missing.is_none().into();
+    let Some(controller) = wish.controller else { return };
+    let number = types.subsystems.get(controller).and_then(|number| u8::try_from(number + 1).ok());
+    let reason = match (missing.or(offsets::missing(types, &offsets::CONTROLLER)), number) {
+        (None, Some(number)) => {
+            plan.settings.kernel.cgroup_subsystem = number;
+            return;
+        }
+        (Some(member), _) => format!("BTF has no {member}"),
+        (None, None) => format!("BTF has no number of the controller {controller}"),
+    };
+    plan.lose(&["workloads by cgroup v1"], &reason);
 }
 
 /// The pin whose arguments are the buffer's own range, and which nothing but a buffer reaches inside a registration.

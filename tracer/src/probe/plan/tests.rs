@@ -82,7 +82,18 @@ fn newer_kernels_give_all_and_5_10_says_what_it_cannot() {
     let old = plan(&fixture::debian_5_10(), &Wish::default());
     assert_eq!(old.verdict(), Verdict::Degraded);
     let figures: Vec<_> = old.degraded.iter().map(|d| d.figure.as_str()).collect();
-    assert_eq!(figures, ["duration of unregister", "time of accounting", "waits for mmap_lock", VMAS, BACKINGS, FILES]);
+    assert_eq!(
+        figures,
+        [
+            "duration of unregister",
+            "time of accounting",
+            "what is registered now",
+            "waits for mmap_lock",
+            VMAS,
+            BACKINGS,
+            FILES
+        ]
+    );
     assert_eq!(choice(&old, Role::Registration(Operation::Clone)).chosen, Outcome::NotApplicable);
     assert!(old.legacy_frames);
 }
@@ -109,6 +120,7 @@ fn the_programs_of_6_12_by_fentry() {
         "fault_exit_fexit",
         "accounting_enter_fentry",
         "accounting_exit_fexit",
+        "release_enter_fentry",
         "ledger",
         "ring_created",
         "forked",
@@ -254,6 +266,7 @@ fn without_trampolines_kprobes_and_without_either_nothing() {
     facts.kprobe_pmu = Ok(false);
     let nothing = plan(&facts, &Wish::default());
     assert_eq!((nothing.verdict(), nothing.hooks.len()), (Verdict::Nothing, 0));
+    assert!(nothing.withheld.iter().any(|hook| hook.function == "io_sqe_buffers_register"));
     let expected = "no function can be hooked here: fentry: the kernel is built without function tracing; \
                     kprobe: the kernel has no kprobes; it takes a kernel that \
                     allows either (CONFIG_FUNCTION_TRACER or CONFIG_KPROBE_EVENTS)";
@@ -312,6 +325,7 @@ fn lockdown_no_btf_and_an_old_kernel_each_have_their_line() {
     facts.types = Err(Unknown("/sys/kernel/btf/vmlinux: not there".to_owned()));
     let blind = plan(&facts, &Wish::default());
     assert_eq!((blind.verdict(), blind.hooks.len()), (Verdict::Nothing, 0));
+    assert!(blind.withheld.iter().any(|hook| hook.function == "io_pin_pages"));
     assert!(lines(&blind)[0].starts_with("no kernel BTF (/sys/kernel/btf/vmlinux: not there)"));
 
     let mut facts = fixture::with_prototype("io_sqe_buffers_register", "int (struct io_ring_ctx *)");
@@ -328,6 +342,29 @@ fn no_way_to_walk_costs_the_vmas_and_nothing_else() {
     let figures: Vec<_> = plan.degraded.iter().map(|d| d.figure.as_str()).collect();
     assert_eq!(figures, [VMAS, BACKINGS, FILES]);
     assert!(programs(&plan).contains(&"buffer_enter_plain_fentry") && programs(&plan).contains(&"pin_enter_fentry"));
+}
+
+#[test]
+fn cgroups_are_told_by_a_controller_where_that_is_wanted() {
+    let wish = |controller| Wish { controller, ..Wish::default() };
+    let of = |facts: &Facts, controller| plan(facts, &wish(controller));
+    for facts in fixture::all() {
+        let kernel = of(&facts, None).settings.kernel;
+        assert_eq!((kernel.cgroup_names, kernel.cgroup_subsystem), (1, 0), "{}", facts.release.text);
+        assert_eq!(of(&facts, Some("pids")).settings.kernel.cgroup_subsystem, 9);
+    }
+    let unknown = of(&fixture::debian_6_12(), Some("rdma"));
+    assert_eq!(unknown.settings.kernel.cgroup_subsystem, 0);
+    assert!(unknown.degraded.iter().any(|lost| lost.reason.contains("rdma")), "{:?}", unknown.degraded);
+    let mut facts = fixture::debian_6_12();
+    facts.types.as_mut().expect("types").offsets.remove("css_set.subsys");
+    assert!(of(&facts, Some("pids")).degraded.iter().any(|lost| lost.reason.contains("css_set.subsys")));
+    // Before 6.15 the link to the parent has one name, since then another.
+    let offsets = &mut facts.types.as_mut().expect("types").offsets;
+    offsets.remove("kernfs_node.parent");
+    assert_eq!(of(&facts, None).settings.kernel.cgroup_names, 1);
+    facts.types.as_mut().expect("types").offsets.remove("kernfs_node.__parent");
+    assert_eq!(of(&facts, None).settings.kernel.cgroup_names, 0);
 }
 
 #[test]
@@ -383,12 +420,25 @@ prop_compose! {
 prop_compose! {
     fn any_wish()(
         attach in prop::sample::select(vec![AttachMode::Auto, AttachMode::Fentry, AttachMode::Kprobe]),
-        on in prop::array::uniform7(any::<bool>()),
+        on in prop::array::uniform8(any::<bool>()),
         avoid in subsequence(table::wanted().functions.to_vec(), 0..3),
     ) -> Wish {
-        let [lookups, ring, descent, registration_returns, lean, locks, phases] = on;
+        let [lookups, ring, descent, registration_returns, lean, locks, phases, tables] = on;
         let avoid = avoid.into_iter().map(str::to_owned).collect();
-        Wish { attach, lookups, ring, descent, registration_returns, lean, locks, phases, avoid }
+        let controller = if phases { Some("memory") } else { None };
+        Wish {
+            attach,
+            lookups,
+            ring,
+            tables,
+            descent,
+            registration_returns,
+            lean,
+            locks,
+            phases,
+            controller,
+            avoid,
+        }
     }
 }
 
@@ -407,7 +457,7 @@ proptest! {
         prop_assert!(plan.errors.iter().all(|e| !e.to_string().contains('\n')));
         prop_assert_eq!(plan.verdict() == Verdict::Nothing, plan.hooks.is_empty());
         let Ok(types) = &facts.types else { return Ok(()) };
-        prop_assert_eq!(plan.choices.len(), 13);
+        prop_assert_eq!(plan.choices.len(), 14);
         for choice in &plan.choices {
             let has_hook = plan.hooks.iter().any(|hook| hook.role == choice.role);
             prop_assert!(!has_hook || matches!(choice.chosen, Outcome::Hooked(_)));

@@ -36,7 +36,7 @@ sum by (operation, result) (rate(pinscope_registrations_total{result!=\"ok\"}[5m
 rate(pinscope_installations_total{requests=\"after\"}[5m])
 
 # Buffers that an upgrade to 6.5 or later would refuse, by filesystem
-sum by (filesystem) (rate(pinscope_policy_refusals_total{policy=\"since_6_5\"}[5m]))
+sum by (filesystem) (rate(pinscope_policy_refusals_total{policy=\"since_6_5\", outcome=\"ok\"}[5m]))
 
 # 99th percentile of a successful registration
 histogram_quantile(0.99, sum by (le) (rate(pinscope_registration_duration_seconds_bucket{operation=\"register\", outcome=\"ok\"}[5m])))

@@ -1,23 +1,30 @@
 //! Metrics for Prometheus, made from a snapshot when they are scraped. [`METRICS`] is the one list of them.
 
 mod detail;
+mod families;
 mod markdown;
+mod otlp;
+mod own;
 mod questions;
 mod table;
+mod text;
+mod workloads;
 
-use anyhow::Context as _;
-use prometheus::{TextEncoder, proto};
+use std::borrow::Cow;
+
+use tracer_ebpf::workload;
 
 use crate::{
     aggregate::{Distribution, Snapshot},
     answer::{Answer, Context, answers},
+    probe::health::Status,
+    sink::otlp::Counts,
 };
 
+pub use families::families;
 pub use markdown::metrics_markdown;
 pub use table::METRICS;
-
-/// The content type of [`encode`]'s text.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub use text::{CONTENT_TYPE, encode};
 
 /// What a snapshot alone does not say about the service that serves it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,10 +35,14 @@ pub struct Service {
     pub kernel: String,
     /// How the probes are attached: `fentry` or `kprobe`.
     pub mode: String,
+    /// What became of the plan, in one word.
+    pub health: Status,
     /// The probes of the plan, attached or not.
     pub probes: Vec<Probe>,
     /// How the figures are made.
     pub context: Context,
+    /// What became of the exports by OTLP, where there are any.
+    pub exports: Option<Counts>,
 }
 
 /// One probe.
@@ -84,6 +95,10 @@ pub enum Bounds {
     Ordinal,
     /// 2^k - 1 bytes for even k from 12 (4 KiB) to 40 (1 TiB).
     Bytes,
+    /// Nanoseconds, shown in seconds, in few buckets: one workload's.
+    WorkloadTime,
+    /// VMAs, in few buckets likewise.
+    WorkloadVmas,
 }
 
 impl Bounds {
@@ -98,14 +113,21 @@ impl Bounds {
             Self::Age => ends(&mut (20..=46).step_by(2)),
             Self::Ordinal => small(20),
             Self::Bytes => ends(&mut (12..=40).step_by(2)),
+            Self::WorkloadTime => workload::DURATION_BOUNDS.to_vec(),
+            Self::WorkloadVmas => workload::VMA_BOUNDS.to_vec(),
         }
+    }
+
+    /// The bounds in the metric's unit, as `le` shows them.
+    pub fn shown(self) -> Vec<f64> {
+        self.values().into_iter().map(|bound| self.scale(bound)).collect()
     }
 
     /// What a value of the kernel's unit is in the metric's.
     fn scale(self, value: u64) -> f64 {
         match self {
-            Self::Time | Self::Age => value as f64 / 1e9,
-            Self::Vmas | Self::Buffers | Self::Ordinal | Self::Bytes => value as f64,
+            Self::Time | Self::Age | Self::WorkloadTime => value as f64 / 1e9,
+            Self::Vmas | Self::Buffers | Self::Ordinal | Self::Bytes | Self::WorkloadVmas => value as f64,
         }
     }
 }
@@ -133,100 +155,77 @@ struct Scrape<'a> {
 }
 
 struct Sample<'a> {
-    labels: Vec<String>,
+    labels: Vec<Cow<'a, str>>,
     value: Value<'a>,
 }
 
 enum Value<'a> {
     Number(f64),
     Distribution(&'a Distribution),
+    /// Counts under each of the metric's bounds, then those above; and the sum of all values.
+    Counts(&'a [u64], u64),
 }
 
 impl<'a> Sample<'a> {
-    fn number(labels: &[&str], value: f64) -> Self {
-        Self { labels: labels.iter().map(|label| (*label).to_owned()).collect(), value: Value::Number(value) }
+    fn number(labels: &[&'a str], value: f64) -> Self {
+        Self { labels: labels.iter().map(|label| Cow::Borrowed(*label)).collect(), value: Value::Number(value) }
     }
 
-    fn count(labels: &[&str], value: u64) -> Self {
+    fn count(labels: &[&'a str], value: u64) -> Self {
         Self::number(labels, value as f64)
     }
 
-    fn distribution(labels: &[&str], distribution: &'a Distribution) -> Self {
+    fn distribution(labels: &[&'a str], distribution: &'a Distribution) -> Self {
         Self { value: Value::Distribution(distribution), ..Self::number(labels, 0.0) }
     }
 }
 
-/// The metrics of a snapshot, sorted by name. A metric that is not known is absent.
-pub fn families(snapshot: &Snapshot, service: &Service) -> Vec<proto::MetricFamily> {
-    let scrape = Scrape { snapshot, service, answers: answers(snapshot, &service.context) };
-    let mut families: Vec<_> = METRICS.iter().filter_map(|metric| family(metric, &scrape)).collect();
-    families.sort_by(|a, b| a.name().cmp(b.name()));
-    families
-}
-
-/// The metrics of a snapshot in the text format 0.0.4.
-pub fn encode(snapshot: &Snapshot, service: &Service) -> anyhow::Result<String> {
-    TextEncoder::new().encode_to_string(&families(snapshot, service)).context("cannot write the metrics as text")
-}
-
-fn family(metric: &Metric, scrape: &Scrape<'_>) -> Option<proto::MetricFamily> {
-    let samples = (metric.samples)(scrape);
-    if samples.is_empty() {
-        return None;
+impl<'a> Scrape<'a> {
+    fn new(snapshot: &'a Snapshot, service: &'a Service) -> Self {
+        Self { snapshot, service, answers: answers(snapshot, &service.context) }
     }
-    let mut family = proto::MetricFamily::default();
-    family.set_name(metric.name.to_owned());
-    family.set_help(metric.help.to_owned());
-    family.set_field_type(match metric.kind {
-        Type::Counter => proto::MetricType::COUNTER,
-        Type::Gauge => proto::MetricType::GAUGE,
-        Type::Histogram(_) => proto::MetricType::HISTOGRAM,
-    });
-    family.set_metric(samples.into_iter().map(|sample| proto_sample(metric, sample)).collect());
-    Some(family)
-}
 
-fn proto_sample(metric: &Metric, sample: Sample<'_>) -> proto::Metric {
-    let labels = metric.labels.iter().zip(sample.labels).map(|(name, value)| {
-        let mut pair = proto::LabelPair::default();
-        pair.set_name((*name).to_owned());
-        pair.set_value(value);
-        pair
-    });
-    let mut result = proto::Metric::from_label(labels.collect());
-    match (metric.kind, sample.value) {
-        (Type::Histogram(bounds), Value::Distribution(distribution)) => {
-            result.set_histogram(proto_histogram(bounds, distribution));
-        }
-        (Type::Counter, Value::Number(value)) => {
-            let mut counter = proto::Counter::default();
-            counter.set_value(value);
-            result.set_counter(counter);
-        }
-        (Type::Gauge, Value::Number(value)) => {
-            let mut gauge = proto::Gauge::default();
-            gauge.set_value(value);
-            result.set_gauge(gauge);
-        }
-        // The table pairs types with samples; a test goes through all of it.
-        (Type::Histogram(_), Value::Number(_)) | (_, Value::Distribution(_)) => {}
+    /// The metrics that have samples, sorted by name. One that is not known is absent.
+    fn metrics(&self) -> impl Iterator<Item = (&'static Metric, Vec<Sample<'a>>)> {
+        let mut metrics: Vec<_> = METRICS.iter().collect();
+        metrics.sort_by_key(|metric| metric.name);
+        metrics.into_iter().map(|metric| (metric, (metric.samples)(self))).filter(|(_, samples)| !samples.is_empty())
     }
-    result
 }
 
-fn proto_histogram(bounds: Bounds, distribution: &Distribution) -> proto::Histogram {
-    let buckets = bounds.values().into_iter().map(|bound| {
-        let mut bucket = proto::Bucket::default();
-        bucket.set_upper_bound(bounds.scale(bound));
-        bucket.set_cumulative_count(distribution.count_at_most(bound));
-        bucket
-    });
-    let mut histogram = proto::Histogram::default();
-    histogram.set_bucket(buckets.collect());
-    histogram.set_sample_count(distribution.count());
-    histogram.set_sample_sum(bounds.scale(distribution.sum()));
-    histogram
+/// What a sample of a histogram shows.
+struct Histogram {
+    /// Values at most each of the bounds, in their order.
+    cumulative: Vec<u64>,
+    count: u64,
+    /// In the metric's unit.
+    sum: f64,
+}
+
+impl Histogram {
+    /// `None` of a number. The table pairs types with samples; a test goes through all of it.
+    fn of(bounds: Bounds, value: &Value<'_>) -> Option<Self> {
+        match value {
+            Value::Number(_) => None,
+            Value::Distribution(distribution) => Some(Self {
+                cumulative: bounds.values().into_iter().map(|bound| distribution.count_at_most(bound)).collect(),
+                count: distribution.count(),
+                sum: bounds.scale(distribution.sum()),
+            }),
+            Value::Counts(counts, sum) => {
+                let mut total = 0_u64;
+                let mut cumulative = Vec::with_capacity(counts.len());
+                for count in *counts {
+                    total = total.saturating_add(*count);
+                    cumulative.push(total);
+                }
+                // The last is of those above all bounds.
+                cumulative.pop();
+                Some(Self { cumulative, count: total, sum: bounds.scale(*sum) })
+            }
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tracer_ebpf::policy::Policy;
 
-use super::{Sample, Scrape};
+use super::{Sample, Scrape, table::outcome};
 use crate::{
     aggregate::{Distribution, Judged, Rings},
     answer::{Agreement, State},
@@ -53,20 +53,23 @@ pub(super) fn judged<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
 /// What each policy would refuse, over all processes: theirs are too many for labels.
 pub(super) fn refusals<'a>(scrape: &Scrape<'a>, of: fn(&Judged) -> u64) -> Vec<Sample<'a>> {
     let others = scrape.snapshot.judgements.iter().flat_map(|judgements| &judgements.others);
-    let mut sums: BTreeMap<(&str, i32, &str, &str), u64> = BTreeMap::new();
+    let mut sums: BTreeMap<(&str, i32, &str, &str, &str), u64> = BTreeMap::new();
     for judged in others {
         for policy in Policy::ALL {
             let errno = policy.refuses(judged.traits);
             if errno != 0 {
                 let filesystem = judged.filesystem.as_deref().unwrap_or_default();
-                let sum = sums.entry((policy.name(), errno, judged.class, filesystem)).or_default();
+                let outcome = outcome(judged.errno == 0);
+                let sum = sums.entry((policy.name(), errno, judged.class, filesystem, outcome)).or_default();
                 *sum = sum.saturating_add(of(judged));
             }
         }
     }
     let sums = sums.into_iter();
-    sums.map(|((policy, errno, class, filesystem), sum)| {
-        Sample::count(&[policy, &result_name(-i64::from(errno)), class, filesystem], sum)
+    sums.map(|((policy, errno, class, filesystem, outcome), sum)| {
+        let errno = result_name(-i64::from(errno)).into();
+        let labels = vec![policy.into(), errno, class.into(), filesystem.into(), outcome.into()];
+        Sample { labels, ..Sample::count(&[], sum) }
     })
     .collect()
 }

@@ -1,7 +1,10 @@
 //! The list of metrics.
 
-use super::{Bounds, Metric, Sample, Scrape, Type, detail, questions};
-use crate::aggregate::{Backing, Distribution, OperationBooks, PartBooks, Walks};
+use super::{Bounds, Metric, Sample, Scrape, Type, detail, otlp, own, questions, workloads};
+use crate::{
+    aggregate::{Backing, Distribution, OperationBooks, PartBooks, Walks},
+    sink::otlp::Counts,
+};
 
 /// Every metric that pinscope serves.
 pub const METRICS: &[Metric] = &[
@@ -113,7 +116,7 @@ pub const METRICS: &[Metric] = &[
         name: "pinscope_other_unregisters_total",
         kind: Type::Counter,
         labels: &["by"],
-        help: "Buffer tables let go by others than the user: the kernel's own cleanup, or the ring's end.",
+        help: "Buffer tables let go by others than the user: the kernel's own cleanup, or the ring's end (since 6.13; before, a ring ends without that function).",
         source: "entry of io_sqe_buffers_unregister",
         samples: unregisters,
     },
@@ -201,7 +204,7 @@ pub const METRICS: &[Metric] = &[
         name: "pinscope_policy_refusals_total",
         kind: Type::Counter,
         labels: POLICY,
-        help: "Buffers that each kernel's rule would refuse, whatever this kernel did: before_6_5, single_source, as_proposed, since_6_5.",
+        help: "Buffers that each kernel's rule (before_6_5, single_source, as_proposed, since_6_5) would refuse, and what this kernel did with them: ok, failed.",
         source: "walk; map of judgements",
         samples: |scrape| questions::refusals(scrape, |judged| judged.buffers),
     },
@@ -209,7 +212,7 @@ pub const METRICS: &[Metric] = &[
         name: "pinscope_policy_refused_bytes_total",
         kind: Type::Counter,
         labels: POLICY,
-        help: "Bytes of the buffers that each kernel's rule would refuse.",
+        help: "Bytes of the buffers that each kernel's rule would refuse, and what this kernel did with them.",
         source: "walk; map of judgements",
         samples: |scrape| questions::refusals(scrape, |judged| judged.bytes),
     },
@@ -305,9 +308,9 @@ pub const METRICS: &[Metric] = &[
         name: "pinscope_books_balanced",
         kind: Type::Gauge,
         labels: &[],
-        help: "1 where all counts add up, else 0. It may be 0 for a moment while registrations are under way.",
+        help: "1 where all counts add up, else 0. Absent where nothing is counted. It may be 0 for a moment while registrations are under way.",
         source: "the books",
-        samples: |scrape| vec![flag(&[], scrape.snapshot.books.balanced)],
+        samples: |scrape| if_measured(scrape, || flag(&[], scrape.snapshot.books.balanced)),
     },
     Metric {
         name: "pinscope_degraded_reasons",
@@ -318,12 +321,28 @@ pub const METRICS: &[Metric] = &[
         samples: |scrape| vec![Sample::count(&[], scrape.snapshot.degraded.len() as u64)],
     },
     Metric {
+        name: "pinscope_degraded_reason",
+        kind: Type::Gauge,
+        labels: &["figure", "reason"],
+        help: "1 for each figure that cannot be had on this kernel or in this session, and why.",
+        source: "probe plan",
+        samples: own::degraded,
+    },
+    Metric {
+        name: "pinscope_health",
+        kind: Type::Gauge,
+        labels: &["status"],
+        help: "1 for the state that the probes are in: healthy (all that was asked for is measured), degraded or failed; 0 for the others.",
+        source: "probe plan",
+        samples: own::health,
+    },
+    Metric {
         name: "pinscope_attached_seconds",
         kind: Type::Gauge,
         labels: &[],
-        help: "Time since the probes were attached.",
+        help: "Time since the probes were attached. Absent where none is.",
         source: "clock",
-        samples: |scrape| vec![Sample::number(&[], scrape.snapshot.elapsed_ns as f64 / 1e9)],
+        samples: |scrape| if_measured(scrape, || Sample::number(&[], scrape.snapshot.elapsed_ns as f64 / 1e9)),
     },
     Metric {
         name: "pinscope_probe_attached",
@@ -340,6 +359,110 @@ pub const METRICS: &[Metric] = &[
         help: "Always 1; what runs where, and how its probes are attached.",
         source: "uname(2), probe plan",
         samples: info,
+    },
+    Metric {
+        name: "pinscope_build_info",
+        kind: Type::Gauge,
+        labels: &["version", "revision", "toolchain"],
+        help: "Always 1; the version, the commit that it was built from, and what its eBPF programs were built with.",
+        source: "build",
+        samples: own::build,
+    },
+    Metric {
+        name: "pinscope_registered_buffers",
+        kind: Type::Gauge,
+        labels: &[],
+        help: "Buffers that are registered now, by registers that pinscope saw. Absent without --rings, where the end of a table is not seen (5.10), and once one may have been missed.",
+        source: "map of tables; entry of (__)io_sqe_buffers_unregister",
+        samples: |scrape| own::registered(scrape, |registered| registered.buffers),
+    },
+    Metric {
+        name: "pinscope_registered_bytes",
+        kind: Type::Gauge,
+        labels: &[],
+        help: "Bytes of the buffers that are registered now. Absent as pinscope_registered_buffers is.",
+        source: "as pinscope_registered_buffers",
+        samples: |scrape| own::registered(scrape, |registered| registered.bytes),
+    },
+    Metric {
+        name: "pinscope_registered_unknown_rings",
+        kind: Type::Gauge,
+        labels: &[],
+        help: "Rings with a table of which it is not known what is in it, until it is let go: changed by an update, made by a clone, or its register was not wholly seen. They are in neither pinscope_registered_buffers nor pinscope_registered_bytes. Absent as those are.",
+        source: "as pinscope_registered_buffers",
+        samples: |scrape| own::registered(scrape, |registered| registered.unknown_rings),
+    },
+    Metric {
+        name: "pinscope_program_runs_total",
+        kind: Type::Counter,
+        labels: &["program"],
+        help: "Runs of each of pinscope's eBPF programs. Absent where the kernel keeps no statistics of programs (--stats, or kernel.bpf_stats_enabled=1).",
+        source: "bpf_prog_info.run_cnt",
+        samples: |scrape| own::runs(scrape, |runs| runs.count as f64),
+    },
+    Metric {
+        name: "pinscope_program_run_seconds_total",
+        kind: Type::Counter,
+        labels: &["program"],
+        help: "Time that each of pinscope's eBPF programs took. Absent where the kernel keeps no statistics of programs.",
+        source: "bpf_prog_info.run_time_ns",
+        samples: |scrape| own::runs(scrape, |runs| runs.nanoseconds as f64 / 1e9),
+    },
+    Metric {
+        name: "process_cpu_seconds_total",
+        kind: Type::Counter,
+        labels: &[],
+        help: "CPU time of pinscope's own process, in user and kernel mode.",
+        source: OWN,
+        samples: |scrape| own::process(scrape, |own| Some(own.cpu_seconds)),
+    },
+    Metric {
+        name: "process_resident_memory_bytes",
+        kind: Type::Gauge,
+        labels: &[],
+        help: "Resident memory of pinscope's own process.",
+        source: OWN,
+        samples: |scrape| own::process(scrape, |own| Some(own.resident_bytes as f64)),
+    },
+    Metric {
+        name: "process_virtual_memory_bytes",
+        kind: Type::Gauge,
+        labels: &[],
+        help: "Address space of pinscope's own process.",
+        source: OWN,
+        samples: |scrape| own::process(scrape, |own| Some(own.virtual_bytes as f64)),
+    },
+    Metric {
+        name: "process_open_fds",
+        kind: Type::Gauge,
+        labels: &[],
+        help: "Open file descriptors of pinscope's own process.",
+        source: OWN,
+        samples: |scrape| own::process(scrape, |own| own.open_fds.map(|count| count as f64)),
+    },
+    Metric {
+        name: "process_max_fds",
+        kind: Type::Gauge,
+        labels: &[],
+        help: "The most file descriptors that pinscope's own process may open.",
+        source: OWN,
+        samples: |scrape| own::process(scrape, |own| own.max_fds.map(|count| count as f64)),
+    },
+    Metric {
+        name: "process_threads",
+        kind: Type::Gauge,
+        labels: &[],
+        help: "Threads of pinscope's own process.",
+        source: OWN,
+        samples: |scrape| own::process(scrape, |own| Some(own.threads as f64)),
+    },
+    Metric {
+        name: "process_start_time_seconds",
+        kind: Type::Gauge,
+        labels: &[],
+        help: "When pinscope's own process began, in seconds since 1970.",
+        source: OWN,
+        samples: |scrape| own::process(scrape, |own| Some(own.started_seconds)),
     },
     Metric {
         name: "pinscope_mmap_lock_wait_seconds",
@@ -365,18 +488,151 @@ pub const METRICS: &[Metric] = &[
         source: "entry and return of handle_mm_fault, the look-up's function and (__)io_account_mem; map DETAILS",
         samples: detail::phases,
     },
+    Metric {
+        name: "pinscope_workload_info",
+        kind: Type::Gauge,
+        labels: &["workload", "kind", "unit", "slice", "pod_uid", "container_id", "runtime"],
+        help: "Always 1; what a workload is: a systemd unit or slice, a container, a pod, another cgroup, or other for all that have no series of their own. What does not apply is empty.",
+        source: WORKLOADS,
+        samples: workloads::info,
+    },
+    Metric {
+        name: "pinscope_workload_registrations_total",
+        kind: Type::Counter,
+        labels: &["workload", "outcome"],
+        help: "Registers, updates and clones of the workload's tasks.",
+        source: WORKLOADS,
+        samples: workloads::registrations,
+    },
+    Metric {
+        name: "pinscope_workload_registration_duration_seconds",
+        kind: Type::Histogram(Bounds::WorkloadTime),
+        labels: WORKLOAD,
+        help: "Time from entry to return of the workload's registers, updates and clones, pinscope's own walks left out.",
+        source: WORKLOADS,
+        samples: workloads::durations,
+    },
+    Metric {
+        name: "pinscope_workload_registration_vmas",
+        kind: Type::Histogram(Bounds::WorkloadVmas),
+        labels: WORKLOAD,
+        help: "VMAs touched by the workload's registrations whose buffers were all walked whole.",
+        source: WORKLOADS,
+        samples: workloads::vmas,
+    },
+    Metric {
+        name: "pinscope_workload_pin_seconds_total",
+        kind: Type::Counter,
+        labels: WORKLOAD,
+        help: "Time in the pins of the workload's registers and updates.",
+        source: WORKLOADS,
+        samples: workloads::pin_seconds,
+    },
+    Metric {
+        name: "pinscope_workload_buffers_total",
+        kind: Type::Counter,
+        labels: WORKLOAD,
+        help: "Buffers of the workload that reached the kernel's per-buffer function, or its pin.",
+        source: WORKLOADS,
+        samples: workloads::buffers,
+    },
+    Metric {
+        name: "pinscope_workload_bytes_total",
+        kind: Type::Counter,
+        labels: WORKLOAD,
+        help: "Bytes of those buffers.",
+        source: WORKLOADS,
+        samples: workloads::bytes,
+    },
+    Metric {
+        name: "pinscope_workload_page_faults_total",
+        kind: Type::Counter,
+        labels: &["workload", "kind"],
+        help: "Page faults taken in the workload's pins: minor, or major (with I/O).",
+        source: WORKLOADS,
+        samples: workloads::faults,
+    },
+    Metric {
+        name: "pinscope_workload_installations_total",
+        kind: Type::Counter,
+        labels: &["workload", "requests"],
+        help: "The workload's installations of buffers before and after the ring had been given a request.",
+        source: WORKLOADS,
+        samples: workloads::installations,
+    },
+    Metric {
+        name: "pinscope_workload_policy_refusals_total",
+        kind: Type::Counter,
+        labels: &["workload", "policy"],
+        help: "Buffers of the workload that each kernel's rule would refuse, and that this kernel accepted.",
+        source: WORKLOADS,
+        samples: workloads::refusals,
+    },
+    Metric {
+        name: "pinscope_workloads",
+        kind: Type::Gauge,
+        labels: &[],
+        help: "Workloads with series of their own, other left out.",
+        source: WORKLOADS,
+        samples: workloads::own,
+    },
+    Metric {
+        name: "pinscope_workloads_folded_total",
+        kind: Type::Counter,
+        labels: &["cause"],
+        help: "What went to the workload other: cgroups that found all series taken (cap), or whose path was not to be had (unnamed); workloads that have been gone for a while (gone).",
+        source: WORKLOADS,
+        samples: workloads::folded,
+    },
+    Metric {
+        name: "pinscope_workload_unattributed_calls_total",
+        kind: Type::Counter,
+        labels: &[],
+        help: "Calls under the workload other since the map had no room for their cgroup, or it could not be told. Before the first, every workload has its own counts or is among the folded.",
+        source: WORKLOADS,
+        samples: workloads::unattributed,
+    },
+    Metric {
+        name: "pinscope_otlp_exports_total",
+        kind: Type::Counter,
+        labels: &["outcome"],
+        help: "Exports by OTLP: accepted, partial (the receiver left points out), refused for good, abandoned (not taken before the next was due, or the end), or unread (the figures could not be read). Absent without --otlp-endpoint.",
+        source: "the exporter",
+        samples: otlp::exports,
+    },
+    Metric {
+        name: "pinscope_otlp_retries_total",
+        kind: Type::Counter,
+        labels: &[],
+        help: "Requests of exports that were sent again, the receiver being away or busy. Absent without --otlp-endpoint.",
+        source: "the exporter",
+        samples: |scrape| otlp::count(scrape, Counts::retries),
+    },
+    Metric {
+        name: "pinscope_otlp_rejected_points_total",
+        kind: Type::Counter,
+        labels: &[],
+        help: "Data points that the receiver left out of exports that it took otherwise. Absent without --otlp-endpoint.",
+        source: "the receiver's answers",
+        samples: |scrape| otlp::count(scrape, Counts::rejected_points),
+    },
 ];
 
+/// The process' own folder.
+const OWN: &str = "/proc/self";
+/// Where all figures by workload come from.
+const WORKLOADS: &str = "map WORKLOADS; path and presence of the cgroup";
+const WORKLOAD: &[&str] = &["workload"];
 const BACKING: &[&str] = &["class", "filesystem", "shared", "writable", "outcome"];
-const POLICY: &[&str] = &["policy", "errno", "class", "filesystem"];
+const POLICY: &[&str] = &["policy", "errno", "class", "filesystem", "outcome"];
 /// An operation, or `buffer` or `pin`.
 const HOOK: &[&str] = &["hook"];
 
-fn outcome(ok: bool) -> &'static str {
+pub(super) fn outcome(ok: bool) -> &'static str {
     if ok { "ok" } else { "failed" }
 }
 
-fn flag<'a>(labels: &[&str], value: bool) -> Sample<'a> {
+fn flag<'a>(labels: &[&'a str], value: bool) -> Sample<'a> {
     Sample::count(labels, u64::from(value))
 }
 
@@ -386,6 +642,13 @@ fn number<'a>(value: Option<u64>) -> Vec<Sample<'a>> {
 
 fn ratio<'a>(value: Option<f64>) -> Vec<Sample<'a>> {
     value.map(|value| Sample::number(&[], value)).into_iter().collect()
+}
+
+/// One sample where any probe counts calls.
+fn if_measured<'a>(scrape: &Scrape<'_>, sample: impl FnOnce() -> Sample<'a>) -> Vec<Sample<'a>> {
+    let operations = &scrape.snapshot.books.operations;
+    let measured = operations.iter().any(|books| books.ledger.is_some() || books.entries.is_some());
+    measured.then(sample).into_iter().collect()
 }
 
 fn distribution(distribution: Option<&Distribution>) -> Vec<Sample<'_>> {
@@ -446,7 +709,8 @@ fn unregisters<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     let others = scrape.snapshot.unregisters.iter();
     others
         .flat_map(|others| {
-            [Sample::count(&["cleanup"], others.internal), Sample::count(&["ring_exit"], others.ring_exit)]
+            let ring_exit = others.ring_exit.map(|count| Sample::count(&["ring_exit"], count));
+            std::iter::once(Sample::count(&["cleanup"], others.internal)).chain(ring_exit)
         })
         .collect()
 }

@@ -1,8 +1,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use prometheus::{TextEncoder, proto};
 use proptest::prelude::*;
 use tracer_ebpf::{
-    histogram::{index, upper_bound},
+    histogram::{SLOTS, SUM, index, upper_bound},
     policy::{Policy, Traits},
 };
 
@@ -11,12 +12,13 @@ use crate::{
     aggregate::{
         fold,
         tests::{a_sample, any_known, any_sample},
+        workloads::{Told, Workloads},
     },
     answer::fixture::{a_snapshot, context, judged, judgements, shared_file},
     decode::Known,
 };
 
-fn service() -> Service {
+pub(crate) fn service() -> Service {
     let probe = |program: &str, attached| Probe {
         program: program.to_owned(),
         function: "io_sqe_buffers_register".to_owned(),
@@ -26,18 +28,25 @@ fn service() -> Service {
     Service {
         version: "0.1.0".to_owned(),
         kernel: "6.12.107".to_owned(),
+        health: Status::Degraded,
         mode: "fentry".to_owned(),
         probes: vec![probe("register_enter_fentry", true), probe("register_exit_fexit", false)],
         context: context(),
+        exports: Some(Counts::default()),
     }
 }
 
+/// Every metric has a sample in it.
+pub(crate) fn a_degraded_snapshot() -> Snapshot {
+    Snapshot { degraded: vec!["VMA look-ups: avoided: on request".to_owned()], ..a_snapshot() }
+}
+
 fn text(known: &Known) -> String {
-    encode(&fold(&a_sample(), known), &service()).unwrap()
+    encode(&fold(&a_sample(), known), &service())
 }
 
 /// Samples of the text format by name and labels.
-fn parse(text: &str) -> BTreeMap<String, f64> {
+pub(crate) fn parse(text: &str) -> BTreeMap<String, f64> {
     let samples = text.lines().filter(|line| !line.starts_with('#'));
     samples
         .map(|line| line.rsplit_once(' ').unwrap())
@@ -47,11 +56,46 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
 
 #[test]
 fn every_bound_ends_a_bucket() {
-    for bounds in [Bounds::Time, Bounds::Vmas, Bounds::Buffers, Bounds::Age, Bounds::Ordinal, Bounds::Bytes] {
+    for bounds in [
+        Bounds::Time,
+        Bounds::Vmas,
+        Bounds::Buffers,
+        Bounds::Age,
+        Bounds::Ordinal,
+        Bounds::Bytes,
+        Bounds::WorkloadTime,
+        Bounds::WorkloadVmas,
+    ] {
         let values = bounds.values();
         assert!(values.is_sorted() && values.iter().collect::<BTreeSet<_>>().len() == values.len());
         for bound in values {
             assert_eq!(upper_bound(index(bound)), bound, "{bounds:?}");
+        }
+    }
+}
+
+/// From the kernel side's slots to the lines that are served: what is at a bound is counted there, what is one above
+/// is not.
+#[test]
+fn buckets_are_exact_at_their_bounds() {
+    for bounds in [Bounds::Time, Bounds::Vmas, Bounds::Buffers, Bounds::Age, Bounds::Ordinal, Bounds::Bytes] {
+        for bound in bounds.values() {
+            let mut slots = [0; SLOTS];
+            for value in [bound, bound + 1] {
+                slots[index(value)] += 1;
+                slots[SUM] += value;
+            }
+            let distribution = Distribution::from_slots(&slots);
+            let histogram = Histogram::of(bounds, &Value::Distribution(&distribution)).unwrap();
+            let served = bounds.shown().into_iter().zip(histogram.cumulative);
+            for ((le, count), upper) in served.zip(bounds.values()) {
+                let expected = u64::from(upper >= bound) + u64::from(upper > bound);
+                assert_eq!(count, expected, "{bounds:?}: le {upper} of {bound} and {}", bound + 1);
+                // In the metric's unit too, as text: the value at the bound is not above it, the next one is.
+                let le: f64 = le.to_string().parse().unwrap();
+                assert!(bounds.scale(upper) <= le && bounds.scale(upper + 1) > le, "{bounds:?}: {upper} as {le}");
+            }
+            assert_eq!(histogram.count, 2);
         }
     }
 }
@@ -61,7 +105,8 @@ fn names_follow_the_conventions() {
     let mut names = BTreeSet::new();
     for metric in METRICS {
         assert!(names.insert(metric.name), "{} twice", metric.name);
-        assert!(metric.name.starts_with("pinscope_"));
+        // Those of the process have the names that every Prometheus client gives them.
+        assert!(metric.name.starts_with("pinscope_") || metric.name.starts_with("process_"));
         assert_eq!(metric.name.ends_with("_total"), metric.kind == Type::Counter, "{}", metric.name);
         assert!(metric.help.ends_with('.') && !metric.help.contains('\n'), "{}", metric.name);
         assert!(!metric.labels.contains(&"le") && !metric.source.is_empty());
@@ -70,7 +115,7 @@ fn names_follow_the_conventions() {
 
 #[test]
 fn every_metric_of_the_list_is_served_with_its_labels() {
-    let families = families(&a_snapshot(), &service());
+    let families = families(&a_degraded_snapshot(), &service());
     let served: BTreeMap<_, _> = families.iter().map(|family| (family.name(), family)).collect();
     assert_eq!(served.len(), METRICS.len());
     for metric in METRICS {
@@ -79,6 +124,24 @@ fn every_metric_of_the_list_is_served_with_its_labels() {
             assert_eq!(labels, metric.labels, "{}", metric.name);
         }
     }
+}
+
+/// By the crate's own encoder.
+fn encoded_by_others(snapshot: &Snapshot, service: &Service) -> String {
+    TextEncoder::new().encode_to_string(&families(snapshot, service)).unwrap()
+}
+
+#[test]
+fn the_text_is_what_the_crates_own_encoder_writes() {
+    for snapshot in [a_degraded_snapshot(), fold(&a_sample(), &Known::nothing())] {
+        assert_eq!(encode(&snapshot, &service()), encoded_by_others(&snapshot, &service()));
+    }
+    // What has to be escaped, and what is no whole number.
+    let mut snapshot = a_degraded_snapshot();
+    snapshot.degraded = ["a \"word\"", r"back\slash", "two\nlines", "ends in \\", "\n", ""].map(str::to_owned).to_vec();
+    let of = |text: &str| text.lines().filter(|line| line.contains("degraded_reason{")).count();
+    let text = encode(&snapshot, &service());
+    assert_eq!((text.clone(), of(&text)), (encoded_by_others(&snapshot, &service()), 6));
 }
 
 #[test]
@@ -124,7 +187,7 @@ fn figures_are_those_of_the_snapshot() {
 
 #[test]
 fn what_the_answers_rest_on_is_served() {
-    let samples = parse(&encode(&a_snapshot(), &service()).unwrap());
+    let samples = parse(&encode(&a_snapshot(), &service()));
     for (name, value) in [
         ("pinscope_question_state{question=\"Q1\",state=\"answered\"}", 1.0),
         ("pinscope_question_state{question=\"Q1\",state=\"unanswerable\"}", 0.0),
@@ -140,11 +203,11 @@ fn what_the_answers_rest_on_is_served() {
         ("pinscope_judged_buffers_total{judged=\"clean\"}", 100.0),
         ("pinscope_judged_buffers_total{judged=\"other\"}", 2.0),
         (
-            "pinscope_policy_refusals_total{policy=\"since_6_5\",errno=\"EFAULT\",class=\"file\",filesystem=\"ext4\"}",
+            "pinscope_policy_refusals_total{policy=\"since_6_5\",errno=\"EFAULT\",class=\"file\",filesystem=\"ext4\",outcome=\"failed\"}",
             2.0,
         ),
         (
-            "pinscope_policy_refused_bytes_total{policy=\"before_6_5\",errno=\"EOPNOTSUPP\",class=\"file\",filesystem=\"ext4\"}",
+            "pinscope_policy_refused_bytes_total{policy=\"before_6_5\",errno=\"EOPNOTSUPP\",class=\"file\",filesystem=\"ext4\",outcome=\"failed\"}",
             8192.0,
         ),
         ("pinscope_policy_answers_total{answer=\"agreed\"}", 102.0),
@@ -155,33 +218,108 @@ fn what_the_answers_rest_on_is_served() {
 }
 
 #[test]
+fn pinscope_itself_is_served() {
+    let samples = parse(&encode(&a_degraded_snapshot(), &service()));
+    for (name, value) in [
+        ("pinscope_registered_buffers", 40.0),
+        ("pinscope_registered_bytes", 163_840.0),
+        ("pinscope_registered_unknown_rings", 1.0),
+        ("pinscope_program_runs_total{program=\"ledger\"}", 14.0),
+        ("pinscope_program_run_seconds_total{program=\"ledger\"}", 0.000_007),
+        ("pinscope_degraded_reason{figure=\"VMA look-ups\",reason=\"avoided: on request\"}", 1.0),
+        ("pinscope_health{status=\"degraded\"}", 1.0),
+        ("pinscope_health{status=\"healthy\"}", 0.0),
+        ("process_cpu_seconds_total", 1.25),
+        ("process_resident_memory_bytes", 8_388_608.0),
+        ("process_max_fds", 1024.0),
+    ] {
+        assert_eq!(samples.get(name), Some(&value), "{name}");
+    }
+}
+
+#[test]
+fn tables_that_were_not_followed_leave_no_figure() {
+    let of = |lost, skipped| {
+        let mut sample = a_sample();
+        sample.registered.lost = lost;
+        sample.skipped.insert("release_enter_fentry".to_owned(), skipped);
+        parse(&encode(&fold(&sample, &Known::all()), &service()))
+    };
+    assert!(of(0, 0).contains_key("pinscope_registered_buffers"));
+    let full = of(1, 0);
+    assert!(!full.keys().any(|name| name.starts_with("pinscope_registered_")));
+    assert_eq!(full.get("pinscope_lost_total{what=\"tables\"}"), Some(&1.0));
+    assert!(!of(0, 1).keys().any(|name| name.starts_with("pinscope_registered_")));
+}
+
+#[test]
+fn workloads_are_served() {
+    let samples = parse(&encode(&a_snapshot(), &service()));
+    let id = "0123456789abcdef".repeat(4);
+    let container = format!(
+        "pinscope_workload_info{{workload=\"docker/0123456789ab\",kind=\"container\",unit=\"\",slice=\"system.slice\",pod_uid=\"\",container_id=\"{id}\",runtime=\"docker\"}}"
+    );
+    for (name, value) in [
+        (container.as_str(), 1.0),
+        ("pinscope_workload_registrations_total{workload=\"fio.service\",outcome=\"ok\"}", 3.0),
+        ("pinscope_workload_registrations_total{workload=\"other\",outcome=\"failed\"}", 0.0),
+        ("pinscope_workload_registration_duration_seconds_bucket{workload=\"fio.service\",le=\"0.000008191\"}", 0.0),
+        ("pinscope_workload_registration_duration_seconds_bucket{workload=\"fio.service\",le=\"0.000065535\"}", 3.0),
+        ("pinscope_workload_registration_duration_seconds_bucket{workload=\"fio.service\",le=\"+Inf\"}", 3.0),
+        ("pinscope_workload_registration_duration_seconds_sum{workload=\"fio.service\"}", 0.000_03),
+        ("pinscope_workload_registration_vmas_bucket{workload=\"fio.service\",le=\"1\"}", 2.0),
+        ("pinscope_workload_registration_vmas_bucket{workload=\"fio.service\",le=\"1023\"}", 2.0),
+        ("pinscope_workload_registration_vmas_count{workload=\"fio.service\"}", 3.0),
+        ("pinscope_workload_registration_vmas_sum{workload=\"fio.service\"}", 2002.0),
+        ("pinscope_workload_bytes_total{workload=\"fio.service\"}", 12288.0),
+        ("pinscope_workload_policy_refusals_total{workload=\"fio.service\",policy=\"before_6_5\"}", 1.0),
+        ("pinscope_workloads", 2.0),
+        ("pinscope_workloads_folded_total{cause=\"gone\"}", 2.0),
+        ("pinscope_workload_unattributed_calls_total", 0.0),
+    ] {
+        assert_eq!(samples.get(name), Some(&value), "{name}");
+    }
+    // What is not told is absent, not zero.
+    let told = Told { durations: true, buffers: true, pins: true, ..Told::default() };
+    let workloads = Workloads { told, ..a_snapshot().workloads.unwrap() };
+    let text = encode(&Snapshot { workloads: Some(workloads), ..a_snapshot() }, &service());
+    for name in ["registration_vmas", "policy_refusals_total", "installations_total"] {
+        assert!(!text.contains(&format!("pinscope_workload_{name}")), "{name}");
+    }
+    assert!(text.contains("pinscope_workload_bytes_total"));
+}
+
+#[test]
 fn more_judgements_never_lower_a_counter() {
     let of = |buffers: u64, more: Vec<_>| {
         let others = [vec![judged(shared_file(), 0, buffers), judged(shared_file(), 95, buffers)], more].concat();
         let judgements = judgements(Policy::SingleSource, others);
-        parse(&encode(&Snapshot { judgements: Some(judgements), ..a_snapshot() }, &service()).unwrap())
+        parse(&encode(&Snapshot { judgements: Some(judgements), ..a_snapshot() }, &service()))
     };
     let (before, after) = (of(3, vec![]), of(5, vec![judged(Traits::SEVERAL_SOURCES, 22, 1)]));
     for (name, value) in before.iter().filter(|(name, _)| name.contains("_total")) {
         assert!(after[name] >= *value, "{name}");
     }
-    let name = "pinscope_policy_refusals_total{policy=\"single_source\",errno=\"EOPNOTSUPP\",class=\"file\",filesystem=\"ext4\"}";
-    assert_eq!((before[name], after[name]), (6.0, 10.0));
+    let name = "pinscope_policy_refusals_total{policy=\"single_source\",errno=\"EOPNOTSUPP\",class=\"file\",filesystem=\"ext4\",outcome=\"ok\"}";
+    assert_eq!((before[name], after[name]), (3.0, 5.0));
 }
 
 #[test]
 fn the_unknown_is_absent() {
-    let text = text(&Known::nothing());
+    let service = Service { exports: None, ..service() };
+    let text = encode(&fold(&a_sample(), &Known::nothing()), &service);
     let names: BTreeSet<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     assert_eq!(
-        names.into_iter().collect::<Vec<_>>(),
+        names.into_iter().filter(|name| !name.starts_with("process_")).collect::<Vec<_>>(),
         [
-            "pinscope_attached_seconds",
-            "pinscope_books_balanced",
+            "pinscope_build_info",
             "pinscope_degraded_reasons",
+            "pinscope_health",
             "pinscope_info",
             "pinscope_lost_total",
             "pinscope_probe_attached",
+            "pinscope_program_run_seconds_total",
+            "pinscope_program_runs_total",
             "pinscope_question_state",
             "pinscope_skipped_runs_total",
         ]
@@ -193,7 +331,7 @@ fn the_unknown_is_absent() {
 fn a_label_may_hold_anything() {
     let mut sample = a_sample();
     sample.filesystems.insert(9, "a\"b\\c\nd".to_owned());
-    let text = encode(&fold(&sample, &Known::all()), &service()).unwrap();
+    let text = encode(&fold(&sample, &Known::all()), &service());
     assert!(text.contains(r#"filesystem="a\"b\\c\nd""#), "{text}");
 }
 
@@ -220,8 +358,9 @@ proptest! {
         for (now, more) in later.histograms.iter_mut().flatten().zip(more.histograms.iter().flatten()) {
             *now = now.saturating_add(*more);
         }
-        let before = encode(&fold(&sample, &known), &service()).unwrap();
-        let after = parse(&encode(&fold(&later, &known), &service()).unwrap());
+        let before = encode(&fold(&sample, &known), &service());
+        prop_assert_eq!(&before, &encoded_by_others(&fold(&sample, &known), &service()));
+        let after = parse(&encode(&fold(&later, &known), &service()));
         for (name, value) in parse(&before) {
             let is_counter = ["_total", "_bucket", "_count", "_sum"].iter().any(|end| {
                 name.split('{').next().is_some_and(|name| name.ends_with(end))

@@ -13,6 +13,7 @@ use crate::{
 };
 pub use audit::audit;
 use page::Page;
+pub(super) use sections::describe;
 
 /// The columns of a terminal that does not say how many it has.
 pub const WIDTH: usize = 80;
@@ -188,7 +189,7 @@ fn losses(snapshot: &Snapshot) -> Vec<String> {
 }
 
 /// What failed and why: `EFAULT 20, ENOMEM 4`.
-fn failures(operation: &Operation) -> String {
+pub(super) fn failures(operation: &Operation) -> String {
     let failed = operation.results.iter().filter(|result| result.result != "ok");
     failed.map(|result| format!("{} {}", result.result, human::count(result.count))).collect::<Vec<_>>().join(", ")
 }

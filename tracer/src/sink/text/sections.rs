@@ -4,7 +4,10 @@ use super::{
     failures, human,
     page::{Page, bar},
 };
-use crate::aggregate::{Backing, Distribution, Process, Snapshot};
+use crate::{
+    aggregate::{Backing, Distribution, Process, Snapshot},
+    sink::octave::{Octave, octaves},
+};
 
 /// Processes shown by name; the others are summed.
 const PROCESSES: usize = 8;
@@ -47,20 +50,9 @@ pub(super) fn vmas(page: &mut Page, snapshot: &Snapshot) {
 
 /// A line for every power of two between the least and the greatest value, the empty ones too.
 fn histogram(page: &mut Page, distribution: &Distribution) {
-    let mut octaves: Vec<(u64, u64, u64)> = Vec::new();
-    for (lower, _, count) in distribution.in_use() {
-        let (first, last) = octave(lower);
-        while let Some((_, end, _)) = octaves.last().filter(|(_, end, _)| end.saturating_add(1) < first) {
-            let (first, last) = octave(end + 1);
-            octaves.push((first, last, 0));
-        }
-        match octaves.last_mut() {
-            Some((_, end, sum)) if *end == last => *sum = sum.saturating_add(count),
-            _ => octaves.push((first, last, count)),
-        }
-    }
-    let most = octaves.iter().map(|(_, _, count)| *count).max().unwrap_or(0).max(1);
-    for (first, last, count) in octaves {
+    let octaves = octaves(distribution);
+    let most = octaves.iter().map(|octave| octave.count).max().unwrap_or(0).max(1);
+    for Octave { first, last, count } in octaves {
         let range = match last - first {
             0 => first.to_string(),
             _ if last < 10_000_000 => format!("{first}-{last}"),
@@ -68,14 +60,6 @@ fn histogram(page: &mut Page, distribution: &Distribution) {
         };
         let bar = bar(count as f64 / most as f64, BAR);
         page.line(&format!("  {range:>15} {:>9} {bar}", human::count(count)));
-    }
-}
-
-/// The power of two that a value lies in, both ends inclusive; 0 and 1 stand alone.
-fn octave(value: u64) -> (u64, u64) {
-    match value.checked_ilog2() {
-        None => (0, 0),
-        Some(bit) => (1 << bit, u64::MAX >> (63 - bit)),
     }
 }
 
@@ -174,7 +158,7 @@ fn spans(buffers: u64) -> String {
 
 /// `file ext4, shared, read-only, refused`: what is usual (private, writable, accepted) goes without saying
 /// but for sharing.
-fn describe(backing: &Backing) -> String {
+pub(in crate::sink) fn describe(backing: &Backing) -> String {
     let mut text = backing.class.to_owned();
     if let Some(filesystem) = &backing.filesystem {
         text.push(' ');

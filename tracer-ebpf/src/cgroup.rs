@@ -1,0 +1,142 @@
+//! Counts calls by cgroup, for the service's figures by workload, and notes a cgroup's path when it is first seen: it may
+//! be gone when somebody asks.
+
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_current_cgroup_id};
+use tracer_ebpf::{
+    histogram,
+    policy::{Policy, Traits},
+    record::{RegistrationRecord, flag},
+    workload::{self, REST, SLOTS, Slot},
+};
+
+use crate::{
+    kernel,
+    maps::{BLANK_WORKLOAD, WORKLOADS, add, setting},
+};
+
+/// What is counted of the current task's cgroup.
+struct Totals(*mut u64);
+
+impl Totals {
+    /// `None` never happens: [`REST`] is there from the start.
+    #[inline(always)]
+    fn of_current() -> Option<Self> {
+        let id = current();
+        let found = WORKLOADS.get_ptr_mut(id).or_else(|| {
+            first_seen(id);
+            WORKLOADS.get_ptr_mut(id)
+        });
+        found.or_else(|| WORKLOADS.get_ptr_mut(REST)).map(|entry| Self(entry.cast()))
+    }
+
+    #[inline(always)]
+    fn add(&self, slot: Slot, value: u64) {
+        self.add_slot(slot as usize, value);
+    }
+
+    #[inline(always)]
+    fn add_slot(&self, slot: usize, value: u64) {
+        add(self.0.wrapping_add(slot & (SLOTS - 1)), value);
+    }
+
+    #[inline(always)]
+    fn faults(&self, registration: &RegistrationRecord) {
+        if registration.minor_faults | registration.major_faults != 0 {
+            self.add(Slot::MinorFaults, registration.minor_faults);
+            self.add(Slot::MajorFaults, registration.major_faults);
+        }
+    }
+
+    #[inline(always)]
+    fn duration(&self, nanoseconds: u64, bucket: usize) {
+        self.add_slot(workload::duration_slot(bucket), 1);
+        self.add(Slot::DurationSum, nanoseconds);
+    }
+}
+
+/// The kernel's id of the current task's cgroup: in the default hierarchy, or where that holds no processes in the one of a
+/// controller of version 1.
+#[inline(always)]
+fn current() -> u64 {
+    if setting!(kernel.cgroup_subsystem) != 0 {
+        kernel::cgroup_node().and_then(kernel::node_id).unwrap_or(REST)
+    } else {
+        // SAFETY: takes nothing, cannot fail.
+        unsafe { bpf_get_current_cgroup_id() }
+    }
+}
+
+/// Makes the entry of a cgroup.
+#[inline(never)]
+#[expect(clippy::needless_borrows_for_generic_args, reason = "by value it would lie on the stack")]
+fn first_seen(id: u64) {
+    let Some(blank) = BLANK_WORKLOAD.get_ptr(0) else { return };
+    // Another CPU may have made it meanwhile; then this fails.
+    // SAFETY: a value of the map, which nothing writes to.
+    let _ = WORKLOADS.insert(id, unsafe { &*blank }, BPF_NOEXIST.into());
+    if setting!(kernel.cgroup_names) == 0 || id == REST {
+        return;
+    }
+    if let Some(entry) = WORKLOADS.get_ptr_mut(id)
+        && let Some(node) = kernel::cgroup_node()
+    {
+        // SAFETY: a value of the map. Whoever else is here writes the same, and user space reads it when it is whole.
+        kernel::cgroup_path(node, unsafe { &mut *entry });
+    }
+}
+
+/// A call of which only the result is known.
+#[inline(always)]
+pub fn call(ret: i64) {
+    let Some(totals) = Totals::of_current() else { return };
+    totals.add(if ret < 0 { Slot::Failed } else { Slot::Succeeded }, 1);
+}
+
+/// A plain registration (see `fold::is_plain`); `bucket` is its duration's.
+#[inline(always)]
+pub fn plain(registration: &RegistrationRecord, bucket: usize) {
+    let Some(totals) = Totals::of_current() else { return };
+    totals.add_slot(Slot::Plain as usize + usize::from(registration.flags & flag::RING_USED != 0), 1);
+    totals.add(Slot::Bytes, registration.bytes);
+    totals.add(Slot::PinNanoseconds, registration.pin_ns);
+    totals.duration(registration.duration_ns, bucket);
+    totals.faults(registration);
+}
+
+/// Any other one, its flags complete: what is counted is what the totals of the machine count.
+#[inline(always)]
+pub fn whole(registration: &RegistrationRecord) {
+    let Some(totals) = Totals::of_current() else { return };
+    if registration.ret < 0 {
+        totals.add(Slot::Failed, 1);
+    } else {
+        totals.add(Slot::Succeeded, 1);
+        let used = registration.flags & flag::RING_USED != 0;
+        totals.add(if used { Slot::AfterRequests } else { Slot::BeforeRequests }, 1);
+    }
+    totals.duration(registration.duration_ns, histogram::index(registration.duration_ns));
+    if registration.buffers == 0 {
+        return;
+    }
+    totals.add(Slot::Buffers, registration.buffers.into());
+    totals.add(Slot::Bytes, registration.bytes);
+    if registration.flags & (flag::PINNED | flag::PARTS_MISSED) == flag::PINNED {
+        totals.add(Slot::PinNanoseconds, registration.pin_ns);
+    }
+    if registration.flags & flag::VMAS_PARTIAL == 0 {
+        totals.add_slot(workload::vma_slot(registration.vmas), 1);
+        totals.add(Slot::VmasSum, registration.vmas);
+    }
+    totals.faults(registration);
+}
+
+/// A buffer with traits that a policy may refuse.
+#[inline(always)]
+pub fn judged(traits: Traits) {
+    let Some(totals) = Totals::of_current() else { return };
+    for policy in Policy::ALL {
+        if policy.refuses(traits) != 0 {
+            totals.add_slot(Slot::Refused as usize + policy as usize, 1);
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Counts by cgroup to counts by workload: how many have series of their own, and what becomes of those that are gone. Pure:
+//! readings and times come in, and the ids of entries that have told all come out.
+//!
+//! A cgroup takes a *seat* at a workload's series, or belongs to `other`. What it counted before it took its seat stays with
+//! `other`, so no counter ever goes back, and the sum over the series and `other` is what all cgroups counted together.
+
+use std::collections::{BTreeMap, btree_map::Entry};
+
+use tracer_ebpf::{
+    operation::Operation,
+    workload::{Slot, WorkloadTotals},
+};
+
+use crate::decode::{Known, workload::Workload};
+
+/// The series of a workload of which no cgroup is left ends after this, and after [`SHOWN`] readings: its last increments
+/// have been seen by then.
+const KEPT_NS: u64 = 300_000_000_000;
+/// See [`KEPT_NS`].
+const SHOWN: u32 = 2;
+
+/// A cgroup that is gone is read once more after this: a call of its last task that was at its end is counted by then.
+const SETTLED_NS: u64 = 1_000_000_000;
+
+/// What was read of one cgroup.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// The kernel's id.
+    pub id: u64,
+    /// What it counted.
+    pub totals: WorkloadTotals,
+    /// The workload, where its path is known. Looked at until it was known once.
+    pub workload: Option<Workload>,
+    /// Its folder is no longer there.
+    pub gone: bool,
+}
+
+/// The figures by workload; [`Told`] says which of a row's counts are known.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workloads {
+    /// Those with series of their own, by name, then `other`.
+    pub rows: Vec<Row>,
+    /// What went to `other`.
+    pub folded: Folded,
+    /// Calls under `other` since their cgroup had no room in the map, or could not be told.
+    pub unattributed: u64,
+    /// Which of the counts are known.
+    pub told: Told,
+}
+
+/// Which counts this session tells.
+#[expect(clippy::struct_excessive_bools, reason = "each stands for hooks that may be missing by themselves")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Durations.
+    pub durations: bool,
+    /// Buffers and bytes.
+    pub buffers: bool,
+    /// Time of the pins, page faults.
+    pub pins: bool,
+    /// VMAs, policies.
+    pub walk: bool,
+    /// Whether a ring had been given requests.
+    pub requests: bool,
+}
+
+impl Told {
+    /// What the attached probes tell.
+    pub fn of(known: &Known) -> Self {
+        Self {
+            durations: known.timed(Operation::Register),
+            buffers: known.buffers,
+            pins: known.pins,
+            walk: known.walk,
+            requests: known.ring_requests,
+        }
+    }
+}
+
+/// One workload's figures.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Which.
+    pub workload: Workload,
+    /// Its counts, spread.
+    pub totals: WorkloadTotals,
+}
+
+impl Row {
+    /// Registers, updates and clones.
+    pub const fn calls(&self) -> u64 {
+        self.totals.get(Slot::Succeeded).saturating_add(self.totals.get(Slot::Failed))
+    }
+}
+
+/// What went to `other`, counted once each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Folded {
+    /// Cgroups whose workload found all seats taken.
+    pub cap: u64,
+    /// Series that ended.
+    pub gone: u64,
+    /// Cgroups of which no path was to be had.
+    pub unnamed: u64,
+}
+
+/// Keeps the series from one reading to the next.
+#[derive(Debug)]
+pub struct Folder {
+    /// Most series besides `other`.
+    cap: usize,
+    cgroups: BTreeMap<u64, Cgroup>,
+    series: BTreeMap<String, Series>,
+    /// Counts that no cgroup holds any more, or that were made before their cgroup took its seat.
+    other: WorkloadTotals,
+    /// What is in `other` and of no cgroup.
+    rest: WorkloadTotals,
+    folded: Folded,
+    /// Cgroups seen so far: the order in which they came.
+    seen: u64,
+}
+
+#[derive(Debug)]
+struct Cgroup {
+    order: u64,
+    workload: Option<Workload>,
+    seated: bool,
+    /// It was in a reading without a seat, and is counted as such.
+    refused: bool,
+    last: WorkloadTotals,
+    /// Of `last`, what belongs to `other`.
+    before_seat: WorkloadTotals,
+    gone_ns: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Series {
+    workload: Workload,
+    /// Of cgroups that are forgotten.
+    past: WorkloadTotals,
+    /// Cgroups at it.
+    cgroups: usize,
+    /// When the last of them was forgotten, and readings since.
+    idle: Option<(u64, u32)>,
+}
+
+impl Folder {
+    /// No workload yet, and room for so many.
+    pub fn new(cap: usize) -> Self {
+        Self {
+            cap,
+            cgroups: BTreeMap::new(),
+            series: BTreeMap::new(),
+            other: WorkloadTotals::default(),
+            rest: WorkloadTotals::default(),
+            folded: Folded::default(),
+            seen: 0,
+        }
+    }
+
+    /// Whether the cgroup's workload is known already.
+    pub fn knows(&self, id: u64) -> bool {
+        self.cgroups.get(&id).is_some_and(|cgroup| cgroup.workload.is_some())
+    }
+
+    /// Takes in what was read at `now_ns` of every cgroup, and of the entry that stands for `rest`. Gives the cgroups that
+    /// have told all: the caller deletes their entries, then calls [`Folder::forget`] for each that it deleted.
+    pub fn read(&mut self, now_ns: u64, readings: Vec<Reading>, rest: WorkloadTotals) -> Vec<u64> {
+        self.rest = rest;
+        let mut told_all = Vec::new();
+        for reading in readings {
+            let id = reading.id;
+            if self.take_in(now_ns, reading) {
+                told_all.push(id);
+            }
+        }
+        self.seat_all();
+        self.end_series(now_ns);
+        // What just ended made room.
+        self.seat_all();
+        self.count_refused();
+        told_all
+    }
+
+    /// Whether the cgroup has told all.
+    fn take_in(&mut self, now_ns: u64, reading: Reading) -> bool {
+        let cgroup = match self.cgroups.entry(reading.id) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                self.seen += 1;
+                self.folded.unnamed += u64::from(reading.workload.is_none());
+                entry.insert(Cgroup {
+                    order: self.seen,
+                    workload: None,
+                    seated: false,
+                    refused: false,
+                    last: WorkloadTotals::default(),
+                    before_seat: WorkloadTotals::default(),
+                    gone_ns: None,
+                })
+            }
+        };
+        if cgroup.workload.is_none() {
+            cgroup.workload = reading.workload;
+        }
+        cgroup.last = reading.totals;
+        let since = reading.gone.then(|| cgroup.gone_ns.unwrap_or(now_ns));
+        cgroup.gone_ns = since;
+        since.is_some_and(|since| now_ns.saturating_sub(since) >= SETTLED_NS)
+    }
+
+    /// Gives seats to cgroups without one, in the order in which they came.
+    fn seat_all(&mut self) {
+        let waiting = self.cgroups.iter().filter(|(_, cgroup)| !cgroup.seated && cgroup.workload.is_some());
+        let mut waiting: Vec<_> = waiting.map(|(id, cgroup)| (cgroup.order, *id)).collect();
+        waiting.sort_unstable();
+        for (_, id) in waiting {
+            self.seat(id);
+        }
+    }
+
+    fn seat(&mut self, id: u64) {
+        let room = self.series.len() < self.cap;
+        let Some(cgroup) = self.cgroups.get_mut(&id) else { return };
+        let Some(workload) = &cgroup.workload else { return };
+        let series = match self.series.entry(workload.name.clone()) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            // One that is gone and was refused a seat while it lived gets none any more.
+            Entry::Vacant(entry) if room && !(cgroup.refused && cgroup.gone_ns.is_some()) => entry.insert(Series {
+                workload: workload.clone(),
+                past: WorkloadTotals::default(),
+                cgroups: 0,
+                idle: None,
+            }),
+            Entry::Vacant(_) => return,
+        };
+        series.cgroups += 1;
+        series.idle = None;
+        cgroup.seated = true;
+        // It was shown under `other` before.
+        if cgroup.refused {
+            cgroup.before_seat = cgroup.last;
+        }
+    }
+
+    /// Ends the series that were shown long enough without a cgroup.
+    fn end_series(&mut self, now_ns: u64) {
+        let Self { series, other, folded, .. } = self;
+        series.retain(|_, series| {
+            let Some((since, readings)) = &mut series.idle else { return true };
+            let keeps = now_ns.saturating_sub(*since) < KEPT_NS || *readings < SHOWN;
+            *readings = readings.saturating_add(1);
+            if !keeps {
+                *other = other.plus(&series.past);
+                folded.gone += 1;
+            }
+            keeps
+        });
+    }
+
+    fn count_refused(&mut self) {
+        for cgroup in self.cgroups.values_mut() {
+            if !cgroup.seated && !cgroup.refused {
+                cgroup.refused = true;
+                self.folded.cap += u64::from(cgroup.workload.is_some());
+            }
+        }
+    }
+
+    /// Its entry is deleted: what it counted stays with its series.
+    pub fn forget(&mut self, now_ns: u64, id: u64) {
+        let Some(cgroup) = self.cgroups.remove(&id) else { return };
+        let own = cgroup.last.minus(&cgroup.before_seat);
+        let name = cgroup.workload.as_ref().map(|workload| &workload.name);
+        match name.filter(|_| cgroup.seated).and_then(|name| self.series.get_mut(name)) {
+            Some(series) => {
+                self.other = self.other.plus(&cgroup.before_seat);
+                series.past = series.past.plus(&own);
+                series.cgroups = series.cgroups.saturating_sub(1);
+                if series.cgroups == 0 {
+                    series.idle = Some((now_ns, 0));
+                }
+            }
+            None => self.other = self.other.plus(&cgroup.last),
+        }
+    }
+
+    /// The figures as of the last reading.
+    pub fn workloads(&self, told: Told) -> Workloads {
+        let mut sums: BTreeMap<&str, WorkloadTotals> =
+            self.series.iter().map(|(name, series)| (name.as_str(), series.past)).collect();
+        let mut other = self.other.plus(&self.rest);
+        for cgroup in self.cgroups.values() {
+            let name = cgroup.workload.as_ref().map(|workload| workload.name.as_str());
+            match name.filter(|_| cgroup.seated).and_then(|name| sums.get_mut(name)) {
+                Some(sum) => {
+                    *sum = sum.plus(&cgroup.last.minus(&cgroup.before_seat));
+                    other = other.plus(&cgroup.before_seat);
+                }
+                None => other = other.plus(&cgroup.last),
+            }
+        }
+        let own = self.series.values().zip(sums.values());
+        let own = own.map(|(series, sum)| Row { workload: series.workload.clone(), totals: sum.spread() });
+        let other = Row { workload: Workload::other(), totals: other.spread() };
+        let rest = self.rest.spread();
+        Workloads {
+            rows: own.chain([other]).collect(),
+            folded: self.folded,
+            unattributed: rest.get(Slot::Succeeded).saturating_add(rest.get(Slot::Failed)),
+            told,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

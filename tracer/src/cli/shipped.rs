@@ -1,0 +1,197 @@
+//! What is shipped with the daemon about its options: the commented configuration file and its manual page, both made
+//! from the command line's definition.
+
+use clap::{Arg, ArgAction, Command};
+use clap_mangen::roff::{Roff, bold, roman};
+
+use super::file::{DEFAULT_PATH, command, keys};
+
+/// Columns of the file at most.
+const WIDTH: usize = 100;
+
+/// Examples for the options without a default.
+const EXAMPLES: [(&str, &str); 6] = [
+    ("listen", r#"["127.0.0.1:9757"]"#),
+    ("avoid", r#"["gup_vma_lookup"]"#),
+    ("workloads", "200"),
+    ("otlp-endpoint", r#""http://127.0.0.1:4318""#),
+    ("otlp-header", r#"["Authorization=Bearer TOKEN"]"#),
+    ("otlp-attribute", r#"["service.instance.id=rack-7"]"#),
+];
+
+const HEAD: &str = "\
+# The configuration of pinscope's service; see pinscope.toml(5).
+#
+# Each key is an option of `pinscope daemon`, which wins where it is given. What begins with one # and a key is the
+# default, or an example where there is none: take the # away to change it. `systemctl reload pinscope` reads this file
+# again: verbose, listen and what serves figures follow at once, what is built into probes at the next restart, and a
+# file with a mistake changes nothing. `systemctl status pinscope` says which.
+";
+
+/// One key.
+struct Key {
+    name: String,
+    help: String,
+    /// In TOML.
+    value: String,
+    has_default: bool,
+}
+
+impl Key {
+    fn new(argument: &Arg) -> Option<Self> {
+        let name = argument.get_long()?.to_owned();
+        let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+        let defaults: Vec<_> = argument.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+        let known = match (argument.get_action(), defaults.as_slice()) {
+            (ArgAction::Count, _) => Some("0".to_owned()),
+            (_, [default]) => Some(toml_value(default)),
+            _ => None,
+        };
+        let example = || EXAMPLES.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        let has_default = known.is_some();
+        Some(Self { value: known.or_else(example)?, name, help, has_default })
+    }
+
+    /// What it takes, besides the help: the values to choose from.
+    fn choices(argument: &Arg) -> String {
+        let values = argument.get_possible_values();
+        let names: Vec<_> = values.iter().map(|value| format!("\"{}\"", value.get_name())).collect();
+        if names.is_empty() || argument.is_hide_possible_values_set() { String::new() } else { names.join(", ") }
+    }
+}
+
+/// Numbers and switches stand bare, all else in quotation marks.
+fn toml_value(text: &str) -> String {
+    let bare = text == "true" || text == "false" || text.parse::<u64>().is_ok();
+    if bare { text.to_owned() } else { format!("\"{text}\"") }
+}
+
+fn described(command: &Command) -> impl Iterator<Item = (Key, String)> {
+    keys(command).filter_map(|argument| Some((Key::new(argument)?, Key::choices(argument))))
+}
+
+/// `/etc/pinscope/pinscope.toml` as it is shipped: all commented out, so that as it is it changes nothing.
+pub fn default_file() -> String {
+    let command = command();
+    let mut text = HEAD.to_owned();
+    for (key, choices) in described(&command) {
+        let choices = if choices.is_empty() { choices } else { format!(": {choices}") };
+        text.push('\n');
+        for line in wrapped(&format!("{}{choices}.", key.help), WIDTH - 2) {
+            text.extend(["# ", &line, "\n"]);
+        }
+        text.extend(["#", &key.name, " = ", &key.value, "\n"]);
+    }
+    text
+}
+
+/// The manual page pinscope.toml(5).
+pub fn manual_page() -> String {
+    let command = command();
+    let mut page = Roff::new();
+    page.control("TH", ["pinscope.toml", "5", "", concat!("pinscope ", env!("CARGO_PKG_VERSION"))]);
+    page.control("SH", ["NAME"]);
+    page.text([roman("pinscope.toml - configuration of pinscope's service")]);
+    page.control("SH", ["SYNOPSIS"]);
+    page.text([roman(DEFAULT_PATH)]);
+    page.control("SH", ["DESCRIPTION"]);
+    page.text([roman(
+        "Read by `pinscope daemon` unless --config names another file. It is in TOML. Each key is an option of the \
+         daemon without its dashes, which wins where it is given on the command line; an option that may be given \
+         several times is a list. A key that there is not, or a value that cannot be, is an error that names the line.",
+    )]);
+    page.control("PP", []);
+    page.text([roman(
+        "SIGHUP (systemctl reload pinscope) has the daemon read the file again. What cannot be followed changes \
+         nothing. What is built into the probes takes a restart, and the service's status and log name it; \
+         the counts never go back over a reload.",
+    )]);
+    page.control("SH", ["KEYS"]);
+    for (key, choices) in described(&command) {
+        page.control("TP", []);
+        page.text([bold(key.name)]);
+        let choices = if choices.is_empty() { choices } else { format!(" One of {choices}.") };
+        let value = format!("{}: {}.", if key.has_default { "Default" } else { "Example" }, key.value);
+        page.text([roman(format!("{}.{choices} {value}", key.help.replace('\n', " ")))]);
+    }
+    page.control("SH", ["SEE ALSO"]);
+    page.text([roman("pinscope-daemon(1), systemd.service(5)")]);
+    page.to_roff()
+}
+
+/// Words in lines of at most so many columns.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::file::{Setting, parse};
+
+    #[test]
+    fn every_key_is_in_the_file_and_in_the_manual() {
+        let command = command();
+        let (file, page) = (default_file(), manual_page());
+        for argument in keys(&command) {
+            let name = argument.get_long().unwrap();
+            assert_eq!(file.matches(&format!("\n#{name} = ")).count(), 1, "{name}: without a default, and no example");
+            let escaped = name.replace('-', "\\-");
+            assert_eq!(page.matches(&format!("\n\\fB{escaped}\\fR\n")).count(), 1, "{name}: {page}");
+        }
+    }
+
+    #[test]
+    fn as_shipped_it_changes_nothing() {
+        assert_eq!(parse(&default_file()), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn every_line_that_is_uncommented_parses() {
+        let file = default_file();
+        let mut count = 0;
+        for line in file.lines().filter(|line| line.starts_with('#') && !line.starts_with("# ") && *line != "#") {
+            let Setting { key, .. } = parse(&line[1..]).unwrap_or_else(|error| panic!("{line}: {error:?}")).remove(0);
+            assert!(line.starts_with(&format!("#{key} = ")));
+            count += 1;
+        }
+        assert_eq!(count, keys(&command()).count());
+        let all: String = file
+            .lines()
+            .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')))
+            .fold(String::new(), |text, line| format!("{text}{}\n", line.unwrap_or_default()));
+        assert_eq!(parse(&all).unwrap().len(), count);
+    }
+
+    #[test]
+    fn the_defaults_in_the_file_are_those_of_the_command_line() {
+        for (key, _) in described(&command()).filter(|(key, _)| key.has_default && key.name != "verbose") {
+            let settings = parse(&format!("{} = {}", key.name, key.value)).unwrap();
+            let typed = command().try_get_matches_from(["pinscope", "daemon"]).unwrap();
+            let set = ["pinscope", "daemon"].into_iter().map(str::to_owned).chain(settings[0].words.clone());
+            let set = command().try_get_matches_from(set).unwrap();
+            let raw = |matches: &clap::ArgMatches| -> Vec<_> {
+                let daemon = matches.subcommand_matches("daemon").unwrap();
+                daemon.get_raw(&key.name.replace('-', "_")).unwrap().map(ToOwned::to_owned).collect()
+            };
+            assert_eq!(raw(&typed), raw(&set), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn lines_are_wrapped_between_words() {
+        assert_eq!(wrapped("aa bb  cc", 5), ["aa bb", "cc"]);
+        assert_eq!(wrapped("long", 2), ["long"]);
+        assert!(default_file().lines().all(|line| line.chars().count() <= 120));
+    }
+}

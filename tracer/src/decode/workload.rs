@@ -1,0 +1,201 @@
+//! From the path of a cgroup to the workload that runs there: a systemd unit, a slice, a container, a pod.
+
+/// What a workload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A systemd service or scope.
+    Unit,
+    /// A systemd slice, its own processes.
+    Slice,
+    /// A container.
+    Container,
+    /// A Kubernetes pod, its processes in no container that is known.
+    Pod,
+    /// A cgroup that is none of these.
+    Cgroup,
+    /// All that have no series of their own.
+    Other,
+}
+
+impl Kind {
+    /// The name used in every output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unit => "unit",
+            Self::Slice => "slice",
+            Self::Container => "container",
+            Self::Pod => "pod",
+            Self::Cgroup => "cgroup",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// A workload. What does not apply is empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// What it is called in every output; two workloads with one name are one.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// The innermost systemd service or scope.
+    pub unit: String,
+    /// The innermost systemd slice around it.
+    pub slice: String,
+    /// A Kubernetes pod's UID, with hyphens.
+    pub pod_uid: String,
+    /// A container's whole id.
+    pub container_id: String,
+    /// `docker`, `podman`, `crio`, `containerd`, `lxc`, where the path tells.
+    pub runtime: &'static str,
+}
+
+/// Characters of a container's id in a workload's name, as `docker ps` shows it.
+const SHORT: usize = 12;
+
+/// Characters of a container's id.
+const ID: usize = 64;
+
+/// What runtimes put before a container's id in the name of its cgroup.
+const PREFIXES: [(&str, &str); 5] = [
+    ("docker-", "docker"),
+    ("libpod-", "podman"),
+    ("crio-", "crio"),
+    ("cri-containerd-", "containerd"),
+    ("nerdctl-", "containerd"),
+];
+
+/// Folders under which runtimes put containers by their plain ids.
+const FOLDERS: [(&str, &str); 3] = [("docker", "docker"), ("libpod_parent", "podman"), ("lxc", "lxc")];
+
+impl Workload {
+    /// All workloads without series of their own.
+    pub fn other() -> Self {
+        Self::called("other", Kind::Other)
+    }
+
+    fn called(name: impl Into<String>, kind: Kind) -> Self {
+        let none = String::new;
+        Self {
+            name: name.into(),
+            kind,
+            unit: none(),
+            slice: none(),
+            pod_uid: none(),
+            container_id: none(),
+            runtime: "",
+        }
+    }
+
+    /// The workload at a cgroup's path from its hierarchy's root, such as `/system.slice/fio.service`. Of a path whose
+    /// upper names are not known, the rest will do.
+    ///
+    /// The innermost container or pod counts before any unit: a container may have units of its own.
+    pub fn at(path: &str) -> Self {
+        let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
+        if let Some(place) = (0..names.len()).rev().find(|place| container(&names, *place).is_some()) {
+            return in_container(&names, place);
+        }
+        if let Some(place) = names.iter().rposition(|name| pod(name).is_some()) {
+            return in_pod(&names, place);
+        }
+        of_systemd(&names)
+    }
+}
+
+/// Id and runtime of the container whose cgroup is the name at that place.
+fn container<'a>(names: &[&'a str], place: usize) -> Option<(&'a str, &'static str)> {
+    let name = *names.get(place)?;
+    if let Some(id) = name.strip_prefix("lxc.payload.").filter(|id| !id.is_empty()) {
+        return Some((id, "lxc"));
+    }
+    let bare = name.strip_suffix(".scope").unwrap_or(name);
+    for (prefix, runtime) in PREFIXES {
+        if let Some(id) = bare.strip_prefix(prefix).filter(|id| is_id(id)) {
+            return Some((id, runtime));
+        }
+    }
+    let folder = place.checked_sub(1).and_then(|above| names.get(above).copied()).unwrap_or_default();
+    let runtime = FOLDERS.iter().find(|(name, _)| *name == folder).map(|(_, runtime)| *runtime);
+    if runtime == Some("lxc") {
+        return Some((name, "lxc"));
+    }
+    is_id(name).then_some((name, runtime.unwrap_or_default()))
+}
+
+fn is_id(text: &str) -> bool {
+    text.len() == ID && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The UID of the pod whose cgroup has this name: `podUID` by the cgroupfs driver; by systemd's
+/// `kubepods-burstable-podUID.slice`, in which the UID's hyphens are underscores, or `kubelet-kubepods-…` in nested clusters.
+fn pod(name: &str) -> Option<String> {
+    let bare = match name.strip_suffix(".slice") {
+        Some(slice) => slice.rsplit_once('-').filter(|(above, _)| above.contains("kubepods"))?.1,
+        None => name,
+    };
+    let uid = bare.strip_prefix("pod")?.replace('_', "-");
+    // A UUID; static pods have the digest of their manifest.
+    let is_hex = uid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    (is_hex && matches!(uid.len(), 32 | 36)).then_some(uid)
+}
+
+fn in_container(names: &[&str], place: usize) -> Workload {
+    let (id, runtime) = container(names, place).unwrap_or_default();
+    let short: String = if is_id(id) { id.chars().take(SHORT).collect() } else { id.to_owned() };
+    let uid = names.iter().take(place).rev().find_map(|name| pod(name)).unwrap_or_default();
+    let name = match (uid.as_str(), runtime) {
+        ("", "") => format!("container/{short}"),
+        ("", runtime) => format!("{runtime}/{short}"),
+        (uid, _) => format!("pod/{uid}/{short}"),
+    };
+    Workload {
+        slice: innermost(names.get(..place).unwrap_or_default(), is_slice),
+        pod_uid: uid,
+        container_id: id.to_owned(),
+        runtime,
+        ..Workload::called(name, Kind::Container)
+    }
+}
+
+fn in_pod(names: &[&str], place: usize) -> Workload {
+    let uid = names.get(place).and_then(|name| pod(name)).unwrap_or_default();
+    Workload {
+        slice: innermost(names.get(..=place).unwrap_or_default(), is_slice),
+        pod_uid: uid.clone(),
+        ..Workload::called(format!("pod/{uid}"), Kind::Pod)
+    }
+}
+
+/// A unit is named with the units around it: `user@1000.service/app.service` is not the machine's `app.service`.
+fn of_systemd(names: &[&str]) -> Workload {
+    let units: Vec<&str> = names.iter().copied().filter(|name| is_unit(name)).collect();
+    if let Some(place) = names.iter().rposition(|name| is_unit(name)) {
+        return Workload {
+            unit: innermost(names, is_unit),
+            slice: innermost(names.get(..place).unwrap_or_default(), is_slice),
+            ..Workload::called(units.join("/"), Kind::Unit)
+        };
+    }
+    let slice = innermost(names, is_slice);
+    if slice.is_empty() {
+        Workload::called(format!("/{}", names.join("/")), Kind::Cgroup)
+    } else {
+        Workload { slice: slice.clone(), ..Workload::called(slice, Kind::Slice) }
+    }
+}
+
+fn innermost(names: &[&str], is: fn(&str) -> bool) -> String {
+    names.iter().rev().find(|name| is(name)).map_or_else(String::new, |name| (*name).to_owned())
+}
+
+fn is_unit(name: &str) -> bool {
+    [".service", ".scope"].iter().any(|end| name.strip_suffix(end).is_some_and(|stem| !stem.is_empty()))
+}
+
+fn is_slice(name: &str) -> bool {
+    name.strip_suffix(".slice").is_some_and(|stem| !stem.is_empty())
+}
+
+#[cfg(test)]
+mod tests;

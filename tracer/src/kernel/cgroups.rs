@@ -1,0 +1,135 @@
+//! Which hierarchy of cgroups tells workloads apart, and where it is mounted.
+
+use std::path::{Path, PathBuf};
+
+use super::{Known, Unknown};
+
+/// Controllers of version 1 that service managers and container runtimes put every workload under, the surest first.
+const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
+
+/// A hierarchy of cgroups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// The controller whose hierarchy of version 1 it is; `None` for the default hierarchy.
+    pub controller: Option<&'static str>,
+    /// Where it is mounted, as far as this process sees.
+    pub mount: Option<PathBuf>,
+}
+
+impl Hierarchy {
+    /// Looks at this process's mounts and its own cgroups, under `/proc`.
+    ///
+    /// # Errors
+    /// One of the two files cannot be read.
+    pub fn find(proc: &Path) -> Known<Self> {
+        let read = |name: &str| {
+            let path = proc.join(name);
+            std::fs::read_to_string(&path).map_err(|error| Unknown::new(path.display(), error))
+        };
+        Ok(Self::choose(&read("self/mountinfo")?, &read("self/cgroup")?))
+    }
+
+    /// The default hierarchy, unless this process is in none of its cgroups but the root and a controller has a hierarchy of
+    /// version 1.
+    fn choose(mountinfo: &str, own: &str) -> Self {
+        let mounts: Vec<_> = mountinfo.lines().filter_map(Mount::parse).collect();
+        let default = Self { controller: None, mount: place(&mounts, |mount| mount.filesystem == "cgroup2") };
+        let in_default = own.lines().any(|line| line.strip_prefix("0::").is_some_and(|path| path != "/"));
+        if in_default {
+            return default;
+        }
+        let is_in = |controller: &str| {
+            let mut hierarchies = own.lines().filter_map(|line| line.split(':').nth(1));
+            hierarchies.any(|controllers| controllers.split(',').any(|name| name == controller))
+        };
+        let version_1 = CONTROLLERS.into_iter().filter(|controller| is_in(controller)).find_map(|controller| {
+            let has = |mount: &Mount<'_>| mount.options.split(',').any(|option| option == controller);
+            let mount = place(&mounts, |mount| mount.filesystem == "cgroup" && has(mount))?;
+            Some(Self { controller: Some(controller), mount: Some(mount) })
+        });
+        version_1.unwrap_or(default)
+    }
+}
+
+/// A line of `/proc/self/mountinfo`.
+struct Mount<'a> {
+    root: &'a str,
+    point: &'a str,
+    filesystem: &'a str,
+    options: &'a str,
+}
+
+impl<'a> Mount<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let (of_mount, of_filesystem) = line.split_once(" - ")?;
+        let mut words = of_mount.split(' ').skip(3);
+        let (root, point) = (words.next()?, words.next()?);
+        let mut words = of_filesystem.split(' ');
+        let (filesystem, _, options) = (words.next()?, words.next()?, words.next()?);
+        Some(Self { root, point, filesystem, options })
+    }
+}
+
+/// The first mount that fits; one of the hierarchy's root before others.
+fn place(mounts: &[Mount<'_>], fits: impl Fn(&Mount<'_>) -> bool) -> Option<PathBuf> {
+    let fitting = || mounts.iter().filter(|mount| fits(mount));
+    let mount = fitting().find(|mount| mount.root == "/").or_else(|| fitting().next())?;
+    Some(unescape(mount.point).into())
+}
+
+/// Spaces, tabs, ends of lines and backslashes stand as three octal digits.
+fn unescape(text: &str) -> String {
+    let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    escapes.iter().fold(text.to_owned(), |text, (escaped, plain)| text.replace(escaped, plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V2: &str = "29 22 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
+    const V1: &str = "29 22 0:26 / /sys/fs/cgroup ro,nosuid shared:9 - tmpfs tmpfs ro,mode=755
+30 29 0:27 / /sys/fs/cgroup/unified rw shared:10 - cgroup2 cgroup2 rw,nsdelegate
+31 29 0:28 / /sys/fs/cgroup/systemd rw shared:11 - cgroup cgroup rw,xattr,name=systemd
+35 29 0:32 / /sys/fs/cgroup/pids rw shared:16 - cgroup cgroup rw,pids
+36 29 0:33 / /sys/fs/cgroup/cpu,cpuacct rw shared:17 - cgroup cgroup rw,cpu,cpuacct
+";
+
+    fn v1(controller: &'static str, mount: &str) -> Hierarchy {
+        Hierarchy { controller: Some(controller), mount: Some(mount.into()) }
+    }
+
+    fn v2(mount: Option<&str>) -> Hierarchy {
+        Hierarchy { controller: None, mount: mount.map(PathBuf::from) }
+    }
+
+    #[test]
+    fn the_default_hierarchy_is_taken_where_it_is_in_use() {
+        let unified = v2(Some("/sys/fs/cgroup"));
+        assert_eq!(Hierarchy::choose(V2, "0::/system.slice/pinscope.service\n"), unified);
+        assert_eq!(Hierarchy::choose(V2, "0::/\n"), unified);
+        // Hybrid, with processes in the default hierarchy.
+        let hybrid = "8:pids:/system.slice/a.service\n0::/system.slice/a.service\n";
+        assert_eq!(Hierarchy::choose(V1, hybrid), v2(Some("/sys/fs/cgroup/unified")));
+        assert_eq!(Hierarchy::choose("", "0::/\n"), v2(None));
+        assert_eq!(Hierarchy::choose("", ""), v2(None));
+    }
+
+    #[test]
+    fn a_controller_is_taken_where_the_default_hierarchy_holds_nothing() {
+        let own = "9:pids:/a\n4:cpu,cpuacct:/a\n3:memory:/a\n1:name=systemd:/a\n";
+        assert_eq!(Hierarchy::choose(V1, own), v1("pids", "/sys/fs/cgroup/pids"));
+        assert_eq!(Hierarchy::choose(V1, &format!("{own}0::/\n")), v1("pids", "/sys/fs/cgroup/pids"));
+        let cpu = "4:cpu,cpuacct:/a\n0::/\n";
+        assert_eq!(Hierarchy::choose(V1, cpu), v1("cpu", "/sys/fs/cgroup/cpu,cpuacct"));
+        let memory = format!("{V1}40 29 0:40 / /mnt/my\\040cgroups rw - cgroup cgroup rw,memory\n");
+        assert_eq!(Hierarchy::choose(&memory, own), v1("memory", "/mnt/my cgroups"));
+    }
+
+    #[test]
+    fn the_whole_hierarchy_is_taken_before_a_part_of_it() {
+        let part = "50 22 0:26 /docker/x /cgroup rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(Hierarchy::choose(&format!("{part}{V2}"), "0::/\n"), v2(Some("/sys/fs/cgroup")));
+        assert_eq!(Hierarchy::choose(part, "0::/\n"), v2(Some("/cgroup")));
+    }
+}

@@ -1,0 +1,36 @@
+//! What a start needs and a service does not keep.
+//!
+//! Reading the kernel's types and loading the programs takes some 30 MB for a moment. The allocator would keep most of it
+//! in the process, since it may be wanted again; here it is not.
+
+/// Arenas of the allocator: one for each thread would each keep what it once had.
+#[cfg(target_env = "gnu")]
+const ARENAS: libc::c_int = 1;
+
+/// From this size on an allocation is a mapping of its own, which goes when it is freed. Without a word of ours the limit
+/// follows the largest block that was ever freed.
+#[cfg(target_env = "gnu")]
+const OWN_MAPPING: libc::c_int = 256 << 10;
+
+/// Sets the process up to stay small. To be called before there are threads.
+pub fn keep_small() {
+    // The kernel makes one huge page of a heap of which a part is used: 2 MiB more after some minutes.
+    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
+        tracing::debug!("huge pages stay as they are: {error}");
+    }
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it changes the allocator's own settings only; a setting that it does not know it refuses.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, ARENAS);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_MAPPING);
+    }
+}
+
+/// Gives what is free back to the kernel.
+pub fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it touches free memory of the allocator only.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

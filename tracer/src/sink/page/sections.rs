@@ -1,0 +1,207 @@
+//! The figures, a card each. A card without figures says so, or is left out.
+
+use maud::{Markup, html};
+
+use super::{card, chart};
+use crate::{
+    aggregate::{Operation, Snapshot},
+    answer::{Answer, State},
+    sink::{human, text},
+};
+
+/// Backings shown; the others are counted.
+const BACKINGS: usize = 12;
+/// Processes shown; the others are counted.
+const PROCESSES: usize = 12;
+
+/// Stands for a figure that is not measured.
+const UNKNOWN: &str = "unknown";
+/// Stands for a figure of what has not been seen.
+const NONE: &str = "none yet";
+
+/// The main figures.
+pub(super) fn tiles(snapshot: &Snapshot) -> Markup {
+    let sum = |of: fn(&Operation) -> u64| human::count(snapshot.operations.iter().map(of).fold(0, u64::saturating_add));
+    let failed = format!("{} failed", sum(|operation| operation.failed));
+    let buffers = snapshot.registration_buffers.as_ref().ok_or(UNKNOWN).map(|buffers| human::count(buffers.sum()));
+    let bytes = snapshot.registration_bytes.as_ref().map(|bytes| human::bytes(bytes.sum()));
+    let vmas = snapshot.buffer_vmas.as_ref();
+    let single = vmas.ok_or(UNKNOWN).and_then(|vmas| vmas.share_of(1).map(human::percent).ok_or(NONE));
+    let walked = vmas.map(|vmas| format!("of {} walked", human::count(vmas.count())));
+    let register = snapshot.operations.iter().find(|operation| operation.operation == "register");
+    let duration = register.and_then(|operation| Some(&operation.duration.as_ref()?.ok));
+    let quantile =
+        |q: f64| duration.ok_or(UNKNOWN).and_then(|duration| duration.quantile(q).map(human::duration).ok_or(NONE));
+    let median = quantile(0.5).ok().map(|median| format!("p50 {median}"));
+    let share = |part: u64, total: u64| (total > 0).then(|| human::percent(part as f64 / total as f64)).ok_or(NONE);
+    let pins = snapshot.split.as_ref().ok_or(UNKNOWN).and_then(|split| share(split.pin_ns, split.total_ns));
+    let books = &snapshot.books;
+    let no_coverage = if books.operations.iter().any(|one| one.ledger.is_some()) { NONE } else { UNKNOWN };
+    let coverage = books.coverage.map(human::percent).ok_or(no_coverage);
+    let balance = if books.balanced { "books balance" } else { "books do not balance" };
+    html! {
+        section class="tiles" {
+            (tile("calls", Ok(sum(Operation::total)), Some(&failed)))
+            (tile("buffers", buffers, bytes.as_deref()))
+            (tile("buffers in one VMA", single, walked.as_deref()))
+            (tile("p99 of a register", quantile(0.99), median.as_deref()))
+            (tile("time in the pins", pins, Some("of register and update")))
+            (tile("coverage", coverage, Some(balance)))
+        }
+    }
+}
+
+/// A figure, or the word that stands for it.
+fn tile(label: &str, value: Result<String, &str>, note: Option<&str>) -> Markup {
+    html! {
+        div class="tile" {
+            small { (label) }
+            @match value {
+                Ok(value) => b { (value) },
+                Err(word) => b class="unknown" { (word) },
+            }
+            @if let Some(note) = note { small { (note) } }
+        }
+    }
+}
+
+/// The questions, each with its state, its verdict and what limits it.
+pub(super) fn questions(answers: &[Answer]) -> Markup {
+    let body = html! {
+        dl class="questions" {
+            @for answer in answers {
+                dt { (answer.id) span class={ "pill " (colour(&answer.state)) } { (answer.state.name()) } }
+                dd {
+                    @if let Some(verdict) = &answer.verdict { (verdict) } @else { (answer.question) }
+                    @for why in answer.state.why() { small { (human::plain(why)) } }
+                }
+            }
+        }
+    };
+    card("", "Questions", &body)
+}
+
+fn colour(state: &State) -> &'static str {
+    match state {
+        State::Answered => "good",
+        State::Degraded { .. } => "warn",
+        State::Unanswerable { .. } => "",
+    }
+}
+
+/// Calls by operation and result.
+pub(super) fn registrations(snapshot: &Snapshot) -> Markup {
+    let body = html! {
+        div class="scroll" {
+            table {
+                thead { tr { th { "operation" } th { "calls" } th { "ok" } th { "failed" } } }
+                tbody {
+                    @for operation in &snapshot.operations {
+                        tr {
+                            td { (operation.operation) small { (text::failures(operation)) } }
+                            td { (human::count(operation.total())) }
+                            td { (human::count(operation.ok)) }
+                            td { (human::count(operation.failed)) }
+                        }
+                    }
+                }
+            }
+        }
+    };
+    card("", "Registrations by operation and result", &body)
+}
+
+/// What a registration and a buffer are made of.
+pub(super) fn sizes(snapshot: &Snapshot) -> Markup {
+    card(
+        "half",
+        "VMAs, buffers and bytes",
+        &html! {
+            (chart::histogram("VMAs touched by a registration", snapshot.registration_vmas.as_ref(), human::count))
+            (chart::histogram("VMAs touched by a buffer", snapshot.buffer_vmas.as_ref(), human::count))
+            (chart::histogram("buffers of a registration", snapshot.registration_buffers.as_ref(), human::count))
+            (chart::histogram("bytes of a registration", snapshot.registration_bytes.as_ref(), human::bytes))
+        },
+    )
+}
+
+/// Durations by operation, and the pins.
+pub(super) fn durations(snapshot: &Snapshot) -> Markup {
+    card(
+        "half",
+        "Durations",
+        &html! {
+            @for operation in &snapshot.operations {
+                (chart::histogram(operation.operation, operation.duration.as_ref().map(|duration| &duration.ok), human::duration))
+            @if let Some(failed) = operation.duration.as_ref().map(|duration| &duration.failed).filter(|failed| failed.count() > 0) {
+                (chart::histogram(&format!("{}, failed", operation.operation), Some(failed), human::duration))
+            }
+            }
+            (chart::histogram("pins of a registration", snapshot.pin.as_ref(), human::duration))
+        },
+    )
+}
+
+/// What lies behind the buffers.
+pub(super) fn backings(snapshot: &Snapshot) -> Markup {
+    let backings = snapshot.backings.as_deref();
+    let most = backings.into_iter().flatten().map(|backing| backing.bytes).max().unwrap_or(0).max(1);
+    let body = html! {
+        @match backings {
+            None => p class="soft" { "Not measured on this kernel." },
+            Some([]) => p class="soft" { "None seen yet." },
+            Some(all) => {
+                div class="scroll" {
+                    table {
+                        thead { tr { th { "backing" } th { "buffers" } th { "VMAs" } th { "bytes" } th class="wide" {} } }
+                        tbody {
+                            @for backing in all.iter().take(BACKINGS) {
+                                tr {
+                                    td { (text::describe(backing)) }
+                                    td { (human::count(backing.buffers)) }
+                                    td { (human::count(backing.vmas)) }
+                                    td { (human::bytes(backing.bytes)) }
+                                    td class="wide" { (chart::bar(backing.bytes as f64 / most as f64)) }
+                                }
+                            }
+                        }
+                    }
+                }
+                (more(all.len(), BACKINGS))
+            },
+        }
+    };
+    card("", "Backings", &body)
+}
+
+/// By process, where they are kept apart.
+pub(super) fn processes(snapshot: &Snapshot) -> Markup {
+    let Some(all) = snapshot.processes.as_ref().filter(|all| !all.is_empty()) else { return html! {} };
+    let unknown = || "unknown".to_owned();
+    let body = html! {
+        div class="scroll" {
+            table {
+                thead { tr { th { "process" } th { "calls" } th class="wide" { "failed" } th class="wide" { "buffers" } th { "bytes" } th { "time" } } }
+                tbody {
+                    @for process in all.iter().take(PROCESSES) {
+                        tr {
+                            td { (human::plain(&process.comm)) " " span class="soft" { (process.pid) } }
+                            td { (human::count(process.registrations)) }
+                            td class="wide" { (human::count(process.failed)) }
+                            td class="wide" { (process.buffers.map_or_else(unknown, human::count)) }
+                            td { (process.bytes.map_or_else(unknown, human::bytes)) }
+                            td { (human::duration(process.duration_ns)) }
+                        }
+                    }
+                }
+            }
+        }
+        (more(all.len(), PROCESSES))
+    };
+    card("", "Processes", &body)
+}
+
+fn more(all: usize, shown: usize) -> Markup {
+    let more = all.saturating_sub(shown);
+    html! { @if more > 0 { p class="soft" { "and " (human::count(more as u64)) " more" } } }
+}

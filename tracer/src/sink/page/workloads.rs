@@ -1,0 +1,55 @@
+//! By workload: units, containers and pods, most calls first.
+
+use std::cmp::Reverse;
+
+use maud::{Markup, html};
+use tracer_ebpf::workload::Slot;
+
+use super::card;
+use crate::{
+    aggregate::{
+        Snapshot,
+        workloads::{Row, Workloads},
+    },
+    decode::workload::Kind,
+    sink::human,
+};
+
+/// Workloads shown; the others are counted.
+const WORKLOADS: usize = 12;
+
+/// Where calls are counted by workload.
+pub(super) fn workloads(snapshot: &Snapshot) -> Markup {
+    let Some(workloads) = &snapshot.workloads else { return html! {} };
+    let mut rows: Vec<_> = workloads.rows.iter().filter(|row| row.calls() > 0).collect();
+    rows.sort_by_key(|row| (row.workload.kind == Kind::Other, Reverse(row.calls())));
+    let more = rows.len().saturating_sub(WORKLOADS) as u64;
+    let body = html! {
+        @if rows.is_empty() { p class="soft" { "None seen yet." } } @else {
+            div class="scroll" {
+                table {
+                    thead { tr { th { "workload" } th { "calls" } th class="wide" { "failed" } th { "bytes" } th { "mean time" } } }
+                    tbody { @for row in rows.into_iter().take(WORKLOADS) { (line(workloads, row)) } }
+                }
+            }
+            @if more > 0 { p class="soft" { "and " (human::count(more)) " more" } }
+        }
+    };
+    card("", "Workloads", &body)
+}
+
+fn line(workloads: &Workloads, row: &Row) -> Markup {
+    let unknown = || "unknown".to_owned();
+    let bytes = workloads.told.buffers.then(|| human::bytes(row.totals.get(Slot::Bytes)));
+    let timed = row.totals.durations().iter().copied().fold(0, u64::saturating_add);
+    let mean = row.totals.get(Slot::DurationSum).checked_div(timed).filter(|_| workloads.told.durations);
+    html! {
+        tr {
+            td { (human::plain(&row.workload.name)) @if row.workload.kind != Kind::Other { small { (row.workload.kind.name()) } } }
+            td { (human::count(row.calls())) }
+            td class="wide" { (human::count(row.totals.get(Slot::Failed))) }
+            td { (bytes.unwrap_or_else(unknown)) }
+            td { (mean.map_or_else(unknown, human::duration)) }
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Samples of what is registered now, and of pinscope itself: its process, its programs, its health.
+
+use super::{Sample, Scrape};
+use crate::{
+    aggregate::Registered,
+    probe::health::Status,
+    source::{own::Own, runs::Runs},
+};
+
+pub(super) fn registered<'a>(scrape: &Scrape<'a>, of: fn(&Registered) -> u64) -> Vec<Sample<'a>> {
+    scrape.snapshot.registered.iter().map(|registered| Sample::count(&[], of(registered))).collect()
+}
+
+pub(super) fn process<'a>(scrape: &Scrape<'a>, of: fn(&Own) -> Option<f64>) -> Vec<Sample<'a>> {
+    let own = scrape.snapshot.own.iter();
+    own.filter_map(|own| Some(Sample::number(&[], of(own)?))).collect()
+}
+
+pub(super) fn runs<'a>(scrape: &Scrape<'a>, of: fn(&Runs) -> f64) -> Vec<Sample<'a>> {
+    let runs = scrape.snapshot.runs.iter().flatten();
+    runs.map(|(program, runs)| Sample::number(&[program], of(runs))).collect()
+}
+
+/// What cannot be had, one reason each.
+pub(super) fn degraded<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    let reasons = scrape.snapshot.degraded.iter();
+    reasons
+        .map(|text| {
+            let (figure, reason) = text.split_once(": ").unwrap_or((text, ""));
+            Sample::count(&[figure, reason], 1)
+        })
+        .collect()
+}
+
+/// 1 for the state that the probes are in, 0 for the others.
+pub(super) fn health<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    let now = scrape.service.health;
+    [Status::Healthy, Status::Degraded, Status::Failed]
+        .map(|status| Sample::count(&[status.name()], u64::from(status == now)))
+        .into()
+}
+
+pub(super) fn build<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    let service = scrape.service;
+    vec![Sample::count(&[&service.version, env!("PINSCOPE_GIT"), env!("PINSCOPE_EBPF_TOOLCHAIN")], 1)]
+}

@@ -1,0 +1,298 @@
+//! The map `WORKLOADS`: what each cgroup did, whose it is, and whether it is still there.
+//!
+//! A cgroup's path is what the kernel side noted when it first saw it; failing that, the folder with its inode number, which
+//! is the kernel's id. A cgroup whose folder is gone has no tasks, cannot count any more, and gives up its entry.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs, io,
+    os::unix::fs::{DirEntryExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf,
+    maps::{HashMap as BpfHashMap, MapData, MapError},
+};
+use rustix::io::Errno;
+use tracer_ebpf::workload::{NAME, REST, Workload as Counted, WorkloadTotals};
+
+use super::maps::ReadError;
+use crate::{
+    aggregate::workloads::{Folder, Reading, Told, Workloads},
+    decode::workload::Workload,
+    kernel::Hierarchy,
+};
+
+/// The map's name.
+pub const MAP: &str = "WORKLOADS";
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Entry(Counted);
+
+// SAFETY: `repr(C)` over integers, with no padding, for which every bit pattern is a value.
+unsafe impl aya::Pod for Entry {}
+
+/// Inode number of a hierarchy's root folder, on every kernel with 64-bit ids (since 5.5).
+const ROOT_INODE: u64 = 1;
+
+/// Deeper than this no folder is looked into.
+const DEPTH: usize = 32;
+
+/// How many entries the map is to have so that `cap` workloads find room beside those that are gone and not yet read.
+pub const fn entries(cap: u32) -> u32 {
+    if cap < 256 { 1024 } else { cap.saturating_mul(4) }
+}
+
+/// Makes the entry for calls whose cgroup finds no room; before any program runs.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn prepare(ebpf: &mut Ebpf) -> Result<(), MapError> {
+    let map = ebpf.map_mut(MAP).ok_or(MapError::ElementNotFound)?;
+    BpfHashMap::<_, u64, Entry>::try_from(map)?.insert(REST, Entry(Counted::ZERO), 0)
+}
+
+/// Reads the map, and keeps the workloads from one reading to the next.
+pub struct Source {
+    map: BpfHashMap<MapData, u64, Entry>,
+    tree: Tree,
+    folder: Folder,
+    /// What was counted before the session began: not its own.
+    baseline: BTreeMap<u64, WorkloadTotals>,
+}
+
+impl Source {
+    /// Takes the map out of the loaded object; what it has counted so far is left out.
+    ///
+    /// # Errors
+    /// The object has no such map, or the kernel refuses to read it.
+    pub fn start(ebpf: &mut Ebpf, hierarchy: &Hierarchy, cap: u32) -> Result<Self, ReadError> {
+        let map = ebpf.take_map(MAP).ok_or(ReadError::Missing(MAP))?;
+        let map = BpfHashMap::try_from(map).map_err(|error| ReadError::Kernel(MAP, error))?;
+        let mut source = Self {
+            map,
+            tree: Tree::new(hierarchy),
+            folder: Folder::new(usize::try_from(cap).unwrap_or(usize::MAX)),
+            baseline: BTreeMap::new(),
+        };
+        source.baseline = source.counted()?.into_iter().map(|(id, counted)| (id, counted.totals)).collect();
+        Ok(source)
+    }
+
+    /// The figures now. `now_ns` is of a clock that never goes back.
+    ///
+    /// # Errors
+    /// The kernel refuses to read the map.
+    pub fn read(&mut self, now_ns: u64, told: Told) -> Result<Workloads, ReadError> {
+        let mut readings = Vec::new();
+        let mut rest = WorkloadTotals::default();
+        let all = self.counted()?;
+        let mut look = self.tree.look();
+        for (id, counted) in all {
+            let totals = self.baseline.get(&id).map_or(counted.totals, |before| counted.totals.minus(before));
+            if id == REST {
+                rest = totals;
+                continue;
+            }
+            let noted = noted(&counted);
+            let gone = look.is_gone(id, noted.as_ref());
+            let workload = if self.folder.knows(id) { None } else { look.path(id, noted) };
+            let workload = workload.map(|path| Workload::at(&path));
+            readings.push(Reading { id, totals, workload, gone });
+        }
+        for id in self.folder.read(now_ns, readings, rest) {
+            // An entry that cannot be deleted is read again the next time.
+            if self.map.remove(&id).is_ok() {
+                self.folder.forget(now_ns, id);
+                self.baseline.remove(&id);
+            }
+        }
+        Ok(self.folder.workloads(told))
+    }
+
+    fn counted(&self) -> Result<Vec<(u64, Counted)>, ReadError> {
+        let kernel = |error: MapError| ReadError::Kernel(MAP, error);
+        self.map.iter().map(|entry| entry.map(|(id, counted)| (id, counted.0)).map_err(kernel)).collect()
+    }
+}
+
+/// A path as the kernel side noted it.
+#[derive(Debug, PartialEq, Eq)]
+struct Noted {
+    path: String,
+    /// All of it is there.
+    whole: bool,
+}
+
+/// `None` where nothing was noted (yet).
+fn noted(counted: &Counted) -> Option<Noted> {
+    let depth = usize::try_from(counted.noted).ok()?.checked_sub(1)?;
+    let mut whole = counted.cut == 0;
+    let mut path = String::new();
+    for name in counted.names.iter().take(depth).rev() {
+        let length = name.iter().position(|byte| *byte == 0).unwrap_or(NAME);
+        whole &= length + 1 < NAME;
+        path.push('/');
+        path.push_str(&String::from_utf8_lossy(name.get(..length).unwrap_or_default()));
+    }
+    if path.is_empty() {
+        path.push('/');
+    }
+    Some(Noted { path, whole })
+}
+
+/// The hierarchy's folders, as far as this process sees them.
+struct Tree {
+    mount: Option<PathBuf>,
+    /// The mount is the root of the hierarchy: what is not there is gone.
+    is_whole: bool,
+}
+
+impl Tree {
+    fn new(hierarchy: &Hierarchy) -> Self {
+        let mount = hierarchy.mount.clone();
+        let is_whole = mount.as_deref().is_some_and(|mount| inode(mount) == Some(ROOT_INODE));
+        Self { mount, is_whole }
+    }
+
+    fn look(&self) -> Look<'_> {
+        Look { tree: self, folders: None }
+    }
+}
+
+/// The folders during one reading; all of them are walked at most once, and only where something is not in its place.
+struct Look<'a> {
+    tree: &'a Tree,
+    folders: Option<Folders>,
+}
+
+impl Look<'_> {
+    /// Whether the cgroup's folder is known to be gone.
+    fn is_gone(&mut self, id: u64, noted: Option<&Noted>) -> bool {
+        let Some(mount) = self.tree.mount.as_ref().filter(|_| self.tree.is_whole) else { return false };
+        let in_place = noted
+            .filter(|noted| noted.whole)
+            .is_some_and(|noted| inode(&mount.join(noted.path.trim_start_matches('/'))) == Some(id));
+        // It may have another name by now, or none of ours.
+        if in_place {
+            return false;
+        }
+        let folders = self.folders();
+        folders.all_read && !folders.paths.contains_key(&id)
+    }
+
+    /// The cgroup's path from the hierarchy's root, or as much of its end as is known.
+    fn path(&mut self, id: u64, noted: Option<Noted>) -> Option<String> {
+        match noted {
+            Some(noted) if noted.whole => Some(noted.path),
+            noted => self.folders().paths.get(&id).cloned().or(noted.map(|noted| noted.path)),
+        }
+    }
+
+    fn folders(&mut self) -> &Folders {
+        let mount = &self.tree.mount;
+        self.folders.get_or_insert_with(|| mount.as_deref().map_or_else(Folders::default, Folders::of))
+    }
+}
+
+/// All folders below a mount.
+#[derive(Debug, Default)]
+struct Folders {
+    /// Paths by inode number.
+    paths: HashMap<u64, String>,
+    /// None was passed over but those that went away meanwhile.
+    all_read: bool,
+}
+
+impl Folders {
+    fn of(mount: &Path) -> Self {
+        let mut folders = Self { paths: HashMap::new(), all_read: true };
+        folders.paths.extend(inode(mount).map(|inode| (inode, "/".to_owned())));
+        folders.walk(mount, "", DEPTH);
+        folders
+    }
+
+    fn walk(&mut self, folder: &Path, path: &str, depth: usize) {
+        let walked = fs::read_dir(folder).and_then(|entries| {
+            for entry in entries {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    let path = format!("{path}/{}", entry.file_name().to_string_lossy());
+                    if depth > 0 {
+                        self.walk(&entry.path(), &path, depth - 1);
+                    } else {
+                        self.all_read = false;
+                    }
+                    self.paths.insert(entry.ino(), path);
+                }
+            }
+            Ok(())
+        });
+        // What went away meanwhile: its kind of error differs with the moment.
+        let gone = |error: &io::Error| {
+            error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::NODEV.raw_os_error())
+        };
+        self.all_read &= walked.as_ref().err().is_none_or(gone);
+    }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().map(|metadata| metadata.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(names: &[&str], cut: bool) -> Counted {
+        let mut counted = Counted { noted: names.len() as u32 + 1, cut: cut.into(), ..Counted::ZERO };
+        for (slot, name) in counted.names.iter_mut().zip(names) {
+            slot[..name.len()].copy_from_slice(name.as_bytes());
+        }
+        counted
+    }
+
+    #[test]
+    fn names_are_noted_from_the_leaf_up() {
+        let path = |names: &[&str], cut| noted(&counted(names, cut)).unwrap();
+        let whole = path(&["fio.service", "system.slice"], false);
+        assert_eq!(whole, Noted { path: "/system.slice/fio.service".to_owned(), whole: true });
+        assert_eq!(path(&[], false), Noted { path: "/".to_owned(), whole: true });
+        assert!(!path(&["a", "b"], true).whole);
+        assert!(!path(&[&"x".repeat(NAME - 1)], false).whole);
+        assert!(path(&[&"x".repeat(NAME - 2)], false).whole);
+        assert_eq!(noted(&Counted::ZERO), None);
+        // A number that no kernel side writes.
+        assert!(noted(&Counted { noted: u32::MAX, ..Counted::ZERO }).is_some());
+    }
+
+    #[test]
+    fn a_folder_is_found_by_its_number() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("a/b.service");
+        fs::create_dir_all(&folder).unwrap();
+        let (id, own) = (inode(&folder).unwrap(), inode(root.path()).unwrap());
+        let mut tree = Tree { mount: Some(root.path().to_owned()), is_whole: true };
+        let told = |path: &str, whole| Noted { path: path.to_owned(), whole };
+        assert_eq!(tree.look().path(id, None).as_deref(), Some("/a/b.service"));
+        assert_eq!(tree.look().path(id, Some(told("/c/b.service", false))).as_deref(), Some("/a/b.service"));
+        assert_eq!(tree.look().path(id, Some(told("/x", true))).as_deref(), Some("/x"));
+        assert_eq!(tree.look().path(own, None).as_deref(), Some("/"));
+        assert!(!tree.look().is_gone(id, Some(&told("/a/b.service", true))));
+        assert!(!tree.look().is_gone(id, Some(&told("/renamed", true))) && !tree.look().is_gone(id, None));
+        fs::remove_dir(&folder).unwrap();
+        assert!(tree.look().is_gone(id, Some(&told("/a/b.service", true))));
+        assert_eq!(tree.look().path(id, Some(told("/b.service", false))).as_deref(), Some("/b.service"));
+        assert_eq!(tree.look().path(id, None), None);
+        // Of what is not seen whole, nothing is known to be gone.
+        tree.is_whole = false;
+        assert!(!tree.look().is_gone(id, None));
+    }
+
+    #[test]
+    fn there_is_room_for_more_than_have_series() {
+        assert_eq!((entries(1), entries(200), entries(256), entries(1000)), (1024, 1024, 1024, 4000));
+    }
+}
