@@ -11,13 +11,24 @@ use std::{
 };
 
 use clap::{Arg, ArgAction, Command, CommandFactory, error::ErrorKind};
-use pinscope::{cli::args::Arguments, sink::prometheus::metrics_markdown};
+use pinscope::{
+    cli::{args::Arguments, shipped},
+    sink::prometheus::metrics_markdown,
+};
 
 const BEGIN: &str = "<!-- reference: generated from the command line's definition; do not edit -->\n";
 const END: &str = "<!-- reference: end -->\n";
 
 /// Where commands and links are checked.
-const DOCUMENTS: [&str; 5] = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "METRICS.md", "dashboards/README.md"];
+const DOCUMENTS: [&str; 7] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "METRICS.md",
+    "dashboards/README.md",
+    "dashboards/RUNBOOK.md",
+    "tracer/pkg/kubernetes/README.md",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -53,6 +64,13 @@ fn check_or_update(name: &str, present: &str, wanted: &str) {
 fn metrics_md_is_what_the_table_generates() {
     let present = fs::read_to_string(root().join("METRICS.md")).unwrap_or_default();
     check_or_update("METRICS.md", &present, &metrics_markdown());
+}
+
+#[test]
+fn the_shipped_configuration_is_what_the_command_line_defines() {
+    const NAME: &str = "tracer/pkg/pinscope.toml";
+    let present = fs::read_to_string(root().join(NAME)).unwrap_or_default();
+    check_or_update(NAME, &present, &shipped::default_file());
 }
 
 #[test]

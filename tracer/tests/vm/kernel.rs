@@ -6,6 +6,9 @@ use std::{fs, io};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub u32, pub u32);
 
+/// The first kernel with the tracepoints of mmap_lock.
+pub const LOCK_TRACEPOINTS: Version = Version(5, 11);
+
 /// The kernel under test.
 #[derive(Clone, Debug)]
 pub struct Kernel {

@@ -4,12 +4,15 @@
 
 mod attempt;
 mod bench;
+mod cgroup;
 mod clock;
 mod compare;
 mod context;
+mod daemon;
 mod errno;
 mod filesystem;
 mod generate;
+mod http;
 mod kernel;
 mod ledger;
 mod maps;
@@ -21,10 +24,13 @@ mod report;
 mod ring;
 mod scenario;
 mod space;
+mod start;
 mod sys;
+mod systemd;
 mod tally;
 mod tests;
 mod trace;
+mod user;
 mod watchdog;
 
 use std::process::ExitCode;
@@ -51,7 +57,7 @@ enum Action {
     },
     /// Lists the tests.
     List,
-    /// Tests for a guest that was booted in a special way: `lockdown`.
+    /// Tests for a guest that was booted in a special way: `lockdown`; `debian` and `prometheus` in a Debian.
     Circumstance {
         name: String,
         #[command(flatten)]
@@ -63,6 +69,10 @@ enum Action {
     Scenario(scenario::Options),
     /// Times one operation; prints one line of JSON.
     Bench(bench::Bench),
+    /// Runs a program as an ordinary user with a few capabilities.
+    AsUser(user::Options),
+    /// Times the start of a program; prints one line of JSON.
+    Start(start::Start),
     /// What a test starts in a process of its own.
     #[command(hide = true)]
     Probe { name: String },
@@ -77,7 +87,7 @@ struct Choice {
     /// Fewer cases.
     #[arg(long)]
     quick: bool,
-    /// Leave out the tests whose name contains this (can be repeated).
+    /// Leave out the tests whose name begins with this (can be repeated).
     #[arg(long)]
     without: Vec<String>,
     /// Part of a name.
@@ -108,6 +118,8 @@ fn main() -> ExitCode {
         Action::Gen(generate) => generate::run(&generate),
         Action::Scenario(options) => scenario::run(&options),
         Action::Bench(bench) => bench::run(&bench),
+        Action::AsUser(options) => user::run(&options),
+        Action::Start(start) => start::run(&start),
         Action::Probe { name } => tests::probe(&name).unwrap_or_else(|| unknown(&name)),
     }
 }
@@ -127,7 +139,7 @@ fn run(attach: Attach, choice: &Choice, mut tests: Vec<Test>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    tests.retain(|test| !choice.without.iter().any(|part| test.name.contains(part)));
+    tests.retain(|test| !choice.without.iter().any(|part| test.name.starts_with(part)));
     tests.retain(|test| choice.filter.as_ref().is_none_or(|part| test.name.contains(part)));
     watchdog::start();
     protocol::run_all(&tests, &context)

@@ -30,9 +30,9 @@ pub struct Test {
 }
 
 impl Test {
-    /// A test with the usual deadline of 60 s.
+    /// A test with the usual deadline of four minutes.
     pub fn new(name: impl Into<String>, run: impl Fn(&Context) -> TestResult + 'static) -> Self {
-        Self { name: name.into(), deadline: Duration::from_mins(1), run: Box::new(run) }
+        Self { name: name.into(), deadline: Duration::from_mins(4), run: Box::new(run) }
     }
 
     /// The same test with another deadline.

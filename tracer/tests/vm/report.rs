@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::{pinscope::Finished, tally::Tally};
 
 /// A report.
+#[derive(Clone)]
 pub struct Report(Value);
 
 impl Report {
@@ -23,6 +24,12 @@ impl Report {
     /// All of it.
     pub fn json(&self) -> &Value {
         &self.0
+    }
+
+    /// The answer to a question, Q1 to Q7.
+    pub fn answer(&self, id: &str) -> anyhow::Result<&Value> {
+        let answers = self.0["answers"].as_array().context("no answers")?;
+        answers.iter().find(|answer| answer["id"] == id).with_context(|| format!("no {id}"))
     }
 
     /// Counts by operation and result; what never happened is absent.

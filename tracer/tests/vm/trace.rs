@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Loading and attaching take their time where the processor is emulated.
-const ATTACH: Duration = Duration::from_secs(40);
+const ATTACH: Duration = Duration::from_mins(2);
 /// A record has to arrive within this time of its call.
 const ARRIVAL: Duration = Duration::from_secs(10);
 /// Ctrl-C has to end a session within this time.

@@ -118,11 +118,9 @@ fn perform(scenario: &Scenario, options: &Options) -> anyhow::Result<()> {
     let mut work = Work::new()?;
     (scenario.run)(options, &mut work)?;
     let account = serde_json::to_string(&work.account(scenario.name, options.cured))?;
-    match &options.out {
-        Some(path) => fs::write(path, account).with_context(|| format!("writing {}", path.display())),
-        None => {
-            println!("{account}");
-            Ok(())
-        }
+    if let Some(path) = &options.out {
+        return fs::write(path, account).with_context(|| format!("writing {}", path.display()));
     }
+    println!("{account}");
+    Ok(())
 }

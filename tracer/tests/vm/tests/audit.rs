@@ -26,7 +26,7 @@ use crate::{
     sys::{self, PAGE},
 };
 
-const TIME: Duration = Duration::from_secs(40);
+const TIME: Duration = Duration::from_mins(2);
 /// Pages of a buffer.
 const PAGES: u64 = 8;
 /// How often each call is made.
@@ -55,7 +55,7 @@ pub fn tests() -> Vec<Test> {
             Some(verdict) => Ok(verdict),
             None => run(context),
         };
-        Test::new(format!("audit_{name}"), run).within(Duration::from_mins(2))
+        Test::new(format!("audit_{name}"), run).within(Duration::from_mins(5))
     };
     cases.into_iter().map(test).collect()
 }

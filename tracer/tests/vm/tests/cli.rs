@@ -14,6 +14,7 @@ use super::without_tracer;
 use crate::{
     attempt::perform,
     context::Context,
+    daemon::Daemon,
     kernel::Version,
     pinscope::{self, Finished, Running},
     process,
@@ -24,7 +25,7 @@ use crate::{
     trace::Trace,
 };
 
-const TIME: Duration = Duration::from_secs(40);
+const TIME: Duration = Duration::from_mins(2);
 /// linux/capability.h.
 const CAP_SYS_ADMIN: i32 = 21;
 const CAP_SYS_RESOURCE: i32 = 24;
@@ -237,6 +238,22 @@ fn doctor(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
+/// A service that can trace nothing says so in its metrics, and has no figure that could be taken for a zero.
+fn locked_daemon(context: &Context) -> TestResult {
+    let daemon = Daemon::start(context, &[])?;
+    let scrape = daemon.scrape()?;
+    let reasons: Vec<_> = scrape.samples("pinscope_degraded_reason").map(|(labels, _)| labels.to_lowercase()).collect();
+    ensure!(reasons.iter().any(|reason| reason.contains("lockdown")), "no word of lockdown: {reasons:?}");
+    let probes: Vec<_> = scrape.samples("pinscope_probe_attached").collect();
+    ensure!(!probes.is_empty() && probes.iter().all(|(_, attached)| *attached == 0.0), "probes: {probes:?}");
+    for counted in ["pinscope_registrations_total", "pinscope_coverage_ratio", "pinscope_registration_vmas_count"] {
+        let samples: Vec<_> = scrape.samples(counted).collect();
+        ensure!(samples.is_empty(), "{counted} of a service that sees nothing: {samples:?}");
+    }
+    daemon.end()?;
+    Ok(Verdict::Passed)
+}
+
 /// For a guest that was booted with lockdown=confidentiality: nothing can be traced, and pinscope says why.
 pub fn lockdown() -> Vec<Test> {
     let case = |name: &str, arguments: &'static [&'static str]| {
@@ -247,7 +264,8 @@ pub fn lockdown() -> Vec<Test> {
     vec![
         case("report", &["report", "--duration", "1"]),
         case("trace", &["trace", "--duration", "1"]),
-        case("daemon", &["daemon", "--listen", "127.0.0.1:0"]),
+        case("daemon_strict", &["daemon", "--strict", "--listen", "127.0.0.1:0"]),
+        Test::new("lockdown_daemon_serves_and_says_so", locked_daemon),
         Test::new("lockdown_doctor", |_| {
             let finished = pinscope::run(&["doctor"], TIME)?;
             ensure!(finished.code() != 0, "doctor finds nothing wrong\n{}", finished.words());

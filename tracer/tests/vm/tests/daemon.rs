@@ -1,71 +1,58 @@
 //! The daemon: what it serves has to be what the generator did.
 
-use std::{
-    io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, net::TcpListener, process::Command, time::Duration};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::ensure;
 
-use super::{storm::generator, without_tracer};
+use super::{policies, storm::generator, without_tracer};
 use crate::{
     attempt::perform,
     context::Context,
+    daemon::{Daemon, Scrape, label},
     generate,
+    kernel::LOCK_TRACEPOINTS,
     pinscope::{self, Running},
     protocol::{Test, TestResult, Verdict},
     ring::{Buffer, Request, Ring},
+    scenario::{Account, Call},
     space::{Kind, Space},
     sys::PAGE,
-    tally::Tally,
 };
 
 pub fn tests() -> Vec<Test> {
     vec![
         Test::new("daemon_serves_what_was_done", serves).within(Duration::from_mins(3)),
+        Test::new("daemon_serves_what_the_answers_rest_on", serves_evidence).within(Duration::from_mins(3)),
         Test::new("daemon_port_taken", port_taken),
     ]
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 fn serves(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
     }
-    let address = free_port()?;
-    let listen = address.to_string();
-    let mut daemon =
-        Running::start(&mut pinscope::command(&["daemon", "--attach", &context.attach, "--listen", &listen]))?;
-    let before = registrations(&first_scrape(&mut daemon, address)?)?;
+    let daemon = Daemon::start(context, &[])?;
+    let before = daemon.scrape()?.registrations()?;
     ensure!(before.all() == 0, "counted before anything was done:\n{before}");
     let words = generator(&["storm", "--threads", "2", "--count", "3000", "--seed", "7"])?;
-    let mut command = std::process::Command::new(&words[0]);
+    let mut command = Command::new(&words[0]);
     Running::start(pinscope::piped(command.args(&words[1..])))?.finish(Duration::from_mins(1))?.expect_code(0)?;
     let truth = generate::read("/tmp/guest-account.json")?;
-    let text = get(address)?;
-    let seen = registrations(&text)?;
+    let scrape = daemon.scrape()?;
+    let seen = scrape.registrations()?;
     ensure!(seen == truth, "/metrics has:\n{seen}in truth:\n{truth}");
-    let ledger: f64 = samples(&text, "pinscope_ledger_calls_total").map(|(_, value)| value).sum();
+    let ledger = scrape.sum("pinscope_ledger_calls_total", &[]);
     ensure!((ledger - truth.all() as f64).abs() < 0.5, "ledger {ledger}, in truth {}", truth.all());
-    counts_what_is_usual(context, address)?;
-    daemon.signal(libc::SIGTERM);
-    let finished = daemon.finish(Duration::from_secs(10))?;
-    ensure!(finished.stderr.is_empty(), "standard error: {}", finished.stderr);
-    finished.expect_code(0)?;
+    counts_what_is_usual(context, &daemon)?;
+    daemon.end()?;
     Ok(Verdict::Passed)
 }
 
 /// The registration of one buffer in one VMA takes a short way through the probes, and only a daemon's: its figures are
 /// held against what is known of the calls, beside one of three VMAs that goes the long way.
-fn counts_what_is_usual(context: &Context, address: SocketAddr) -> anyhow::Result<()> {
+fn counts_what_is_usual(context: &Context, daemon: &Daemon) -> anyhow::Result<()> {
     const USUAL: u32 = 20;
-    let before = get(address)?;
+    let before = daemon.scrape()?;
     let mut space = Space::new(16 * PAGE);
     let one = [Buffer { address: space.map(Kind::Anon, PAGE)?, length: PAGE }];
     let three = [Buffer { address: space.map_split(3)?, length: 3 * PAGE }];
@@ -73,27 +60,137 @@ fn counts_what_is_usual(context: &Context, address: SocketAddr) -> anyhow::Resul
         perform(context, &Ring::new()?, Request::Register(&one))?;
     }
     perform(context, &Ring::new()?, Request::Register(&three))?;
-    let after = get(address)?;
+    let after = daemon.scrape()?;
     let usual = f64::from(USUAL);
     let walked = if context.kernel.can_be_walked() { 1.0 } else { 0.0 };
-    for (name, expected) in [
-        ("pinscope_registration_buffers_count ", usual + 1.0),
-        ("pinscope_registration_buffers_sum ", usual + 1.0),
-        ("pinscope_registration_bytes_sum ", (usual + 3.0) * PAGE as f64),
-        ("pinscope_buffer_vmas_bucket{le=\"1\"} ", usual * walked),
-        ("pinscope_buffer_vmas_sum ", (usual + 3.0) * walked),
-        ("pinscope_registration_vmas_bucket{le=\"1\"} ", usual * walked),
-        ("pinscope_registration_vmas_sum ", (usual + 3.0) * walked),
-    ] {
-        let grown = value(&after, name) - value(&before, name);
-        ensure!((grown - expected).abs() < 0.5, "{name}grew by {grown}, in truth by {expected}");
+    let one = [("le", "1")];
+    let expected: [(&str, &[_], _); 7] = [
+        ("pinscope_registration_buffers_count", &[], usual + 1.0),
+        ("pinscope_registration_buffers_sum", &[], usual + 1.0),
+        ("pinscope_registration_bytes_sum", &[], (usual + 3.0) * PAGE as f64),
+        ("pinscope_buffer_vmas_bucket", &one, usual * walked),
+        ("pinscope_buffer_vmas_sum", &[], (usual + 3.0) * walked),
+        ("pinscope_registration_vmas_bucket", &one, usual * walked),
+        ("pinscope_registration_vmas_sum", &[], (usual + 3.0) * walked),
+    ];
+    for (name, labels, expected) in expected {
+        let grown = after.sum(name, labels) - before.sum(name, labels);
+        ensure!((grown - expected).abs() < 0.5, "{name} {labels:?} grew by {grown}, in truth by {expected}");
     }
     Ok(())
 }
 
-/// The value of the line that begins so, 0 where there is none.
-fn value(text: &str, line: &str) -> f64 {
-    text.lines().find_map(|text| text.strip_prefix(line)?.trim().parse().ok()).unwrap_or(0.0)
+/// Rings, policies, waits and phases, with all that a daemon measures on request.
+fn serves_evidence(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    // Its walks would be waits for mmap_lock.
+    drop(context.take_session());
+    let daemon = Daemon::start(context, &["--rings", "--locks", "--phases"])?;
+    let probe = guest(&["probe", "policies"])?;
+    let switches = scenario(&["switch_sets", "--count", "40"])?;
+    let server = scenario(&["setup_only", "--seconds", "1"])?;
+    let scrape = daemon.scrape()?;
+    daemon.end()?;
+    let accounts = [&switches, &server];
+    let accepted = policies::accepted(&probe);
+    rings(&scrape, &accounts, accepted)?;
+    if context.kernel.can_be_walked() {
+        let clean = accounts.iter().flat_map(|account| installed(account)).map(|call| call.buffers).sum();
+        judged(&scrape, &policies::truth(context, &probe)?, clean)?;
+    } else {
+        ensure!(scrape.samples("pinscope_policy_refusals_total").count() == 0, "judged without a walk");
+    }
+    states(&scrape)?;
+    on_request(context, &scrape)?;
+    Ok(Verdict::Passed)
+}
+
+fn guest(arguments: &[&str]) -> anyhow::Result<String> {
+    let mut command = Command::new(std::env::current_exe()?);
+    let running = Running::start(pinscope::piped(command.args(arguments)))?;
+    Ok(running.finish(Duration::from_mins(1))?.expect_code(0)?.stdout)
+}
+
+fn scenario(arguments: &[&str]) -> anyhow::Result<Account> {
+    const ACCOUNT: &str = "/tmp/guest-daemon.json";
+    guest(&[&["scenario", "--out", ACCOUNT], arguments].concat())?;
+    Account::read(ACCOUNT)
+}
+
+fn installed(account: &Account) -> impl Iterator<Item = &Call> {
+    account.calls.iter().filter(|call| call.operation != "unregister" && call.ret >= 0)
+}
+
+fn is(scrape: &Scrape, name: &str, labels: &[(&str, &str)], expected: u64) -> anyhow::Result<()> {
+    let seen = scrape.sum(name, labels);
+    ensure!((seen - expected as f64).abs() < 0.5, "{name} {labels:?} is {seen}, in truth {expected}");
+    Ok(())
+}
+
+/// `others` were installed on one more ring, which had no request.
+fn rings(scrape: &Scrape, accounts: &[&Account], others: u64) -> anyhow::Result<()> {
+    let calls = || accounts.iter().flat_map(|account| installed(account));
+    let before = calls().filter(|call| call.requests_before == 0).count() as u64 + others;
+    let after = calls().filter(|call| call.requests_before > 0).count() as u64;
+    ensure!(after >= 30, "the scenario installed {after} sets at run time");
+    let rings = accounts.len() as u64 + 1;
+    is(scrape, "pinscope_installations_total", &[("requests", "before")], before)?;
+    is(scrape, "pinscope_installations_total", &[("requests", "after")], after)?;
+    is(scrape, "pinscope_ring_age_seconds_count", &[], before + after)?;
+    is(scrape, "pinscope_ring_gap_seconds_count", &[], before + after - rings)?;
+    is(scrape, "pinscope_ring_installation_ordinal_bucket", &[("le", "1")], rings)?;
+    is(scrape, "pinscope_unlisted_installations_total", &[], 0)
+}
+
+fn judged(scrape: &Scrape, truth: &policies::Counts, clean: u64) -> anyhow::Result<()> {
+    let mut refusals: BTreeMap<(&str, &str, &str), u64> = BTreeMap::new();
+    let mut all = clean;
+    for ((answers, own), buffers) in truth {
+        all += buffers;
+        let outcome = if own == "ok" { "ok" } else { "failed" };
+        for (policy, errno) in policies::NAMES.into_iter().zip(answers).filter(|(_, errno)| *errno != "ok") {
+            *refusals.entry((policy, errno, outcome)).or_default() += buffers;
+        }
+    }
+    for ((policy, errno, outcome), buffers) in &refusals {
+        let labels = [("policy", *policy), ("errno", *errno), ("outcome", *outcome)];
+        is(scrape, "pinscope_policy_refusals_total", &labels, *buffers)?;
+    }
+    is(scrape, "pinscope_policy_refusals_total", &[], refusals.values().sum())?;
+    is(scrape, "pinscope_judged_buffers_total", &[], all)?;
+    is(scrape, "pinscope_judged_buffers_total", &[("judged", "unjudged")], 0)?;
+    is(scrape, "pinscope_policy_answers_total", &[], all)?;
+    is(scrape, "pinscope_policy_answers_total", &[("answer", "agreed")], all)
+}
+
+/// Every question is in one state; the audit's can be in none but this.
+fn states(scrape: &Scrape) -> anyhow::Result<()> {
+    for question in ["Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "Q7"] {
+        is(scrape, "pinscope_question_state", &[("question", question)], 1)?;
+    }
+    is(scrape, "pinscope_question_state", &[("question", "Q6"), ("state", "unanswerable")], 1)
+}
+
+/// The parts make up the whole, and all registrations were watched for the lock.
+fn on_request(context: &Context, scrape: &Scrape) -> anyhow::Result<()> {
+    let measured = ["register", "update"];
+    let sum = |name| measured.map(|operation| scrape.sum(name, &[("operation", operation)])).iter().sum::<f64>();
+    let (parts, whole) =
+        (scrape.sum("pinscope_phase_seconds_total", &[]), sum("pinscope_registration_duration_seconds_sum"));
+    ensure!((parts - whole).abs() < 1e-6 && whole > 0.0, "the phases are {parts} s of {whole} s");
+    let watched = scrape
+        .samples("pinscope_mmap_lock_registrations_total")
+        .find(|(labels, _)| label(labels, "lock") == Some("all"));
+    match watched {
+        Some((_, watched)) => {
+            let all = sum("pinscope_registration_duration_seconds_count");
+            ensure!((watched - all).abs() < 0.5, "{watched} were watched of {all}");
+        }
+        None => ensure!(context.kernel.version < LOCK_TRACEPOINTS, "waits for mmap_lock are not there"),
+    }
+    Ok(())
 }
 
 fn port_taken(context: &Context) -> TestResult {
@@ -103,52 +200,6 @@ fn port_taken(context: &Context) -> TestResult {
     let taken = TcpListener::bind("127.0.0.1:0")?;
     let listen = taken.local_addr()?.to_string();
     let arguments = ["daemon", "--attach", &context.attach, "--listen", &listen];
-    pinscope::run(&arguments, Duration::from_secs(40))?.expect_error_line(&[&listen])?;
+    pinscope::run(&arguments, Duration::from_mins(2))?.expect_error_line(&[&listen])?;
     Ok(Verdict::Passed)
-}
-
-fn first_scrape(daemon: &mut Running, address: SocketAddr) -> anyhow::Result<String> {
-    let deadline = Instant::now() + Duration::from_secs(40);
-    loop {
-        match get(address) {
-            Ok(text) => return Ok(text),
-            Err(error) if !daemon.is_running() => bail!("the daemon ended: {error:#}; {}", daemon.stderr()),
-            Err(error) if Instant::now() > deadline => bail!("no /metrics: {error:#}; {}", daemon.stderr()),
-            Err(_) => thread::sleep(Duration::from_millis(100)),
-        }
-    }
-}
-
-/// GET /metrics.
-fn get(address: SocketAddr) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
-    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    let (head, body) = text.split_once("\r\n\r\n").context("no HTTP")?;
-    ensure!(head.starts_with("HTTP/1.1 200"), "{}", head.lines().next().unwrap_or_default());
-    Ok(body.to_owned())
-}
-
-/// Labels and value of each sample of a metric.
-fn samples<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = (&'a str, f64)> {
-    text.lines().filter_map(move |line| {
-        let rest = line.strip_prefix(name)?.strip_prefix('{')?;
-        let (labels, value) = rest.split_once("} ")?;
-        Some((labels, value.trim().parse().ok()?))
-    })
-}
-
-fn registrations(text: &str) -> anyhow::Result<Tally> {
-    let mut tally = Tally::default();
-    for (labels, value) in samples(text, "pinscope_registrations_total") {
-        let label = |name: &str| {
-            let (_, rest) = labels.split_once(&format!("{name}=\""))?;
-            rest.split_once('"').map(|(value, _)| value)
-        };
-        let operation = label("operation").with_context(|| format!("no operation in {labels}"))?;
-        tally.add(operation, label("result").with_context(|| format!("no result in {labels}"))?, value as u64);
-    }
-    Ok(tally)
 }

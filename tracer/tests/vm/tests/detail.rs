@@ -15,7 +15,7 @@ use super::without_tracer;
 use crate::{
     attempt::{Attempt, perform},
     context::Context,
-    kernel::Version,
+    kernel::{LOCK_TRACEPOINTS, Version},
     pinscope::{self, Running},
     process,
     protocol::{Test, TestResult, Verdict},
@@ -25,14 +25,12 @@ use crate::{
     sys::{self, PAGE},
 };
 
-const ATTACH: Duration = Duration::from_secs(60);
+const ATTACH: Duration = Duration::from_mins(2);
 const STOP: Duration = Duration::from_secs(20);
 /// linux/capability.h.
 const CAP_IPC_LOCK: i32 = 14;
 /// `io_account_mem` is a function of its own, called for every buffer.
 const EVERY_BUFFER: Version = Version(6, 16);
-/// The mmap_lock tracepoints came with 5.11.
-const TRACEPOINTS: Version = Version(5, 11);
 
 type Case = fn(&Context) -> TestResult;
 
@@ -117,7 +115,7 @@ fn clock_of(calls: &[Attempt]) -> u64 {
 
 /// Why a kernel's locks cannot be watched.
 fn no_tracepoints(context: &Context) -> Option<Verdict> {
-    context.kernel.lacks("tracepoints of mmap_lock", TRACEPOINTS).map(Verdict::Ignored)
+    context.kernel.lacks("tracepoints of mmap_lock", LOCK_TRACEPOINTS).map(Verdict::Ignored)
 }
 
 /// Another thread takes the lock for writing again and again, and keeps it long: registrations wait for it, no longer
@@ -230,7 +228,7 @@ fn has_reason(report: &Value, words: &str) -> bool {
 /// A kernel without the tracepoints: no figure, and why.
 fn locks_absent(context: &Context) -> TestResult {
     let avoided = ["--locks", "--avoid", "mmap_lock_acquire_returned"];
-    let old = context.kernel.version < TRACEPOINTS;
+    let old = context.kernel.version < LOCK_TRACEPOINTS;
     let report = Watch::of_us(context, if old { &avoided[..1] } else { &avoided })?.end()?;
     ensure!(report["locks"].is_null(), "locks: {}", report["locks"]);
     ensure!(has_reason(&report, "waits for mmap_lock: tracepoint mmap_lock"), "no reason: {}", report["degraded"]);
@@ -257,7 +255,7 @@ fn in_the_trace(context: &Context) -> TestResult {
     let (pin, duration) = (number(line, "/pin_ns")?, number(line, "/duration_ns")?);
     let fault = number(line, "/fault_ns")?;
     ensure!(fault > 0 && fault <= pin, "{fault} ns of faults in a pin of {pin}");
-    if context.kernel.version >= TRACEPOINTS {
+    if context.kernel.version >= LOCK_TRACEPOINTS {
         ensure!(line["lock_acquisitions"] == 1, "{line}");
         ensure!((1..=duration).contains(&number(line, "/lock_wait_ns")?), "{line}");
     } else {

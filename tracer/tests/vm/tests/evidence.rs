@@ -102,8 +102,8 @@ fn by_ring(account: &Account) -> BTreeMap<i32, Vec<&Call>> {
 }
 
 fn rings(report: &Value, account: &Account) -> anyhow::Result<()> {
-    let list = report["rings"]["list"].as_array().context("no rings")?;
-    let told: Vec<&Value> = list.iter().filter(|ring| ring["pid"] == account.pid && ring["registers"] != 0).collect();
+    let all = report["rings"]["list"].as_array().context("no rings")?;
+    let told: Vec<&Value> = all.iter().filter(|ring| ring["pid"] == account.pid && ring["registers"] != 0).collect();
     let truth = by_ring(account);
     ensure!(told.len() == truth.len(), "{} rings, in truth {}", told.len(), truth.len());
     for ring in told {
@@ -187,8 +187,8 @@ fn habits(context: &Context, report: &Value, account: &Account) -> anyhow::Resul
 fn costs(report: &Value, accounts: &[Account]) -> anyhow::Result<()> {
     let cells = report["costs"].as_array().context("no costs")?;
     let sum = |key: &str| cells.iter().filter_map(|cell| cell[key].as_u64()).sum::<u64>();
-    let calls = || accounts.iter().flat_map(accepted);
-    let truth = |of: fn(&Call) -> u64| calls().map(of).sum::<u64>();
+    let taken = || accounts.iter().flat_map(accepted);
+    let truth = |of: fn(&Call) -> u64| taken().map(of).sum::<u64>();
     for (key, expected) in [
         ("buffers", truth(|call| call.buffers)),
         ("vmas", truth(|call| call.vmas)),

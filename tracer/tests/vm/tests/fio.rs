@@ -4,7 +4,7 @@ use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, ensure};
 
-use super::without_tracer;
+use super::{policies, without_tracer};
 use crate::{
     context::Context,
     kernel::Kernel,
@@ -150,8 +150,30 @@ fn summary(context: &Context, memory: &Memory) -> TestResult {
     let refused = is_refused(context, memory);
     ensure!((alone != 0) == refused, "fio by itself ends with {alone}");
     let finished = under(context, "report", &job)?.finish(TIME)?.expect_code(alone)?;
-    figures(&Report::of(&finished)?, &context.kernel, memory, refused)?;
+    let report = Report::of(&finished)?;
+    figures(&report, &context.kernel, memory, refused)?;
+    answers(&report, &context.kernel, memory, refused)?;
     Ok(Verdict::Passed)
+}
+
+/// fio registers once, before its first request; and each kernel's rule has its own view of what backs its buffers.
+fn answers(report: &Report, kernel: &Kernel, memory: &Memory, refused: bool) -> anyhow::Result<()> {
+    let q1 = report.answer("Q1")?;
+    let verdict = q1["verdict"].as_str();
+    let right =
+        if refused { verdict.is_none() } else { verdict.is_some_and(|told| told.starts_with("Set-up: 1 of 1")) };
+    ensure!(right, "{} of a fio that is {}", q1, if refused { "refused" } else { "accepted" });
+    if !kernel.can_be_walked() {
+        return Ok(());
+    }
+    let buffers = if refused { 1 } else { DEPTH };
+    let mut seen = policies::seen(&report.json()["judgements"])?;
+    seen.retain(|_, count| *count > 0);
+    let answers = if memory.refused_before_6_5 { policies::PRIVATE_FILE } else { policies::ALL_TAKE };
+    let own = if kernel.refuses_files() { answers[1] } else { answers[3] };
+    let truth = policies::Counts::from([((answers.map(str::to_owned).to_vec(), own.to_owned()), buffers)]);
+    ensure!(seen == truth, "judged: {seen:?}, in truth {truth:?}");
+    Ok(())
 }
 
 fn figures(report: &Report, kernel: &Kernel, memory: &Memory, refused: bool) -> anyhow::Result<()> {

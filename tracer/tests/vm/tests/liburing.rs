@@ -11,6 +11,7 @@ use crate::{
     pinscope::{self, Finished, Running},
     protocol::{Test, TestResult, Verdict},
     report::Report,
+    tally::Tally,
 };
 
 /// Where `cargo xtask test` puts them.
@@ -55,6 +56,23 @@ fn under_report(context: &Context, name: &str, operations: &[&str]) -> TestResul
     for operation in operations {
         ensure!(truth.total(operation) > 0, "{name} makes no {operation}:\n{truth}\n{}", alone.words());
     }
-    Report::of(&finished)?.balanced(&truth)?;
+    let report = Report::of(&finished)?;
+    report.balanced(&truth)?;
+    installations(&report, &truth)?;
     Ok(Verdict::Passed)
+}
+
+/// What Q1 rests on are the calls that the kernel's tracepoint saw succeed, on rings that pinscope tells apart.
+fn installations(report: &Report, truth: &Tally) -> anyhow::Result<()> {
+    let installed: u64 = ["register", "update", "clone"].map(|operation| truth.count(operation, "ok")).iter().sum();
+    let told = &report.json()["installations"];
+    let parts = ["before_requests", "after_requests"].map(|key| told[key].as_u64());
+    ensure!(parts.into_iter().sum::<Option<u64>>() == Some(installed), "{installed} installations: {told}");
+    let rings = report.json()["rings"]["list"].as_array().context("no rings")?;
+    let of_rings = |key: &str| rings.iter().map(|ring| ring[key].as_u64()).sum::<Option<u64>>();
+    let parts = ["registers", "updates", "clones"].map(of_rings);
+    ensure!(parts.into_iter().sum::<Option<u64>>() == Some(installed), "{installed} installations: {rings:?}");
+    let state = report.answer("Q1")?["state"].as_str();
+    ensure!((state == Some("unanswerable")) == (installed == 0), "{installed} installations: {state:?}");
+    Ok(())
 }

@@ -16,6 +16,7 @@ mod audit;
 mod cli;
 mod compat;
 mod daemon;
+mod debian;
 mod detail;
 mod evidence;
 mod fio;
@@ -23,13 +24,17 @@ mod liburing;
 mod matrix;
 mod operations;
 mod policies;
+mod prometheus;
 mod random;
+mod registered;
 mod scenarios;
+mod service;
 mod session;
 mod storm;
 mod tasks;
 mod time;
 mod vmas;
+mod workloads;
 
 /// All tests, in the order in which they run.
 pub fn all() -> Vec<Test> {
@@ -53,6 +58,9 @@ pub fn all() -> Vec<Test> {
         audit::tests(),
         cli::tests(),
         daemon::tests(),
+        service::tests(),
+        registered::tests(),
+        workloads::tests(),
         detail::tests(),
     ];
     families.into_iter().flatten().collect()
@@ -88,7 +96,12 @@ fn ready(context: &Context) -> anyhow::Result<()> {
 
 /// Tests for a guest that was booted in a special way; `None` when no circumstance has the name.
 pub fn circumstance(name: &str) -> Option<Vec<Test>> {
-    (name == "lockdown").then(cli::lockdown)
+    match name {
+        "lockdown" => Some(cli::lockdown()),
+        "debian" => Some(debian::tests()),
+        "prometheus" => Some(prometheus::tests()),
+        _ => None,
+    }
 }
 
 /// What a test starts this program for.
@@ -96,6 +109,7 @@ pub fn probe(name: &str) -> Option<ExitCode> {
     match name {
         "int80" => Some(ExitCode::from(compat::probe())),
         "policies" => Some(policies::probe()),
+        "empty" => Some(crate::start::empty()),
         _ => None,
     }
 }

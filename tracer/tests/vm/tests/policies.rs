@@ -19,13 +19,13 @@ use crate::{
 };
 
 /// What the four policies answer: before 6.5, with a single source, as proposed, since 6.5.
-type Answers = [&'static str; 4];
+pub type Answers = [&'static str; 4];
 
 const OK: &str = "ok";
-const ALL_TAKE: Answers = [OK; 4];
+pub const ALL_TAKE: Answers = [OK; 4];
 const NONE_TAKE: Answers = ["EFAULT"; 4];
 const SHARED_FILE: Answers = ["EOPNOTSUPP", "EOPNOTSUPP", "EFAULT", "EFAULT"];
-const PRIVATE_FILE: Answers = ["EOPNOTSUPP", "EOPNOTSUPP", "EFAULT", OK];
+pub const PRIVATE_FILE: Answers = ["EOPNOTSUPP", "EOPNOTSUPP", "EFAULT", OK];
 
 /// Mappings side by side in one buffer, a page or a huge page each; no kind is a hole.
 struct Case {
@@ -73,7 +73,10 @@ pub fn tests() -> Vec<Test> {
 }
 
 /// How often the four answers and the kernel's own came together.
-type Counts = BTreeMap<(Vec<String>, String), u64>;
+pub type Counts = BTreeMap<(Vec<String>, String), u64>;
+
+/// The policies by name, in the order of the answers.
+pub const NAMES: [&str; 4] = ["before_6_5", "single_source", "as_proposed", "since_6_5"];
 
 /// Registers every case, and prints a line for each: its number and what the kernel answered.
 pub fn probe() -> ExitCode {
@@ -91,10 +94,13 @@ fn register_all() -> anyhow::Result<()> {
     for (number, case) in CASES.iter().enumerate() {
         let mut space = Space::new(64 << 20);
         let buffer = build(&mut space, case)?;
-        report(number, &ring, buffer)?;
+        report(number, &ring, buffer);
     }
     // A mapping that no program makes for its data.
-    report(CASES.len(), &ring, entries(&maps::read()?)?)
+    report(CASES.len(), &ring, entries(&maps::read()?)?);
+    // Refused for its size, which no rule for mappings is about.
+    ring.call(Request::Register(&[Buffer { address: PAGE, length: (1 << 40) + PAGE }]));
+    Ok(())
 }
 
 fn build(space: &mut Space, case: &Case) -> anyhow::Result<Buffer> {
@@ -108,13 +114,12 @@ fn build(space: &mut Space, case: &Case) -> anyhow::Result<Buffer> {
     Ok(Buffer { address: start, length: space.end() - start })
 }
 
-fn report(number: usize, ring: &Ring, buffer: Buffer) -> anyhow::Result<()> {
+fn report(number: usize, ring: &Ring, buffer: Buffer) {
     let answer = ring.call(Request::Register(&[buffer]));
     println!("case {number} {}", result_name(answer.ret));
     if answer.ret >= 0 {
         ring.call(Request::Unregister);
     }
-    Ok(())
 }
 
 fn of_the_matrix(context: &Context) -> TestResult {
@@ -139,7 +144,12 @@ fn of_the_matrix(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-fn truth(context: &Context, stdout: &str) -> anyhow::Result<Counts> {
+/// Buffers of the probe that the kernel took.
+pub fn accepted(stdout: &str) -> u64 {
+    stdout.lines().filter(|line| line.starts_with("case ") && line.ends_with(" ok")).count() as u64
+}
+
+pub fn truth(context: &Context, stdout: &str) -> anyhow::Result<Counts> {
     let mut counts = Counts::new();
     for line in stdout.lines().filter_map(|line| line.strip_prefix("case ")) {
         let (number, answer) = line.split_once(' ').context("a case without an answer")?;
@@ -155,17 +165,16 @@ fn truth(context: &Context, stdout: &str) -> anyhow::Result<Counts> {
     Ok(counts)
 }
 
-fn seen(judgements: &Value) -> anyhow::Result<Counts> {
+/// How often which answers came together with which of the kernel's own, as a report tells it.
+pub fn seen(judgements: &Value) -> anyhow::Result<Counts> {
     let mut counts = Counts::new();
     let clean = judgements["clean"].as_u64().context("no number of clean buffers")?;
     counts.insert((ALL_TAKE.map(str::to_owned).to_vec(), OK.to_owned()), clean);
     for judged in judgements["others"].as_array().context("no judged buffers")? {
         let verdicts = &judged["traits"]["verdicts"];
-        let names = ["before_6_5", "single_source", "as_proposed", "since_6_5"];
-        let answers = names.map(|name| verdicts[name].as_str().unwrap_or("absent").to_owned()).to_vec();
+        let answers = NAMES.map(|name| verdicts[name].as_str().unwrap_or("absent").to_owned()).to_vec();
         let answer = result_name(-judged["errno"].as_i64().context("a judged buffer without errno")?);
-        *counts.entry((answers, answer.to_string())).or_default() +=
-            judged["buffers"].as_u64().context("no buffers")?;
+        *counts.entry((answers, answer.clone())).or_default() += judged["buffers"].as_u64().context("no buffers")?;
     }
     Ok(counts)
 }

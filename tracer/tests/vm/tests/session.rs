@@ -24,7 +24,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("session_of_another_process_sees_nothing", another_process),
         Test::new("session_stops_at_once", stops_at_once),
         Test::new("session_two_at_once", two_at_once),
-        Test::new("session_filters", filters),
+        Test::new("session_filters", filters).within(Duration::from_mins(5)),
         Test::new("session_duration", duration),
     ]
 }
@@ -145,7 +145,7 @@ fn duration(context: &Context) -> TestResult {
         return Ok(verdict);
     }
     let arguments = ["report", "--json", "--attach", &context.attach, "--duration", "500ms"];
-    let finished = Running::start(&mut pinscope::command(&arguments))?.finish(Duration::from_secs(40))?;
+    let finished = Running::start(&mut pinscope::command(&arguments))?.finish(Duration::from_mins(2))?;
     finished.expect_code(0)?;
     Ok(Verdict::Passed)
 }

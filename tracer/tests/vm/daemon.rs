@@ -1,0 +1,128 @@
+//! A daemon under test, and what it serves.
+
+use std::{
+    ffi::OsString,
+    fs,
+    net::{SocketAddr, TcpListener},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+
+use crate::{
+    context::Context,
+    http,
+    pinscope::{self, Running},
+    tally::Tally,
+};
+
+const START: Duration = Duration::from_mins(2);
+
+/// A `pinscope daemon` that serves.
+pub struct Daemon {
+    running: Running,
+    address: SocketAddr,
+}
+
+impl Daemon {
+    /// Starts it, and waits until its port answers.
+    pub fn start(context: &Context, more: &[&str]) -> anyhow::Result<Self> {
+        Self::start_as(context, more, &[])
+    }
+
+    /// The same, run by the program whose words these are.
+    pub fn start_as(context: &Context, more: &[&str], by: &[OsString]) -> anyhow::Result<Self> {
+        // A port that was free a moment ago.
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let listen = address.to_string();
+        let arguments = [&["daemon", "--attach", &context.attach, "--listen", &listen], more].concat();
+        let words: Vec<_> = by.iter().cloned().chain([pinscope::binary().into_os_string()]).collect();
+        let mut command = Command::new(&words[0]);
+        pinscope::piped(command.args(&words[1..]).args(&arguments));
+        let mut daemon = Self { running: Running::start(&mut command)?, address };
+        let deadline = Instant::now() + START;
+        loop {
+            match daemon.scrape() {
+                Ok(_) => return Ok(daemon),
+                Err(error) if !daemon.running.is_running() => {
+                    bail!("the daemon ended: {error:#}; {}", daemon.running.stderr())
+                }
+                Err(error) if Instant::now() > deadline => {
+                    bail!("no /metrics: {error:#}; {}", daemon.running.stderr())
+                }
+                Err(_) => thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.running.id()
+    }
+
+    /// GET /metrics.
+    pub fn scrape(&self) -> anyhow::Result<Scrape> {
+        http::get(self.address, "/metrics", Duration::from_secs(20)).map(Scrape::of)
+    }
+
+    /// Its resident memory.
+    pub fn resident_kib(&self) -> anyhow::Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.running.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches("kB").trim_end().parse()?)
+    }
+
+    /// Stops it the way systemd does. It has nothing to say but what this kernel does not give.
+    pub fn end(self) -> anyhow::Result<()> {
+        self.running.signal(libc::SIGTERM);
+        let finished = self.running.finish(Duration::from_secs(10))?;
+        let is_expected = |line: &str| line.contains(" WARN ") && line.contains("degraded: ");
+        ensure!(finished.stderr.lines().all(is_expected), "standard error: {}", finished.stderr);
+        finished.expect_code(0)?;
+        Ok(())
+    }
+}
+
+/// Prometheus' text format.
+pub struct Scrape(String);
+
+impl Scrape {
+    /// Of what was served.
+    pub fn of(text: String) -> Self {
+        Self(text)
+    }
+
+    /// Labels and value of each sample of a metric.
+    pub fn samples<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, f64)> {
+        self.0.lines().filter_map(move |line| {
+            let rest = line.strip_prefix(name)?;
+            let (labels, value) = match rest.strip_prefix('{') {
+                Some(rest) => rest.split_once("} ")?,
+                None => ("", rest.strip_prefix(' ')?),
+            };
+            Some((labels, value.trim().parse().ok()?))
+        })
+    }
+
+    /// The sum over the samples that have all of these labels, 0 where there is none.
+    pub fn sum(&self, name: &str, wanted: &[(&str, &str)]) -> f64 {
+        let fits = |labels: &str| wanted.iter().all(|(name, value)| label(labels, name) == Some(value));
+        self.samples(name).filter(|(labels, _)| fits(labels)).map(|(_, value)| value).sum()
+    }
+
+    pub fn registrations(&self) -> anyhow::Result<Tally> {
+        let mut tally = Tally::default();
+        for (labels, value) in self.samples("pinscope_registrations_total") {
+            let label = |name: &str| label(labels, name).with_context(|| format!("no {name} in {labels}"));
+            tally.add(label("operation")?, label("result")?, value as u64);
+        }
+        Ok(tally)
+    }
+}
+
+/// The value of a label. None of ours has a quotation mark in it.
+pub fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
+    labels.split(',').find_map(|pair| pair.strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"'))
+}

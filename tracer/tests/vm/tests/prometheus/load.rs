@@ -1,0 +1,196 @@
+//! What works while Prometheus looks: fio in several kinds of memory and the generators, each as a unit of its own, and
+//! the account of all of it.
+
+use std::{collections::BTreeMap, fs, process::Command, time::Duration};
+
+use anyhow::{Context as _, ensure};
+
+use super::server::INTERVAL;
+use crate::{
+    generate,
+    pinscope::{Running, piped},
+    scenario::Account,
+    sys::PAGE,
+    systemd::{last_words, succeed},
+    tally::Tally,
+};
+
+/// How long the load goes on at least.
+pub const SECONDS: u64 = 60;
+/// Where the accounts are written.
+const ACCOUNTS: &str = "/run/load";
+/// What fio reads.
+const DATA: &str = "/mnt/ext4/fio-data";
+const TIME: Duration = Duration::from_mins(8);
+/// Buffers that each job of fio registers, of a page each.
+const DEPTH: u64 = 8;
+
+/// A job of fio: memory, what lies under it, and whether the kernel refuses it.
+struct Job {
+    name: &'static str,
+    memory: &'static str,
+    class: &'static str,
+    refused: bool,
+}
+
+const JOBS: [Job; 5] = [
+    Job { name: "malloc", memory: "malloc", class: "anon", refused: false },
+    Job { name: "mmap", memory: "mmap", class: "anon", refused: false },
+    Job { name: "shm", memory: "shm", class: "shmem", refused: false },
+    Job { name: "huge", memory: "mmaphuge:/mnt/huge/fio", class: "hugetlb", refused: false },
+    Job { name: "file", memory: "mmapshared:/mnt/ext4/fio-memory", class: "file", refused: true },
+];
+
+/// Scenarios with their options; each accounts for all that it did.
+const SCENARIOS: [(&str, &[&str]); 8] = [
+    ("setup_only", &["--seconds", "60"]),
+    ("switch_sets", &["--count", "300"]),
+    ("update_slots", &["--count", "300"]),
+    ("many_rings", &[]),
+    ("many_vmas", &["--count", "50", "--vmas", "64"]),
+    ("two_memfds", &["--count", "20"]),
+    ("private_file", &["--count", "20"]),
+    ("shared_file", &["--count", "20"]),
+];
+
+/// What was done, all together.
+#[derive(Default)]
+pub struct Load {
+    pub results: Tally,
+    /// Of registers and updates, as is all below.
+    pub buffers: u64,
+    pub bytes: u64,
+    pub vmas: u64,
+    /// Buffers, VMAs and bytes by class of backing.
+    pub classes: BTreeMap<String, [u64; 3]>,
+    /// Registers, updates and clones of each unit: those that succeeded, and those that failed.
+    pub units: BTreeMap<String, [u64; 2]>,
+}
+
+impl Load {
+    /// All at the same time; comes back when the last has ended.
+    pub fn run() -> anyhow::Result<Self> {
+        let _ = fs::remove_dir_all(ACCOUNTS);
+        fs::create_dir_all(ACCOUNTS)?;
+        // A file that is there as it has to be: no job writes it first.
+        succeed(&["truncate", "--size=1M", DATA])?;
+        let mut units = Vec::new();
+        for job in &JOBS {
+            let name = format!("load-fio-{}", job.name);
+            units.push((start(&name, &fio(job))?, name, job.refused));
+        }
+        for (name, options) in SCENARIOS {
+            let account = account(name);
+            let words = [&["scenario", name, "--out", &account], options].concat();
+            units.push((start(&unit(name), &ourselves(&words)?)?, unit(name), false));
+        }
+        for (running, name, refused) in units {
+            let code = finish(running, &name)?;
+            ensure!((code != 0) == refused, "{name} ended with {code}: {}", last_words(&name)?);
+        }
+        let mut load = Self::default();
+        for (name, _) in SCENARIOS {
+            load.add(&unit(name), &Account::read(&account(name))?);
+        }
+        for job in &JOBS {
+            load.add_fio(job);
+        }
+        Ok(load)
+    }
+
+    fn add(&mut self, unit: &str, account: &Account) {
+        let count = |result| ["register", "update", "clone"].map(|operation| account.results.count(operation, result));
+        let installed = count("ok").iter().sum();
+        self.units.insert(format!("{unit}.service"), [installed, account.failed]);
+        self.results.merge(&account.results);
+        self.buffers += account.buffers;
+        self.bytes += account.bytes;
+        self.vmas += account.vmas;
+        for under in &account.backings {
+            self.add_class(&under.backing.class, [under.buffers, under.vmas, under.bytes]);
+        }
+    }
+
+    /// fio registers once, and ends with its ring; the kernel refuses a table at its first buffer.
+    fn add_fio(&mut self, job: &Job) {
+        let (result, buffers) = if job.refused { ("EFAULT", 1) } else { ("ok", DEPTH) };
+        self.results.add("register", result, 1);
+        self.units.insert(format!("load-fio-{}.service", job.name), [u64::from(!job.refused), u64::from(job.refused)]);
+        self.buffers += buffers;
+        self.bytes += buffers * PAGE;
+        self.vmas += buffers;
+        self.add_class(job.class, [buffers, buffers, buffers * PAGE]);
+    }
+
+    fn add_class(&mut self, class: &str, more: [u64; 3]) {
+        let counts = self.classes.entry(class.to_owned()).or_default();
+        for (count, more) in counts.iter_mut().zip(more) {
+            *count += more;
+        }
+    }
+}
+
+/// Calls at random, about half of them refused, whose sizes are in no account.
+pub fn storm() -> anyhow::Result<Tally> {
+    let account = account("storm");
+    let words = ["gen", "--out", &account, "storm", "--threads", "4", "--count", "20000", "--seed", "11"];
+    let code = finish(start("load-storm", &ourselves(&words)?)?, "load-storm")?;
+    ensure!(code == 0, "the storm ended with {code}: {}", last_words("load-storm")?);
+    generate::read(&account)
+}
+
+fn account(name: &str) -> String {
+    format!("{ACCOUNTS}/{name}.json")
+}
+
+fn unit(scenario: &str) -> String {
+    format!("load-{}", scenario.replace('_', "-"))
+}
+
+fn ourselves(arguments: &[&str]) -> anyhow::Result<Vec<String>> {
+    let binary = std::env::current_exe()?.display().to_string();
+    Ok([binary].into_iter().chain(arguments.iter().map(|&argument| argument.to_owned())).collect())
+}
+
+fn fio(job: &Job) -> Vec<String> {
+    let words = [
+        "/usr/bin/fio",
+        &format!("--name={}", job.name),
+        "--ioengine=io_uring",
+        "--fixedbufs=1",
+        &format!("--iodepth={DEPTH}"),
+        "--rw=randread",
+        "--bs=4k",
+        "--size=1M",
+        &format!("--filename={DATA}"),
+        // It is there to be there: the machine has others to serve.
+        "--rate_iops=20",
+        "--time_based",
+        &format!("--runtime={SECONDS}"),
+        &format!("--mem={}", job.memory),
+    ];
+    words.map(str::to_owned).to_vec()
+}
+
+/// Starts a command as a unit of this name, and writes down how it ended. The unit outlives its command by a few scrapes:
+/// whose cgroup is gone has no name any more.
+fn start(name: &str, words: &[String]) -> anyhow::Result<Running> {
+    let script = format!("\"$@\"; echo $? >{}; sleep {}", ending(name), 3 * INTERVAL);
+    let mut command = Command::new("systemd-run");
+    command.args(["--quiet", "--collect", "--wait", &format!("--unit={name}"), "--"]);
+    command.args(["/bin/sh", "-c", &script, "sh"]).args(words);
+    Running::start(piped(&mut command)).context(name.to_owned())
+}
+
+/// Waits for a unit; the exit code of its command. (An `exit $code` in the script would not bring it: systemd puts a
+/// variable of its own, which is empty, in its place.)
+fn finish(running: Running, name: &str) -> anyhow::Result<i32> {
+    running.finish(TIME)?;
+    let path = ending(name);
+    let text = fs::read_to_string(&path).with_context(|| format!("{path}: {name} did not run to its end"))?;
+    Ok(text.trim().parse()?)
+}
+
+fn ending(unit: &str) -> String {
+    format!("{ACCOUNTS}/{unit}.ending")
+}

@@ -1,0 +1,105 @@
+//! A Prometheus server of our own.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+use crate::{
+    http,
+    pinscope::{Running, piped},
+};
+
+const FOLDER: &str = "/tmp/prometheus";
+const ADDRESS: &str = "127.0.0.1:9090";
+/// Seconds between scrapes, and those that one may take: under emulation, beside all that the load does, it takes a while.
+pub const INTERVAL: u64 = 5;
+/// For its start, and for a sample that is awaited.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// A server, ended with the value.
+pub struct Server {
+    running: Running,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Starts one that scrapes `target` every [`INTERVAL`] and has the rules of the package, and waits until it is ready.
+    pub fn start(target: SocketAddr) -> anyhow::Result<Self> {
+        let _ = fs::remove_dir_all(FOLDER);
+        fs::create_dir_all(FOLDER)?;
+        let config = format!("{FOLDER}/prometheus.yml");
+        let text = format!(
+            "global:\n  scrape_interval: {INTERVAL}s\n  scrape_timeout: {INTERVAL}s\n  evaluation_interval: {INTERVAL}s\n\
+             rule_files: ['/usr/share/pinscope/rules/*.yml']\nscrape_configs:\n  - job_name: pinscope\n    \
+             static_configs:\n      - targets: ['{target}']\n"
+        );
+        fs::write(&config, text)?;
+        let mut command = Command::new("prometheus");
+        command.arg(format!("--config.file={config}")).arg(format!("--storage.tsdb.path={FOLDER}/data"));
+        command.args(["--log.level=warn", &format!("--web.listen-address={ADDRESS}")]);
+        let mut server = Self { running: Running::start(piped(&mut command))?, address: ADDRESS.parse()? };
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = http::get(server.address, "/-/ready", Duration::from_secs(10)) {
+            if Instant::now() > deadline || !server.running.is_running() {
+                bail!("Prometheus does not get ready: {error:#}; {}", server.running.stderr());
+            }
+            thread::sleep(Duration::from_millis(200));
+        }
+        Ok(server)
+    }
+
+    /// The value of each series of an expression, by its labels without the name, at a time in seconds.
+    pub fn query(&self, expression: &str, time: f64) -> anyhow::Result<BTreeMap<BTreeMap<String, String>, f64>> {
+        let path = format!("/api/v1/query?query={}&time={time:.3}", http::escape(expression));
+        let answer = http::get_json(self.address, &path, Duration::from_mins(1)).context(expression.to_owned())?;
+        let series = answer["data"]["result"].as_array().with_context(|| format!("{expression}: {answer}"))?;
+        series.iter().map(one).collect::<Option<_>>().with_context(|| format!("{expression}: {answer}"))
+    }
+
+    /// The names of all metrics that were ever scraped.
+    pub fn names(&self) -> anyhow::Result<Vec<String>> {
+        let answer = http::get_json(self.address, "/api/v1/label/__name__/values", Duration::from_mins(1))?;
+        let names = answer["data"].as_array().with_context(|| format!("no names: {answer}"))?;
+        Ok(names.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+    }
+
+    /// The time of the next sample that is scraped whole from now on.
+    pub fn next_sample(&self) -> anyhow::Result<f64> {
+        // A scrape that is under way may have read before whatever has just been done.
+        let begun = self.scraped()?;
+        let deadline = Instant::now() + PATIENCE;
+        let mut seen = Vec::from_iter(begun);
+        while seen.len() < 3 {
+            thread::sleep(Duration::from_millis(200));
+            if let Some(time) = self.scraped()?.filter(|time| seen.last() != Some(time)) {
+                seen.push(time);
+            }
+            if Instant::now() > deadline {
+                bail!("Prometheus scrapes nothing: {seen:?}");
+            }
+        }
+        seen.last().copied().context("no sample")
+    }
+
+    /// The time of the last successful scrape.
+    fn scraped(&self) -> anyhow::Result<Option<f64>> {
+        let path = format!("/api/v1/query?query={}", http::escape("timestamp(up{job=\"pinscope\"} == 1)"));
+        let answer = http::get_json(self.address, &path, Duration::from_mins(1))?;
+        Ok(answer["data"]["result"].as_array().and_then(|all| one(all.first()?)).map(|(_, time)| time))
+    }
+}
+
+/// `{"metric": {...}, "value": [time, "1"]}`
+fn one(series: &Value) -> Option<(BTreeMap<String, String>, f64)> {
+    let labels = series["metric"].as_object()?.iter().filter(|(name, _)| *name != "__name__");
+    let labels = labels.map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
+    Some((labels.collect::<Option<_>>()?, series["value"][1].as_str()?.parse().ok()?))
+}

@@ -1,0 +1,82 @@
+//! A program as an ordinary user with a few capabilities, as a service manager starts one.
+
+use std::{
+    collections::HashSet, ffi::OsString, fs, io, os::unix::process::CommandExt as _, process::Command,
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use caps::{CapSet, Capability};
+use clap::Args;
+
+/// Nobody's.
+const USER: u32 = 65534;
+
+/// What pinscope.service gives.
+pub const SERVICE: &[&str] = &["CAP_BPF", "CAP_PERFMON"];
+
+/// `guest as-user`.
+#[derive(Args)]
+pub struct Options {
+    /// What the user gets and keeps over the exec, such as CAP_BPF.
+    #[arg(long)]
+    capability: Vec<Capability>,
+    /// What is run.
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
+/// The words that run a program so, in front of its own.
+pub fn as_user(capabilities: &[&str]) -> anyhow::Result<Vec<OsString>> {
+    let mut words = vec![std::env::current_exe()?.into_os_string(), "as-user".into()];
+    words.extend(capabilities.iter().flat_map(|capability| ["--capability", capability]).map(OsString::from));
+    words.push("--".into());
+    Ok(words)
+}
+
+/// Becomes the user and then the program; the process keeps its number.
+pub fn run(options: &Options) -> ExitCode {
+    let error = match become_user(&options.capability.iter().copied().collect()) {
+        Ok(()) => anyhow::Error::from(Command::new(&options.command[0]).args(&options.command[1..]).exec()),
+        Err(error) => error,
+    };
+    eprintln!("guest as-user: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn become_user(capabilities: &HashSet<Capability>) -> anyhow::Result<()> {
+    for capability in caps::all().difference(capabilities) {
+        // One that this kernel does not know is none.
+        let _ = caps::drop(None, CapSet::Bounding, *capability);
+    }
+    // As the unit does; BPF maps count against it before 5.11.
+    let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: integers, a limit that lives long enough, and a null pointer for an empty list.
+    let became = unsafe {
+        libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) == 0
+            && libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) == 0
+            && libc::setgroups(0, std::ptr::null()) == 0
+            && libc::setgid(USER) == 0
+            && libc::setuid(USER) == 0
+            && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+    };
+    if !became {
+        return Err(io::Error::last_os_error()).context("becoming the user");
+    }
+    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Inheritable, CapSet::Ambient] {
+        caps::set(None, set, capabilities).with_context(|| format!("setting {set:?}"))?;
+    }
+    Ok(())
+}
+
+/// A line of `/proc/PID/task/*/status`, of each thread.
+pub fn of_threads(pid: u32, line: &str) -> anyhow::Result<Vec<String>> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).context("the process is gone")?;
+    threads
+        .map(|thread| {
+            let status = fs::read_to_string(thread?.path().join("status"))?;
+            let found = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));
+            Ok(found.with_context(|| format!("no {line}"))?.trim().to_owned())
+        })
+        .collect()
+}
