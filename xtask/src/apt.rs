@@ -270,6 +270,13 @@ impl Archive {
     }
 }
 
+/// A line of sources.list for a suite, with the mirror that apt is set up with: for programs that run an apt of their own.
+pub fn source(suite: &str) -> Result<String> {
+    let mirrors = Mirrors::of_apt()?;
+    let mirror = mirrors.of(suite).with_context(|| format!("apt has no mirror with {suite}"))?;
+    Ok(format!("deb [signed-by={KEYRING}] {mirror} {suite} main"))
+}
+
 /// The mirrors that apt is set up with.
 #[derive(Debug, PartialEq, Eq)]
 struct Mirrors {

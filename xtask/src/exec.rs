@@ -20,8 +20,9 @@ pub fn exec(command: &mut Command) -> Result<()> {
 pub fn read(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().with_context(|| cannot_run(command))?;
     if !output.status.success() {
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        bail!("`{}` failed: {}\n{}", show(command), output.status, complaint.trim_end());
+        let (said, complaint) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let said = format!("{}\n{}", said.trim(), complaint.trim());
+        bail!("`{}` failed: {}\n{}", show(command), output.status, said.trim());
     }
     String::from_utf8(output.stdout).with_context(|| format!("`{}` printed no text", show(command)))
 }

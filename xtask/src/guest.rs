@@ -9,7 +9,7 @@ use crate::{
     artifacts,
     cache::Cache,
     liburing, setup,
-    vm::{BPFTRACE, Ending, FIO, Guest, Kernel, kernel::USUAL},
+    vm::{BPFTRACE, Debian, Ending, FIO, Guest, Kernel, kernel::USUAL},
 };
 
 #[derive(Args)]
@@ -30,6 +30,9 @@ pub struct Options {
     /// Put some of liburing's own tests into /usr/lib/liburing, built from Debian's source package
     #[arg(long)]
     liburing: bool,
+    /// Run the script in a Debian of this suite, with its systemd
+    #[arg(long, value_name = "SUITE", value_parser = Debian::named)]
+    debian: Option<Debian>,
     /// One instruction is one nanosecond
     #[arg(long)]
     counted: bool,
@@ -61,6 +64,9 @@ pub fn guest(options: &Options) -> Result<ExitCode> {
         .deadline(Duration::from_secs(options.deadline));
     if options.counted {
         guest = guest.counted();
+    }
+    if let Some(debian) = options.debian {
+        guest = guest.debian(debian);
     }
     for words in &options.append {
         guest = guest.append(words);

@@ -4,16 +4,21 @@ mod apt;
 mod artifacts;
 mod bench;
 mod cache;
+mod dashboards;
+mod dist;
 mod doctor;
 mod exec;
 mod guest;
 mod kernels;
+mod kubernetes;
 mod liburing;
+mod receiver;
 mod run;
 mod setup;
 mod tally;
 mod test;
 mod toolchain;
+mod units;
 mod vm;
 mod workspace;
 
@@ -41,6 +46,9 @@ enum Task {
     /// Check formatting, lints, unit and doc tests, and every kernel of the matrix
     Test(test::Options),
     Bench(bench::Options),
+    Dashboards(dashboards::Options),
+    /// Make a Debian package and a tarball, into target/dist
+    Dist,
     /// Run a script of your own in a guest
     Guest(guest::Options),
 }
@@ -53,6 +61,8 @@ fn main() -> ExitCode {
         Task::Run(options) => run::run(&options),
         Task::Test(options) => test::test(&options),
         Task::Bench(options) => bench::bench(&options),
+        Task::Dashboards(options) => dashboards::dashboards(&options),
+        Task::Dist => dist::dist(),
         Task::Guest(options) => guest::guest(&options),
     };
     done.unwrap_or_else(|error| {

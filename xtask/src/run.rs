@@ -23,7 +23,7 @@ use crate::{
 /// fio with several kinds of memory.
 const WORKLOAD: &str = include_str!("workload.sh");
 /// The sub-commands of pinscope that watch something going on.
-const SESSIONS: [&str; 6] = ["report", "trace", "top", "record", "audit", "daemon"];
+const SESSIONS: [&str; 4] = ["report", "trace", "audit", "daemon"];
 
 #[derive(Args)]
 pub struct Options {

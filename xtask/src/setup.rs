@@ -151,7 +151,7 @@ pub fn install(packages: &[&str], why: &str) -> Result<()> {
 }
 
 /// Runs a command as root: as it is if we are root, else by sudo if that asks for no password.
-fn as_root(command: &mut Command, why: &str) -> Result<()> {
+pub fn as_root(command: &mut Command, why: &str) -> Result<()> {
     let root = fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
     if root {
         return exec(command.env("DEBIAN_FRONTEND", "noninteractive"));

@@ -1,6 +1,6 @@
 //! What test programs print, counted: our guest program's lines and cargo's summaries. Pure.
 
-use std::fmt;
+use std::{collections::VecDeque, fmt};
 
 /// Tests counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,6 +42,9 @@ pub const SECTION: &str = "PINSCOPE-SECTION ";
 /// Printed by our script behind it, with the exit code.
 pub const SECTION_EXIT: &str = "PINSCOPE-SECTION-EXIT ";
 
+/// Lines of a failed test that are shown again at the end.
+const SAID: usize = 20;
+
 /// One run of the guest program, as its lines come in.
 ///
 /// It prints `guest: running N tests`, then a line a test (`test NAME ... ok`, `... FAILED`, `... ignored: WHY`; what a
@@ -49,8 +52,10 @@ pub const SECTION_EXIT: &str = "PINSCOPE-SECTION-EXIT ";
 #[derive(Debug, Default)]
 pub struct Section {
     pub tally: Tally,
-    /// The tests that failed, and what is wrong with the run as a whole.
+    /// The tests that failed, each with what it said, and what is wrong with the run as a whole.
     pub failures: Vec<String>,
+    /// What was said since the last test's line.
+    said: VecDeque<String>,
     announced: Option<usize>,
     summary: Option<Tally>,
     exit: Option<i32>,
@@ -63,11 +68,12 @@ impl Section {
                 "ok" => self.tally.passed += 1,
                 "FAILED" => {
                     self.tally.failed += 1;
-                    self.failures.push(name.to_owned());
+                    self.failures.push(self.with_what_was_said(name));
                 }
                 _ if result.starts_with("ignored") => self.tally.ignored += 1,
                 _ => {}
             }
+            self.said.clear();
         } else if let Some(code) = line.strip_prefix(SECTION_EXIT) {
             self.exit = code.trim().parse().ok();
         } else if let Some(rest) = line.strip_prefix("guest: ") {
@@ -76,7 +82,17 @@ impl Section {
             } else {
                 self.summary = summary(rest).or(self.summary);
             }
+        } else {
+            self.said.push_back(line.to_owned());
+            if self.said.len() > SAID {
+                self.said.pop_front();
+            }
         }
+    }
+
+    fn with_what_was_said(&self, name: &str) -> String {
+        let lines = self.said.iter().flat_map(|line| ["\n    ", line]);
+        [name].into_iter().chain(lines).collect()
     }
 
     /// Holds what was reported against what was announced. A run that is not whole is one more failure.
@@ -99,7 +115,7 @@ impl Section {
         };
         if let Some(wrong) = wrong {
             self.tally.failed += 1;
-            self.failures.push(wrong);
+            self.failures.push(self.with_what_was_said(&wrong));
         }
         self
     }
@@ -152,7 +168,7 @@ mod tests {
             "PINSCOPE-SECTION-EXIT 1",
         ]);
         assert_eq!(section.tally, Tally { passed: 1, failed: 1, ignored: 1 });
-        assert_eq!(section.failures, ["c ... with dots"]);
+        assert_eq!(section.failures, ["c ... with dots\n    expected 3, found 4"]);
     }
 
     #[test]

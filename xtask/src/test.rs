@@ -1,31 +1,35 @@
 //! `cargo xtask test`: all that can be checked, here and on every kernel of the matrix.
 
+mod host;
+mod share;
+
 use std::{
     collections::VecDeque,
     fmt::Write as _,
-    io::{BufRead as _, BufReader},
     path::PathBuf,
-    process::{Command, ExitCode, Stdio},
+    process::ExitCode,
     sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
+
+use share::{Mode, OLDER, is_quick, left_out};
 
 use crate::{
     artifacts,
     cache::Cache,
-    exec::{exec, quote, show},
+    dashboards, dist,
+    exec::quote,
     liburing, setup,
-    tally::{SECTION, SECTION_EXIT, Section, Tally, cargo_line},
-    toolchain::{self, Compiler},
+    tally::{SECTION, SECTION_EXIT, Section, Tally},
     vm::{
-        FIO, Guest, Kernel,
+        Debian, FIO, Guest, Kernel,
+        debian::{BOOKWORM, TRIXIE},
         kernel::{QUICK, SERIES, USUAL},
     },
-    workspace,
 };
 
 #[derive(Args)]
@@ -36,7 +40,7 @@ pub struct Options {
     /// Three kernels and smaller tests
     #[arg(long)]
     quick: bool,
-    /// Every test on every kernel in both attach modes, at its full size: some two hours
+    /// Every test on every kernel in both attach modes, at its full size: some three hours
     #[arg(long, conflicts_with = "quick")]
     full: bool,
     /// Run no guests
@@ -55,31 +59,46 @@ pub struct Options {
     filter: Option<String>,
 }
 
-/// Bad circumstances that take a boot of their own.
+/// Circumstances that take a boot of their own.
 struct Scenario {
-    name: &'static str,
+    /// The kernel.
+    series: &'static str,
     /// For the kernel's command line.
-    append: &'static str,
-    /// For the guest program.
-    arguments: &'static [&'static str],
+    append: Option<&'static str>,
+    /// The whole Debian that it is, with the package.
+    debian: Option<Debian>,
+    /// The guest program's circumstances, tested one after the other: their names, which their tests' begin with.
+    circumstances: &'static [&'static str],
+    /// What another of them shows as well.
+    left_out: &'static [&'static str],
 }
 
-const SCENARIOS: [Scenario; 1] = [Scenario {
-    name: "lockdown",
-    append: "lsm=lockdown lockdown=confidentiality",
-    arguments: &["circumstance", "lockdown"],
-}];
+const SCENARIOS: [Scenario; 3] = [
+    Scenario {
+        series: USUAL,
+        append: Some("lsm=lockdown lockdown=confidentiality"),
+        debian: None,
+        circumstances: &["lockdown"],
+        left_out: &[],
+    },
+    Scenario {
+        series: USUAL,
+        append: None,
+        debian: Some(TRIXIE),
+        circumstances: &["debian", "prometheus"],
+        left_out: &[],
+    },
+    Scenario {
+        series: OLDER,
+        append: None,
+        debian: Some(BOOKWORM),
+        circumstances: &["debian"],
+        left_out: &["debian_reload", "debian_strict", "debian_watchdog", "debian_journal"],
+    },
+];
 
-/// Tests of the command line: on the kernels of a quick run, in one attach mode.
-const COMMAND_LINE: &str = "cli_";
-/// Tests of filters and ends of sessions: on the same.
-const SESSIONS: &str = "session_";
-/// Tests of the answers, of what is hooked on request, and of programs that others wrote: on the same.
-const ON_REQUEST: [&str; 6] = ["answers_", "audit_", "locks_", "phases_", "liburing_", "scenario_"];
-/// The kernel before [`USUAL`] that most machines have.
-const OLDER: &str = "6.1";
-/// The newest of the matrix.
-const NEWEST: &str = "7.3";
+/// For rates, where Prometheus has scraped for minutes only.
+const WINDOW: &str = "2m";
 
 /// A line of the table at the end.
 struct Row {
@@ -94,6 +113,7 @@ struct Boot {
     kernel: Kernel,
     name: String,
     append: Option<&'static str>,
+    debian: Option<Debian>,
     /// Name and arguments.
     sections: Vec<(String, Vec<String>)>,
 }
@@ -103,6 +123,10 @@ struct Files {
     pinscope: PathBuf,
     guest: PathBuf,
     programs: Vec<liburing::Program>,
+    /// The .deb, or why there is none.
+    package: Result<PathBuf, String>,
+    /// What dashboards and rules ask of Prometheus.
+    expressions: String,
 }
 
 pub fn test(options: &Options) -> Result<ExitCode> {
@@ -112,13 +136,7 @@ pub fn test(options: &Options) -> Result<ExitCode> {
         }
     }
     setup::build_tools()?;
-    let mut rows = Vec::new();
-    if options.filter.is_none() {
-        lints(&mut rows)?;
-    } else {
-        println!("== no lints: a filter picks tests");
-    }
-    rows.push(host_tests(options.filter.as_deref())?);
+    let mut rows = host::rows(options.filter.as_deref())?;
     if !options.host_only {
         match guests(options) {
             Ok(of_guests) => rows.extend(of_guests),
@@ -157,82 +175,6 @@ fn failed_row(what: impl Into<String>, elapsed: Duration, why: String) -> Row {
     Row { what: what.into(), tally: Tally::step(false), elapsed, failures: vec![why] }
 }
 
-/// Formatting, and clippy with warnings denied, on the host's side and on the eBPF side.
-fn lints(rows: &mut Vec<Row>) -> Result<()> {
-    let mut format = workspace::cargo();
-    format.args(["fmt", "--all", "--", "--check"]);
-    rows.push(step("formatting", &mut format));
-    let mut clippy = workspace::cargo();
-    clippy.args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"]);
-    rows.push(step("clippy", &mut clippy));
-    rows.push(ebpf_lints()?);
-    Ok(())
-}
-
-/// The eBPF side, for its own target and by its own compiler's clippy.
-fn ebpf_lints() -> Result<Row> {
-    let compiler = toolchain::find_compiler().context("no eBPF compiler, although it was set up")?;
-    setup::lint_tools(&compiler)?;
-    let mut cargo = compiler.cargo();
-    cargo.arg("clippy").args(compiler.arguments());
-    cargo.args(["--quiet", "--locked", "--release", "--package", "tracer-ebpf", "--bin", "pinscope-ebpf"]);
-    cargo.args(["--target", toolchain::TARGET, "--target-dir"]).arg(workspace::target().join("ebpf"));
-    cargo.current_dir(workspace::root()).env("RUSTFLAGS", "--deny=warnings");
-    for name in ["RUSTUP_TOOLCHAIN", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_ENCODED_RUSTFLAGS"] {
-        cargo.env_remove(name);
-    }
-    if let Compiler::Prebuilt { cargo: program, .. } = &compiler {
-        // cargo finds cargo-clippy, and that its driver, on the PATH: it has to be this compiler's, not rustup's.
-        let own = program.parent().map(PathBuf::from).unwrap_or_default();
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let path = std::env::join_paths([own].into_iter().chain(std::env::split_paths(&path)))?;
-        cargo.env("PATH", path).env("CARGO", program);
-    }
-    Ok(step("clippy, eBPF", &mut cargo))
-}
-
-/// A command that has to succeed.
-fn step(what: &str, command: &mut Command) -> Row {
-    println!("== {what}");
-    let started = Instant::now();
-    match exec(command) {
-        Ok(()) => Row { what: what.to_owned(), tally: Tally::step(true), elapsed: started.elapsed(), failures: vec![] },
-        Err(error) => failed_row(what, started.elapsed(), format!("{error:#}")),
-    }
-}
-
-/// Unit and doc tests, counted as they go by.
-fn host_tests(filter: Option<&str>) -> Result<Row> {
-    println!("== host tests");
-    let started = Instant::now();
-    let mut cargo = workspace::cargo();
-    cargo.args(["test", "--workspace", "--no-fail-fast"]).args(filter);
-    let mut child = cargo
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot run `{}`", show(&cargo)))?;
-    let mut row =
-        Row { what: "host tests".to_owned(), tally: Tally::default(), elapsed: Duration::ZERO, failures: vec![] };
-    let stdout = child.stdout.take().context("cargo test has no output")?;
-    for line in BufReader::new(stdout).lines() {
-        let line = line.context("cannot read what cargo test prints")?;
-        println!("{line}");
-        if let Some(tally) = cargo_line(&line) {
-            row.tally.add(tally);
-        } else if let Some(name) = line.strip_prefix("test ").and_then(|test| test.strip_suffix(" ... FAILED")) {
-            row.failures.push(name.to_owned());
-        }
-    }
-    let status = child.wait()?;
-    if !status.success() && row.tally.failed == 0 {
-        row.tally.failed = 1;
-        row.failures.push(format!("`{}`: {status}", show(&cargo)));
-    }
-    row.elapsed = started.elapsed();
-    Ok(row)
-}
-
 /// The kernel matrix: every kernel a boot, every attach mode a run in it.
 fn guests(options: &Options) -> Result<Vec<Row>> {
     println!("== guests");
@@ -245,8 +187,6 @@ fn guests(options: &Options) -> Result<Vec<Row>> {
         println!("liburing's own tests are missing, and the guest tests that need them will fail: {error:#}");
         Vec::new()
     });
-    let files = Files { pinscope, guest, programs };
-
     let mut rows = Vec::new();
     let mut boots = VecDeque::new();
     for series in matrix(options) {
@@ -255,6 +195,13 @@ fn guests(options: &Options) -> Result<Vec<Row>> {
             Err(error) => rows.push(failed_row(format!("Linux {series}"), Duration::ZERO, format!("{error:#}"))),
         }
     }
+    let package = if boots.iter().any(|boot: &Boot| boot.debian.is_some()) {
+        dist::packages().map(|packages| packages.deb).map_err(|error| format!("{error:#}"))
+    } else {
+        Err("no guest needs it".to_owned())
+    };
+    let expressions = dashboards::expressions(WINDOW)?;
+    let files = Files { pinscope, guest, programs, package, expressions };
     // Those with most to do come first, so that none of them is left running alone in the end.
     boots.make_contiguous().sort_by_key(|boot: &Boot| !QUICK.contains(&boot.kernel.series.as_str()));
     let boots = Mutex::new(boots);
@@ -301,54 +248,56 @@ fn boots_of(kernel: &Kernel, options: &Options) -> Vec<Boot> {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).chain(common.iter().cloned());
         (name.to_owned(), arguments.collect())
     };
-    let mut kprobe = vec!["test", "--attach", "kprobe"];
-    let mut fentry = vec!["test", "--attach", "fentry"];
-    if !options.full && options.kernel.is_empty() && options.filter.is_none() {
-        thin_out(&kernel.series, options, &mut kprobe, &mut fentry);
-    }
+    let is_thin = !options.full && options.kernel.is_empty() && options.filter.is_none();
+    let mode = |name, mode| {
+        let mut arguments = vec!["test", "--attach", name];
+        if is_thin {
+            without(&mut arguments, &left_out(&kernel.series, mode));
+            if !options.quick && is_quick(&kernel.series) {
+                arguments.push("--quick");
+            }
+        }
+        section(name, &arguments)
+    };
     let mut boots = vec![Boot {
         kernel: kernel.clone(),
         name: "test".to_owned(),
         append: None,
-        sections: vec![section("kprobe", &kprobe), section("fentry", &fentry)],
+        debian: None,
+        sections: vec![mode("kprobe", Mode::Kprobe), mode("fentry", Mode::Fentry)],
     }];
-    let picked = |scenario: &&Scenario| {
-        let filter = options.filter.as_deref();
-        kernel.series == USUAL && filter.is_none_or(|filter| scenario.name.contains(filter))
-    };
-    boots.extend(SCENARIOS.iter().filter(picked).map(|scenario| Boot {
-        kernel: kernel.clone(),
-        name: format!("test-{}", scenario.name),
-        append: Some(scenario.append),
-        sections: vec![(
-            scenario.name.to_owned(),
-            scenario.arguments.iter().map(|&argument| argument.to_owned()).collect(),
-        )],
-    }));
+    let of_kernel = SCENARIOS.iter().filter(|scenario| scenario.series == kernel.series);
+    boots.extend(of_kernel.filter_map(|scenario| boot_of(kernel, scenario, is_thin, options.filter.as_deref())));
     boots
 }
 
-/// Leaves out of the whole matrix what its neighbours show as well. What a session makes of its records and of its command
-/// line knows nothing of the hooks; what is hooked on request, and the programs of others, take a session each.
-fn thin_out<'a>(series: &str, options: &Options, kprobe: &mut Vec<&'a str>, fentry: &mut Vec<&'a str>) {
-    without(fentry, &[COMMAND_LINE, SESSIONS]);
-    if !QUICK.contains(&series) {
-        without(kprobe, &[COMMAND_LINE, SESSIONS]);
-        without(kprobe, &ON_REQUEST);
-        without(fentry, &ON_REQUEST);
-        if !options.quick {
-            fentry.push("--quick");
-            // All sizes come on the oldest two, the usual and the newest kernel.
-            kprobe.extend((series != OLDER).then_some("--quick"));
+/// A filter picks circumstances by their names, or tests whose names begin with those.
+fn boot_of(kernel: &Kernel, scenario: &Scenario, is_thin: bool, filter: Option<&str>) -> Option<Boot> {
+    let section = |circumstance: &&'static str| {
+        let mut arguments = match filter {
+            Some(filter) if circumstance.contains(filter) => vec!["circumstance", circumstance],
+            Some(filter) if filter.starts_with(circumstance) => vec!["circumstance", circumstance, filter],
+            Some(_) => return None,
+            None => vec!["circumstance", circumstance],
+        };
+        if is_thin {
+            without(&mut arguments, scenario.left_out);
         }
-    } else if series != USUAL {
-        // On the usual kernel in both modes, on the oldest by kprobes, on the newest by trampolines.
-        without(if series == NEWEST { kprobe } else { fentry }, &ON_REQUEST);
-    }
+        Some(((*circumstance).to_owned(), arguments.into_iter().map(str::to_owned).collect()))
+    };
+    let sections: Vec<_> = scenario.circumstances.iter().filter_map(section).collect();
+    let (name, _) = sections.first()?;
+    Some(Boot {
+        kernel: kernel.clone(),
+        name: format!("test-{name}"),
+        append: scenario.append,
+        debian: scenario.debian,
+        sections,
+    })
 }
 
-fn without(section: &mut Vec<&str>, families: &[&'static str]) {
-    section.extend(families.iter().flat_map(|family| ["--without", family]));
+fn without(arguments: &mut Vec<&str>, families: &[&'static str]) {
+    arguments.extend(families.iter().flat_map(|family| ["--without", family]));
 }
 
 /// The runs of a boot, one after the other, each between two marks.
@@ -362,19 +311,32 @@ fn script(sections: &[(String, Vec<String>)]) -> String {
     script
 }
 
+/// A guest with what is to be tested in it: the package in a Debian, in others the program by itself.
+fn machine(boot: &Boot, files: &Files) -> Result<Guest, String> {
+    let mut machine = Guest::new(boot.kernel.clone(), &boot.name, script(&boot.sections));
+    machine = machine.file("/usr/bin/guest", 0o755, &files.guest);
+    if let Some(debian) = boot.debian {
+        let package = files.package.as_ref().map_err(|why| format!("there is no package: {why}"))?;
+        machine = machine.debian(debian).file("/root/pinscope.deb", 0o644, package);
+        machine = machine.text("/root/expressions.json", 0o644, &files.expressions);
+    } else {
+        machine = machine.file("/usr/bin/pinscope", 0o755, &files.pinscope).packages(FIO);
+        for (there, here) in &files.programs {
+            machine = machine.file(there, 0o755, here);
+        }
+    }
+    Ok(match boot.append {
+        Some(words) => machine.append(words),
+        None => machine,
+    })
+}
+
 fn run_boot(cache: &Cache, boot: &Boot, files: &Files, options: &Options) -> Vec<Row> {
     let title = |section: &str| format!("Linux {} {section}", boot.kernel.series);
-    let mut machine = Guest::new(boot.kernel.clone(), &boot.name, script(&boot.sections))
-        .file("/usr/bin/pinscope", 0o755, &files.pinscope)
-        .file("/usr/bin/guest", 0o755, &files.guest)
-        .packages(FIO)
-        .deadline(Duration::from_secs(options.deadline));
-    for (there, here) in &files.programs {
-        machine = machine.file(there, 0o755, here);
-    }
-    if let Some(words) = boot.append {
-        machine = machine.append(words);
-    }
+    let machine = match machine(boot, files) {
+        Ok(machine) => machine.deadline(Duration::from_secs(options.deadline)),
+        Err(why) => return vec![failed_row(title(&boot.name), Duration::ZERO, why)],
+    };
 
     let mut sections: Vec<(String, Section, Instant, Duration)> = Vec::new();
     let outcome = machine.run(cache, &mut |line| {
@@ -420,6 +382,27 @@ fn run_boot(cache: &Cache, boot: &Boot, files: &Files, options: &Options) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_filter_picks_circumstances_and_their_tests() {
+        let kernel = Kernel {
+            series: USUAL.to_owned(),
+            release: String::new(),
+            package: String::new(),
+            version: String::new(),
+            vmlinuz: PathBuf::new(),
+        };
+        let sections = |filter| {
+            let boots = SCENARIOS.iter().filter_map(|scenario| boot_of(&kernel, scenario, false, filter));
+            boots.flat_map(|boot| boot.sections).map(|(_, words)| words.join(" ")).collect::<Vec<_>>()
+        };
+        let debian = "circumstance debian";
+        assert_eq!(sections(None), ["circumstance lockdown", debian, "circumstance prometheus", debian]);
+        assert_eq!(sections(Some("prom")), ["circumstance prometheus"]);
+        let one = format!("{debian} debian_watchdog");
+        assert_eq!(sections(Some("debian_watchdog")), [one.as_str(), &one]);
+        assert!(sections(Some("fio")).is_empty());
+    }
 
     #[test]
     fn a_filter_reaches_the_guest_as_one_word() {

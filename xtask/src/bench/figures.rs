@@ -5,6 +5,8 @@ use std::fmt;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+use super::own::{Figure, Own};
+
 /// What is done again and again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Case {
@@ -135,6 +137,8 @@ pub struct Round {
     pub times: Vec<Times>,
     /// Memory of the daemon before it had anything to do, in KiB.
     pub resident_kib: Option<u64>,
+    /// What the daemon takes for itself.
+    pub own: Own,
     /// Registrations that the probes saw.
     pub seen: Option<u64>,
     /// Records that found no room.
@@ -142,6 +146,11 @@ pub struct Round {
 }
 
 impl Round {
+    /// Whether the daemon misses a goal for what it takes itself.
+    pub fn takes_too_much(&self) -> bool {
+        Figure::ALL.into_iter().any(|figure| figure.met(&self.own) == Some(false))
+    }
+
     pub fn figure(&self, case: Case) -> Option<u64> {
         self.times(case).map(|times| times.figure())
     }
@@ -158,7 +167,14 @@ pub fn rounds(lines: &[String], modes: &[Mode], cases: &[Case]) -> Result<Vec<Ro
         if let Some(name) = line.strip_prefix("bench-mode ") {
             let mode = modes.iter().find(|mode| mode.to_string() == name);
             let mode = *mode.with_context(|| format!("the guest ran an unknown mode {name}"))?;
-            rounds.push(Round { mode, times: Vec::new(), resident_kib: None, seen: None, lost: None });
+            rounds.push(Round {
+                mode,
+                times: Vec::new(),
+                resident_kib: None,
+                seen: None,
+                lost: None,
+                own: Own::default(),
+            });
         } else if let Some(round) = rounds.last_mut() {
             let mode = round.mode;
             see(round, line).with_context(|| format!("{mode}: {line}"))?;
@@ -174,6 +190,8 @@ pub fn rounds(lines: &[String], modes: &[Mode], cases: &[Case]) -> Result<Vec<Ro
 fn see(round: &mut Round, line: &str) -> Result<()> {
     if let Some(why) = line.strip_prefix("bench-error ") {
         bail!("{why}");
+    } else if round.own.see(line)? {
+        return Ok(());
     } else if let Some(kib) = line.strip_prefix("bench-resident ") {
         round.resident_kib = Some(kib.parse().context("no number")?);
     } else if let Some(count) = line.strip_prefix("bench-seen ") {
@@ -248,7 +266,7 @@ pub mod tests {
             .iter()
             .map(|&(case, median)| Times { case, n: 10, min: median - 2, median, p10: median - 1, p90: median + 1 })
             .collect();
-        Round { mode, times, resident_kib: None, seen: None, lost: None }
+        Round { mode, times, resident_kib: None, seen: None, lost: None, own: Own::default() }
     }
 
     fn lines(text: &str) -> Vec<String> {
@@ -273,7 +291,14 @@ pub mod tests {
         let times = Times { case: Case::Pages1, n: 4000, min: 1, median: 6497, p10: 6497, p90: 6498 };
         assert_eq!(
             rounds[1],
-            Round { mode: MODES[1], times: vec![times], resident_kib: Some(32740), seen: Some(8000), lost: None }
+            Round {
+                mode: MODES[1],
+                times: vec![times],
+                resident_kib: Some(32740),
+                seen: Some(8000),
+                lost: None,
+                own: Own::default()
+            }
         );
         assert_eq!(added(&rounds[0], &rounds[1], Case::Pages1), Some(3834));
         assert_eq!(added(&rounds[0], &rounds[1], Case::Fault), None);

@@ -34,11 +34,70 @@ under_daemon() {
     pinscope daemon --attach "$1" >/dev/null 2>/tmp/messages &
     watcher=$!
     until_ready served /dev/null || return
-    echo "bench-resident $(sed -n 's/^VmRSS:[^0-9]*\([0-9]*\) kB/\1/p' /proc/$watcher/status)"
+    echo "bench-resident $(resident)"
     cases
     served /tmp/metrics
     echo "bench-seen $(sed -n 's/^pinscope_entries_total{hook="register"} //p' /tmp/metrics)"
+    itself
+    crowd
     end_watcher
+    starts "$1"
+}
+
+resident() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/$watcher/status"; }
+
+# CPU time of all threads, in hundredths of a second. Of so many scrapes at once, that is fine enough.
+cpu() { sed 's/.*) //' "/proc/$watcher/stat" | { read -r _ _ _ _ _ _ _ _ _ _ _ user system _ && echo $((user + system)); }; }
+
+waits() { cat /proc/$watcher/task/*/status | awk '/^voluntary_ctxt_switches:/ { sum += $2 } END { print sum }'; }
+
+# CPU for a scrape, compressed as Prometheus asks for it: the mean of "$1" of them, in nanoseconds.
+scraped() {
+    before=$(cpu)
+    scrapes=0
+    while [ $scrapes -lt "$1" ]; do
+        wget -q -O /tmp/metrics.gz --header 'Accept-Encoding: gzip' http://127.0.0.1:9757/metrics || echo "bench-error a scrape failed"
+        scrapes=$((scrapes + 1))
+    done
+    spent=$((($(cpu) - before) * 10000000 / scrapes))
+    gunzip -t /tmp/metrics.gz || echo "bench-error a scrape is not compressed"
+    echo $spent
+}
+
+# What the daemon takes for itself: CPU for 200 scrapes, memory after them, and wake-ups when nobody asks for anything. A
+# thread that served the last scrape ends some time after it, which is not yet nothing.
+itself() {
+    echo "bench-scrape-ns $(scraped 200)"
+    sleep 15
+    echo "bench-scraped-resident $(resident)"
+    before=$(waits)
+    sleep 20
+    echo "bench-wakeups $(($(waits) - before))"
+}
+
+# The same with as many workloads as have a series of their own, and some more.
+crowd() {
+    mkdir -p /sys/fs/cgroup
+    grep -q ' /sys/fs/cgroup cgroup2 ' /proc/mounts || mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    workload=0
+    while [ $workload -lt 210 ]; do
+        mkdir "/sys/fs/cgroup/bench$workload.service"
+        sh -c 'echo $$ >"$1/cgroup.procs" && exec guest gen --out /tmp/account storm --threads 1 --count 4' sh \
+            "/sys/fs/cgroup/bench$workload.service" >/dev/null || echo "bench-error workload $workload failed"
+        workload=$((workload + 1))
+    done
+    served /tmp/metrics
+    workloads=$(sed -n 's/^pinscope_workloads //p' /tmp/metrics)
+    [ "$workloads" = 200 ] || echo "bench-error ${workloads:-no} workloads, and not 200"
+    echo "bench-crowded-scrape-ns $(scraped 100)"
+    sleep 15
+    echo "bench-crowded-resident $(resident)"
+}
+
+# From exec to ready, beside the least that one can write with the same library.
+starts() {
+    guest start --what empty 2>/tmp/complaint || echo "bench-error start of an empty program: $(cat /tmp/complaint)"
+    PINSCOPE=/usr/bin/pinscope guest start --what daemon --attach "$1" 2>/tmp/complaint || echo "bench-error start: $(cat /tmp/complaint)"
 }
 
 # Its lines go where they cost least; the first says that it has attached, the last what it counted. The only CPU is the

@@ -1,6 +1,9 @@
 //! What pinscope is allowed to cost. Pure.
 
-use super::figures::{Attach, Case, Mode, Round, added, further_vma};
+use super::{
+    figures::{Attach, Case, Mode, Round, added, further_vma},
+    own::Figure,
+};
 use crate::vm::kernel::USUAL;
 
 /// What a goal is about.
@@ -45,6 +48,18 @@ pub fn goal(series: &str, mode: Mode, subject: Subject) -> Option<u32> {
         (Subject::Case(Case::Pages1), Attach::Kprobe) => Some(3800),
         (Subject::FurtherVma, _) => Some(400),
         (Subject::Case(_), _) => None,
+    }
+}
+
+/// The most that the daemon may take for itself, in the figure's unit.
+pub fn own_goal(figure: Figure) -> Option<f64> {
+    match figure {
+        Figure::Resident => Some(12.0),
+        // 5 ms of a CPU that does three instructions a nanosecond: few for the writing, and not many for the kernel's part.
+        Figure::Scrape | Figure::CrowdedScrape => Some(15.0),
+        Figure::CrowdedResident => Some(64.0),
+        Figure::Wakeups => Some(0.0),
+        Figure::Start => None,
     }
 }
 

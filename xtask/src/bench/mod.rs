@@ -2,6 +2,7 @@
 
 mod figures;
 mod goals;
+mod own;
 mod script;
 mod table;
 
@@ -18,7 +19,8 @@ use serde_json::{Value, json};
 
 use self::{
     figures::{Case, Mode, Round},
-    goals::{Subject, Verdict, verdicts},
+    goals::{Subject, Verdict, own_goal, verdicts},
+    own::Figure,
 };
 use crate::{
     artifacts,
@@ -99,7 +101,8 @@ pub fn bench(options: &Options) -> Result<ExitCode> {
     if !failures.is_empty() {
         bail!("not measured: {}", failures.join("\nnot measured: "));
     }
-    let missed = measured.iter().flat_map(Measured::verdicts).any(|verdict| !verdict.met());
+    let missed = measured.iter().flat_map(Measured::verdicts).any(|verdict| !verdict.met())
+        || measured.iter().flat_map(|of| &of.rounds).any(Round::takes_too_much);
     Ok(if missed && options.check { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -165,8 +168,8 @@ fn measure(cache: &Cache, series: &str, binaries: &(PathBuf, PathBuf), options: 
 
 /// The whole of `bench.json`: `{"schema":1,"pinscope","commit","modified","figures":[{"kernel","series","case","mode",
 /// "n","baseline","with","added","min","median","p10","p90"}],"further_vma":[{"kernel","series","mode","added"}],"memory":[{"kernel",
-/// "series","mode","resident_kib"}],"goals":[{"kernel","series","mode","of","added","goal","met"}]}`. All figures are
-/// instructions, but those of memory; what follows `added` is the distribution behind `with`. `commit` is null outside a git work tree.
+/// "series","mode","resident_kib"}],"own":[{"kernel","series","mode","of","value","goal","met"}],"goals":[{"kernel","series","mode","of","added","goal","met"}]}`. All figures are
+/// instructions, but those of memory and of what the daemon takes for itself (`of` has the unit); what follows `added` is the distribution behind `with`. `commit` is null outside a git work tree.
 fn document(measured: &[Measured]) -> Value {
     let git = |arguments: &[&str]| read(Command::new("git").args(arguments).current_dir(workspace::root())).ok();
     let commit = git(&["rev-parse", "HEAD"]).map(|commit| commit.trim().to_owned());
@@ -179,6 +182,7 @@ fn document(measured: &[Measured]) -> Value {
         "figures": measured.iter().flat_map(cases).collect::<Vec<_>>(),
         "further_vma": measured.iter().flat_map(further_vmas).collect::<Vec<_>>(),
         "memory": measured.iter().flat_map(memory).collect::<Vec<_>>(),
+        "own": measured.iter().flat_map(own).collect::<Vec<_>>(),
         "goals": measured.iter().flat_map(goals).collect::<Vec<_>>(),
     })
 }
@@ -224,6 +228,24 @@ fn memory(of: &Measured) -> Vec<Value> {
         .filter_map(|round| {
             let (mode, kib) = (round.mode.to_string(), round.resident_kib?);
             Some(json!({ "kernel": release, "series": series, "mode": mode, "resident_kib": kib }))
+        })
+        .collect()
+}
+
+fn own(of: &Measured) -> Vec<Value> {
+    let Kernel { release, series, .. } = &of.kernel;
+    let pairs = of.rounds.iter().flat_map(|round| Figure::ALL.map(|figure| (round, figure)));
+    pairs
+        .filter_map(|(round, figure)| {
+            Some(json!({
+                "kernel": release,
+                "series": series,
+                "mode": round.mode.to_string(),
+                "of": figure.name(),
+                "value": figure.value(&round.own)?,
+                "goal": own_goal(figure),
+                "met": figure.met(&round.own),
+            }))
         })
         .collect()
 }

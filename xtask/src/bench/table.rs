@@ -55,6 +55,10 @@ fn rows(table: &mut String, series: &str, subject: Subject, alone: &Round, round
 }
 
 fn notes(table: &mut String, round: &Round) {
+    for line in round.own.lines(&round.mode.to_string()) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(table, "{line}");
+    }
     if let Some(kib) = round.resident_kib {
         let _ = writeln!(table, "{}, idle: {:.1} MiB resident", round.mode, kib as f64 / 1024.0);
     }

@@ -1,6 +1,7 @@
 //! Guests: a script of ours on a real Debian kernel, under QEMU's emulation.
 
 pub mod cpio;
+pub mod debian;
 pub mod kernel;
 pub mod qemu;
 pub mod rootfs;
@@ -15,6 +16,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 pub use self::{
+    debian::Debian,
     kernel::Kernel,
     qemu::Ending,
     rootfs::{BPFTRACE, FIO, Packages},
@@ -27,7 +29,7 @@ use crate::{cache::Cache, workspace};
 
 /// A guest to be: what it runs, on which kernel and machine. [`Guest::run`] boots it.
 ///
-/// The guest has busybox, `/tmp`, `/dev/shm` and `/run` on tmpfs, an empty ext4 disk on `/mnt/ext4`, `/mnt/ramfs`, 64
+/// The guest has busybox (or is a whole Debian, see [`Guest::debian`]), `/tmp`, `/dev/shm` and `/run` on tmpfs, an empty ext4 disk on `/mnt/ext4`, `/mnt/ramfs`, 64
 /// huge pages of 2 MiB and `/mnt/huge`, cgroup2 on `/sys/fs/cgroup`, a loopback interface, no other network.
 #[derive(Clone, Debug)]
 pub struct Guest {
@@ -38,6 +40,7 @@ pub struct Guest {
     memory_mib: u32,
     counted: bool,
     append: Vec<String>,
+    debian: Option<Debian>,
     packages: Vec<Packages>,
     entries: Vec<Entry>,
     deadline: Duration,
@@ -67,6 +70,7 @@ impl Guest {
             memory_mib: 3072,
             counted: false,
             append: Vec::new(),
+            debian: None,
             packages: Vec::new(),
             entries: Vec::new(),
             deadline: Duration::from_mins(10),
@@ -97,6 +101,14 @@ impl Guest {
     #[must_use]
     pub fn append(mut self, words: impl Into<String>) -> Self {
         self.append.push(words.into());
+        self
+    }
+
+    /// Makes the guest a Debian with its systemd, in which the script is the last thing that starts. `/mnt/ext4` is on
+    /// its root file system.
+    #[must_use]
+    pub fn debian(mut self, debian: Debian) -> Self {
+        self.debian = Some(debian);
         self
     }
 
@@ -136,7 +148,10 @@ impl Guest {
     pub fn run(&self, cache: &Cache, on_line: &mut dyn FnMut(&str)) -> Result<Outcome> {
         qemu::check_host()?;
         let qemu = Qemu::get(cache)?;
-        let disk = rootfs::disk(cache)?;
+        let disk = match self.debian {
+            Some(debian) => debian.disk(cache)?,
+            None => rootfs::disk(cache)?,
+        };
         let mut layers = vec![rootfs::base(cache)?];
         for &packages in &self.packages {
             layers.push(rootfs::packages(cache, packages)?);
@@ -144,12 +159,16 @@ impl Guest {
         let initrd = Scratch(scratch("initrd")?);
         let mut entries = self.entries.clone();
         entries.push(Entry { path: "/script".to_owned(), mode: 0o755, content: Content::Text(self.script.clone()) });
+        if self.debian.is_some() {
+            entries = debian::entries(entries);
+        }
         rootfs::assemble(&layers, &entries, &initrd.0)?;
 
         let log = log_file(&format!("{}-{}.log", self.kernel.series, self.name))?;
         // Warnings of the kernel are to be seen, and a panic ends QEMU at once (-no-reboot).
         let mut append = "console=ttyS0 panic=-1 loglevel=5".to_owned();
-        for words in &self.append {
+        let handed_over = self.debian.map(|_| debian::APPEND);
+        for words in self.append.iter().map(String::as_str).chain(handed_over) {
             append.push(' ');
             append.push_str(words);
         }

@@ -189,14 +189,21 @@ pub fn disk(cache: &Cache) -> Result<PathBuf> {
         File::create(file)
             .and_then(|disk| disk.set_len(DISK_GIB << 30))
             .with_context(|| format!("cannot write {}", file.display()))?;
-        // mke2fs lies in a folder that is not on every user's PATH.
-        let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
-        exec(Command::new("mke2fs").env("PATH", path).args(["-q", "-F", "-t", "ext4", "-m", "0"]).arg(file))
+        exec(mke2fs().arg(file))
     })
 }
 
+/// A command that makes an ext4 file system.
+pub fn mke2fs() -> Command {
+    // It lies in a folder that is not on every user's PATH.
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+    let mut command = Command::new("mke2fs");
+    command.env("PATH", path).args(["-q", "-F", "-t", "ext4", "-m", "0"]);
+    command
+}
+
 /// FNV-1a: tells one text from another, no more.
-fn checksum(bytes: &[u8]) -> u32 {
+pub fn checksum(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 

@@ -1,0 +1,151 @@
+//! What the daemon takes for itself: memory, a scrape, wake-ups, its start. Pure.
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use super::goals::own_goal;
+
+/// As far as it was measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Own {
+    resident_kib: Option<u64>,
+    scrape_ns: Option<u64>,
+    wakeups: Option<u64>,
+    crowded_scrape_ns: Option<u64>,
+    crowded_resident_kib: Option<u64>,
+    start_ns: Option<u64>,
+    empty_start_ns: Option<u64>,
+}
+
+/// One figure of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Figure {
+    /// Resident memory after 200 scrapes, nobody asking for anything, in MiB.
+    Resident,
+    /// CPU time of the daemon for one scrape, user space and kernel, in milliseconds at an instruction a nanosecond.
+    Scrape,
+    /// The same with 200 workloads, as many as have a series of their own unless one says otherwise.
+    CrowdedScrape,
+    /// Resident memory after that, in MiB.
+    CrowdedResident,
+    /// Times that a thread of it woke up in 20 s in which nothing happened.
+    Wakeups,
+    /// From exec until it answers, beside an empty program of the same library until it is attached.
+    Start,
+}
+
+impl Figure {
+    pub const ALL: [Self; 6] =
+        [Self::Resident, Self::Scrape, Self::CrowdedScrape, Self::CrowdedResident, Self::Wakeups, Self::Start];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Resident => "resident_mib",
+            Self::Scrape => "scrape_ms",
+            Self::CrowdedScrape => "scrape_ms_at_200_workloads",
+            Self::CrowdedResident => "resident_mib_at_200_workloads",
+            Self::Wakeups => "wakeups",
+            Self::Start => "start_ratio",
+        }
+    }
+
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Resident => "MiB resident after 200 scrapes",
+            Self::Scrape => "ms a scrape, at an instruction a ns",
+            Self::CrowdedScrape => "ms a scrape with 200 workloads, at an instruction a ns",
+            Self::CrowdedResident => "MiB resident with 200 workloads",
+            Self::Wakeups => "wake-ups in 20 s of nothing",
+            Self::Start => "times the start of an empty program",
+        }
+    }
+
+    pub fn value(self, own: &Own) -> Option<f64> {
+        match self {
+            Self::Resident => own.resident_kib.map(|kib| kib as f64 / 1024.0),
+            Self::Scrape => own.scrape_ns.map(|ns| ns as f64 / 1e6),
+            Self::CrowdedScrape => own.crowded_scrape_ns.map(|ns| ns as f64 / 1e6),
+            Self::CrowdedResident => own.crowded_resident_kib.map(|kib| kib as f64 / 1024.0),
+            Self::Wakeups => own.wakeups.map(|count| count as f64),
+            Self::Start => own.start_ns.zip(own.empty_start_ns).map(|(daemon, empty)| daemon as f64 / empty as f64),
+        }
+    }
+
+    /// Whether the goal is met; `None` where there is none, or no figure.
+    pub fn met(self, own: &Own) -> Option<bool> {
+        Some(self.value(own)? <= own_goal(self)?)
+    }
+}
+
+impl Own {
+    /// Takes a line of the guest's, if it is one of these.
+    pub fn see(&mut self, line: &str) -> Result<bool> {
+        let fields = [
+            ("bench-scraped-resident ", &mut self.resident_kib),
+            ("bench-scrape-ns ", &mut self.scrape_ns),
+            ("bench-wakeups ", &mut self.wakeups),
+            ("bench-crowded-scrape-ns ", &mut self.crowded_scrape_ns),
+            ("bench-crowded-resident ", &mut self.crowded_resident_kib),
+        ];
+        for (prefix, field) in fields {
+            if let Some(number) = line.strip_prefix(prefix) {
+                *field = Some(number.parse().context("no number")?);
+                return Ok(true);
+            }
+        }
+        if !line.starts_with("{\"n\"") {
+            return Ok(false);
+        }
+        // `{"n":5,"ns":120000000,"start":"empty"}`
+        let value: Value = serde_json::from_str(line)?;
+        let time = value["ns"].as_u64();
+        match value["start"].as_str() {
+            Some("empty") => self.empty_start_ns = time,
+            Some("daemon") => self.start_ns = time,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// The figures that there are, for people, one line each.
+    pub fn lines(&self, mode: &str) -> impl Iterator<Item = String> {
+        let own = *self;
+        let mode = mode.to_owned();
+        Figure::ALL.into_iter().filter_map(move |figure| {
+            let value = figure.value(&own)?;
+            let goal = own_goal(figure).map(|goal| format!(" (goal {goal})")).unwrap_or_default();
+            let mark = if figure.met(&own) == Some(false) { "!" } else { "" };
+            Some(format!("{mode}: {value:.2}{mark} {}{goal}", figure.title()))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_become_figures_and_are_held_against_their_goals() {
+        let mut own = Own::default();
+        assert!(Figure::ALL.into_iter().all(|figure| figure.value(&own).is_none()));
+        for line in [
+            "bench-scraped-resident 12288",
+            "bench-scrape-ns 15000000",
+            "bench-wakeups 0",
+            "{\"n\":5,\"ns\":100,\"start\":\"empty\"}",
+            "{\"n\":5,\"ns\":250,\"start\":\"daemon\"}",
+        ] {
+            assert!(own.see(line).unwrap(), "{line}");
+        }
+        assert!(!own.see("{\"case\":\"pages1\",\"n\":5}").unwrap());
+        assert!(own.see("bench-wakeups ").is_err());
+        let met = Figure::ALL.map(|figure| figure.met(&own));
+        assert_eq!(met, [Some(true), Some(true), None, None, Some(true), None]);
+        let lines: Vec<_> = own.lines("daemon fentry").collect();
+        assert_eq!(lines[0], "daemon fentry: 12.00 MiB resident after 200 scrapes (goal 12)");
+        assert!(lines[1].starts_with("daemon fentry: 15.00 ms a scrape"));
+        assert_eq!(lines[3], "daemon fentry: 2.50 times the start of an empty program");
+        assert!(own.see("bench-crowded-scrape-ns 15000001").unwrap());
+        assert_eq!(Figure::CrowdedScrape.met(&own), Some(false));
+    }
+}

@@ -1,0 +1,273 @@
+//! The fleet: all hosts at once, and which of them to look at.
+
+use serde_json::json;
+
+use super::{
+    grafana::{Dashboard, Panel, Row},
+    query::{NO_WORKLOADS, NOT_MEASURED, NOTHING_YET, REGISTERED, or_none, quantile, share},
+    variable::{data_source, job, variable},
+};
+
+/// The dashboard.
+pub fn dashboard() -> Dashboard {
+    Dashboard {
+        uid: "pinscope-fleet",
+        title: "pinscope / fleet",
+        description: "io_uring buffer registration on all hosts: how much, how long, over what memory, what is refused, who switches sets at run time, and how far the figures hold.",
+        variables: vec![
+            data_source(),
+            job(),
+            variable("instance", "Instance", "Hosts.", r#"pinscope_info{job=~"$job"}"#, true),
+            variable(
+                "workload",
+                "Workload",
+                "Units, slices and containers; for the panels by workload.",
+                r#"pinscope_workload_info{job=~"$job", instance=~"$instance"}"#,
+                true,
+            ),
+        ],
+        rows: vec![summary(), registrations(), memory(), refusals(), switching(), trust()],
+    }
+}
+
+fn summary() -> Row {
+    let installations = "sum(rate(pinscope_installations_total{<here>}[<rate>]))";
+    let panels = vec![
+        Panel::stat("Instances", "Instances of pinscope that were scraped.")
+            .query("count(pinscope_info{<here>})", "instances")
+            .no_value("none scraped"),
+        Panel::stat("Down", "Instances that Prometheus could not scrape.")
+            .query("count(up{<here>} == 0) or 0 * count(up{<here>})", "down")
+            .thresholds("green", &[("red", 1.0)])
+            .no_value("no target of this job"),
+        Panel::stat("Registrations", "Calls a second that install, change or remove a ring's table of buffers.")
+            .unit("ops")
+            .query("sum(rate(pinscope_registrations_total{<here>}[<rate>]))", "calls")
+            .no_value(NOT_MEASURED),
+        Panel::stat("Refused", "Share of the calls that install buffers and fail.")
+            .unit("percentunit")
+            .query(
+                &share(
+                    r#"sum(rate(pinscope_registrations_total{<here>, <install>, result!="ok"}[<rate>])) or 0 * sum(rate(pinscope_registrations_total{<here>, <install>}[<rate>]))"#,
+                    "sum(rate(pinscope_registrations_total{<here>, <install>}[<rate>]))",
+                ),
+                "refused",
+            )
+            .thresholds("green", &[("orange", 0.01), ("red", 0.1)])
+            .no_value("no calls in this time"),
+        Panel::stat("p99 duration", "99 of 100 registrations that succeed take at most this long. A histogram's bound: up to twice too high.")
+            .unit("s")
+            .query(
+                &quantile("0.99", "", r#"pinscope_registration_duration_seconds_bucket{<here>, operation="register", outcome="ok"}"#),
+                "p99",
+            )
+            .no_value(NOTHING_YET),
+        Panel::stat("At run time", "Share of the installations on rings that had been given requests before: sets that are switched at run time, or registered late.")
+            .unit("percentunit")
+            .query(
+                &share(r#"sum(rate(pinscope_installations_total{<here>, requests="after"}[<rate>]))"#, installations),
+                "after requests",
+            )
+            .no_value(NOTHING_YET),
+        Panel::stat("Pinned now", "Bytes of the buffers that are registered at this moment.")
+            .unit("bytes")
+            .query("sum(pinscope_registered_bytes{<here>})", "bytes")
+            .no_value(REGISTERED),
+        Panel::stat("Coverage", "The lowest share, over the instances, of calls that were measured, of those that the kernel's own tracepoint saw; since the probes were attached.")
+            .unit("percentunit")
+            .query("min(pinscope_coverage_ratio{<here>})", "lowest")
+            .with(json!({ "min": 0, "max": 1, "decimals": 2 }))
+            .thresholds("red", &[("orange", 0.99), ("green", 0.9999)])
+            .no_value("no calls yet"),
+    ];
+    Row { title: "Now", panels }
+}
+
+fn registrations() -> Row {
+    let duration = r#"pinscope_registration_duration_seconds_bucket{<here>, operation="register", outcome="ok"}"#;
+    let panels = vec![
+        Panel::areas("Registrations", "Calls a second by operation, refused ones too.")
+            .unit("ops")
+            .query("sum by (operation) (rate(pinscope_registrations_total{<here>}[<rate>]))", "{{operation}}")
+            .no_value(NOT_MEASURED),
+        Panel::heatmap("Duration", "Registrations that succeed, by their time from entry to return, over all hosts. pinscope's own walks are left out.", "s")
+            .query(&format!("sum by (le) (rate({duration}[<rate>]))"), "{{le}}")
+            .no_value(NOT_MEASURED),
+        Panel::heatmap("VMAs per registration", "Registrations by the VMAs that they touch.", "short")
+            .query("sum by (le) (rate(pinscope_registration_vmas_bucket{<here>}[<rate>]))", "{{le}}")
+            .no_value(NOT_MEASURED),
+        Panel::lines("Duration, quantiles", "Of registrations that succeed, over the summed buckets of all hosts.")
+            .unit("s")
+            .query(&quantile("0.5", "", duration), "p50")
+            .query(&quantile("0.9", "", duration), "p90")
+            .query(&quantile("0.99", "", duration), "p99")
+            .no_value(NOTHING_YET),
+        Panel::lines("Share of the time in the pin", "What GUP takes of the time of registers and updates. The rest is io_uring's own: accounting, copying the iovecs, building its table.")
+            .unit("percentunit")
+            .with(json!({ "max": 1 }))
+            .query(
+                &share(
+                    "sum(rate(pinscope_pin_duration_seconds_sum{<here>}[<rate>]))",
+                    r#"sum(rate(pinscope_registration_duration_seconds_sum{<here>, operation=~"register|update"}[<rate>]))"#,
+                ),
+                "pin",
+            )
+            .no_value(NOTHING_YET),
+        Panel::lines("One VMA only", "Share of the registrations, and of the buffers, that touch a single VMA.")
+            .unit("percentunit")
+            .with(json!({ "max": 1 }))
+            .query(&single("pinscope_registration_vmas"), "registrations")
+            .query(&single("pinscope_buffer_vmas"), "buffers")
+            .no_value(NOTHING_YET),
+    ];
+    Row { title: "Registrations", panels }
+}
+
+/// Share of a histogram's values that are 1.
+fn single(histogram: &str) -> String {
+    let at_most = |bound: &str| format!(r#"sum(rate({histogram}_bucket{{<here>, le="{bound}"}}[<rate>]))"#);
+    share(&format!("{} - {}", at_most("1"), at_most("0")), &format!("sum(rate({histogram}_count{{<here>}}[<rate>]))"))
+}
+
+fn memory() -> Row {
+    let walks = "rate(pinscope_walks_total{<here>}[<rate>])";
+    let class = |metric: &str| or_none(&format!("sum by (class) (rate({metric}{{<here>}}[<rate>]))"), "class", walks);
+    let by = "class, filesystem, shared, writable, outcome";
+    let panels = vec![
+        Panel::areas("Buffers by backing", "Buffers a second with at least one VMA of that memory. A buffer over several kinds counts under each.")
+            .unit("cps")
+            .query(&class("pinscope_backing_buffers_total"), "{{class}}")
+            .no_value(NOT_MEASURED),
+        Panel::areas("Bytes by backing", "Bytes of buffers a second that lie on that memory.")
+            .unit("Bps")
+            .query(&class("pinscope_backing_bytes_total"), "{{class}}")
+            .no_value(NOT_MEASURED),
+        Panel::lines("Buffers over several files", "Buffers a second that span more than one file. Kernels 6.3 and 6.4 refuse them.")
+            .unit("cps")
+            .query("sum(rate(pinscope_multi_file_buffers_total{<here>}[<rate>]))", "several files")
+            .no_value(NOT_MEASURED),
+        Panel::table("Backings", "All memory that buffers lay on, since the probes were attached. The counts are the highest in this time, so that what was registered once, at a start, is in them.")
+            .size(24, 8)
+            .query(&since_attach(&format!("sum by ({by})"), "pinscope_backing_buffers_total"), "")
+            .query(&since_attach(&format!("sum by ({by})"), "pinscope_backing_vmas_total"), "")
+            .query(&since_attach(&format!("sum by ({by})"), "pinscope_backing_bytes_total"), "")
+            .columns(&[
+                ("class", "Class"), ("filesystem", "Filesystem"), ("shared", "Shared"), ("writable", "Writable"),
+                ("outcome", "Outcome"), ("Value #A", "Buffers"), ("Value #B", "VMAs"), ("Value #C", "Bytes"),
+            ])
+            .field("Bytes", &[("unit", json!("bytes"))])
+            .sorted_by("Buffers")
+            .no_value("no buffer seen yet, or not measured on these kernels"),
+    ];
+    Row { title: "What lies behind the buffers", panels }
+}
+
+/// What a counter stood at since its probes were attached: a rate would miss what it began with.
+fn since_attach(sum: &str, counter: &str) -> String {
+    format!("{sum} (max_over_time({counter}{{<here>}}[<range>]))")
+}
+
+fn refusals() -> Row {
+    let all = "rate(pinscope_registrations_total{<here>}[<rate>])";
+    let panels = vec![
+        Panel::areas("Refused, by errno", "Calls a second that fail. ENXIO of an unregister says that there was no table.")
+            .size(12, 8)
+            .unit("ops")
+            .query(
+                &or_none(
+                    r#"sum by (operation, result) (rate(pinscope_registrations_total{<here>, result!="ok"}[<rate>]))"#,
+                    "result",
+                    all,
+                ),
+                "{{operation}} {{result}}",
+            )
+            .no_value(NOT_MEASURED),
+        Panel::table("Refused, by instance", "Calls that failed since the probes were attached, the highest count in this time.")
+            .size(12, 8)
+            .query(
+                r#"topk(50, sum by (instance, operation, result) (max_over_time(pinscope_registrations_total{<here>, result!="ok"}[<range>])))"#,
+                "",
+            )
+            .columns(&[("instance", "Instance"), ("operation", "Operation"), ("result", "Result"), ("Value", "Calls")])
+            .field("Instance", &[("links", to_host())])
+            .sorted_by("Calls")
+            .no_value("none refused"),
+    ];
+    Row { title: "Refusals", panels }
+}
+
+/// A link to the dashboard of the row's host.
+pub fn to_host() -> serde_json::Value {
+    json!([{
+        "title": "This host",
+        "url": "/d/pinscope-host?var-datasource=${datasource}&${job:queryparam}&var-instance=${__value.raw}&${__url_time_range}",
+    }])
+}
+
+fn switching() -> Row {
+    let after = r#"pinscope_installations_total{<here>, requests="after"}"#;
+    let panels = vec![
+        Panel::areas("Installations before and after requests", "Installations a second on fresh rings (before their first request) and on rings that are at work. The latter are sets switched at run time.")
+            .unit("cps")
+            .query("sum by (requests) (rate(pinscope_installations_total{<here>}[<rate>]))", "{{requests}} requests")
+            .no_value(NOT_MEASURED),
+        Panel::lines("Who switches: instances", "The ten instances with most installations a second on rings that are at work.")
+            .unit("cps")
+            .query(&format!("topk(10, sum by (instance) (rate({after}[<rate>])))"), "{{instance}}")
+            .no_value(NOT_MEASURED),
+        Panel::lines("Who switches: workloads", "The ten workloads with most installations a second on rings that are at work, over all hosts.")
+            .unit("cps")
+            .query(
+                r#"topk(10, sum by (workload) (rate(pinscope_workload_installations_total{<work>, requests="after"}[<rate>])))"#,
+                "{{workload}}",
+            )
+            .no_value(NO_WORKLOADS),
+    ];
+    Row { title: "Who switches sets at run time", panels }
+}
+
+fn trust() -> Row {
+    let panels = vec![
+        Panel::lines("Coverage, the lowest ten", "Share of the calls that the kernel's tracepoint saw and pinscope measured, since its probes were attached.")
+            .unit("percentunit")
+            .with(json!({ "max": 1 }))
+            .query("bottomk(10, min by (instance) (pinscope_coverage_ratio{<here>}))", "{{instance}}")
+            .no_value("no calls yet"),
+        Panel::lines("Lost, by cause", "What found no room, a second. `pinscope report` says what each cause means.")
+            .unit("cps")
+            .query("sum by (what) (rate(pinscope_lost_total{<here>}[<rate>]))", "{{what}}")
+            .no_value(NOT_MEASURED),
+        Panel::lines("Not seen", "Entries and returns of hooked functions that pinscope did not see, a second: counted, and not measured.")
+            .unit("cps")
+            .query("sum(rate(pinscope_missed_entries_total{<here>}[<rate>]))", "entries")
+            .query("sum(rate(pinscope_missed_returns_total{<here>}[<rate>]))", "returns")
+            .query("sum(rate(pinscope_skipped_runs_total{<here>}[<rate>]))", "runs skipped by the kernel")
+            .no_value(NOT_MEASURED),
+        Panel::table("Instances", "What runs where, and how far it can measure.")
+            .size(24, 8)
+            .query("max by (instance, version, kernel, mode) (pinscope_info{<here>})", "")
+            .query("sum by (instance) (pinscope_attached_seconds{<here>})", "")
+            .query("sum by (instance) (pinscope_degraded_reasons{<here>})", "")
+            .query("count by (instance) (pinscope_probe_attached{<here>} == 0) or 0 * count by (instance) (pinscope_probe_attached{<here>})", "")
+            .query("min by (instance) (pinscope_coverage_ratio{<here>})", "")
+            .query("min by (instance) (min_over_time(pinscope_books_balanced{<here>}[<range>]))", "")
+            .columns(&[
+                ("instance", "Instance"), ("version", "Version"), ("kernel", "Kernel"), ("mode", "Mode"),
+                ("Value #B", "Attached for"), ("Value #C", "Degraded"), ("Value #D", "Probes missing"),
+                ("Value #E", "Coverage"), ("Value #F", "Books"),
+            ])
+            .field("Instance", &[("links", to_host())])
+            .field("Attached for", &[("unit", json!("s")), ("decimals", json!(0))])
+            .field("Coverage", &[("unit", json!("percentunit")), ("noValue", json!("no calls yet"))])
+            .field("Books", &[("mappings", balanced())])
+            .no_value("none scraped"),
+    ];
+    Row { title: "How far the figures hold", panels }
+}
+
+/// 1 and 0 in words.
+pub fn balanced() -> serde_json::Value {
+    json!([{ "type": "value", "options": {
+        "0": { "color": "orange", "index": 0, "text": "open" }, "1": { "color": "green", "index": 1, "text": "balanced" },
+    } }])
+}

@@ -1,0 +1,351 @@
+//! One host: what is hooked, where the time goes, and by which workloads.
+
+use serde_json::json;
+
+use super::{
+    fleet::balanced,
+    grafana::{Dashboard, Panel, Row},
+    query::{NO_WORKLOADS, NOT_MEASURED, NOTHING_YET, REGISTERED, or_none, quantile, share},
+    variable::{data_source, job, variable},
+};
+
+/// For what the daemon is asked for by an option.
+const PHASES: &str = "not asked for (--phases)";
+const LOCKS: &str = "not asked for (--locks), or not measured on this kernel";
+const RINGS: &str = "not asked for (--rings)";
+const LOOKUPS: &str = "not asked for (--lookups)";
+
+/// The dashboard.
+pub fn dashboard() -> Dashboard {
+    Dashboard {
+        uid: "pinscope-host",
+        title: "pinscope / host",
+        description: "One instance of pinscope: its plan and health, durations and where the time goes, VMAs, faults, backings, and the same by workload.",
+        variables: vec![
+            data_source(),
+            job(),
+            variable("instance", "Instance", "The host.", r#"pinscope_info{job=~"$job"}"#, false),
+            variable(
+                "workload",
+                "Workload",
+                "Units, slices and containers of this host.",
+                r#"pinscope_workload_info{job=~"$job", instance=~"$instance"}"#,
+                true,
+            ),
+        ],
+        rows: vec![health(), calls(), time(), memory(), workloads(), workload_table(), rings(), itself()],
+    }
+}
+
+fn health() -> Row {
+    let panels = vec![
+        Panel::stat("Probes attached", "Probes of the plan that are attached, of those planned.")
+            .query("sum(pinscope_probe_attached{<here>})", "attached")
+            .query("count(pinscope_probe_attached{<here>})", "planned")
+            .option("graphMode", json!("none"))
+            .size(4, 4)
+            .no_value("not scraped"),
+        Panel::stat("Degraded", "Figures that cannot be had on this kernel or as the daemon was started. `pinscope doctor` says which and why.")
+            .query("sum(pinscope_degraded_reasons{<here>})", "reasons")
+            .thresholds("green", &[("orange", 1.0)])
+            .no_value("not scraped"),
+        Panel::stat("Books", "Whether all counts add up: entries, returns, what is under way, what was missed, and the kernel's own tracepoint.")
+            .query("min(pinscope_books_balanced{<here>})", "books")
+            .with(json!({ "mappings": balanced() }))
+            .option("graphMode", json!("none"))
+            .no_value("not scraped"),
+        Panel::stat("Coverage", "Share of the calls that the kernel's tracepoint saw and pinscope measured, since its probes were attached.")
+            .unit("percentunit")
+            .query("min(pinscope_coverage_ratio{<here>})", "coverage")
+            .with(json!({ "decimals": 2 }))
+            .thresholds("red", &[("orange", 0.99), ("green", 0.9999)])
+            .no_value("no calls yet"),
+        Panel::stat("Attached for", "Since then all counts run.")
+            .unit("s")
+            .with(json!({ "decimals": 0 }))
+            .query("min(pinscope_attached_seconds{<here>})", "attached")
+            .option("graphMode", json!("none"))
+            .no_value("not scraped"),
+        Panel::stat("Registered now", "Buffers that are registered at this moment, and their bytes.")
+            .query("sum(pinscope_registered_buffers{<here>})", "buffers")
+            .query("sum(pinscope_registered_bytes{<here>})", "bytes")
+            .field("bytes", &[("unit", json!("bytes"))])
+            .size(4, 4)
+            .no_value(REGISTERED),
+        Panel::stat("In flight", "Registrations that were entered and have not ended.")
+            .query(r#"sum(pinscope_in_flight{<here>, hook=~"register|update|clone|unregister"})"#, "under way")
+            .size(4, 4)
+            .no_value(NOT_MEASURED),
+        Panel::table("What runs", "Version, kernel, and how probes are attached.")
+            .size(24, 4)
+            .query("max by (version, kernel, mode) (pinscope_info{<here>})", "")
+            .columns(&[("version", "Version"), ("kernel", "Kernel"), ("mode", "Mode")])
+            .no_value("not scraped"),
+        Panel::table("Probes", "The plan: each program, the kernel's function or tracepoint that it is for, and whether it is attached.")
+            .size(10, 9)
+            .query("min by (program, function, kind) (pinscope_probe_attached{<here>})", "")
+            .columns(&[("program", "Program"), ("function", "Function"), ("kind", "Kind"), ("Value", "Attached")])
+            .field("Attached", &[("mappings", json!([{ "type": "value", "options": {
+                "0": { "color": "red", "index": 0, "text": "no" }, "1": { "color": "green", "index": 1, "text": "yes" },
+            } }]))])
+            .no_value("not scraped"),
+        Panel::table("What cannot be had", "Each figure that this kernel or this session does not give, and why.")
+            .size(10, 9)
+            .query("max by (figure, reason) (pinscope_degraded_reason{<here>})", "")
+            .columns(&[("figure", "Figure"), ("reason", "Reason")])
+            .no_value("all can be had"),
+        Panel::table("Questions", "The state of the questions Q1 to Q7 that `pinscope report` answers: answered, degraded or unanswerable with what was measured so far.")
+            .size(4, 9)
+            .query("max by (question, state) (pinscope_question_state{<here>} == 1)", "")
+            .columns(&[("question", "Question"), ("state", "State")])
+            .no_value("not scraped"),
+    ];
+    Row { title: "Plan and health", panels }
+}
+
+fn calls() -> Row {
+    let duration = |operation: &str| {
+        format!(r#"pinscope_registration_duration_seconds_bucket{{<here>, operation="{operation}", outcome="ok"}}"#)
+    };
+    let (register, update) = (duration("register"), duration("update"));
+    let panels = vec![
+        Panel::areas("Calls", "Calls a second by operation, refused ones too.")
+            .unit("ops")
+            .query("sum by (operation) (rate(pinscope_registrations_total{<here>}[<rate>]))", "{{operation}}")
+            .no_value(NOT_MEASURED),
+        Panel::areas("Refused, by errno", "Calls a second that fail.")
+            .unit("ops")
+            .query(
+                &or_none(
+                    r#"sum by (operation, result) (rate(pinscope_registrations_total{<here>, result!="ok"}[<rate>]))"#,
+                    "result",
+                    "rate(pinscope_registrations_total{<here>}[<rate>])",
+                ),
+                "{{operation}} {{result}}",
+            )
+            .no_value(NOT_MEASURED),
+        Panel::lines("Duration, quantiles", "Of registers and updates that succeed.")
+            .unit("s")
+            .query(&quantile("0.5", "", &register), "register p50")
+            .query(&quantile("0.99", "", &register), "register p99")
+            .query(&quantile("0.99", "", &update), "update p99")
+            .no_value(NOTHING_YET),
+        Panel::heatmap(
+            "Duration of register",
+            "By time from entry to return, pinscope's own walks left out; those that succeed.",
+            "s",
+        )
+        .query(&format!("sum by (le) (rate({register}[<rate>]))"), "{{le}}")
+        .no_value(NOT_MEASURED),
+        Panel::heatmap("Buffers per call", "Registers and updates by their buffers.", "short")
+            .query("sum by (le) (rate(pinscope_registration_buffers_bucket{<here>}[<rate>]))", "{{le}}")
+            .no_value(NOT_MEASURED),
+        Panel::heatmap("Bytes per call", "Registers and updates by the bytes of their buffers together.", "bytes")
+            .query("sum by (le) (rate(pinscope_registration_bytes_bucket{<here>}[<rate>]))", "{{le}}")
+            .no_value(NOT_MEASURED),
+    ];
+    Row { title: "Calls", panels }
+}
+
+fn time() -> Row {
+    let pin = "sum(rate(pinscope_pin_duration_seconds_sum{<here>}[<rate>]))";
+    let all = r#"sum(rate(pinscope_registration_duration_seconds_sum{<here>, operation=~"register|update"}[<rate>]))"#;
+    let panels = vec![
+        Panel::areas("Where the time goes", "Seconds a second that registers and updates take, in the pin (GUP) and outside of it.")
+            .unit("s")
+            .query(pin, "pin")
+            .query(&format!("{all} - {pin}"), "rest")
+            .no_value(NOT_MEASURED),
+        Panel::lines("Share of the time in the pin", "What GUP takes of the time of registers and updates.")
+            .unit("percentunit")
+            .with(json!({ "max": 1 }))
+            .query(&share(pin, all), "pin")
+            .no_value(NOTHING_YET),
+        Panel::areas("Phases", "The same time in finer parts, which do not overlap. The daemon hooks page faults for it, and only on request.")
+            .unit("s")
+            .query("sum by (phase) (rate(pinscope_phase_seconds_total{<here>}[<rate>]))", "{{phase}}")
+            .no_value(PHASES),
+        Panel::lines("Page faults in the pins", "Faults a second that pinning took: the memory was not there yet. Major ones wait for I/O.")
+            .unit("cps")
+            .query("sum by (kind) (rate(pinscope_page_faults_total{<here>}[<rate>]))", "{{kind}}")
+            .no_value(NOT_MEASURED),
+        Panel::lines("Waits for mmap_lock, p99", "Of registers and updates, to read and to write.")
+            .unit("s")
+            .query(&quantile("0.99", "side, ", "pinscope_mmap_lock_wait_seconds_bucket{<here>}"), "{{side}}")
+            .no_value(LOCKS),
+        Panel::lines("VMA look-ups", "Look-ups a second that the kernel made in the pins.")
+            .unit("cps")
+            .query("sum(rate(pinscope_vma_lookups_total{<here>}[<rate>]))", "look-ups")
+            .no_value(LOOKUPS),
+    ];
+    Row { title: "Where the time goes", panels }
+}
+
+fn memory() -> Row {
+    let panels = vec![
+        Panel::heatmap("VMAs per registration", "Registrations by the VMAs that they touch.", "short")
+            .query("sum by (le) (rate(pinscope_registration_vmas_bucket{<here>}[<rate>]))", "{{le}}")
+            .no_value(NOT_MEASURED),
+        Panel::heatmap("VMAs per buffer", "Buffers by the VMAs that they touch.", "short")
+            .query("sum by (le) (rate(pinscope_buffer_vmas_bucket{<here>}[<rate>]))", "{{le}}")
+            .no_value(NOT_MEASURED),
+        Panel::areas(
+            "Buffers by backing",
+            "Buffers a second with at least one VMA of that memory. A buffer over several kinds counts under each.",
+        )
+        .unit("cps")
+        .query(
+            &or_none(
+                "sum by (class, filesystem) (rate(pinscope_backing_buffers_total{<here>}[<rate>]))",
+                "class",
+                "rate(pinscope_walks_total{<here>}[<rate>])",
+            ),
+            "{{class}} {{filesystem}}",
+        )
+        .no_value(NOT_MEASURED),
+    ];
+    Row { title: "VMAs and backings", panels }
+}
+
+fn workloads() -> Row {
+    let by = |expression: &str| format!("topk(10, sum by (workload) (rate({expression}[<rate>])))");
+    let panels = vec![
+        Panel::areas("Registrations", "Calls a second of the ten workloads with most.")
+            .unit("ops")
+            .query(&by("pinscope_workload_registrations_total{<work>}"), "{{workload}}")
+            .no_value(NO_WORKLOADS),
+        Panel::lines("Refused", "Calls a second that fail, of the ten workloads with most.")
+            .unit("ops")
+            .query(&by(r#"pinscope_workload_registrations_total{<work>, outcome="failed"}"#), "{{workload}}")
+            .no_value(NO_WORKLOADS),
+        Panel::lines(
+            "Duration, p99",
+            "99 of 100 registrations of the workload take at most this long; the ten slowest.",
+        )
+        .unit("s")
+        .query(
+            &format!(
+                "topk(10, {})",
+                quantile("0.99", "workload, ", "pinscope_workload_registration_duration_seconds_bucket{<work>}")
+            ),
+            "{{workload}}",
+        )
+        .no_value("none in this time, or not told by workload"),
+        Panel::areas("Time in the pin", "Seconds a second in GUP, of the ten workloads with most.")
+            .unit("s")
+            .query(&by("pinscope_workload_pin_seconds_total{<work>}"), "{{workload}}")
+            .no_value(NO_WORKLOADS),
+        Panel::lines(
+            "Installations at run time",
+            "Installations a second on rings that had been given requests, of the ten workloads with most.",
+        )
+        .unit("cps")
+        .query(&by(r#"pinscope_workload_installations_total{<work>, requests="after"}"#), "{{workload}}")
+        .no_value(NO_WORKLOADS),
+        Panel::lines(
+            "VMAs per registration, p99",
+            "99 of 100 registrations of the workload touch at most so many; the ten with most.",
+        )
+        .query(
+            &format!(
+                "topk(10, {})",
+                quantile("0.99", "workload, ", "pinscope_workload_registration_vmas_bucket{<work>}")
+            ),
+            "{{workload}}",
+        )
+        .no_value("none in this time, or not told by workload"),
+    ];
+    Row { title: "By workload", panels }
+}
+
+fn workload_table() -> Row {
+    let total = |metric: &str| format!("sum by (workload) (max_over_time({metric}[<range>]))");
+    let panels = vec![
+        Panel::table("Workloads", "What each is, and its counts since the probes were attached (the highest in this time). Those beyond the cap, and those that went away, are together in one named other.")
+            .size(24, 9)
+            .query("max by (workload, kind, unit, slice, pod_uid, container_id, runtime) (pinscope_workload_info{<work>})", "")
+            .query(&total("pinscope_workload_registrations_total{<work>}"), "")
+            .query(&total(r#"pinscope_workload_registrations_total{<work>, outcome="failed"}"#), "")
+            .query(&total("pinscope_workload_buffers_total{<work>}"), "")
+            .query(&total("pinscope_workload_bytes_total{<work>}"), "")
+            .query(&total("pinscope_workload_pin_seconds_total{<work>}"), "")
+            .query(&total("pinscope_workload_page_faults_total{<work>}"), "")
+            .query(&total(r#"pinscope_workload_installations_total{<work>, requests="after"}"#), "")
+            .columns(&[
+                ("workload", "Workload"), ("kind", "Kind"), ("unit", "Unit"), ("slice", "Slice"), ("pod_uid", "Pod"),
+                ("container_id", "Container"), ("runtime", "Runtime"), ("Value #B", "Calls"), ("Value #C", "Refused"),
+                ("Value #D", "Buffers"), ("Value #E", "Bytes"), ("Value #F", "In the pin"), ("Value #G", "Page faults"),
+                ("Value #H", "At run time"),
+            ])
+            .field("Bytes", &[("unit", json!("bytes"))])
+            .field("In the pin", &[("unit", json!("s"))])
+            .sorted_by("Calls")
+            .no_value(NO_WORKLOADS),
+    ];
+    Row { title: "Workloads, since the probes were attached", panels }
+}
+
+fn rings() -> Row {
+    let panels = vec![
+        Panel::areas(
+            "Installations before and after requests",
+            "Installations a second on fresh rings and on rings that are at work.",
+        )
+        .unit("cps")
+        .query("sum by (requests) (rate(pinscope_installations_total{<here>}[<rate>]))", "{{requests}} requests")
+        .no_value(NOT_MEASURED),
+        Panel::heatmap("Age of the ring", "Installations by the age of their ring.", "s")
+            .query("sum by (le) (rate(pinscope_ring_age_seconds_bucket{<here>}[<rate>]))", "{{le}}")
+            .no_value(RINGS),
+        Panel::heatmap(
+            "Gap to the one before",
+            "Installations by the time since the one before on the same ring.",
+            "s",
+        )
+        .query("sum by (le) (rate(pinscope_ring_gap_seconds_bucket{<here>}[<rate>]))", "{{le}}")
+        .no_value(RINGS),
+    ];
+    Row { title: "Rings", panels }
+}
+
+fn itself() -> Row {
+    let panels = vec![
+        Panel::lines(
+            "CPU of the probes",
+            "Seconds a second that each eBPF program runs, all CPUs together, where the kernel's statistics are on.",
+        )
+        .unit("s")
+        .query("sum by (program) (rate(pinscope_program_run_seconds_total{<here>}[<rate>]))", "{{program}}")
+        .no_value("not asked for (--stats)"),
+        Panel::lines(
+            "CPU of the daemon",
+            "Seconds a second of the process, and of its walks over VMAs, which run in the traced tasks.",
+        )
+        .unit("s")
+        .query("sum(rate(process_cpu_seconds_total{<here>}[<rate>]))", "daemon")
+        .query("sum(rate(pinscope_walk_seconds_total{<here>}[<rate>]))", "walks, in the tasks")
+        .no_value(NOT_MEASURED),
+        Panel::lines("Memory of the daemon", "Resident bytes.")
+            .unit("bytes")
+            .query("sum(process_resident_memory_bytes{<here>})", "resident")
+            .no_value("not told by this version"),
+        Panel::lines("Lost, by cause", "What found no room, a second.")
+            .unit("cps")
+            .query("sum by (what) (rate(pinscope_lost_total{<here>}[<rate>]))", "{{what}}")
+            .no_value(NOT_MEASURED),
+        Panel::lines("Not seen", "Entries, returns and runs that pinscope did not see, a second.")
+            .unit("cps")
+            .query("sum by (hook) (rate(pinscope_missed_entries_total{<here>}[<rate>])) > 0", "entries of {{hook}}")
+            .query("sum by (hook) (rate(pinscope_missed_returns_total{<here>}[<rate>])) > 0", "returns of {{hook}}")
+            .query("sum by (program) (rate(pinscope_skipped_runs_total{<here>}[<rate>])) > 0", "runs of {{program}}")
+            .no_value("nothing was missed"),
+        Panel::lines(
+            "Workloads kept apart",
+            "Workloads with series of their own, and how many were put together with others, and calls told of none, a second.",
+        )
+        .query("sum(pinscope_workloads{<here>})", "kept apart")
+        .query("sum by (cause) (rate(pinscope_workloads_folded_total{<here>}[<rate>]))", "folded: {{cause}}")
+        .no_value("not told by workload"),
+    ];
+    Row { title: "pinscope itself", panels }
+}

@@ -1,0 +1,64 @@
+//! The variables at the top of a dashboard.
+
+use serde_json::{Value, json};
+
+use super::grafana::{put, source};
+
+/// A choice among a label's values; `all` where several and all of them can be taken.
+pub fn variable(name: &str, label: &str, description: &str, values: &str, all: bool) -> Value {
+    let mut variable = blank("query", name, label, description);
+    put(
+        &mut variable,
+        json!({
+            "datasource": source(),
+            "query": { "qryType": 1, "query": format!("label_values({values}, {name})"), "refId": "values" },
+            "includeAll": all, "multi": all, "refresh": 2, "regex": "", "sort": 1,
+            "current": { "text": "", "value": "" },
+        }),
+    );
+    if all {
+        variable["allValue"] = json!(".*");
+        variable["current"] = json!({ "selected": true, "text": ["All"], "value": ["$__all"] });
+    }
+    variable
+}
+
+/// The scrape jobs of pinscope. All of them are named one by one: `up` and the process metrics are other jobs' as well.
+pub fn job() -> Value {
+    let mut variable = variable("job", "Job", "The scrape jobs of pinscope.", "pinscope_info", true);
+    if let Some(members) = variable.as_object_mut() {
+        members.remove("allValue");
+    }
+    variable
+}
+
+/// A choice among given words, the first of them to begin with.
+pub fn choice(name: &str, label: &str, description: &str, values: &[&str]) -> Value {
+    let options: Vec<_> = values
+        .iter()
+        .enumerate()
+        .map(|(at, value)| json!({ "selected": at == 0, "text": value, "value": value }))
+        .collect();
+    let mut variable = blank("custom", name, label, description);
+    put(&mut variable, json!({ "query": values.join(","), "current": options[0], "options": options }));
+    variable
+}
+
+/// Which Prometheus is asked.
+pub fn data_source() -> Value {
+    let mut variable = blank("datasource", "datasource", "Data source", "The Prometheus that scrapes pinscope.");
+    put(
+        &mut variable,
+        json!({ "query": "prometheus", "regex": "", "refresh": 1, "current": { "text": "", "value": "" } }),
+    );
+    variable
+}
+
+/// What a variable of every type has. The schema wants the members of a time interval in all of them.
+fn blank(kind: &str, name: &str, label: &str, description: &str) -> Value {
+    json!({
+        "type": kind, "name": name, "label": label, "description": description, "hide": 0, "includeAll": false,
+        "multi": false, "options": [], "skipUrlSync": false, "allowCustomValue": true,
+        "auto": false, "auto_count": 30, "auto_min": "10s",
+    })
+}

@@ -1,0 +1,232 @@
+//! `cargo xtask dist`: a Debian package and a tarball, made from one staged tree.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    artifacts,
+    cache::{self, Cache},
+    exec::{exec, read},
+    setup, units,
+    workspace::{cargo, root},
+};
+
+/// What packs the tree.
+const CARGO_DEB_VERSION: &str = "3.8.0";
+/// The architecture in the packages' names.
+const ARCHITECTURE: &str = "x86_64";
+/// The command lines' definition knows these shells; where each looks for completions.
+const COMPLETIONS: [(&str, &str); 3] = [
+    ("bash", "usr/share/bash-completion/completions/pinscope"),
+    ("zsh", "usr/share/zsh/vendor-completions/_pinscope"),
+    ("fish", "usr/share/fish/vendor_completions.d/pinscope.fish"),
+];
+/// Files that are packed as they are, and where.
+const FILES: [(&str, &str); 7] = [
+    ("tracer/pkg/pinscope.toml", "etc/pinscope/pinscope.toml"),
+    ("tracer/pkg/pinscope.service", "usr/lib/systemd/system/pinscope.service"),
+    ("tracer/pkg/pinscope.socket", "usr/lib/systemd/system/pinscope.socket"),
+    ("tracer/pkg/pinscope.sysusers", "usr/lib/sysusers.d/pinscope.conf"),
+    ("CHANGELOG.md", "usr/share/doc/pinscope/changelog"),
+    ("README.md", "usr/share/doc/pinscope/README.md"),
+    ("METRICS.md", "usr/share/doc/pinscope/METRICS.md"),
+];
+/// Folders of which every file with one of these endings is packed.
+const FOLDERS: [(&str, &str, &str); 3] = [
+    ("dashboards", "json", "usr/share/pinscope/dashboards"),
+    ("dashboards/rules", "yml", "usr/share/pinscope/rules"),
+    ("dashboards", "md", "usr/share/pinscope"),
+];
+
+/// What was made.
+pub struct Packages {
+    /// For Debian from bookworm on.
+    pub deb: PathBuf,
+    /// The same tree for everything else.
+    pub tarball: PathBuf,
+}
+
+pub fn dist() -> Result<ExitCode> {
+    let packages = packages()?;
+    for path in [&packages.deb, &packages.tarball] {
+        println!("dist: {} ({} KiB)", path.display(), fs::metadata(path)?.len() / 1024);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the binary, stages the tree, checks the units, packs.
+pub fn packages() -> Result<Packages> {
+    setup::build_tools()?;
+    let cargo_deb = cargo_deb(&Cache::open()?)?;
+    let binary = artifacts::pinscope()?;
+    let dist = root().join("target/dist");
+    cache::remove(&dist)?;
+    let tree = dist.join("tree");
+    stage(&tree, &binary)?;
+    units::check(&tree.join("usr/lib/systemd/system"), &binary)?;
+    let version = version(&binary)?;
+    Ok(Packages { deb: deb(&cargo_deb, &dist, &version)?, tarball: tarball(&dist, &tree, &version)? })
+}
+
+/// cargo-deb in the user's cache, built once.
+fn cargo_deb(cache: &Cache) -> Result<PathBuf> {
+    let guard = cache.lock()?;
+    let folder = cache.folder(&format!("tools/cargo-deb-{CARGO_DEB_VERSION}"), &guard, |folder| {
+        println!("setup: cargo-deb {CARGO_DEB_VERSION}, packs the Debian package; built by cargo into the cache");
+        let mut cargo = cargo();
+        cargo.current_dir(folder).env("CARGO_TARGET_DIR", folder.join("target"));
+        cargo.args(["install", "--quiet", "--locked", "cargo-deb", "--version", CARGO_DEB_VERSION]);
+        cargo.args(["--no-default-features", "--root"]).arg(folder);
+        exec(&mut cargo)?;
+        cache::remove(&folder.join("target"))
+    })?;
+    Ok(folder.join("bin/cargo-deb"))
+}
+
+/// Puts the tree together as it lies on an installed machine.
+fn stage(tree: &Path, binary: &Path) -> Result<()> {
+    let installed = tree.join("usr/bin/pinscope");
+    copy(binary, &installed)?;
+    // The eBPF object in it is data, and keeps its own.
+    exec(Command::new("strip").arg("--strip-all").arg(&installed))?;
+    for (here, there) in FILES {
+        copy(&root().join(here), &tree.join(there))?;
+    }
+    for (folder, ending, there) in FOLDERS {
+        for file in files(&root().join(folder), ending)? {
+            let name = file.file_name().context("a file without a name")?;
+            copy(&file, &tree.join(there).join(name))?;
+        }
+    }
+    for (shell, there) in COMPLETIONS {
+        write(&tree.join(there), read(Command::new(binary).args(["completions", shell]))?.as_bytes())?;
+    }
+    manual(tree, binary)
+}
+
+/// The manual pages, compressed as Debian wants them: as small as it goes, without a name or a time.
+fn manual(tree: &Path, binary: &Path) -> Result<()> {
+    let made = tree.with_file_name("man");
+    exec(Command::new(binary).arg("man").arg(&made))?;
+    let mut pages = Vec::new();
+    for section in ["1", "5"] {
+        let folder = tree.join("usr/share/man").join(format!("man{section}"));
+        for page in files(&made, section)? {
+            let there = folder.join(page.file_name().context("a page without a name")?);
+            copy(&page, &there)?;
+            pages.push(there);
+        }
+    }
+    if pages.is_empty() {
+        bail!("`pinscope man` wrote no pages into {}", made.display());
+    }
+    exec(Command::new("gzip").args(["-9", "--no-name"]).args(&pages))
+}
+
+fn deb(cargo_deb: &Path, dist: &Path, version: &str) -> Result<PathBuf> {
+    let changelog = root().join("tracer/pkg/debian/changelog");
+    let first = fs::read_to_string(&changelog).with_context(|| format!("cannot read {}", changelog.display()))?;
+    let revision = revision(&first, version).with_context(|| {
+        format!("{} does not begin with version {version}: write what is new there", changelog.display())
+    })?;
+    let mut command = Command::new(cargo_deb);
+    // It asks cargo for the package's metadata.
+    command.current_dir(root().join("tracer")).env_remove("CARGO_MANIFEST_DIR");
+    command.args(["deb", "--quiet", "--no-build", "--no-strip", "--deb-revision", &revision, "--output"]).arg(dist);
+    exec(&mut command)?;
+    let mut debs = files(dist, "deb")?;
+    debs.pop().with_context(|| format!("cargo-deb left no package in {}", dist.display()))
+}
+
+fn tarball(dist: &Path, tree: &Path, version: &str) -> Result<PathBuf> {
+    let name = format!("pinscope-{version}-{ARCHITECTURE}-linux");
+    let path = dist.join(format!("{name}.tar.xz"));
+    let mut tar = Command::new("tar");
+    tar.args(["--create", "--xz", "--sort=name", "--owner=0", "--group=0", "--numeric-owner"]);
+    tar.arg(format!("--transform=s,^\\.,{name},")).arg("--file").arg(&path);
+    tar.arg("--directory").arg(tree).arg(".");
+    exec(&mut tar)?;
+    Ok(path)
+}
+
+/// `0.1.0`, from what the program says of itself.
+fn version(binary: &Path) -> Result<String> {
+    let said = read(Command::new(binary).arg("--version"))?;
+    let version = said.split_whitespace().nth(1).with_context(|| format!("not a version: {said}"))?;
+    Ok(version.to_owned())
+}
+
+/// The Debian revision of the changelog's first entry, if that is of `version`: `pinscope (0.1.0-1) unstable; ...`.
+fn revision(changelog: &str, version: &str) -> Option<String> {
+    let whole = changelog.split_once('(')?.1.split_once(')')?.0;
+    let (upstream, revision) = whole.rsplit_once('-')?;
+    (upstream == version).then(|| revision.to_owned())
+}
+
+/// The files of a folder with this ending, sorted; none where there is no such folder.
+fn files(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_file() && path.extension().is_some_and(|extension| extension == ending) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    make_folder(to)?;
+    fs::copy(from, to).map(drop).with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+}
+
+fn write(path: &Path, content: &[u8]) -> Result<()> {
+    make_folder(path)?;
+    fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn make_folder(of: &Path) -> Result<()> {
+    let folder = of.parent().context("a path without a folder")?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_changelog_is_of_this_version() {
+        assert_eq!(revision("pinscope (0.1.0-2) unstable; urgency=low\n", "0.1.0"), Some("2".to_owned()));
+        assert_eq!(revision("pinscope (0.1.0-2) unstable; urgency=low\n", "0.2.0"), None);
+        assert_eq!(revision("", "0.1.0"), None);
+    }
+
+    #[test]
+    fn the_shipped_changelog_is_of_the_workspace_s_version() {
+        let changelog = fs::read_to_string(root().join("tracer/pkg/debian/changelog")).unwrap();
+        assert!(revision(&changelog, env!("CARGO_PKG_VERSION")).is_some(), "{changelog}");
+    }
+
+    #[test]
+    fn only_files_with_the_ending_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["b.json", "a.json", "c.yml", "json"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        fs::create_dir(folder.path().join("d.json")).unwrap();
+        let found = files(folder.path(), "json").unwrap();
+        let names: Vec<_> = found.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+        assert_eq!(names, ["a.json", "b.json"]);
+        assert!(files(&folder.path().join("none"), "json").unwrap().is_empty());
+    }
+}

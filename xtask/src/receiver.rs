@@ -1,0 +1,29 @@
+//! A real receiver of OTLP for the tests of the export: Debian's VictoriaMetrics, unpacked into the cache. (Debian builds
+//! Prometheus without its own.)
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::{apt::Archive, cache::Cache};
+
+/// The first suite whose version receives OTLP.
+const SUITE: &str = "trixie";
+
+/// The program; fetched when the cache has none.
+pub fn program() -> Result<PathBuf> {
+    let cache = Cache::open()?;
+    let name = format!("packages/{SUITE}-victoria-metrics");
+    let mut folder = cache.path(&name);
+    if !folder.is_dir() {
+        let guard = cache.lock()?;
+        folder = cache.folder(&name, &guard, |folder| {
+            println!(
+                "setup: VictoriaMetrics, receives what the tests export; Debian {SUITE}'s, unpacked into the cache"
+            );
+            let archive = Archive::open(&cache, &guard, SUITE, &[SUITE])?;
+            archive.unpack(&["victoria-metrics".to_owned()], folder, folder)
+        })?;
+    }
+    Ok(folder.join("usr/bin/victoria-metrics"))
+}

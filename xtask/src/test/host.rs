@@ -1,0 +1,151 @@
+//! What is checked without a guest: formatting, lints, unit tests, and what is shipped beside the program, by the tools of
+//! those who read it.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{Row, failed_row};
+use crate::{
+    dashboards,
+    exec::{read, show},
+    kubernetes, receiver, setup,
+    tally::{Tally, cargo_line},
+    toolchain::{self, Compiler},
+    units, workspace,
+};
+
+/// All of it; of a filter only the tests that it picks.
+pub fn rows(filter: Option<&str>) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    if filter.is_some() {
+        println!("== no lints: a filter picks tests");
+        rows.push(tests(filter)?);
+        return Ok(rows);
+    }
+    lints(&mut rows)?;
+    rows.push(tests(None)?);
+    // systemd looks whether what a unit runs can be run, and no more.
+    rows.push(task("systemd units", || units::check_own(&std::env::current_exe()?)));
+    rows.extend(dashboards::steps().into_iter().map(|(what, check)| task(what, check)));
+    rows.push(task("Kubernetes manifests", kubernetes::check));
+    rows.push(task("OTLP, a real receiver", export));
+    Ok(rows)
+}
+
+/// Formatting, and clippy with warnings denied, on the host's side and on the eBPF side.
+fn lints(rows: &mut Vec<Row>) -> Result<()> {
+    let mut format = workspace::cargo();
+    format.args(["fmt", "--all", "--", "--check"]);
+    rows.push(step("formatting", &mut format));
+    let every: &[&str] = &["--workspace", "--all-targets"];
+    // It runs in guests only, so that it is none of the targets above. The whole workspace all the same: for one package
+    // alone cargo would pick other features, and build what both depend on anew.
+    let guest: &[&str] = &["--workspace", "--test", "guest"];
+    for (what, targets) in [("clippy", every), ("clippy, guest", guest)] {
+        let mut clippy = workspace::cargo();
+        clippy.args(["clippy", "--quiet"]).args(targets).args(["--", "--deny", "warnings"]);
+        rows.push(step(what, &mut clippy));
+    }
+    rows.push(ebpf_lints()?);
+    Ok(())
+}
+
+/// The eBPF side, for its own target and by its own compiler's clippy.
+fn ebpf_lints() -> Result<Row> {
+    let compiler = toolchain::find_compiler().context("no eBPF compiler, although it was set up")?;
+    setup::lint_tools(&compiler)?;
+    let mut cargo = compiler.cargo();
+    cargo.arg("clippy").args(compiler.arguments());
+    cargo.args(["--quiet", "--locked", "--release", "--package", "tracer-ebpf", "--bin", "pinscope-ebpf"]);
+    cargo.args(["--target", toolchain::TARGET, "--target-dir"]).arg(workspace::target().join("ebpf"));
+    cargo.current_dir(workspace::root()).env("RUSTFLAGS", "--deny=warnings");
+    for name in ["RUSTUP_TOOLCHAIN", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_ENCODED_RUSTFLAGS"] {
+        cargo.env_remove(name);
+    }
+    if let Compiler::Prebuilt { cargo: program, .. } = &compiler {
+        // cargo finds cargo-clippy, and that its driver, on the PATH: it has to be this compiler's, not rustup's.
+        let own = program.parent().map(PathBuf::from).unwrap_or_default();
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths([own].into_iter().chain(std::env::split_paths(&path)))?;
+        cargo.env("PATH", path).env("CARGO", program);
+    }
+    Ok(step("clippy, eBPF", &mut cargo))
+}
+
+/// The request of a rich fixture, sent to a server that others wrote and read back from it.
+fn export() -> Result<()> {
+    let mut cargo = workspace::cargo();
+    // With other targets than the tests before it, cargo would pick other features, and build what they depend on anew.
+    cargo.args(["test", "--workspace", "a_real_receiver", "--", "--ignored"]);
+    let said = read(cargo.env("PINSCOPE_VICTORIA_METRICS", receiver::program()?))?;
+    // A filter that fits no test is a success to cargo.
+    if !said.contains("test result: ok. 1 passed") {
+        bail!("`{}` ran no test", show(&cargo));
+    }
+    Ok(())
+}
+
+/// A command that has to succeed; what it says is shown if it does not.
+fn step(what: &str, command: &mut Command) -> Row {
+    task(what, || read(command).map(drop))
+}
+
+/// What has to succeed.
+fn task(what: &str, work: impl FnOnce() -> Result<()>) -> Row {
+    println!("== {what}");
+    let started = Instant::now();
+    match work() {
+        Ok(()) => Row { what: what.to_owned(), tally: Tally::step(true), elapsed: started.elapsed(), failures: vec![] },
+        Err(error) => {
+            let why = format!("{error:#}");
+            println!("{why}");
+            failed_row(what, started.elapsed(), why)
+        }
+    }
+}
+
+/// Unit and doc tests, counted as they go by.
+fn tests(filter: Option<&str>) -> Result<Row> {
+    println!("== host tests");
+    let started = Instant::now();
+    let mut cargo = workspace::cargo();
+    cargo.args(["test", "--workspace", "--no-fail-fast"]).args(filter);
+    let mut child = cargo
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run `{}`", show(&cargo)))?;
+    let mut row =
+        Row { what: "host tests".to_owned(), tally: Tally::default(), elapsed: Duration::ZERO, failures: vec![] };
+    let stdout = child.stdout.take().context("cargo test has no output")?;
+    // The failed test whose output goes by.
+    let mut told = None;
+    for line in BufReader::new(stdout).lines() {
+        let line = line.context("cannot read what cargo test prints")?;
+        println!("{line}");
+        if let Some(tally) = cargo_line(&line) {
+            row.tally.add(tally);
+        } else if let Some(name) = line.strip_prefix("test ").and_then(|test| test.strip_suffix(" ... FAILED")) {
+            row.failures.push(name.to_owned());
+        } else if let Some(name) = line.strip_prefix("---- ").and_then(|title| title.strip_suffix(" stdout ----")) {
+            told = row.failures.iter().position(|failure| failure == name);
+        } else if line == "failures:" {
+            told = None;
+        } else if let Some(failure) = told.and_then(|at| row.failures.get_mut(at)) {
+            failure.extend(["\n    ", &line]);
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() && row.tally.failed == 0 {
+        row.tally.failed = 1;
+        row.failures.push(format!("`{}`: {status}", show(&cargo)));
+    }
+    row.elapsed = started.elapsed();
+    Ok(row)
+}

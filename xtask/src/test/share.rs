@@ -1,0 +1,84 @@
+//! What a kernel's run leaves out in an attach mode, because its neighbours show it as well. Guests are emulated, and a
+//! session that a test starts for itself takes ten seconds there; those that are in none of the families below share one.
+
+use crate::vm::kernel::USUAL;
+
+/// The oldest of the matrix. No VMA can be walked there.
+const OLDEST: &str = "5.10";
+/// The kernel before [`USUAL`] that most machines have.
+pub const OLDER: &str = "6.1";
+/// The one after it that distributions keep for long.
+const LATER: &str = "6.18";
+/// The newest of the matrix.
+const NEWEST: &str = "7.3";
+
+/// Tests of the command line, of filters and ends of sessions: what knows nothing of the hooks.
+const COMMAND_LINE: [&str; 2] = ["cli_", "session_"];
+/// Tests of the answers and of programs that others wrote: what knows nothing of the kernel.
+const ANSWERS: [&str; 3] = ["answers_", "liburing_", "scenario_"];
+/// Tests of what is hooked on request.
+const ON_REQUEST: [&str; 3] = ["audit_", "locks_", "phases_"];
+/// Tests of load, of tasks in unusual states, of fio, of evidence.
+const LOAD: [&str; 4] = ["storm_", "tasks_", "fio_", "evidence_"];
+/// Tests of what only the service has, but for what needs hooks of its own.
+const SERVICE: [&str; 4] = ["daemon_workloads_", "daemon_runs_", "daemon_process_", "service_"];
+/// Tests of what the service alone hooks.
+const REGISTERED: [&str; 1] = ["daemon_registered_"];
+/// What else starts a daemon.
+const DAEMON: [&str; 1] = ["daemon_"];
+/// Of the tests that share a session those that take longest, and know of no hook but the walk.
+const LONG: [&str; 3] = ["vmas_", "time_", "random_"];
+
+/// An attach mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Kprobe,
+    Fentry,
+}
+
+/// The beginnings of the names of tests that are left out.
+pub fn left_out(series: &str, mode: Mode) -> Vec<&'static str> {
+    let families: &[&[&str]] = match (series, mode) {
+        // Nothing is walked there: what the answers say of it, other tests show.
+        (OLDEST, Mode::Kprobe) => &[&["session_", "answers_", "liburing_"], &SERVICE, &REGISTERED],
+        (USUAL, Mode::Kprobe) => &[&ANSWERS, &ON_REQUEST, &LOAD, &SERVICE, &REGISTERED],
+        (OLDER | NEWEST, Mode::Kprobe) => &[&COMMAND_LINE, &ANSWERS, &ON_REQUEST, &LOAD, &DAEMON],
+        // Between those by kprobes only what shows that every hook is in its place; machines take trampolines there.
+        (_, Mode::Kprobe) => &[&COMMAND_LINE, &ANSWERS, &ON_REQUEST, &LOAD, &DAEMON, &LONG],
+        (USUAL, Mode::Fentry) => &[&COMMAND_LINE],
+        (NEWEST, Mode::Fentry) => &[&COMMAND_LINE, &ANSWERS, &SERVICE],
+        (OLDER, Mode::Fentry) => &[&COMMAND_LINE, &ANSWERS, &ON_REQUEST],
+        (LATER, Mode::Fentry) => &[&COMMAND_LINE, &ANSWERS, &ON_REQUEST, &SERVICE, &REGISTERED],
+        (_, Mode::Fentry) => &[&COMMAND_LINE, &ANSWERS, &ON_REQUEST, &LOAD, &SERVICE, &REGISTERED, &["random_"]],
+    };
+    families.concat()
+}
+
+/// Whether tests run at their smaller size: all sizes come on the oldest kernels and the usual one.
+pub fn is_quick(series: &str) -> bool {
+    ![OLDEST, OLDER, USUAL].contains(&series)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vm::kernel::SERIES;
+
+    #[test]
+    fn every_family_runs_somewhere_in_each_mode_or_knows_nothing_of_it() {
+        let all = [&COMMAND_LINE[..], &ANSWERS, &ON_REQUEST, &LOAD, &SERVICE, &REGISTERED, &DAEMON, &LONG].concat();
+        for family in all {
+            let runs = |mode| SERIES.iter().any(|series| !left_out(series, mode).contains(&family));
+            let (kprobe, fentry) = (runs(Mode::Kprobe), runs(Mode::Fentry));
+            let by_one = [&COMMAND_LINE[..], &ANSWERS, &SERVICE, &REGISTERED].concat();
+            assert!((kprobe && fentry) || by_one.contains(&family) && (kprobe || fentry), "{family}");
+        }
+    }
+
+    #[test]
+    fn every_kernel_has_a_daemon() {
+        for series in SERIES {
+            assert!(!left_out(series, Mode::Fentry).contains(&"daemon_"), "{series}");
+        }
+    }
+}
