@@ -79,7 +79,10 @@ fn cgroup_id() -> Option<u64> {
 }
 
 /// It collapses pages under `mmap_lock`, at moments of its own choosing, in which a walk finds the lock busy. Where the
-/// kernel has it, it sleeps from here on: what a walk does then is tested with a lock that a test holds.
+/// kernel has it, it collapses nothing with a page that is not there, and sleeps from here on, but for a look whenever
+/// there is a first process to look at: what a walk does then is tested with a lock that a test holds.
 fn send_khugepaged_to_sleep() {
-    let _ = std::fs::write("/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs", "4000000000");
+    for (file, value) in [("max_ptes_none", "0"), ("pages_to_scan", "1"), ("scan_sleep_millisecs", "4000000000")] {
+        let _ = std::fs::write(format!("/sys/kernel/mm/transparent_hugepage/khugepaged/{file}"), value);
+    }
 }

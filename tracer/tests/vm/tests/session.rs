@@ -43,7 +43,8 @@ fn common_ends_well(context: &Context) -> TestResult {
     for key in ["lost_registration_records", "lost_buffer_records", "malformed", "orphans"] {
         ensure!(ended.end[key] == 0, "{key}: {}", ended.end);
     }
-    let (busy, most) = (context.busy.get(), 2 + ended.records.len() as u64 / 200);
+    // A few of the kernel's own doing; more, and the walk is not what it is taken for.
+    let (busy, most) = (context.busy.get(), 5 + ended.records.len() as u64 / 50);
     println!("    {} records, {busy} walks found the lock taken", ended.records.len());
     ensure!(busy <= most, "{busy} walks found the lock taken, more than {most}");
     let ordered =

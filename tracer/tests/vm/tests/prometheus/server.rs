@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     net::SocketAddr,
+    path::Path,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -19,6 +20,14 @@ use crate::{
 
 const FOLDER: &str = "/tmp/prometheus";
 const ADDRESS: &str = "127.0.0.1:9090";
+/// The rules of the package.
+const RULES: &str = "/usr/share/pinscope/rules";
+/// A record of each of their groups: by instance, by job, which reads those, and by workload.
+const GROUPS: [&str; 3] = [
+    "instance:pinscope_ledger_calls:rate5m",
+    "job:pinscope_installs:rate5m",
+    "job_workload_outcome:pinscope_workload_registrations:rate5m",
+];
 /// Seconds between scrapes, and those that one may take: under emulation, beside all that the load does, it takes a while.
 pub const INTERVAL: u64 = 5;
 /// For its start, and for a sample that is awaited.
@@ -31,14 +40,17 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts one that scrapes `target` every [`INTERVAL`] and has the rules of the package, and waits until it is ready.
+    /// Starts one that scrapes `target` every [`INTERVAL`] and as often evaluates the rules of the package, which say once
+    /// a minute; waits until it is ready.
     pub fn start(target: SocketAddr) -> anyhow::Result<Self> {
         let _ = fs::remove_dir_all(FOLDER);
         fs::create_dir_all(FOLDER)?;
+        let rules = format!("{FOLDER}/rules");
+        hurried(RULES, &rules)?;
         let config = format!("{FOLDER}/prometheus.yml");
         let text = format!(
             "global:\n  scrape_interval: {INTERVAL}s\n  scrape_timeout: {INTERVAL}s\n  evaluation_interval: {INTERVAL}s\n\
-             rule_files: ['/usr/share/pinscope/rules/*.yml']\nscrape_configs:\n  - job_name: pinscope\n    \
+             rule_files: ['{rules}/*.yml']\nscrape_configs:\n  - job_name: pinscope\n    \
              static_configs:\n      - targets: ['{target}']\n"
         );
         fs::write(&config, text)?;
@@ -89,12 +101,47 @@ impl Server {
         seen.last().copied().context("no sample")
     }
 
+    /// A time at which all rules have been evaluated since `time`, each group after the one before.
+    pub fn next_evaluation(&self, time: f64) -> anyhow::Result<f64> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut evaluated = time;
+        for record in GROUPS {
+            let before = evaluated;
+            while evaluated <= before {
+                thread::sleep(Duration::from_millis(200));
+                evaluated = self.time_of(record)?.unwrap_or(before);
+                if Instant::now() > deadline {
+                    bail!("Prometheus evaluates no {record} after {before:.3}");
+                }
+            }
+        }
+        Ok(evaluated)
+    }
+
     /// The time of the last successful scrape.
     fn scraped(&self) -> anyhow::Result<Option<f64>> {
-        let path = format!("/api/v1/query?query={}", http::escape("timestamp(up{job=\"pinscope\"} == 1)"));
+        self.time_of("up{job=\"pinscope\"} == 1")
+    }
+
+    /// The time of the newest sample of an expression's first series.
+    fn time_of(&self, expression: &str) -> anyhow::Result<Option<f64>> {
+        let path = format!("/api/v1/query?query={}", http::escape(&format!("timestamp({expression})")));
         let answer = http::get_json(self.address, &path, Duration::from_mins(1))?;
         Ok(answer["data"]["result"].as_array().and_then(|all| one(all.first()?)).map(|(_, time)| time))
     }
+}
+
+/// Copies rules, to be evaluated as often as is scraped here.
+fn hurried(from: &str, to: &str) -> anyhow::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from).context(from.to_owned())? {
+        let path = entry?.path();
+        let name = path.file_name().with_context(|| format!("{} has no name", path.display()))?;
+        let text = fs::read_to_string(&path).with_context(|| format!("{}", path.display()))?;
+        let text = text.replace("interval: 1m\n", &format!("interval: {INTERVAL}s\n"));
+        fs::write(Path::new(to).join(name), text)?;
+    }
+    Ok(())
 }
 
 /// `{"metric": {...}, "value": [time, "1"]}`
