@@ -6,12 +6,12 @@ use tracer_ebpf::{
     histogram,
     policy::{Policy, Traits},
     record::{RegistrationRecord, flag},
-    workload::{self, REST, SLOTS, Slot},
+    workload::{self, REST, SLOTS, Slot, WorkloadTotals},
 };
 
 use crate::{
     kernel,
-    maps::{BLANK_WORKLOAD, WORKLOADS, add, setting},
+    maps::{BLANK_CGROUP, CGROUPS, WORKLOADS, add, setting},
 };
 
 /// What is counted of the current task's cgroup.
@@ -66,18 +66,21 @@ fn current() -> u64 {
     }
 }
 
-/// Makes the entry of a cgroup.
+/// Makes the entries of a cgroup.
 #[inline(never)]
 #[expect(clippy::needless_borrows_for_generic_args, reason = "by value it would lie on the stack")]
 fn first_seen(id: u64) {
-    let Some(blank) = BLANK_WORKLOAD.get_ptr(0) else { return };
+    // Its own copy in the read-only data: it is large for a program's stack.
+    static BLANK: WorkloadTotals = WorkloadTotals::ZERO;
     // Another CPU may have made it meanwhile; then this fails.
-    // SAFETY: a value of the map, which nothing writes to.
-    let _ = WORKLOADS.insert(id, unsafe { &*blank }, BPF_NOEXIST.into());
-    if setting!(kernel.cgroup_names) == 0 || id == REST {
+    let _ = WORKLOADS.insert(id, &BLANK, BPF_NOEXIST.into());
+    if setting!(kernel.cgroup_names) == 0 || id == REST || WORKLOADS.get_ptr(id).is_none() {
         return;
     }
-    if let Some(entry) = WORKLOADS.get_ptr_mut(id)
+    let Some(blank) = BLANK_CGROUP.get_ptr(0) else { return };
+    // SAFETY: a value of the map, which nothing writes to.
+    let _ = CGROUPS.insert(id, unsafe { &*blank }, BPF_NOEXIST.into());
+    if let Some(entry) = CGROUPS.get_ptr_mut(id)
         && let Some(node) = kernel::cgroup_node()
     {
         // SAFETY: a value of the map. Whoever else is here writes the same, and user space reads it when it is whole.

@@ -15,7 +15,7 @@ use tracer_ebpf::{
     backing::{Class, Kind, Rule},
     opaque::opaque,
     record::SharedFile,
-    workload::{LEVELS, Workload},
+    workload::{CgroupPath, LEVELS},
 };
 
 use crate::maps::setting;
@@ -293,7 +293,7 @@ pub fn node_id(node: u64) -> Option<u64> {
 
 /// Notes the names on the way from a `kernfs_node` up to the root, which has none.
 #[inline(always)]
-pub fn cgroup_path(mut node: u64, workload: &mut Workload) {
+pub fn cgroup_path(mut node: u64, path: &mut CgroupPath) {
     let mut noted = 0;
     for name in 0..LEVELS {
         let Some(parent) = read::<u64>(node, setting!(offset.node_parent)) else { return };
@@ -302,18 +302,18 @@ pub fn cgroup_path(mut node: u64, workload: &mut Workload) {
         }
         let Some(address) = read::<u64>(node, setting!(offset.node_name)) else { return };
         // SAFETY: the helper checks the address and fails instead of faulting.
-        if unsafe { bpf_probe_read_kernel_str_bytes(address as *const u8, &mut workload.names[name]) }.is_err() {
+        if unsafe { bpf_probe_read_kernel_str_bytes(address as *const u8, &mut path.names[name]) }.is_err() {
             return;
         }
         noted += 1;
         node = parent;
     }
     if noted == LEVELS as u32 && read::<u64>(node, setting!(offset.node_parent)).is_none_or(|parent| parent != 0) {
-        workload.cut = 1;
+        path.cut = 1;
     }
     // Last, and not by the compiler's choice: with it the names are whole.
     // SAFETY: a field of a value of the map.
-    unsafe { (&raw mut workload.noted).write_volatile(noted + 1) };
+    unsafe { (&raw mut path.noted).write_volatile(noted + 1) };
 }
 
 /// `io_mapped_ubuf.nr_bvecs` and `folio_shift`, 0 where they are not to be had.

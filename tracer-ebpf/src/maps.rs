@@ -29,7 +29,7 @@ use tracer_ebpf::{
     },
     settings::Settings,
     table::{self, Registered, Table},
-    workload::Workload,
+    workload::{CgroupPath, WorkloadTotals},
 };
 
 /// Offsets, features and session, set by user space before the load.
@@ -140,11 +140,15 @@ pub static JUDGED: HashMap<JudgedKey, JudgedTotals, 4096> = HashMap::new();
 /// Calls by the kernel's id of the cgroup, for a session that asks for it. Made large as a whole when it is loaded: kernels
 /// warn of tracing programs whose maps allocate as they grow.
 #[btf_map]
-pub static WORKLOADS: HashMap<u64, Workload, 1024> = HashMap::new();
+pub static WORKLOADS: HashMap<u64, WorkloadTotals, 1024> = HashMap::new();
 
-/// An entry of zeros, from which one is made: it is too large for a program's stack.
+/// The paths of the cgroups in [`WORKLOADS`]: apart from it, since they are read once, and the counts at every scrape.
 #[btf_map]
-pub static BLANK_WORKLOAD: Array<Workload, 1> = Array::new();
+pub static CGROUPS: HashMap<u64, CgroupPath, 1024> = HashMap::new();
+
+/// A path of which nothing is noted, from which one is made: it is too large for a program's stack.
+#[btf_map]
+pub static BLANK_CGROUP: Array<CgroupPath, 1> = Array::new();
 
 /// What accepted buffers cost, by octave of VMAs and of pages.
 #[btf_map]

@@ -66,12 +66,15 @@ pub enum Slot {
 /// Slots of a [`WorkloadTotals`]; a power of two, so that a masked index is inside.
 pub const SLOTS: usize = 32;
 
-/// What is counted of one cgroup, by [`Slot`].
+/// What is counted of one cgroup, by [`Slot`]: value of the map `WORKLOADS`, by the kernel's id of the cgroup.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WorkloadTotals(pub [u64; SLOTS]);
 
 impl WorkloadTotals {
+    /// Nothing counted.
+    pub const ZERO: Self = Self([0; SLOTS]);
+
     /// One slot.
     pub const fn get(&self, slot: Slot) -> u64 {
         self.0[slot as usize]
@@ -126,12 +129,10 @@ impl WorkloadTotals {
     }
 }
 
-/// Value of the map `WORKLOADS`, by the kernel's id of the cgroup.
+/// Value of the map `CGROUPS`, by the kernel's id of the cgroup: its path.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Workload {
-    /// What its tasks did.
-    pub totals: WorkloadTotals,
+pub struct CgroupPath {
     /// 0 until the names are noted, then one more than there are.
     pub noted: u32,
     /// 1 where the path has more names than [`LEVELS`].
@@ -141,8 +142,8 @@ pub struct Workload {
     pub names: [[u8; NAME]; LEVELS],
 }
 
-impl Workload {
-    /// Nothing counted, nothing noted.
+impl CgroupPath {
+    /// Nothing noted.
     // SAFETY: integers only, for which all zeros is a value.
     pub const ZERO: Self = unsafe { core::mem::zeroed() };
 }

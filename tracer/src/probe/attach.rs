@@ -153,7 +153,9 @@ fn load(plan: &Plan, options: &Options) -> Result<Ebpf, AttachError> {
         loader.map_max_entries("TABLES", 1);
     }
     let entries = options.workloads.as_ref().map_or(1, |(cap, _)| workloads::entries(*cap));
-    loader.map_max_entries(workloads::MAP, entries);
+    for map in [workloads::MAP, workloads::PATHS] {
+        loader.map_max_entries(map, entries);
+    }
     if options.session.by_descent == 0 {
         loader.map_max_entries("DESCENDANTS", 1);
     }

@@ -193,8 +193,6 @@ fn reader(session: Session, statistics: Statistics, board: Arc<Board>) -> http::
     let turn = Mutex::new(());
     Arc::new(move || {
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        // Of the last answer, so that its place is not kept until the next beside this one's.
-        memory::give_back();
         let read = session.service_snapshot(&statistics);
         let trouble = read.as_ref().err().map(|error| format!("{error:#}"));
         board.change(|status| {

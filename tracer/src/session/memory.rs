@@ -7,10 +7,11 @@
 #[cfg(target_env = "gnu")]
 const ARENAS: libc::c_int = 1;
 
-/// From this size on an allocation is a mapping of its own, which goes when it is freed. Without a word of ours the limit
-/// follows the largest block that was ever freed.
+/// From this size on an allocation is a mapping of its own, which goes when it is freed, and as much may be free at the
+/// heap's end: more than a scrape of 200 workloads needs, whose pages would else go and come with each. Without a word of
+/// ours the limits follow the largest block that was ever freed.
 #[cfg(target_env = "gnu")]
-const OWN_MAPPING: libc::c_int = 256 << 10;
+const KEPT: libc::c_int = 2 << 20;
 
 /// Sets the process up to stay small. To be called before there are threads.
 pub fn keep_small() {
@@ -22,7 +23,8 @@ pub fn keep_small() {
     // SAFETY: it changes the allocator's own settings only; a setting that it does not know it refuses.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, ARENAS);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_MAPPING);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, KEPT);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
     }
 }
 

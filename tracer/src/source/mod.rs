@@ -1,6 +1,7 @@
 //! Where figures come from: the maps and the ring buffer.
 
 pub mod audit;
+mod batch;
 pub mod maps;
 pub mod own;
 pub mod records;

@@ -1,7 +1,8 @@
 //! The map `WORKLOADS`: what each cgroup did, whose it is, and whether it is still there.
 //!
 //! A cgroup's path is what the kernel side noted when it first saw it; failing that, the folder with its inode number, which
-//! is the kernel's id. A cgroup whose folder is gone has no tasks, cannot count any more, and gives up its entry.
+//! is the kernel's id. A cgroup whose folder is gone has no tasks, cannot count any more, and gives up its entry. It is looked
+//! for at every reading at first, and less and less often: most are gone soon, or stay.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -12,12 +13,12 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{HashMap as BpfHashMap, MapData, MapError},
+    maps::{HashMap as BpfHashMap, Map, MapData, MapError},
 };
 use rustix::io::Errno;
-use tracer_ebpf::workload::{NAME, REST, Workload as Counted, WorkloadTotals};
+use tracer_ebpf::workload::{CgroupPath, NAME, REST, WorkloadTotals};
 
-use super::maps::ReadError;
+use super::{batch::Batch, maps::ReadError};
 use crate::{
     aggregate::workloads::{Folder, Reading, Told, Workloads},
     decode::workload::Workload,
@@ -26,13 +27,26 @@ use crate::{
 
 /// The map's name.
 pub const MAP: &str = "WORKLOADS";
+/// That of the map of the cgroups' paths.
+pub const PATHS: &str = "CGROUPS";
 
 #[repr(transparent)]
 #[derive(Clone, Copy)]
-struct Entry(Counted);
+struct Counted(WorkloadTotals);
+
+// SAFETY: `repr(transparent)` over integers, for which every bit pattern is a value.
+unsafe impl aya::Pod for Counted {}
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct PathNoted(CgroupPath);
 
 // SAFETY: `repr(C)` over integers, with no padding, for which every bit pattern is a value.
-unsafe impl aya::Pod for Entry {}
+unsafe impl aya::Pod for PathNoted {}
+
+/// A cgroup that is there is looked for again after a quarter of the time for which it has been known, at the latest after
+/// this.
+const LOOKED_FOR_NS: u64 = 60_000_000_000;
 
 /// Inode number of a hierarchy's root folder, on every kernel with 64-bit ids (since 5.5).
 const ROOT_INODE: u64 = 1;
@@ -51,12 +65,16 @@ pub const fn entries(cap: u32) -> u32 {
 /// The kernel refuses.
 pub fn prepare(ebpf: &mut Ebpf) -> Result<(), MapError> {
     let map = ebpf.map_mut(MAP).ok_or(MapError::ElementNotFound)?;
-    BpfHashMap::<_, u64, Entry>::try_from(map)?.insert(REST, Entry(Counted::ZERO), 0)
+    BpfHashMap::<_, u64, Counted>::try_from(map)?.insert(REST, Counted(WorkloadTotals::ZERO), 0)
 }
 
-/// Reads the map, and keeps the workloads from one reading to the next.
+/// Reads the maps, and keeps the workloads from one reading to the next.
 pub struct Source {
-    map: BpfHashMap<MapData, u64, Entry>,
+    map: BpfHashMap<MapData, u64, Counted>,
+    batch: Batch<u64, Counted>,
+    paths: BpfHashMap<MapData, u64, PathNoted>,
+    /// Those with an entry.
+    cgroups: HashMap<u64, Cgroup>,
     tree: Tree,
     folder: Folder,
     /// What was counted before the session began: not its own.
@@ -64,20 +82,28 @@ pub struct Source {
 }
 
 impl Source {
-    /// Takes the map out of the loaded object; what it has counted so far is left out.
+    /// Takes the maps out of the loaded object; what they have counted so far is left out.
     ///
     /// # Errors
-    /// The object has no such map, or the kernel refuses to read it.
+    /// The object has no such maps, or the kernel refuses to read them.
     pub fn start(ebpf: &mut Ebpf, hierarchy: &Hierarchy, cap: u32) -> Result<Self, ReadError> {
+        let kernel = |error: MapError| ReadError::Kernel(MAP, error);
         let map = ebpf.take_map(MAP).ok_or(ReadError::Missing(MAP))?;
-        let map = BpfHashMap::try_from(map).map_err(|error| ReadError::Kernel(MAP, error))?;
+        let batch = match &map {
+            Map::HashMap(data) => Batch::new(data).map_err(kernel)?,
+            _ => return Err(ReadError::Missing(MAP)),
+        };
+        let paths = ebpf.take_map(PATHS).ok_or(ReadError::Missing(PATHS))?;
         let mut source = Self {
-            map,
+            map: BpfHashMap::try_from(map).map_err(kernel)?,
+            batch,
+            paths: BpfHashMap::try_from(paths).map_err(|error| ReadError::Kernel(PATHS, error))?,
+            cgroups: HashMap::new(),
             tree: Tree::new(hierarchy),
             folder: Folder::new(usize::try_from(cap).unwrap_or(usize::MAX)),
             baseline: BTreeMap::new(),
         };
-        source.baseline = source.counted()?.into_iter().map(|(id, counted)| (id, counted.totals)).collect();
+        source.baseline = source.counted()?.into_iter().map(|(id, counted)| (id, counted.0)).collect();
         Ok(source)
     }
 
@@ -91,20 +117,29 @@ impl Source {
         let all = self.counted()?;
         let mut look = self.tree.look();
         for (id, counted) in all {
-            let totals = self.baseline.get(&id).map_or(counted.totals, |before| counted.totals.minus(before));
+            let totals = self.baseline.get(&id).map_or(counted.0, |before| counted.0.minus(before));
             if id == REST {
                 rest = totals;
                 continue;
             }
-            let noted = noted(&counted);
-            let gone = look.is_gone(id, noted.as_ref());
-            let workload = if self.folder.knows(id) { None } else { look.path(id, noted) };
+            let cgroup = self.cgroups.entry(id).or_insert_with(|| Cgroup::new(now_ns));
+            if cgroup.noted.is_none() {
+                cgroup.noted = self.paths.get(&id, 0).ok().and_then(|path| noted(&path.0));
+            }
+            if cgroup.is_due(now_ns) {
+                cgroup.looked_ns = now_ns;
+                cgroup.gone = look.is_gone(id, cgroup.noted.as_ref());
+            }
+            let workload = if self.folder.knows(id) { None } else { look.path(id, cgroup.noted.as_ref()) };
             let workload = workload.map(|path| Workload::at(&path));
-            readings.push(Reading { id, totals, workload, gone });
+            readings.push(Reading { id, totals, workload, gone: cgroup.gone });
         }
         for id in self.folder.read(now_ns, readings, rest) {
             // An entry that cannot be deleted is read again the next time.
             if self.map.remove(&id).is_ok() {
+                // Where no path was noted there is none to remove.
+                let _ = self.paths.remove(&id);
+                self.cgroups.remove(&id);
                 self.folder.forget(now_ns, id);
                 self.baseline.remove(&id);
             }
@@ -113,13 +148,34 @@ impl Source {
     }
 
     fn counted(&self) -> Result<Vec<(u64, Counted)>, ReadError> {
-        let kernel = |error: MapError| ReadError::Kernel(MAP, error);
-        self.map.iter().map(|entry| entry.map(|(id, counted)| (id, counted.0)).map_err(kernel)).collect()
+        self.batch.read().map_err(|error| ReadError::Kernel(MAP, error.into()))
+    }
+}
+
+/// What is known of a cgroup.
+struct Cgroup {
+    noted: Option<Noted>,
+    /// When it was first read.
+    first_ns: u64,
+    /// When it was last looked for; before that it was not.
+    looked_ns: u64,
+    gone: bool,
+}
+
+impl Cgroup {
+    fn new(now_ns: u64) -> Self {
+        Self { noted: None, first_ns: now_ns, looked_ns: 0, gone: false }
+    }
+
+    /// Whether it is to be looked for.
+    fn is_due(&self, now_ns: u64) -> bool {
+        let known_ns = self.looked_ns.saturating_sub(self.first_ns);
+        self.gone || now_ns.saturating_sub(self.looked_ns) >= LOOKED_FOR_NS.min(known_ns / 4)
     }
 }
 
 /// A path as the kernel side noted it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Noted {
     path: String,
     /// All of it is there.
@@ -127,11 +183,11 @@ struct Noted {
 }
 
 /// `None` where nothing was noted (yet).
-fn noted(counted: &Counted) -> Option<Noted> {
-    let depth = usize::try_from(counted.noted).ok()?.checked_sub(1)?;
-    let mut whole = counted.cut == 0;
+fn noted(noted: &CgroupPath) -> Option<Noted> {
+    let depth = usize::try_from(noted.noted).ok()?.checked_sub(1)?;
+    let mut whole = noted.cut == 0;
     let mut path = String::new();
-    for name in counted.names.iter().take(depth).rev() {
+    for name in noted.names.iter().take(depth).rev() {
         let length = name.iter().position(|byte| *byte == 0).unwrap_or(NAME);
         whole &= length + 1 < NAME;
         path.push('/');
@@ -184,10 +240,10 @@ impl Look<'_> {
     }
 
     /// The cgroup's path from the hierarchy's root, or as much of its end as is known.
-    fn path(&mut self, id: u64, noted: Option<Noted>) -> Option<String> {
+    fn path(&mut self, id: u64, noted: Option<&Noted>) -> Option<String> {
         match noted {
-            Some(noted) if noted.whole => Some(noted.path),
-            noted => self.folders().paths.get(&id).cloned().or(noted.map(|noted| noted.path)),
+            Some(noted) if noted.whole => Some(noted.path.clone()),
+            noted => self.folders().paths.get(&id).cloned().or(noted.map(|noted| noted.path.clone())),
         }
     }
 
@@ -246,26 +302,45 @@ fn inode(path: &Path) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn counted(names: &[&str], cut: bool) -> Counted {
-        let mut counted = Counted { noted: names.len() as u32 + 1, cut: cut.into(), ..Counted::ZERO };
-        for (slot, name) in counted.names.iter_mut().zip(names) {
+    fn path(names: &[&str], cut: bool) -> CgroupPath {
+        let mut path = CgroupPath { noted: names.len() as u32 + 1, cut: cut.into(), ..CgroupPath::ZERO };
+        for (slot, name) in path.names.iter_mut().zip(names) {
             slot[..name.len()].copy_from_slice(name.as_bytes());
         }
-        counted
+        path
+    }
+
+    #[test]
+    fn a_cgroup_is_looked_for_less_and_less_often() {
+        const SECOND: u64 = 1_000_000_000;
+        let mut cgroup = Cgroup::new(10 * SECOND);
+        let mut looks = Vec::new();
+        for second in 10..=1_000 {
+            if cgroup.is_due(second * SECOND) {
+                cgroup.looked_ns = second * SECOND;
+                looks.push(second);
+            }
+        }
+        assert_eq!(looks[..8], [10, 11, 12, 13, 14, 15, 17, 19]);
+        assert!(looks.windows(2).all(|pair| pair[1] - pair[0] <= 60), "{looks:?}");
+        assert!(looks.len() < 40, "{looks:?}");
+        // One that is gone is about to give up its entry.
+        cgroup.gone = true;
+        assert!(cgroup.is_due(cgroup.looked_ns));
     }
 
     #[test]
     fn names_are_noted_from_the_leaf_up() {
-        let path = |names: &[&str], cut| noted(&counted(names, cut)).unwrap();
+        let path = |names: &[&str], cut| noted(&path(names, cut)).unwrap();
         let whole = path(&["fio.service", "system.slice"], false);
         assert_eq!(whole, Noted { path: "/system.slice/fio.service".to_owned(), whole: true });
         assert_eq!(path(&[], false), Noted { path: "/".to_owned(), whole: true });
         assert!(!path(&["a", "b"], true).whole);
         assert!(!path(&[&"x".repeat(NAME - 1)], false).whole);
         assert!(path(&[&"x".repeat(NAME - 2)], false).whole);
-        assert_eq!(noted(&Counted::ZERO), None);
+        assert_eq!(noted(&CgroupPath::ZERO), None);
         // A number that no kernel side writes.
-        assert!(noted(&Counted { noted: u32::MAX, ..Counted::ZERO }).is_some());
+        assert!(noted(&CgroupPath { noted: u32::MAX, ..CgroupPath::ZERO }).is_some());
     }
 
     #[test]
@@ -277,14 +352,14 @@ mod tests {
         let mut tree = Tree { mount: Some(root.path().to_owned()), is_whole: true };
         let told = |path: &str, whole| Noted { path: path.to_owned(), whole };
         assert_eq!(tree.look().path(id, None).as_deref(), Some("/a/b.service"));
-        assert_eq!(tree.look().path(id, Some(told("/c/b.service", false))).as_deref(), Some("/a/b.service"));
-        assert_eq!(tree.look().path(id, Some(told("/x", true))).as_deref(), Some("/x"));
+        assert_eq!(tree.look().path(id, Some(&told("/c/b.service", false))).as_deref(), Some("/a/b.service"));
+        assert_eq!(tree.look().path(id, Some(&told("/x", true))).as_deref(), Some("/x"));
         assert_eq!(tree.look().path(own, None).as_deref(), Some("/"));
         assert!(!tree.look().is_gone(id, Some(&told("/a/b.service", true))));
         assert!(!tree.look().is_gone(id, Some(&told("/renamed", true))) && !tree.look().is_gone(id, None));
         fs::remove_dir(&folder).unwrap();
         assert!(tree.look().is_gone(id, Some(&told("/a/b.service", true))));
-        assert_eq!(tree.look().path(id, Some(told("/b.service", false))).as_deref(), Some("/b.service"));
+        assert_eq!(tree.look().path(id, Some(&told("/b.service", false))).as_deref(), Some("/b.service"));
         assert_eq!(tree.look().path(id, None), None);
         // Of what is not seen whole, nothing is known to be gone.
         tree.is_whole = false;

@@ -12,6 +12,7 @@ mod workloads;
 
 use std::borrow::Cow;
 
+use smallvec::SmallVec;
 use tracer_ebpf::workload;
 
 use crate::{
@@ -155,7 +156,8 @@ struct Scrape<'a> {
 }
 
 struct Sample<'a> {
-    labels: Vec<Cow<'a, str>>,
+    /// Most have one or two: with those there is nothing to allocate.
+    labels: SmallVec<[Cow<'a, str>; 2]>,
     value: Value<'a>,
 }
 

@@ -68,8 +68,8 @@ pub(super) fn refusals<'a>(scrape: &Scrape<'a>, of: fn(&Judged) -> u64) -> Vec<S
     let sums = sums.into_iter();
     sums.map(|((policy, errno, class, filesystem, outcome), sum)| {
         let errno = result_name(-i64::from(errno)).into();
-        let labels = vec![policy.into(), errno, class.into(), filesystem.into(), outcome.into()];
-        Sample { labels, ..Sample::count(&[], sum) }
+        let labels = [policy.into(), errno, class.into(), filesystem.into(), outcome.into()];
+        Sample { labels: labels.into_iter().collect(), ..Sample::count(&[], sum) }
     })
     .collect()
 }

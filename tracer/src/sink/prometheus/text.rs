@@ -10,10 +10,14 @@ use crate::aggregate::Snapshot;
 /// The content type of [`encode`]'s text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What is escaped in a help text.
-const LINE: &[u8] = b"\\\n";
-/// What is escaped in a label.
-const QUOTED: &[u8] = b"\\\n\"";
+/// Bytes that may have to be escaped.
+const ESCAPED: [bool; 256] = {
+    let mut escaped = [false; 256];
+    escaped[b'\\' as usize] = true;
+    escaped[b'\n' as usize] = true;
+    escaped[b'"' as usize] = true;
+    escaped
+};
 
 /// Integers that a float holds exactly.
 const EXACT: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
@@ -30,25 +34,30 @@ pub fn encode(snapshot: &Snapshot, service: &Service) -> String {
 fn family(text: &mut String, metric: &Metric, samples: &[Sample<'_>]) {
     let Metric { name, kind, .. } = metric;
     text.extend(["# HELP ", name, " "]);
-    escape(text, metric.help, LINE);
+    escape(text, metric.help, false);
     text.extend(["\n# TYPE ", name, " ", kind.name(), "\n"]);
     let bounds = match kind {
-        Type::Histogram(bounds) => bounds.shown().iter().map(f64::to_string).collect(),
+        Type::Histogram(bounds) => bucket_ends(bounds.shown().iter()),
         Type::Counter | Type::Gauge => Vec::new(),
     };
-    let mut labels = String::new();
+    let (mut labels, mut series) = (String::new(), String::new());
     for sample in samples {
         labels.clear();
         for (name, value) in metric.labels.iter().zip(&sample.labels) {
             labels.extend([if labels.is_empty() { "" } else { "," }, name, "=\""]);
-            escape(&mut labels, value, QUOTED);
+            escape(&mut labels, value, true);
             labels.push('"');
         }
         match (kind, &sample.value) {
-            (Type::Counter | Type::Gauge, Value::Number(value)) => line(text, &[name], &labels, *value),
+            (Type::Counter | Type::Gauge, Value::Number(value)) => line(text, [name, ""], &labels, *value),
             (Type::Histogram(of), value) => {
                 if let Some(shown) = Histogram::of(*of, value) {
-                    histogram(text, name, &mut labels, &bounds, &shown);
+                    series.clear();
+                    let comma = if labels.is_empty() { "" } else { "," };
+                    series.extend([*name, "_bucket{", &labels, comma, "le=\""]);
+                    buckets(text, &series, &bounds, &shown);
+                    line(text, [name, "_sum"], &labels, shown.sum);
+                    line(text, [name, "_count"], &labels, shown.count as f64);
                 }
             }
             // The table pairs types with samples; a test goes through all of it.
@@ -57,41 +66,53 @@ fn family(text: &mut String, metric: &Metric, samples: &[Sample<'_>]) {
     }
 }
 
-fn histogram(text: &mut String, name: &str, labels: &mut String, bounds: &[String], shown: &Histogram) {
-    let own = labels.len();
-    let bounds = bounds.iter().map(String::as_str).chain(["+Inf"]);
-    for (bound, count) in bounds.zip(shown.cumulative.iter().chain([&shown.count])) {
-        labels.extend([if own == 0 { "" } else { "," }, "le=\"", bound, "\""]);
-        line(text, &[name, "_bucket"], labels, *count as f64);
-        labels.truncate(own);
-    }
-    line(text, &[name, "_sum"], labels, shown.sum);
-    line(text, &[name, "_count"], labels, shown.count as f64);
+/// What ends the names of a histogram's buckets: each bound, and a blank before the count.
+fn bucket_ends<'a>(bounds: impl Iterator<Item = &'a f64>) -> Vec<String> {
+    bounds.map(f64::to_string).chain(["+Inf".to_owned()]).map(|bound| bound + "\"} ").collect()
 }
 
-fn line(text: &mut String, name: &[&str], labels: &str, value: f64) {
-    text.extend(name.iter().copied());
-    if !labels.is_empty() {
-        text.extend(["{", labels, "}"]);
+/// The buckets, whose names begin with `series`.
+fn buckets(text: &mut String, series: &str, ends: &[String], shown: &Histogram) {
+    for (end, count) in ends.iter().zip(shown.cumulative.iter().chain([&shown.count])) {
+        text.push_str(series);
+        text.push_str(end);
+        number(text, *count as f64);
     }
+}
+
+fn line(text: &mut String, name: [&str; 2], labels: &str, value: f64) {
+    text.extend(name);
+    if labels.is_empty() {
+        text.push(' ');
+    } else {
+        text.extend(["{", labels, "} "]);
+    }
+    number(text, value);
+}
+
+/// The number that ends a line.
+fn number(text: &mut String, value: f64) {
     if value.fract() == 0.0 && (0.0..EXACT).contains(&value) {
         // The same digits, found faster.
-        text.extend([" ", itoa::Buffer::new().format(value as u64), "\n"]);
+        text.push_str(itoa::Buffer::new().format(value as u64));
+        text.push('\n');
     } else {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, " {value}");
+        let _ = writeln!(text, "{value}");
     }
 }
 
-fn escape(text: &mut String, value: &str, special: &[u8]) {
-    if !value.bytes().any(|byte| special.contains(&byte)) {
+/// A label is quoted, a help text is not.
+fn escape(text: &mut String, value: &str, quoted: bool) {
+    if !value.bytes().any(|byte| ESCAPED[usize::from(byte)]) {
         text.push_str(value);
         return;
     }
     for character in value.chars() {
         match character {
             '\n' => text.push_str("\\n"),
-            _ if character.is_ascii() && special.contains(&(character as u8)) => text.extend(['\\', character]),
+            '\\' => text.push_str("\\\\"),
+            '"' if quoted => text.push_str("\\\""),
             _ => text.push(character),
         }
     }
