@@ -2,7 +2,9 @@
 //! readings and times come in, and the ids of entries that have told all come out.
 //!
 //! A cgroup takes a *seat* at a workload's series, or belongs to `other`. What it counted before it took its seat stays with
-//! `other`, so no counter ever goes back, and the sum over the series and `other` is what all cgroups counted together.
+//! `other`, so no counter ever goes back. What a series had counted when it ended goes to `ended`, never to `other`: all of it
+//! comes in one step and was counted under its name before, and a rate over `other` must show neither. The sum over the series,
+//! `other` and `ended` is what all cgroups counted together.
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
@@ -38,9 +40,9 @@ pub struct Reading {
 /// The figures by workload; [`Told`] says which of a row's counts are known.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Workloads {
-    /// Those with series of their own, by name, then `other`.
+    /// Those with series of their own, by name, then `other`, then `ended`.
     pub rows: Vec<Row>,
-    /// What went to `other`.
+    /// What has no series of its own.
     pub folded: Folded,
     /// Calls under `other` since their cgroup had no room in the map, or could not be told.
     pub unattributed: u64,
@@ -93,26 +95,28 @@ impl Row {
     }
 }
 
-/// What went to `other`, counted once each.
+/// What has no series of its own, counted once each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Folded {
-    /// Cgroups whose workload found all seats taken.
+    /// Cgroups whose workload found all seats taken: they are in `other`.
     pub cap: u64,
-    /// Series that ended.
+    /// Series that ended: they are in `ended`.
     pub gone: u64,
-    /// Cgroups of which no path was to be had.
+    /// Cgroups of which no path was to be had: they are in `other`.
     pub unnamed: u64,
 }
 
 /// Keeps the series from one reading to the next.
 #[derive(Debug)]
 pub struct Folder {
-    /// Most series besides `other`.
+    /// Most series besides `other` and `ended`.
     cap: usize,
     cgroups: BTreeMap<u64, Cgroup>,
     series: BTreeMap<String, Series>,
     /// Counts that no cgroup holds any more, or that were made before their cgroup took its seat.
     other: WorkloadTotals,
+    /// Of series that ended.
+    ended: WorkloadTotals,
     /// What is in `other` and of no cgroup.
     rest: WorkloadTotals,
     folded: Folded,
@@ -152,6 +156,7 @@ impl Folder {
             cgroups: BTreeMap::new(),
             series: BTreeMap::new(),
             other: WorkloadTotals::default(),
+            ended: WorkloadTotals::default(),
             rest: WorkloadTotals::default(),
             folded: Folded::default(),
             seen: 0,
@@ -245,13 +250,13 @@ impl Folder {
 
     /// Ends the series that were shown long enough without a cgroup.
     fn end_series(&mut self, now_ns: u64) {
-        let Self { series, other, folded, .. } = self;
+        let Self { series, ended, folded, .. } = self;
         series.retain(|_, series| {
             let Some((since, readings)) = &mut series.idle else { return true };
             let keeps = now_ns.saturating_sub(*since) < KEPT_NS || *readings < SHOWN;
             *readings = readings.saturating_add(1);
             if !keeps {
-                *other = other.plus(&series.past);
+                *ended = ended.plus(&series.past);
                 folded.gone += 1;
             }
             keeps
@@ -303,9 +308,10 @@ impl Folder {
         let own = self.series.values().zip(sums.values());
         let own = own.map(|(series, sum)| Row { workload: series.workload.clone(), totals: sum.spread() });
         let other = Row { workload: Workload::other(), totals: other.spread() };
+        let ended = Row { workload: Workload::ended(), totals: self.ended.spread() };
         let rest = self.rest.spread();
         Workloads {
-            rows: own.chain([other]).collect(),
+            rows: own.chain([other, ended]).collect(),
             folded: self.folded,
             unattributed: rest.get(Slot::Succeeded).saturating_add(rest.get(Slot::Failed)),
             told,

@@ -163,6 +163,7 @@ pub(crate) fn workloads() -> Workloads {
             row(Workload::at(&format!("/system.slice/docker-{id}.scope")), 5),
             row(Workload::at("/system.slice/fio.service"), 3),
             row(Workload::other(), 1),
+            row(Workload::ended(), 2),
         ],
         folded: Folded { cap: 1, gone: 2, unnamed: 0 },
         unattributed: 0,

@@ -13,11 +13,18 @@ pub enum Kind {
     Pod,
     /// A cgroup that is none of these.
     Cgroup,
-    /// All that have no series of their own.
+    /// All that find no series of their own.
     Other,
+    /// All whose series ended.
+    Ended,
 }
 
 impl Kind {
+    /// It stands for many workloads.
+    pub const fn is_many(self) -> bool {
+        matches!(self, Self::Other | Self::Ended)
+    }
+
     /// The name used in every output.
     pub const fn name(self) -> &'static str {
         match self {
@@ -27,6 +34,7 @@ impl Kind {
             Self::Pod => "pod",
             Self::Cgroup => "cgroup",
             Self::Other => "other",
+            Self::Ended => "ended",
         }
     }
 }
@@ -69,9 +77,14 @@ const PREFIXES: [(&str, &str); 5] = [
 const FOLDERS: [(&str, &str); 3] = [("docker", "docker"), ("libpod_parent", "podman"), ("lxc", "lxc")];
 
 impl Workload {
-    /// All workloads without series of their own.
+    /// All workloads that find no series of their own.
     pub fn other() -> Self {
         Self::called("other", Kind::Other)
+    }
+
+    /// All workloads that are gone, and whose series ended.
+    pub fn ended() -> Self {
+        Self::called("ended", Kind::Ended)
     }
 
     fn called(name: impl Into<String>, kind: Kind) -> Self {

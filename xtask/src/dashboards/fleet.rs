@@ -218,7 +218,7 @@ fn switching() -> Row {
         Panel::lines("Who switches: workloads", "The ten workloads with most installations a second on rings that are at work, over all hosts.")
             .unit("cps")
             .query(
-                r#"topk(10, sum by (workload) (rate(pinscope_workload_installations_total{<work>, requests="after"}[<rate>])))"#,
+                r#"topk(10, sum by (workload) (rate(pinscope_workload_installations_total{<living>, requests="after"}[<rate>])))"#,
                 "{{workload}}",
             )
             .no_value(NO_WORKLOADS),

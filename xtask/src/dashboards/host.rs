@@ -212,11 +212,11 @@ fn workloads() -> Row {
     let panels = vec![
         Panel::areas("Registrations", "Calls a second of the ten workloads with most.")
             .unit("ops")
-            .query(&by("pinscope_workload_registrations_total{<work>}"), "{{workload}}")
+            .query(&by("pinscope_workload_registrations_total{<living>}"), "{{workload}}")
             .no_value(NO_WORKLOADS),
         Panel::lines("Refused", "Calls a second that fail, of the ten workloads with most.")
             .unit("ops")
-            .query(&by(r#"pinscope_workload_registrations_total{<work>, outcome="failed"}"#), "{{workload}}")
+            .query(&by(r#"pinscope_workload_registrations_total{<living>, outcome="failed"}"#), "{{workload}}")
             .no_value(NO_WORKLOADS),
         Panel::lines(
             "Duration, p99",
@@ -226,21 +226,21 @@ fn workloads() -> Row {
         .query(
             &format!(
                 "topk(10, {})",
-                quantile("0.99", "workload, ", "pinscope_workload_registration_duration_seconds_bucket{<work>}")
+                quantile("0.99", "workload, ", "pinscope_workload_registration_duration_seconds_bucket{<living>}")
             ),
             "{{workload}}",
         )
         .no_value("none in this time, or not told by workload"),
         Panel::areas("Time in the pin", "Seconds a second in GUP, of the ten workloads with most.")
             .unit("s")
-            .query(&by("pinscope_workload_pin_seconds_total{<work>}"), "{{workload}}")
+            .query(&by("pinscope_workload_pin_seconds_total{<living>}"), "{{workload}}")
             .no_value(NO_WORKLOADS),
         Panel::lines(
             "Installations at run time",
             "Installations a second on rings that had been given requests, of the ten workloads with most.",
         )
         .unit("cps")
-        .query(&by(r#"pinscope_workload_installations_total{<work>, requests="after"}"#), "{{workload}}")
+        .query(&by(r#"pinscope_workload_installations_total{<living>, requests="after"}"#), "{{workload}}")
         .no_value(NO_WORKLOADS),
         Panel::lines(
             "VMAs per registration, p99",
@@ -249,7 +249,7 @@ fn workloads() -> Row {
         .query(
             &format!(
                 "topk(10, {})",
-                quantile("0.99", "workload, ", "pinscope_workload_registration_vmas_bucket{<work>}")
+                quantile("0.99", "workload, ", "pinscope_workload_registration_vmas_bucket{<living>}")
             ),
             "{{workload}}",
         )

@@ -10,9 +10,11 @@ pub const REGISTERED: &str = "not asked for (--rings)";
 pub const NO_WORKLOADS: &str = "no workload seen, or told by workload on no instance here";
 
 /// The short names and what they stand for.
-const SHORT: [(&str, &str); 5] = [
+const SHORT: [(&str, &str); 6] = [
     ("<here>", r#"job=~"$job", instance=~"$instance""#),
     ("<work>", r#"job=~"$job", instance=~"$instance", workload=~"$workload""#),
+    // For rates: what a workload that is gone had counted comes to `ended` in one step, and was under its own name before.
+    ("<living>", r#"job=~"$job", instance=~"$instance", workload=~"$workload", workload!="ended""#),
     ("<rate>", "$__rate_interval"),
     ("<range>", "$__range"),
     // The functions that install or change a table; unregister is the fourth operation.

@@ -174,7 +174,7 @@ fn over_time() -> Row {
         Panel::lines("By workload, chosen rule", "Buffers a second that were accepted and that the chosen rule would refuse, of the ten workloads with most.")
             .unit("cps")
             .query(
-                r#"topk(10, sum by (workload) (rate(pinscope_workload_policy_refusals_total{<work>, policy="$policy"}[<rate>])))"#,
+                r#"topk(10, sum by (workload) (rate(pinscope_workload_policy_refusals_total{<living>, policy="$policy"}[<rate>])))"#,
                 "{{workload}}",
             )
             .no_value("none would be refused, or not told by workload"),

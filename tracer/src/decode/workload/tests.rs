@@ -276,8 +276,9 @@ proptest! {
         for path in [format!("/{}", names.join("/")), path] {
             let workload = Workload::at(&path);
             prop_assert!(!workload.name.is_empty());
-            // Nothing a folder is called makes it the one that stands for all others.
-            prop_assert!(workload.name != "other" && workload.kind != Kind::Other);
+            // Nothing a folder is called makes it one of those that stand for many.
+            prop_assert!(!["other", "ended"].contains(&workload.name.as_str()));
+            prop_assert!(!workload.kind.is_many());
             let is_container = workload.kind == Kind::Container;
             prop_assert_eq!(workload.container_id.is_empty(), !is_container);
             prop_assert_eq!(workload.unit.is_empty(), workload.kind != Kind::Unit);

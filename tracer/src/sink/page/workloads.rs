@@ -11,7 +11,6 @@ use crate::{
         Snapshot,
         workloads::{Row, Workloads},
     },
-    decode::workload::Kind,
     sink::human,
 };
 
@@ -22,7 +21,7 @@ const WORKLOADS: usize = 12;
 pub(super) fn workloads(snapshot: &Snapshot) -> Markup {
     let Some(workloads) = &snapshot.workloads else { return html! {} };
     let mut rows: Vec<_> = workloads.rows.iter().filter(|row| row.calls() > 0).collect();
-    rows.sort_by_key(|row| (row.workload.kind == Kind::Other, Reverse(row.calls())));
+    rows.sort_by_key(|row| (row.workload.kind.is_many(), Reverse(row.calls())));
     let more = rows.len().saturating_sub(WORKLOADS) as u64;
     let body = html! {
         @if rows.is_empty() { p class="soft" { "None seen yet." } } @else {
@@ -45,7 +44,7 @@ fn line(workloads: &Workloads, row: &Row) -> Markup {
     let mean = row.totals.get(Slot::DurationSum).checked_div(timed).filter(|_| workloads.told.durations);
     html! {
         tr {
-            td { (human::plain(&row.workload.name)) @if row.workload.kind != Kind::Other { small { (row.workload.kind.name()) } } }
+            td { (human::plain(&row.workload.name)) @if !row.workload.kind.is_many() { small { (row.workload.kind.name()) } } }
             td { (human::count(row.calls())) }
             td class="wide" { (human::count(row.totals.get(Slot::Failed))) }
             td { (bytes.unwrap_or_else(unknown)) }

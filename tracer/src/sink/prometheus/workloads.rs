@@ -98,11 +98,8 @@ pub(super) fn refusals<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
 }
 
 pub(super) fn own<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
-    // The last row is `other`.
-    workloads(scrape)
-        .map(|workloads| Sample::count(&[], workloads.rows.len().saturating_sub(1) as u64))
-        .into_iter()
-        .collect()
+    let own = |workloads: &Workloads| workloads.rows.iter().filter(|row| !row.workload.kind.is_many()).count() as u64;
+    workloads(scrape).map(|workloads| Sample::count(&[], own(workloads))).into_iter().collect()
 }
 
 pub(super) fn folded<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
