@@ -35,6 +35,19 @@ impl Listen {
     pub fn or_default(asked: &[Self]) -> Vec<Self> {
         if asked.is_empty() { vec![Self::default()] } else { asked.to_vec() }
     }
+
+    /// While one is bound the other may not be: the same port, at the same address or at all of them. Of IPv4 and IPv6 it is
+    /// the system that decides (`net.ipv6.bindv6only`); they count as one here.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp(one), Self::Tcp(other)) => {
+                let everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
+                one.port() != 0 && one.port() == other.port() && (everywhere || one.ip() == other.ip())
+            }
+            (Self::Unix(one), Self::Unix(other)) => one == other,
+            (Self::Tcp(_), Self::Unix(_)) | (Self::Unix(_), Self::Tcp(_)) => false,
+        }
+    }
 }
 
 /// A text that names no place to listen at.
@@ -108,6 +121,19 @@ mod tests {
         let path = |length: usize| format!("unix:/{}", "x".repeat(length - 1));
         assert!(path(LONGEST_PATH).parse::<Listen>().is_ok());
         assert!(matches!(path(LONGEST_PATH + 1).parse::<Listen>(), Err(ListenError::Long)));
+    }
+
+    #[test]
+    fn all_addresses_hold_each() {
+        let overlap = |one: &str, other: &str| {
+            let [one, other] = [one, other].map(|text| text.parse::<Listen>().unwrap());
+            assert_eq!(one.overlaps(&other), other.overlaps(&one));
+            one.overlaps(&other)
+        };
+        assert!(overlap("127.0.0.1:9757", "0.0.0.0:9757") && overlap("[::]:9757", "127.0.0.1:9757"));
+        assert!(overlap("[::1]:9757", "[::1]:9757") && overlap("unix:/a", "unix:/a"));
+        assert!(!overlap("127.0.0.1:9757", "127.0.0.2:9757") && !overlap("0.0.0.0:9757", "127.0.0.1:9758"));
+        assert!(!overlap("0.0.0.0:0", "127.0.0.1:0") && !overlap("unix:/a", "127.0.0.1:1"));
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl Daemon<'_> {
             tokio::select! {
                 _ = signals.interrupt.recv() => break,
                 _ = signals.terminate.recv() => break,
-                _ = signals.hangup.recv() => self.reload(),
+                _ = signals.hangup.recv() => self.reload().await,
                 error = self.listeners.broken() => return Err(error),
             }
         }
@@ -117,9 +117,9 @@ impl Daemon<'_> {
 
     /// Reads the configuration again. What cannot be followed changes nothing; the probes and their counts stay in any
     /// case.
-    fn reload(&mut self) {
+    async fn reload(&mut self) {
         notify::reloading();
-        let followed = self.follow().map_err(|error| format!("{error:#}"));
+        let followed = self.follow().await.map_err(|error| format!("{error:#}"));
         match &followed {
             Ok(restart) if restart.is_empty() => tracing::info!("the configuration was read again"),
             Ok(restart) => {
@@ -142,9 +142,9 @@ impl Daemon<'_> {
     }
 
     /// Does what can be done at once; what takes a restart, by name.
-    fn follow(&mut self) -> Result<Vec<String>> {
+    async fn follow(&mut self) -> Result<Vec<String>> {
         let new = self.typed.load()?;
-        self.listeners.follow(&new.daemon.listen)?;
+        self.listeners.follow(&new.daemon.listen).await?;
         self.logging.set(new.verbose);
         Ok(self.config.needs_restart(&new).into_iter().map(str::to_owned).collect())
     }

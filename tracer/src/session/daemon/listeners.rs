@@ -25,6 +25,7 @@ impl Sockets {
     pub fn open(places: &[Listen]) -> Result<Self> {
         let mut handed = ListenFd::from_env();
         if handed.len() > 0 {
+            left_aside(places);
             let sockets = (0..handed.len()).map(|index| take(&mut handed, index).context("systemd's socket"));
             return Ok(Self::Handed(sockets.collect::<Result<_>>()?));
         }
@@ -34,6 +35,13 @@ impl Sockets {
 
 fn bind(places: &[Listen]) -> Result<Vec<(Listen, Listener)>> {
     places.iter().map(|place| Ok((place.clone(), http::bind(place)?))).collect()
+}
+
+/// `listen` has no effect with systemd's sockets.
+fn left_aside(places: &[Listen]) {
+    if !places.is_empty() {
+        tracing::warn!("listen is left aside: systemd's socket is served; change pinscope.socket, or disable it");
+    }
 }
 
 fn take(handed: &mut ListenFd, index: usize) -> Result<Listener> {
@@ -60,6 +68,26 @@ struct Running {
     /// As it is bound.
     shown: String,
     stop: oneshot::Sender<()>,
+    /// Fails once the socket is closed.
+    closed: oneshot::Receiver<()>,
+}
+
+impl Running {
+    fn is_one_of(&self, places: &[Listen]) -> bool {
+        self.place.as_ref().is_some_and(|place| places.contains(place))
+    }
+
+    fn overlaps(&self, places: &[Listen]) -> bool {
+        self.place.as_ref().is_some_and(|place| places.iter().any(|other| place.overlaps(other)))
+    }
+
+    /// Until nothing is listened for there; requests under way go on.
+    async fn close(self) -> Option<Listen> {
+        // A task that has ended needs no telling.
+        let _ = self.stop.send(());
+        let _ = self.closed.await;
+        self.place
+    }
 }
 
 impl Listeners {
@@ -76,32 +104,63 @@ impl Listeners {
 
     fn add(&mut self, place: Option<Listen>, socket: Listener) {
         let (stop, stopped) = oneshot::channel();
-        self.running.push(Running { place, shown: socket.to_string(), stop });
+        let (open, closed) = oneshot::channel();
+        self.running.push(Running { place, shown: socket.to_string(), stop, closed });
         let (read, service) = (self.read.clone(), self.service.clone());
-        // That the sender is gone means the same.
-        self.tasks.spawn(http::serve(vec![socket], read, service, async move { drop(stopped.await) }));
+        let stop = async move {
+            // That the sender is gone means the same.
+            drop(stopped.await);
+            open
+        };
+        self.tasks.spawn(http::serve(vec![socket], read, service, stop));
     }
 
     /// Listens at these places from now on. Where one cannot be bound, nothing changes.
-    pub fn follow(&mut self, places: &[Listen]) -> Result<()> {
+    pub async fn follow(&mut self, places: &[Listen]) -> Result<()> {
         if self.handed {
+            left_aside(places);
             return Ok(());
         }
         let places = Listen::or_default(places);
-        let has = |place: &Listen| self.running.iter().any(|running| running.place.as_ref() == Some(place));
-        let new: Vec<_> = places.iter().filter(|place| !has(place)).cloned().collect();
-        let bound = bind(&new)?;
-        let wanted = |running: &Running| running.place.as_ref().is_some_and(|place| places.contains(place));
-        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.running).into_iter().partition(wanted);
-        self.running = kept;
-        for running in gone {
-            // A task that has ended needs no telling.
-            let _ = running.stop.send(());
-        }
+        let new =
+            places.iter().filter(|place| !self.running.iter().any(|running| running.is_one_of(&[(*place).clone()])));
+        let (occupied, free): (Vec<_>, Vec<_>) = new.cloned().partition(|place| self.is_occupied(place, &places));
+        let mut bound = bind(&free)?;
+        bound.extend(self.bind_instead(&occupied, &places).await?);
+        self.take_away(|running| !running.is_one_of(&places)).await;
         for (place, socket) in bound {
             self.add(Some(place), socket);
         }
         Ok(())
+    }
+
+    /// By one of ours that is not to stay.
+    fn is_occupied(&self, place: &Listen, stay: &[Listen]) -> bool {
+        self.running.iter().any(|running| running.overlaps(std::slice::from_ref(place)) && !running.is_one_of(stay))
+    }
+
+    /// Binds where ours have to be closed first. Where that fails they are bound again.
+    async fn bind_instead(&mut self, places: &[Listen], stay: &[Listen]) -> Result<Vec<(Listen, Listener)>> {
+        let old = self.take_away(|running| running.overlaps(places) && !running.is_one_of(stay)).await;
+        let refusal = match bind(places) {
+            Ok(bound) => return Ok(bound),
+            Err(refusal) => refusal,
+        };
+        for (place, socket) in bind(&old).with_context(|| format!("{refusal:#}; and then"))? {
+            self.add(Some(place), socket);
+        }
+        Err(refusal)
+    }
+
+    /// Closes those; where they were.
+    async fn take_away(&mut self, which: impl Fn(&Running) -> bool) -> Vec<Listen> {
+        let (gone, kept) = std::mem::take(&mut self.running).into_iter().partition(which);
+        self.running = kept;
+        let mut places = Vec::new();
+        for running in Vec::from(gone) {
+            places.extend(running.close().await);
+        }
+        places
     }
 
     /// Where it listens now.
@@ -153,13 +212,10 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let [a, b, c] = ["a", "b", "c"].map(|name| socket(folder.path(), name));
             let mut listeners = listeners(&[a.clone(), b.clone()]);
-            listeners.follow(&[b.clone(), c.clone()]).unwrap();
+            listeners.follow(&[b.clone(), c.clone()]).await.unwrap();
             assert_eq!(listeners.places(), [b.to_string(), c.to_string()]);
             let present = |name: &str| folder.path().join(name).exists();
-            while present("a") {
-                tokio::task::yield_now().await;
-            }
-            assert!(present("b") && present("c"));
+            assert!(!present("a") && present("b") && present("c"));
             listeners.stop().await;
             assert!(!present("b") && !present("c"));
         });
@@ -172,9 +228,55 @@ mod tests {
             let a = socket(folder.path(), "a");
             let mut listeners = listeners(std::slice::from_ref(&a));
             let missing = socket(folder.path(), "none/x");
-            assert!(listeners.follow(&[socket(folder.path(), "b"), missing]).is_err());
+            assert!(listeners.follow(&[socket(folder.path(), "b"), missing]).await.is_err());
             assert_eq!(listeners.places(), [a.to_string()]);
             assert!(folder.path().join("a").exists() && !folder.path().join("b").exists());
+        });
+    }
+
+    /// A port that was free just now, at this machine and everywhere.
+    fn a_port() -> [Listen; 2] {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        ["127.0.0.1", "0.0.0.0"].map(|address| format!("{address}:{port}").parse().unwrap())
+    }
+
+    fn answers(place: &Listen) -> bool {
+        let Listen::Tcp(address) = place else { panic!("{place} is no address") };
+        std::net::TcpStream::connect(("127.0.0.1", address.port())).is_ok()
+    }
+
+    #[test]
+    fn the_same_port_at_all_addresses_takes_the_place_of_one() {
+        in_runtime(async {
+            let [here, everywhere] = a_port();
+            let mut listeners = listeners(std::slice::from_ref(&here));
+            // With a connection, as a scraper keeps one.
+            let Listen::Tcp(address) = &here else { panic!() };
+            let connection = tokio::net::TcpStream::connect(address).await.unwrap();
+            for place in [&everywhere, &here] {
+                listeners.follow(std::slice::from_ref(place)).await.unwrap();
+                assert_eq!(listeners.places(), [place.to_string()]);
+                assert!(answers(place));
+            }
+            drop(connection);
+        });
+    }
+
+    #[test]
+    fn what_was_closed_for_another_that_cannot_be_bound_is_there_again() {
+        in_runtime(async {
+            let folder = tempfile::tempdir().unwrap();
+            let [here, everywhere] = a_port();
+            let mut listeners = listeners(std::slice::from_ref(&here));
+            let Listen::Tcp(address) = &here else { panic!() };
+            // Another's, so that all addresses cannot be had.
+            let other = std::net::TcpListener::bind(("127.0.0.2", address.port())).unwrap();
+            let unix = socket(folder.path(), "a");
+            let error = listeners.follow(&[everywhere, unix]).await.unwrap_err();
+            assert!(error.to_string().contains("another program listens there"), "{error}");
+            assert_eq!(listeners.places(), [here.to_string()]);
+            assert!(answers(&here) && !folder.path().join("a").exists());
+            drop(other);
         });
     }
 }

@@ -39,17 +39,18 @@ struct App {
 /// The longest time between two refreshes of the page, seconds.
 const SLOWEST: u32 = 3600;
 
-/// Serves until `stop` is ready, then ends the requests under way. `read` runs on a thread that may block.
-pub async fn serve(listeners: Vec<Listener>, read: Read, service: Service, stop: impl Future<Output = ()>) {
+/// Serves until `stop` is ready, then closes the sockets, drops what `stop` gave, and ends the requests under way. `read` runs
+/// on a thread that may block.
+pub async fn serve<T>(listeners: Vec<Listener>, read: Read, service: Service, stop: impl Future<Output = T>) {
     serve_within(Limits::default(), listeners, read, service, stop).await;
 }
 
-async fn serve_within(
+async fn serve_within<T>(
     limits: Limits,
     listeners: Vec<Listener>,
     read: Read,
     service: Service,
-    stop: impl Future<Output = ()>,
+    stop: impl Future<Output = T>,
 ) {
     let app = App { readings: Readings::new(read), service: Arc::new(service) };
     serve::serve(listeners, router(app, limits), limits, stop).await;

@@ -26,7 +26,7 @@ use super::listen::{Listener, Stream};
 /// What a client may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Connections at once, over all listeners; more wait in the kernel until one ends.
+    /// Connections at once, over the listeners that are served together (the daemon serves each by itself); more wait in the kernel until one ends.
     pub(super) connections: usize,
     /// For a request's head to come, from the connection's begin or the end of the answer before. So a client may ask
     /// every 15 s over one connection, as Prometheus does.
@@ -58,15 +58,17 @@ const FIELDS: usize = 64;
 /// Time until the next try when no connection can be accepted, for want of file descriptors as a rule.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Serves until `stop` is ready; then lets the requests under way end, for as long as the limits say.
-pub(super) async fn serve(listeners: Vec<Listener>, router: Router, limits: Limits, stop: impl Future<Output = ()>) {
+/// Serves until `stop` is ready; closes the sockets and says so by dropping what `stop` gave; then lets the requests under way
+/// end, for as long as the limits say.
+pub(super) async fn serve<T>(listeners: Vec<Listener>, router: Router, limits: Limits, stop: impl Future<Output = T>) {
     let graceful = GracefulShutdown::new();
-    tokio::select! {
-        () = stop => {}
-        () = accept(&listeners, &router, limits, &graceful) => {}
-    }
-    // The sockets close, and the Unix sockets' files go.
+    let stopped = tokio::select! {
+        stopped = stop => Some(stopped),
+        () = accept(&listeners, &router, limits, &graceful) => None,
+    };
+    // The Unix sockets' files go with them.
     drop(listeners);
+    drop(stopped);
     if time::timeout(limits.stop, graceful.shutdown()).await.is_err() {
         tracing::info!("connections were still open after {} s; they are cut", limits.stop.as_secs());
     }
