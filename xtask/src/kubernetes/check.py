@@ -76,6 +76,11 @@ def belongs_together(by_kind):
     yield "the account is there", pod["spec"]["serviceAccountName"] == by_kind["ServiceAccount"]["metadata"]["name"]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         yield f"{probe} asks a port of the pod", container[probe]["httpGet"]["port"] in ports
+    for probe in ("startupProbe", "livenessProbe"):
+        # A pod that is not ready on this node, since nothing can be attached, is not to be restarted for it.
+        yield f"{probe} does not ask whether it is ready", container[probe]["httpGet"]["path"] == "/-/healthy"
+    yield "readiness is asked for", container["readinessProbe"]["httpGet"]["path"] == "/-/ready"
+    yield "one that is not ready is scraped", service["spec"].get("publishNotReadyAddresses") is True
     volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
     yield "every mount has its volume", {mount["name"] for mount in container["volumeMounts"]} == volumes
     yield "every mount is read-only", all(mount.get("readOnly") for mount in container["volumeMounts"])
