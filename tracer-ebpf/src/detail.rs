@@ -37,10 +37,11 @@ pub enum Detail {
     PartRegistrations,
     /// Registrations left out of them, since a pin's or a buffer's entry or return was not seen.
     PartLeftOut,
-    /// Nanoseconds of the registrations.
-    PartTotalNs,
-    /// Nanoseconds in the pins.
-    PartPinNs,
+    /// Nanoseconds in the pins, in none of the parts below that are timed. The parts' times do not overlap, so that every sum
+    /// of them grows only: a difference read while the counters move could go back.
+    PartPinOtherNs,
+    /// Nanoseconds outside of the pins, in none of the parts below.
+    PartRestOtherNs,
     /// Pins.
     PartPins,
     /// Calls of the page fault handler inside the pins.

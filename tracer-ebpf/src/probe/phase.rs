@@ -148,8 +148,10 @@ pub fn end(frame: &Frame) {
         return details.add(Detail::PartLeftOut, 1);
     }
     details.add(Detail::PartRegistrations, 1);
-    details.add(Detail::PartTotalNs, registration.duration_ns);
-    details.add(Detail::PartPinNs, registration.pin_ns);
+    let in_parts = registration.fault_ns + registration.lookup_ns;
+    details.add(Detail::PartPinOtherNs, registration.pin_ns.saturating_sub(in_parts));
+    let in_parts = registration.pin_ns + registration.accounting_ns;
+    details.add(Detail::PartRestOtherNs, registration.duration_ns.saturating_sub(in_parts));
     details.add(Detail::PartPins, frame.counts.pin_returns.into());
     details.add(Detail::PartFaults, times.faults.into());
     details.add(Detail::PartFaultNs, registration.fault_ns);
