@@ -8,7 +8,8 @@ use pinscope::{
     cli::{
         args::{Arguments, Command, Doctor},
         file,
-        service::{ServiceError, Typed, one_line},
+        file::one_line,
+        service::{ServiceError, Typed},
         shipped,
     },
     kernel::{Facts, Sources},

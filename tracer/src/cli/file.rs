@@ -27,6 +27,8 @@ pub const DEFAULT_PATH: &str = "/etc/pinscope/pinscope.toml";
 const DAEMON: &str = "daemon";
 /// The option that names the file cannot stand in it.
 const CONFIG: &str = "config";
+/// Its values are secrets, and are in no message.
+const SECRET: &str = "--otlp-header";
 
 /// A file that cannot be followed: one line, with what to do.
 #[derive(Debug, thiserror::Error)]
@@ -201,13 +203,34 @@ fn check(command: &Command, setting: Setting) -> Result<Setting, Problem> {
 
 /// Why a value is refused, in one line and without the command line's own words.
 fn why(error: &clap::Error) -> String {
-    let value = error.get(ContextKind::InvalidValue).map(ToString::to_string).unwrap_or_default();
+    let value =
+        value_of(error).map_or_else(String::new, |value| if is_secret(error) { "its value".to_owned() } else { value });
     if let Some(cause) = std::error::Error::source(error) {
         return format!("{value}: {cause}").replace('\n', " ");
     }
     match error.get(ContextKind::ValidValue) {
         Some(valid) => format!("{value} is none of {valid}"),
-        None => super::service::one_line(error),
+        None => one_line(error),
+    }
+}
+
+/// The value that was refused.
+fn value_of(error: &clap::Error) -> Option<String> {
+    error.get(ContextKind::InvalidValue).map(ToString::to_string)
+}
+
+fn is_secret(error: &clap::Error) -> bool {
+    error.get(ContextKind::InvalidArg).is_some_and(|argument| argument.to_string().starts_with(SECRET))
+}
+
+/// What clap says, without its usage and in one line.
+pub fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let said: Vec<_> = text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim).collect();
+    let said = said.join(" ").trim().trim_start_matches("error: ").to_owned();
+    match value_of(error).filter(|value| is_secret(error) && !value.is_empty()) {
+        Some(value) => said.replace(&format!("'{value}'"), "(not shown)"),
+        None => said,
     }
 }
 
@@ -275,6 +298,15 @@ mod tests {
         );
         assert!(refused("rings = true\nrings = false\n").starts_with("2: "));
         assert!(refused("x = 1\nrings true\n").starts_with("2: "));
+    }
+
+    #[test]
+    fn a_secret_is_in_no_message() {
+        let said = refused("otlp-header = ['Authorization Bearer hunter2']");
+        assert!(said.starts_with("1: otlp-header: its value: ") && !said.contains("hunter2"), "{said}");
+        let typed = ["pinscope", "daemon", "--otlp-endpoint=http://a:1", "--otlp-header=hunter2"];
+        let said = one_line(&command().try_get_matches_from(typed).unwrap_err());
+        assert!(said.contains("(not shown) for '--otlp-header") && !said.contains("hunter2"), "{said}");
     }
 
     #[test]

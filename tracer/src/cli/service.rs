@@ -3,6 +3,8 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
+    fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -12,7 +14,7 @@ use tracer_ebpf::settings::Session;
 use super::{
     args::{self, Arguments, Command},
     config,
-    file::{self, FileError},
+    file::{self, FileError, one_line},
 };
 use crate::probe::{attach::Options, plan::Wish};
 
@@ -44,8 +46,8 @@ pub struct Config {
     values: BTreeMap<String, Vec<OsString>>,
 }
 
-/// Options that a running service follows. All others are built into programs and maps when they are loaded.
-const LIVE: [&str; 3] = ["verbose", "strict", "listen"];
+/// Options that a running service follows. All others count when programs and maps are loaded, or when the exporter starts.
+const LIVE: [&str; 2] = ["verbose", "listen"];
 
 impl Typed {
     /// What the process was started with, its own name in front.
@@ -61,7 +63,9 @@ impl Typed {
     fn load_or(&self, usual: &Path) -> Result<Config, ServiceError> {
         let typed = matches(&self.0)?;
         let named = daemon(&typed).and_then(|typed| typed.get_one::<PathBuf>("config")).cloned();
-        let path = named.or_else(|| usual.exists().then(|| usual.to_owned()));
+        // One that is there and cannot be read is an error, not a file that there is not.
+        let is_absent = fs::metadata(usual).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+        let path = named.or_else(|| (!is_absent).then(|| usual.to_owned()));
         let settings = path.as_deref().map(file::read).transpose()?.unwrap_or_default();
         let given = |key: &str| {
             let id = key.replace('-', "_");
@@ -131,17 +135,8 @@ fn values(matches: &ArgMatches) -> BTreeMap<String, Vec<OsString>> {
         .collect()
 }
 
-/// What clap says, without its usage and in one line.
-pub fn one_line(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let said: Vec<_> = text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim).collect();
-    said.join(" ").trim().trim_start_matches("error: ").to_owned()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
     use crate::cli::args::Attach;
 
@@ -209,6 +204,6 @@ mod tests {
         assert!(old.needs_restart(&same).is_empty());
         let new =
             load(&["pinscope", "daemon", "--locks"], "strict = true\nlocks = false\navoid = ['vma_lookup']\n").unwrap();
-        assert_eq!(old.needs_restart(&new), ["avoid", "rings"]);
+        assert_eq!(old.needs_restart(&new), ["avoid", "rings", "strict"]);
     }
 }

@@ -39,6 +39,9 @@ fn installs(_: &Context) -> TestResult {
     let complaints = output(&["dpkg", "--verify", "pinscope"])?;
     ensure!(complaints.is_empty(), "dpkg --verify: {complaints}");
     succeed(&["systemctl", "is-enabled", UNIT])?;
+    // A collector's token may stand in it.
+    let mode = output(&["stat", "--format=%a %U:%G", CONFIG])?;
+    ensure!(mode.trim() == "640 root:pinscope", "{CONFIG} is {mode}");
     // A service of Debian starts when it is installed.
     ensure!(Status::of(UNIT)?.is_active(), "installed, and {}", Status::of(UNIT)?.get("ActiveState"));
     scrape()?;
