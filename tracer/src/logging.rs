@@ -59,6 +59,11 @@ impl Logging {
         }
     }
 
+    /// From now on everything is said again at first: somebody changes something, and looks at what comes of it.
+    pub fn begin_anew(&self) {
+        self.repeats.lock().unwrap_or_else(PoisonError::into_inner).begin_anew();
+    }
+
     /// Says how often what was left out would have been said.
     pub fn sum_up(&self) {
         let left_out = self.repeats.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
@@ -164,6 +169,13 @@ impl Repeats {
         true
     }
 
+    fn begin_anew(&mut self) {
+        let all: Vec<_> = self.said.keys().cloned().collect();
+        for text in all {
+            self.forget(&text);
+        }
+    }
+
     fn forget(&mut self, text: &str) {
         if let Some((text, said)) = self.said.remove_entry(text)
             && said.left_out > 0
@@ -208,6 +220,16 @@ mod tests {
         assert!(repeats.admit("a".into(), start) && !repeats.admit("a".into(), start));
         assert!(repeats.admit("a".into(), start + QUIET));
         assert_eq!(repeats.take(start + QUIET), [("a".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn after_a_beginning_everything_is_said_again_and_nothing_is_lost() {
+        let mut repeats = Repeats::default();
+        let start = Instant::now();
+        assert!(repeats.admit("a".into(), start) && !repeats.admit("a".into(), start));
+        repeats.begin_anew();
+        assert!(repeats.admit("a".into(), start));
+        assert_eq!(repeats.take(start), [("a".to_owned(), 1)]);
     }
 
     #[test]
