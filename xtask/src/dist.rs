@@ -36,6 +36,8 @@ const FILES: [(&str, &str); 7] = [
     ("README.md", "usr/share/doc/pinscope/README.md"),
     ("METRICS.md", "usr/share/doc/pinscope/METRICS.md"),
 ];
+/// The texts for who has no Debian: there the package's `copyright` says it, and the system has them.
+const LICENCES: [&str; 3] = ["LICENSE-MIT", "LICENSE-APACHE", "LICENSE-GPL2"];
 /// Folders of which every file with one of these endings is packed.
 const FOLDERS: [(&str, &str, &str); 3] = [
     ("dashboards", "json", "usr/share/pinscope/dashboards"),
@@ -70,7 +72,12 @@ pub fn packages() -> Result<Packages> {
     stage(&tree, &binary)?;
     units::check(&tree.join("usr/lib/systemd/system"), &binary)?;
     let version = version(&binary)?;
-    Ok(Packages { deb: deb(&cargo_deb, &dist, &version)?, tarball: tarball(&dist, &tree, &version)? })
+    let deb = deb(&cargo_deb, &dist, &version)?;
+    for name in LICENCES {
+        copy(&root().join(name), &tree.join("usr/share/doc/pinscope").join(name))?;
+    }
+    copy(&root().join("tracer/pkg/debian/copyright"), &tree.join("usr/share/doc/pinscope/copyright"))?;
+    Ok(Packages { deb, tarball: tarball(&dist, &tree, &version)? })
 }
 
 /// cargo-deb in the user's cache, built once.
