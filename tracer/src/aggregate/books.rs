@@ -66,6 +66,13 @@ pub struct OperationBooks {
     pub unexplained: u64,
 }
 
+impl OperationBooks {
+    /// Any hook counts its calls: without one their number is unknown, not 0.
+    pub const fn is_counted(&self) -> bool {
+        self.ledger.is_some() || self.entries.is_some()
+    }
+}
+
 /// The books of a part of a registration. `entries = returns + missed returns + in flight`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PartBooks {

@@ -211,14 +211,15 @@ impl Fold<'_> {
 
     fn losses(&self) -> Losses {
         let known = self.known;
+        let entries = known.entries.contains(&true);
         Losses {
             registration_records: known.records.then(|| self.count(Counter::LostRegistrationRecords)),
             buffer_records: known.records.then(|| self.count(Counter::LostBufferRecords)),
-            frames: self.count(Counter::LostFrames),
+            frames: entries.then(|| self.count(Counter::LostFrames)),
             processes: known.processes.then(|| self.count(Counter::LostProcesses)),
             backings: known.walk.then(|| self.count(Counter::LostBackings)),
-            reentries: self.count(Counter::Reentries),
-            descendants: self.count(Counter::LostDescendants),
+            reentries: entries.then(|| self.count(Counter::Reentries)),
+            descendants: known.descent.then(|| self.count(Counter::LostDescendants)),
             short_records: known.walk.then(|| self.count(Counter::ShortRecords)),
             rings: known.rings.then(|| self.count(Counter::LostRings)),
             judgements: known.walk.then(|| self.count(Counter::LostJudgements)),

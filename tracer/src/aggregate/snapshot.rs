@@ -297,16 +297,16 @@ pub struct Losses {
     pub registration_records: Option<u64>,
     /// Buffer records that found the ring buffer full; `None` where no records are sent.
     pub buffer_records: Option<u64>,
-    /// Entries for which no per-task state could be had.
-    pub frames: u64,
+    /// Entries for which no per-task state could be had; `None` where no entry is hooked.
+    pub frames: Option<u64>,
     /// Registrations not counted under a process since the map was full; `None` where none are counted so.
     pub processes: Option<u64>,
     /// Backings not counted since the map was full; `None` where there is no walk.
     pub backings: Option<u64>,
-    /// Entries that found the task's last registration still open.
-    pub reentries: u64,
-    /// Processes of the traced command that could not be followed.
-    pub descendants: u64,
+    /// Entries that found the task's last registration still open; `None` where no entry is hooked.
+    pub reentries: Option<u64>,
+    /// Processes of the traced command that could not be followed; `None` where no command is traced.
+    pub descendants: Option<u64>,
     /// Buffers with more files or backings than are told apart; `None` where there is no walk.
     pub short_records: Option<u64>,
     /// Operations not counted under a ring since the map was full; `None` where none are.
@@ -326,11 +326,11 @@ impl Losses {
         let causes = [
             ("registration_records", "registration records: the ring buffer was full", self.registration_records),
             ("buffer_records", "buffer records: the ring buffer was full", self.buffer_records),
-            ("frames", "registrations: no memory for per-task state", Some(self.frames)),
+            ("frames", "registrations: no memory for per-task state", self.frames),
             ("processes", "registrations without a process: the map was full", self.processes),
             ("backings", "backings: the map was full", self.backings),
-            ("reentries", "registrations: entered while one was still open", Some(self.reentries)),
-            ("descendants", "processes of the command: the map was full", Some(self.descendants)),
+            ("reentries", "registrations: entered while one was still open", self.reentries),
+            ("descendants", "processes of the command: the map was full", self.descendants),
             ("short_records", "buffers with more files or backings than are told apart", self.short_records),
             ("rings", "operations not counted under their ring: the map was full", self.rings),
             ("judgements", "buffers not judged by policy: the map was full", self.judgements),

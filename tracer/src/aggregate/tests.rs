@@ -152,7 +152,7 @@ pub(crate) fn any_sample() -> impl Strategy<Value = Sample> {
 /// Anything may be missing.
 pub(crate) fn any_known() -> impl Strategy<Value = Known> {
     let operations = || any::<[bool; Operation::COUNT]>();
-    let parts = any::<[bool; 6]>();
+    let parts = any::<[bool; 7]>();
     (operations(), operations(), any::<[bool; 13]>(), parts, prop::collection::vec("\\PC{0,200}", 0..4)).prop_map(
         |(entries, returns, hooks, parts, degraded)| {
             let [
@@ -170,7 +170,7 @@ pub(crate) fn any_known() -> impl Strategy<Value = Known> {
                 file_names,
                 ring_exits,
             ] = hooks;
-            let [locks, phases, fault_times, lookup_times, accounting_times, slow_pins] = parts;
+            let [locks, phases, fault_times, lookup_times, accounting_times, slow_pins, descent] = parts;
             Known {
                 entries,
                 returns,
@@ -181,6 +181,7 @@ pub(crate) fn any_known() -> impl Strategy<Value = Known> {
                 walk,
                 lookups,
                 processes,
+                descent,
                 records,
                 rings,
                 tables,

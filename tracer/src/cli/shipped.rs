@@ -24,8 +24,8 @@ const HEAD: &str = "\
 #
 # Each key is an option of `pinscope daemon`, which wins where it is given. What begins with one # and a key is the
 # default, or an example where there is none: take the # away to change it. `systemctl reload pinscope` reads this file
-# again: verbose, listen and what serves figures follow at once, what is built into probes at the next restart, and a
-# file with a mistake changes nothing. `systemctl status pinscope` says which.
+# again: verbose and listen count at once (listen not with pinscope.socket), all others from the next restart, and
+# a file with a mistake changes nothing. `systemctl status pinscope` says which.
 ";
 
 /// One key.
@@ -103,8 +103,8 @@ pub fn manual_page() -> String {
     page.control("PP", []);
     page.text([roman(
         "SIGHUP (systemctl reload pinscope) has the daemon read the file again. What cannot be followed changes \
-         nothing. What is built into the probes takes a restart, and the service's status and log name it; \
-         the counts never go back over a reload.",
+         nothing. Only verbose and listen count at once; all others take a restart, and the service's status and \
+         log name them; the counts never go back over a reload.",
     )]);
     page.control("SH", ["KEYS"]);
     for (key, choices) in described(&command) {

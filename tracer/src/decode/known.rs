@@ -26,6 +26,8 @@ pub struct Known {
     pub lookups: bool,
     /// Totals by process are kept.
     pub processes: bool,
+    /// The descendants of one process are followed, so that there are some to lose.
+    pub descent: bool,
     /// Records are sent through the ring buffer, so that there are records to lose.
     pub records: bool,
     /// Registrations are counted by ring.
@@ -69,6 +71,7 @@ impl Known {
             walk: true,
             lookups: true,
             processes: true,
+            descent: true,
             records: true,
             rings: true,
             tables: true,
@@ -98,6 +101,7 @@ impl Known {
             walk: false,
             lookups: false,
             processes: false,
+            descent: false,
             records: false,
             rings: false,
             tables: false,

@@ -119,6 +119,7 @@ impl Daemon<'_> {
     /// case.
     async fn reload(&mut self) {
         notify::reloading();
+        self.logging.begin_anew();
         let followed = self.follow().await.map_err(|error| format!("{error:#}"));
         match &followed {
             Ok(restart) if restart.is_empty() => tracing::info!("the configuration was read again"),
@@ -256,7 +257,7 @@ fn service(session: &Session) -> Service {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: session.release.clone(),
         mode: session.mode().to_owned(),
-        health: session.health.status,
+        health: session.status(),
         probes: planned.chain(withheld).collect(),
         context: session.context(),
         exports: None,
@@ -264,16 +265,25 @@ fn service(session: &Session) -> Service {
 }
 
 impl Session {
-    /// The plan's health in one line.
+    /// The probes' health, and degraded too where something else that was asked for is not to be had.
+    fn status(&self) -> Status {
+        match self.health.status {
+            Status::Healthy if !self.known.degraded.is_empty() => Status::Degraded,
+            status => status,
+        }
+    }
+
+    /// The same in one line, with what is missing.
     fn summary(&self) -> String {
         let hooks = &self.health.hooks;
         let attached = hooks.iter().filter(|hook| hook.state == HookState::Attached).count();
         let probes = format!("{attached} of {} probes ({}) on {}", hooks.len(), self.mode(), self.release);
-        match (self.obstacle(), self.health.status) {
+        match (self.obstacle(), self.status()) {
             (Some(why), _) => format!("failed: nothing is measured on {}: {why}", self.release),
             (None, Status::Healthy) => format!("healthy: {probes}"),
             (None, status) => {
-                let figures = self.health.lost.iter().map(|lost| lost.figure.as_str());
+                let figures =
+                    self.known.degraded.iter().map(|lost| lost.split_once(": ").map_or(lost.as_str(), |lost| lost.0));
                 format!("{}: {probes}; not to be had: {}", status.name(), figures.collect::<Vec<_>>().join(", "))
             }
         }

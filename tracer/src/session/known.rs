@@ -43,6 +43,7 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
         walk: attached(per_buffer, false) && !health.lost.iter().any(|lost| lost.figure == VMAS),
         lookups: attached(Role::Lookup, false),
         processes: options.session.processes != 0,
+        descent: options.session.by_descent != 0,
         records: options.session.records != 0,
         rings: options.session.rings != 0 && attached(Role::Ring, false),
         tables: options.session.tables != 0

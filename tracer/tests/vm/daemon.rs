@@ -106,10 +106,19 @@ impl Scrape {
         })
     }
 
+    /// Whether any sample has all of these labels.
+    pub fn has(&self, name: &str, wanted: &[(&str, &str)]) -> bool {
+        self.with(name, wanted).next().is_some()
+    }
+
     /// The sum over the samples that have all of these labels, 0 where there is none.
     pub fn sum(&self, name: &str, wanted: &[(&str, &str)]) -> f64 {
+        self.with(name, wanted).sum()
+    }
+
+    fn with<'a>(&'a self, name: &'a str, wanted: &'a [(&str, &str)]) -> impl Iterator<Item = f64> + 'a {
         let fits = |labels: &str| wanted.iter().all(|(name, value)| label(labels, name) == Some(value));
-        self.samples(name).filter(|(labels, _)| fits(labels)).map(|(_, value)| value).sum()
+        self.samples(name).filter(move |(labels, _)| fits(labels)).map(|(_, value)| value)
     }
 
     pub fn registrations(&self) -> anyhow::Result<Tally> {

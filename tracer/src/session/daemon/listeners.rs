@@ -154,10 +154,10 @@ impl Listeners {
 
     /// Closes those; where they were.
     async fn take_away(&mut self, which: impl Fn(&Running) -> bool) -> Vec<Listen> {
-        let (gone, kept) = std::mem::take(&mut self.running).into_iter().partition(which);
+        let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.running).into_iter().partition(which);
         self.running = kept;
         let mut places = Vec::new();
-        for running in Vec::from(gone) {
+        for running in gone {
             places.extend(running.close().await);
         }
         places

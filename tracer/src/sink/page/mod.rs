@@ -41,7 +41,6 @@ pub fn page(snapshot: &Snapshot, service: &Service, refresh: Option<u32>) -> Str
                     (workloads::workloads(snapshot))
                     (sections::sizes(snapshot))
                     (sections::durations(snapshot))
-                    (sections::processes(snapshot))
                     (health::trust(snapshot))
                     (health::probes(service))
                 }

@@ -11,8 +11,6 @@ use crate::{
 
 /// Backings shown; the others are counted.
 const BACKINGS: usize = 12;
-/// Processes shown; the others are counted.
-const PROCESSES: usize = 12;
 
 /// Stands for a figure that is not measured.
 const UNKNOWN: &str = "unknown";
@@ -21,8 +19,9 @@ const NONE: &str = "none yet";
 
 /// The main figures.
 pub(super) fn tiles(snapshot: &Snapshot) -> Markup {
-    let sum = |of: fn(&Operation) -> u64| human::count(snapshot.operations.iter().map(of).fold(0, u64::saturating_add));
-    let failed = format!("{} failed", sum(|operation| operation.failed));
+    let counted = || counted(snapshot);
+    let sum = |of: fn(&Operation) -> u64| counted().map(of).reduce(u64::saturating_add).map(human::count);
+    let failed = sum(|operation| operation.failed).map(|failed| format!("{failed} failed"));
     let buffers = snapshot.registration_buffers.as_ref().ok_or(UNKNOWN).map(|buffers| human::count(buffers.sum()));
     let bytes = snapshot.registration_bytes.as_ref().map(|bytes| human::bytes(bytes.sum()));
     let vmas = snapshot.buffer_vmas.as_ref();
@@ -41,7 +40,7 @@ pub(super) fn tiles(snapshot: &Snapshot) -> Markup {
     let balance = if books.balanced { "books balance" } else { "books do not balance" };
     html! {
         section class="tiles" {
-            (tile("calls", Ok(sum(Operation::total)), Some(&failed)))
+            (tile("calls", sum(Operation::total).ok_or(UNKNOWN), failed.as_deref()))
             (tile("buffers", buffers, bytes.as_deref()))
             (tile("buffers in one VMA", single, walked.as_deref()))
             (tile("p99 of a register", quantile(0.99), median.as_deref()))
@@ -49,6 +48,12 @@ pub(super) fn tiles(snapshot: &Snapshot) -> Markup {
             (tile("coverage", coverage, Some(balance)))
         }
     }
+}
+
+/// The operations whose calls are counted.
+fn counted(snapshot: &Snapshot) -> impl Iterator<Item = &Operation> {
+    let operations = snapshot.operations.iter().zip(&snapshot.books.operations);
+    operations.filter(|(_, books)| books.is_counted()).map(|(operation, _)| operation)
 }
 
 /// A figure, or the word that stands for it.
@@ -91,12 +96,15 @@ fn colour(state: &State) -> &'static str {
 
 /// Calls by operation and result.
 pub(super) fn registrations(snapshot: &Snapshot) -> Markup {
+    if counted(snapshot).next().is_none() {
+        return html! {};
+    }
     let body = html! {
         div class="scroll" {
             table {
                 thead { tr { th { "operation" } th { "calls" } th { "ok" } th { "failed" } } }
                 tbody {
-                    @for operation in &snapshot.operations {
+                    @for operation in counted(snapshot) {
                         tr {
                             td { (operation.operation) small { (text::failures(operation)) } }
                             td { (human::count(operation.total())) }
@@ -172,33 +180,6 @@ pub(super) fn backings(snapshot: &Snapshot) -> Markup {
         }
     };
     card("", "Backings", &body)
-}
-
-/// By process, where they are kept apart.
-pub(super) fn processes(snapshot: &Snapshot) -> Markup {
-    let Some(all) = snapshot.processes.as_ref().filter(|all| !all.is_empty()) else { return html! {} };
-    let unknown = || "unknown".to_owned();
-    let body = html! {
-        div class="scroll" {
-            table {
-                thead { tr { th { "process" } th { "calls" } th class="wide" { "failed" } th class="wide" { "buffers" } th { "bytes" } th { "time" } } }
-                tbody {
-                    @for process in all.iter().take(PROCESSES) {
-                        tr {
-                            td { (human::plain(&process.comm)) " " span class="soft" { (process.pid) } }
-                            td { (human::count(process.registrations)) }
-                            td class="wide" { (human::count(process.failed)) }
-                            td class="wide" { (process.buffers.map_or_else(unknown, human::count)) }
-                            td { (process.bytes.map_or_else(unknown, human::bytes)) }
-                            td { (human::duration(process.duration_ns)) }
-                        }
-                    }
-                }
-            }
-        }
-        (more(all.len(), PROCESSES))
-    };
-    card("", "Processes", &body)
 }
 
 fn more(all: usize, shown: usize) -> Markup {

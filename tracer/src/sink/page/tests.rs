@@ -147,8 +147,9 @@ fn it_shows_what_there_is() {
 fn what_is_not_known_is_not_zero() {
     let (snapshot, service) = (fold(&a_sample(), &Known::nothing()), Service::default());
     let html = page(&snapshot, &service, None);
-    assert_eq!(html.matches("<b class=\"unknown\">unknown</b>").count(), 5);
+    assert_eq!(html.matches("<b class=\"unknown\">unknown</b>").count(), 6);
     assert!(html.contains(">not measured<") && !html.contains("one seen yet"));
+    assert!(!html.contains("Registrations by operation"));
     assert!(html.contains(">nothing attached<"));
 }
 

@@ -30,12 +30,6 @@ pub(super) fn installations<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     .collect()
 }
 
-/// Only where rings are kept apart: elsewhere none has to find room.
-pub(super) fn unlisted<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
-    let unlisted = scrape.snapshot.rings.iter().filter_map(|rings| rings.unlisted);
-    unlisted.map(|unlisted| Sample::count(&[], unlisted)).collect()
-}
-
 pub(super) fn judged<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     let judgements = scrape.snapshot.judgements.iter();
     judgements

@@ -185,14 +185,6 @@ pub const METRICS: &[Metric] = &[
         samples: questions::installations,
     },
     Metric {
-        name: "pinscope_unlisted_installations_total",
-        kind: Type::Counter,
-        labels: &[],
-        help: "Installations on rings that are not told apart since the map had no room for them.",
-        source: "map of rings",
-        samples: questions::unlisted,
-    },
-    Metric {
         name: "pinscope_judged_buffers_total",
         kind: Type::Counter,
         labels: &["judged"],
@@ -647,7 +639,7 @@ fn ratio<'a>(value: Option<f64>) -> Vec<Sample<'a>> {
 /// One sample where any probe counts calls.
 fn if_measured<'a>(scrape: &Scrape<'_>, sample: impl FnOnce() -> Sample<'a>) -> Vec<Sample<'a>> {
     let operations = &scrape.snapshot.books.operations;
-    let measured = operations.iter().any(|books| books.ledger.is_some() || books.entries.is_some());
+    let measured = operations.iter().any(OperationBooks::is_counted);
     measured.then(sample).into_iter().collect()
 }
 
@@ -659,7 +651,7 @@ fn distribution(distribution: Option<&Distribution>) -> Vec<Sample<'_>> {
 fn registrations<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     let snapshot = scrape.snapshot;
     let counted = snapshot.operations.iter().zip(&snapshot.books.operations);
-    let counted = counted.filter(|(_, books)| books.ledger.is_some() || books.entries.is_some());
+    let counted = counted.filter(|(_, books)| books.is_counted());
     counted
         .flat_map(|(operation, _)| {
             let failed = operation.results.iter().filter(|result| result.result != "ok");
