@@ -1,6 +1,6 @@
 //! Start, stop, restart, watchdog, socket activation, and what the journal has of them.
 
-use std::{fs, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use anyhow::ensure;
 
