@@ -1,5 +1,6 @@
 //! Metrics for Prometheus, made from a snapshot when they are scraped. [`METRICS`] is the one list of them.
 
+mod calls;
 mod detail;
 mod families;
 mod markdown;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tracer_ebpf::policy::Policy;
 
-use super::{Sample, Scrape, table::outcome};
+use super::{Sample, Scrape, calls::outcome};
 use crate::{
     aggregate::{Distribution, Judged, Rings},
     answer::{Agreement, State},

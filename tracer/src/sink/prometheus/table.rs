@@ -1,10 +1,7 @@
 //! The list of metrics.
 
-use super::{Bounds, Metric, Sample, Scrape, Type, detail, otlp, own, questions, workloads};
-use crate::{
-    aggregate::{Backing, Distribution, OperationBooks, PartBooks, Walks},
-    sink::otlp::Counts,
-};
+use super::{Bounds, Metric, Sample, Type, calls, detail, otlp, own, questions, workloads};
+use crate::sink::otlp::Counts;
 
 /// Every metric that pinscope serves.
 pub const METRICS: &[Metric] = &[
@@ -14,7 +11,7 @@ pub const METRICS: &[Metric] = &[
         labels: &["operation", "result"],
         help: "Calls that concern a ring's registered buffers, by operation and result (ok, or the errno's name).",
         source: "tracepoint io_uring_register; map RESULTS",
-        samples: registrations,
+        samples: calls::registrations,
     },
     Metric {
         name: "pinscope_registration_duration_seconds",
@@ -22,7 +19,7 @@ pub const METRICS: &[Metric] = &[
         labels: &["operation", "outcome"],
         help: "Time from entry to return, pinscope's own walks left out. The sum over register and update less that of pinscope_pin_duration_seconds is the rest, outside of the pins.",
         source: "entry and return of the operation's function",
-        samples: durations,
+        samples: calls::durations,
     },
     Metric {
         name: "pinscope_pin_duration_seconds",
@@ -30,7 +27,7 @@ pub const METRICS: &[Metric] = &[
         labels: &[],
         help: "Time in the pins (GUP) of a register or an update, all its buffers together.",
         source: "entry and return of the pin's function",
-        samples: |scrape| distribution(scrape.snapshot.pin.as_ref()),
+        samples: |scrape| calls::distribution(scrape.snapshot.pin.as_ref()),
     },
     Metric {
         name: "pinscope_registration_vmas",
@@ -38,7 +35,7 @@ pub const METRICS: &[Metric] = &[
         labels: &[],
         help: "VMAs touched by a registration whose buffers were all walked whole.",
         source: "walk",
-        samples: |scrape| distribution(scrape.snapshot.registration_vmas.as_ref()),
+        samples: |scrape| calls::distribution(scrape.snapshot.registration_vmas.as_ref()),
     },
     Metric {
         name: "pinscope_buffer_vmas",
@@ -46,7 +43,7 @@ pub const METRICS: &[Metric] = &[
         labels: &[],
         help: "VMAs touched by a buffer that was walked whole.",
         source: "walk",
-        samples: |scrape| distribution(scrape.snapshot.buffer_vmas.as_ref()),
+        samples: |scrape| calls::distribution(scrape.snapshot.buffer_vmas.as_ref()),
     },
     Metric {
         name: "pinscope_registration_buffers",
@@ -54,7 +51,7 @@ pub const METRICS: &[Metric] = &[
         labels: &[],
         help: "Buffers of a register or an update that reached the kernel's per-buffer function, or in the service its pin.",
         source: "entry of the per-buffer function",
-        samples: |scrape| distribution(scrape.snapshot.registration_buffers.as_ref()),
+        samples: |scrape| calls::distribution(scrape.snapshot.registration_buffers.as_ref()),
     },
     Metric {
         name: "pinscope_registration_bytes",
@@ -62,7 +59,7 @@ pub const METRICS: &[Metric] = &[
         labels: &[],
         help: "Bytes of a register or an update: the sum of its buffers' lengths.",
         source: "entry of the per-buffer function",
-        samples: |scrape| distribution(scrape.snapshot.registration_bytes.as_ref()),
+        samples: |scrape| calls::distribution(scrape.snapshot.registration_bytes.as_ref()),
     },
     Metric {
         name: "pinscope_backing_buffers_total",
@@ -70,7 +67,7 @@ pub const METRICS: &[Metric] = &[
         labels: BACKING,
         help: "Buffers with at least one VMA of the backing.",
         source: "walk; map BACKINGS",
-        samples: |scrape| backings(scrape, |backing| backing.buffers),
+        samples: |scrape| calls::backings(scrape, |backing| backing.buffers),
     },
     Metric {
         name: "pinscope_backing_vmas_total",
@@ -78,7 +75,7 @@ pub const METRICS: &[Metric] = &[
         labels: BACKING,
         help: "VMAs of the backing that buffers touched.",
         source: "walk; map BACKINGS",
-        samples: |scrape| backings(scrape, |backing| backing.vmas),
+        samples: |scrape| calls::backings(scrape, |backing| backing.vmas),
     },
     Metric {
         name: "pinscope_backing_bytes_total",
@@ -86,7 +83,7 @@ pub const METRICS: &[Metric] = &[
         labels: BACKING,
         help: "Bytes of buffers that lie on the backing.",
         source: "walk; map BACKINGS",
-        samples: |scrape| backings(scrape, |backing| backing.bytes),
+        samples: |scrape| calls::backings(scrape, |backing| backing.bytes),
     },
     Metric {
         name: "pinscope_multi_file_buffers_total",
@@ -94,7 +91,7 @@ pub const METRICS: &[Metric] = &[
         labels: &[],
         help: "Buffers that span more than one file.",
         source: "walk",
-        samples: |scrape| number(scrape.snapshot.multi_file_buffers),
+        samples: |scrape| calls::number(scrape.snapshot.multi_file_buffers),
     },
     Metric {
         name: "pinscope_page_faults_total",
@@ -102,7 +99,7 @@ pub const METRICS: &[Metric] = &[
         labels: &["kind"],
         help: "Page faults taken in the pins: minor, or major (with I/O).",
         source: "task_struct.min_flt and maj_flt over the pin",
-        samples: faults,
+        samples: calls::faults,
     },
     Metric {
         name: "pinscope_vma_lookups_total",
@@ -110,7 +107,7 @@ pub const METRICS: &[Metric] = &[
         labels: &[],
         help: "VMA look-ups that the kernel made in the pins. Absent unless the look-up hook was asked for.",
         source: "look-up hook",
-        samples: |scrape| number(scrape.snapshot.lookups),
+        samples: |scrape| calls::number(scrape.snapshot.lookups),
     },
     Metric {
         name: "pinscope_other_unregisters_total",
@@ -118,7 +115,7 @@ pub const METRICS: &[Metric] = &[
         labels: &["by"],
         help: "Buffer tables let go by others than the user: the kernel's own cleanup, or the ring's end (since 6.13; before, a ring ends without that function).",
         source: "entry of io_sqe_buffers_unregister",
-        samples: unregisters,
+        samples: calls::unregisters,
     },
     Metric {
         name: "pinscope_walks_total",
@@ -126,7 +123,7 @@ pub const METRICS: &[Metric] = &[
         labels: &["outcome"],
         help: "pinscope's own walks over a buffer's VMAs: complete, up to a hole, ended early (busy: a writer held mmap_lock; cut: a limit of the verifier), or none.",
         source: "walk",
-        samples: walks,
+        samples: calls::walks,
     },
     Metric {
         name: "pinscope_walk_vmas_total",
@@ -134,7 +131,7 @@ pub const METRICS: &[Metric] = &[
         labels: &[],
         help: "VMAs that pinscope's own walks saw.",
         source: "walk",
-        samples: |scrape| number(scrape.snapshot.walks.as_ref().map(|walks| walks.vmas)),
+        samples: |scrape| calls::number(scrape.snapshot.walks.as_ref().map(|walks| walks.vmas)),
     },
     Metric {
         name: "pinscope_walk_seconds_total",
@@ -142,7 +139,7 @@ pub const METRICS: &[Metric] = &[
         labels: &[],
         help: "Time that pinscope's own walks took; it is in no other time.",
         source: "walk",
-        samples: walk_seconds,
+        samples: calls::walk_seconds,
     },
     Metric {
         name: "pinscope_question_state",
@@ -222,7 +219,7 @@ pub const METRICS: &[Metric] = &[
         labels: HOOK,
         help: "Times that the hook at a function's entry ran.",
         source: "entry hooks",
-        samples: |scrape| hooks(scrape, |books| books.entries, |part| part.entries),
+        samples: |scrape| calls::hooks(scrape, |books| books.entries, |part| part.entries),
     },
     Metric {
         name: "pinscope_returns_total",
@@ -230,7 +227,7 @@ pub const METRICS: &[Metric] = &[
         labels: HOOK,
         help: "Times that the hook at a function's return ran.",
         source: "return hooks",
-        samples: |scrape| hooks(scrape, |books| books.returns, |part| part.returns),
+        samples: |scrape| calls::hooks(scrape, |books| books.returns, |part| part.returns),
     },
     Metric {
         name: "pinscope_missed_returns_total",
@@ -238,7 +235,7 @@ pub const METRICS: &[Metric] = &[
         labels: HOOK,
         help: "Returns that were not seen (a kretprobe ran out of instances). entries = returns + missed returns + in flight.",
         source: "tracepoint io_uring_register; entry hooks",
-        samples: |scrape| hooks(scrape, |books| books.missed_returns, |part| part.missed_returns),
+        samples: |scrape| calls::hooks(scrape, |books| books.missed_returns, |part| part.missed_returns),
     },
     Metric {
         name: "pinscope_in_flight",
@@ -246,7 +243,7 @@ pub const METRICS: &[Metric] = &[
         labels: HOOK,
         help: "Entered and not ended. A sample is read while the counters move, so it may be off by what is under way.",
         source: "the books",
-        samples: in_flight,
+        samples: calls::in_flight,
     },
     Metric {
         name: "pinscope_ledger_calls_total",
@@ -254,7 +251,7 @@ pub const METRICS: &[Metric] = &[
         labels: &["operation"],
         help: "What the kernel's own tracepoint saw: an independent count of pinscope_registrations_total.",
         source: "tracepoint io_uring_register",
-        samples: |scrape| operations(scrape, |books| books.ledger),
+        samples: |scrape| calls::operations(scrape, |books| books.ledger),
     },
     Metric {
         name: "pinscope_refused_early_total",
@@ -262,7 +259,7 @@ pub const METRICS: &[Metric] = &[
         labels: &["operation"],
         help: "Calls that failed before the operation's function was entered, or whose entry was skipped.",
         source: "tracepoint io_uring_register",
-        samples: |scrape| operations(scrape, |books| books.refused_early),
+        samples: |scrape| calls::operations(scrape, |books| books.refused_early),
     },
     Metric {
         name: "pinscope_missed_entries_total",
@@ -270,7 +267,7 @@ pub const METRICS: &[Metric] = &[
         labels: HOOK,
         help: "Calls that succeeded and whose entry was not seen: counted, not measured. Buffers and pins are in no figure.",
         source: "tracepoint io_uring_register; return hooks",
-        samples: |scrape| hooks(scrape, |books| books.missed_entries, |part| part.missed_entries),
+        samples: |scrape| calls::hooks(scrape, |books| books.missed_entries, |part| part.missed_entries),
     },
     Metric {
         name: "pinscope_skipped_runs_total",
@@ -278,7 +275,7 @@ pub const METRICS: &[Metric] = &[
         labels: &["program"],
         help: "Runs that the kernel skipped since the program was running already on that CPU, in a preempted task.",
         source: "the kernel's count for each program (since 5.12)",
-        samples: skipped,
+        samples: calls::skipped,
     },
     Metric {
         name: "pinscope_lost_total",
@@ -286,7 +283,7 @@ pub const METRICS: &[Metric] = &[
         labels: &["what"],
         help: "What was lost, by cause. Only the causes that can happen as pinscope runs.",
         source: "map TOTALS",
-        samples: losses,
+        samples: calls::losses,
     },
     Metric {
         name: "pinscope_coverage_ratio",
@@ -294,7 +291,7 @@ pub const METRICS: &[Metric] = &[
         labels: &[],
         help: "Share of the calls that the tracepoint saw and pinscope measured. Absent before the first.",
         source: "the books",
-        samples: |scrape| ratio(scrape.snapshot.books.coverage),
+        samples: |scrape| calls::ratio(scrape.snapshot.books.coverage),
     },
     Metric {
         name: "pinscope_books_balanced",
@@ -302,7 +299,7 @@ pub const METRICS: &[Metric] = &[
         labels: &[],
         help: "1 where all counts add up, else 0. Absent where nothing is counted. It may be 0 for a moment while registrations are under way.",
         source: "the books",
-        samples: |scrape| if_measured(scrape, || flag(&[], scrape.snapshot.books.balanced)),
+        samples: |scrape| calls::if_measured(scrape, || calls::flag(&[], scrape.snapshot.books.balanced)),
     },
     Metric {
         name: "pinscope_degraded_reasons",
@@ -334,7 +331,7 @@ pub const METRICS: &[Metric] = &[
         labels: &[],
         help: "Time since the probes were attached. Absent where none is.",
         source: "clock",
-        samples: |scrape| if_measured(scrape, || Sample::number(&[], scrape.snapshot.elapsed_ns as f64 / 1e9)),
+        samples: |scrape| calls::if_measured(scrape, || Sample::number(&[], scrape.snapshot.elapsed_ns as f64 / 1e9)),
     },
     Metric {
         name: "pinscope_probe_attached",
@@ -342,7 +339,7 @@ pub const METRICS: &[Metric] = &[
         labels: &["program", "function", "kind"],
         help: "1 where the probe is attached, 0 where it is planned and is not.",
         source: "probe plan",
-        samples: probes,
+        samples: calls::probes,
     },
     Metric {
         name: "pinscope_info",
@@ -350,7 +347,7 @@ pub const METRICS: &[Metric] = &[
         labels: &["version", "kernel", "mode"],
         help: "Always 1; what runs where, and how its probes are attached.",
         source: "uname(2), probe plan",
-        samples: info,
+        samples: calls::info,
     },
     Metric {
         name: "pinscope_build_info",
@@ -619,146 +616,3 @@ const BACKING: &[&str] = &["class", "filesystem", "shared", "writable", "outcome
 const POLICY: &[&str] = &["policy", "errno", "class", "filesystem", "outcome"];
 /// An operation, or `buffer` or `pin`.
 const HOOK: &[&str] = &["hook"];
-
-pub(super) fn outcome(ok: bool) -> &'static str {
-    if ok { "ok" } else { "failed" }
-}
-
-fn flag<'a>(labels: &[&'a str], value: bool) -> Sample<'a> {
-    Sample::count(labels, u64::from(value))
-}
-
-fn number<'a>(value: Option<u64>) -> Vec<Sample<'a>> {
-    value.map(|value| Sample::count(&[], value)).into_iter().collect()
-}
-
-fn ratio<'a>(value: Option<f64>) -> Vec<Sample<'a>> {
-    value.map(|value| Sample::number(&[], value)).into_iter().collect()
-}
-
-/// One sample where any probe counts calls.
-fn if_measured<'a>(scrape: &Scrape<'_>, sample: impl FnOnce() -> Sample<'a>) -> Vec<Sample<'a>> {
-    let operations = &scrape.snapshot.books.operations;
-    let measured = operations.iter().any(OperationBooks::is_counted);
-    measured.then(sample).into_iter().collect()
-}
-
-fn distribution(distribution: Option<&Distribution>) -> Vec<Sample<'_>> {
-    distribution.map(|distribution| Sample::distribution(&[], distribution)).into_iter().collect()
-}
-
-/// Success is there from the start, so that the first rate over it is right.
-fn registrations<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
-    let snapshot = scrape.snapshot;
-    let counted = snapshot.operations.iter().zip(&snapshot.books.operations);
-    let counted = counted.filter(|(_, books)| books.is_counted());
-    counted
-        .flat_map(|(operation, _)| {
-            let failed = operation.results.iter().filter(|result| result.result != "ok");
-            let failed = failed.map(|result| Sample::count(&[operation.operation, &result.result], result.count));
-            [Sample::count(&[operation.operation, "ok"], operation.ok)].into_iter().chain(failed)
-        })
-        .collect()
-}
-
-fn durations<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
-    let operations = scrape.snapshot.operations.iter();
-    let timed = operations.filter_map(|operation| Some((operation.operation, operation.duration.as_ref()?)));
-    timed
-        .flat_map(|(name, duration)| {
-            [
-                Sample::distribution(&[name, outcome(true)], &duration.ok),
-                Sample::distribution(&[name, outcome(false)], &duration.failed),
-            ]
-        })
-        .collect()
-}
-
-fn backings<'a>(scrape: &Scrape<'a>, of: fn(&Backing) -> u64) -> Vec<Sample<'a>> {
-    let backings = scrape.snapshot.backings.iter().flatten();
-    backings
-        .map(|backing| {
-            let labels = [
-                backing.class,
-                backing.filesystem.as_deref().unwrap_or_default(),
-                if backing.shared { "true" } else { "false" },
-                if backing.writable { "true" } else { "false" },
-                outcome(backing.ok),
-            ];
-            Sample::count(&labels, of(backing))
-        })
-        .collect()
-}
-
-fn faults<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
-    let faults = scrape.snapshot.faults.iter();
-    faults
-        .flat_map(|faults| [Sample::count(&["minor"], faults.minor), Sample::count(&["major"], faults.major)])
-        .collect()
-}
-
-fn unregisters<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
-    let others = scrape.snapshot.unregisters.iter();
-    others
-        .flat_map(|others| {
-            let ring_exit = others.ring_exit.map(|count| Sample::count(&["ring_exit"], count));
-            std::iter::once(Sample::count(&["cleanup"], others.internal)).chain(ring_exit)
-        })
-        .collect()
-}
-
-fn walks<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
-    let walks = scrape.snapshot.walks.iter().flat_map(Walks::by_outcome);
-    walks.map(|(outcome, count)| Sample::count(&[outcome], count)).collect()
-}
-
-fn walk_seconds<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
-    ratio(scrape.snapshot.walks.as_ref().map(|walks| walks.nanoseconds as f64 / 1e9))
-}
-
-fn operations<'a>(scrape: &Scrape<'a>, of: fn(&OperationBooks) -> Option<u64>) -> Vec<Sample<'a>> {
-    let books = scrape.snapshot.books.operations.iter();
-    books.filter_map(|books| Some(Sample::count(&[books.operation], of(books)?))).collect()
-}
-
-fn parts<'a>(scrape: &Scrape<'a>) -> impl Iterator<Item = (&'static str, &'a PartBooks)> + use<'a> {
-    let books = &scrape.snapshot.books;
-    [("buffer", &books.buffers), ("pin", &books.pins)]
-        .into_iter()
-        .filter_map(|(name, books)| Some((name, books.as_ref()?)))
-}
-
-fn hooks<'a>(
-    scrape: &Scrape<'a>,
-    operation: fn(&OperationBooks) -> Option<u64>,
-    part: fn(&PartBooks) -> u64,
-) -> Vec<Sample<'a>> {
-    let parts = parts(scrape).map(|(name, books)| Sample::count(&[name], part(books)));
-    operations(scrape, operation).into_iter().chain(parts).collect()
-}
-
-fn in_flight<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
-    let books = scrape.snapshot.books.operations.iter();
-    let operations = books.filter_map(|books| Some((books.operation, books.in_flight?)));
-    let parts = parts(scrape).map(|(name, books)| (name, books.in_flight));
-    operations.chain(parts).map(|(name, open)| Sample::number(&[name], open as f64)).collect()
-}
-
-fn skipped<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
-    scrape.snapshot.skipped.iter().map(|skipped| Sample::count(&[&skipped.program], skipped.runs)).collect()
-}
-
-fn losses<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
-    let causes = scrape.snapshot.lost.by_cause().into_iter();
-    causes.map(|(name, _, count)| Sample::count(&[name], count)).collect()
-}
-
-fn probes<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
-    let probes = scrape.service.probes.iter();
-    probes.map(|probe| flag(&[&probe.program, &probe.function, &probe.kind], probe.attached)).collect()
-}
-
-fn info<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
-    let service = scrape.service;
-    vec![flag(&[&service.version, &service.kernel, &service.mode], true)]
-}
