@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{
     grafana::{Dashboard, Panel, Row},
-    query::{NO_WORKLOADS, NOT_MEASURED, NOTHING_YET, REGISTERED, or_none, quantile, share},
+    query::{NO_CALLS, NO_WORKLOADS, NOT_MEASURED, NOTHING_YET, REGISTERED, or_none, quantile, share},
     variable::{data_source, job, variable},
 };
 
@@ -54,7 +54,7 @@ fn summary() -> Row {
                 "refused",
             )
             .thresholds("green", &[("orange", 0.01), ("red", 0.1)])
-            .no_value("no calls in this time"),
+            .no_value(NOTHING_YET),
         Panel::stat("p99 duration", "99 of 100 registrations that succeed take at most this long. A histogram's bound: up to twice too high.")
             .unit("s")
             .query(
@@ -78,7 +78,7 @@ fn summary() -> Row {
             .query("min(pinscope_coverage_ratio{<here>})", "lowest")
             .with(json!({ "min": 0, "max": 1, "decimals": 2 }))
             .thresholds("red", &[("orange", 0.99), ("green", 0.9999)])
-            .no_value("no calls yet"),
+            .no_value(NO_CALLS),
     ];
     Row { title: "Now", panels }
 }
@@ -108,7 +108,7 @@ fn registrations() -> Row {
             .query(
                 &share(
                     "sum(rate(pinscope_pin_duration_seconds_sum{<here>}[<rate>]))",
-                    r#"sum(rate(pinscope_registration_duration_seconds_sum{<here>, operation=~"register|update"}[<rate>]))"#,
+                    r#"sum(sum by (job, instance) (rate(pinscope_registration_duration_seconds_sum{<here>, operation=~"register|update"}[<rate>])) and on (job, instance) pinscope_pin_duration_seconds_sum{<here>})"#,
                 ),
                 "pin",
             )
@@ -123,9 +123,9 @@ fn registrations() -> Row {
     Row { title: "Registrations", panels }
 }
 
-/// Share of a histogram's values that are 1.
+/// Share of a histogram's values that are 1. Prometheus 3 stores these bounds as `1.0` and `0.0`, 2 as they come.
 fn single(histogram: &str) -> String {
-    let at_most = |bound: &str| format!(r#"sum(rate({histogram}_bucket{{<here>, le="{bound}"}}[<rate>]))"#);
+    let at_most = |bound: &str| format!(r#"sum(rate({histogram}_bucket{{<here>, le=~"{bound}([.]0)?"}}[<rate>]))"#);
     share(&format!("{} - {}", at_most("1"), at_most("0")), &format!("sum(rate({histogram}_count{{<here>}}[<rate>]))"))
 }
 
@@ -191,7 +191,7 @@ fn refusals() -> Row {
             .columns(&[("instance", "Instance"), ("operation", "Operation"), ("result", "Result"), ("Value", "Calls")])
             .field("Instance", &[("links", to_host())])
             .sorted_by("Calls")
-            .no_value("none refused"),
+            .no_value("none refused, or not measured"),
     ];
     Row { title: "Refusals", panels }
 }
@@ -232,7 +232,7 @@ fn trust() -> Row {
             .unit("percentunit")
             .with(json!({ "max": 1 }))
             .query("bottomk(10, min by (instance) (pinscope_coverage_ratio{<here>}))", "{{instance}}")
-            .no_value("no calls yet"),
+            .no_value(NO_CALLS),
         Panel::lines("Lost, by cause", "What found no room, a second. `pinscope report` says what each cause means.")
             .unit("cps")
             .query("sum by (what) (rate(pinscope_lost_total{<here>}[<rate>]))", "{{what}}")
@@ -258,7 +258,7 @@ fn trust() -> Row {
             ])
             .field("Instance", &[("links", to_host())])
             .field("Attached for", &[("unit", json!("s")), ("decimals", json!(0))])
-            .field("Coverage", &[("unit", json!("percentunit")), ("noValue", json!("no calls yet"))])
+            .field("Coverage", &[("unit", json!("percentunit")), ("noValue", json!(NO_CALLS))])
             .field("Books", &[("mappings", balanced())])
             .no_value("none scraped"),
     ];

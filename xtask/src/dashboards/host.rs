@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{
     fleet::balanced,
     grafana::{Dashboard, Panel, Row},
-    query::{NO_WORKLOADS, NOT_MEASURED, NOTHING_YET, REGISTERED, or_none, quantile, share},
+    query::{NO_CALLS, NO_WORKLOADS, NOT_MEASURED, NOTHING_YET, REGISTERED, or_none, quantile, share},
     variable::{data_source, job, variable},
 };
 
@@ -59,7 +59,7 @@ fn health() -> Row {
             .query("min(pinscope_coverage_ratio{<here>})", "coverage")
             .with(json!({ "decimals": 2 }))
             .thresholds("red", &[("orange", 0.99), ("green", 0.9999)])
-            .no_value("no calls yet"),
+            .no_value(NO_CALLS),
         Panel::stat("Attached for", "Since then all counts run.")
             .unit("s")
             .with(json!({ "decimals": 0 }))
@@ -93,7 +93,7 @@ fn health() -> Row {
             .size(10, 9)
             .query("max by (figure, reason) (pinscope_degraded_reason{<here>})", "")
             .columns(&[("figure", "Figure"), ("reason", "Reason")])
-            .no_value("all can be had"),
+            .no_value("all can be had, or not scraped"),
         Panel::table("Questions", "The state of the questions Q1 to Q7 that `pinscope report` answers: answered, degraded or unanswerable with what was measured so far.")
             .size(4, 9)
             .query("max by (question, state) (pinscope_question_state{<here>} == 1)", "")
@@ -261,7 +261,7 @@ fn workloads() -> Row {
 fn workload_table() -> Row {
     let total = |metric: &str| format!("sum by (workload) (max_over_time({metric}[<range>]))");
     let panels = vec![
-        Panel::table("Workloads", "What each is, and its counts since the probes were attached (the highest in this time). Those beyond the cap, and those that went away, are together in one named other.")
+        Panel::table("Workloads", "What each is, and its counts since the probes were attached (the highest in this time). Those beyond the cap are together in one named other, those that went away in one named ended.")
             .size(24, 9)
             .query("max by (workload, kind, unit, slice, pod_uid, container_id, runtime) (pinscope_workload_info{<work>})", "")
             .query(&total("pinscope_workload_registrations_total{<work>}"), "")
@@ -338,13 +338,14 @@ fn itself() -> Row {
             .query("sum by (hook) (rate(pinscope_missed_entries_total{<here>}[<rate>])) > 0", "entries of {{hook}}")
             .query("sum by (hook) (rate(pinscope_missed_returns_total{<here>}[<rate>])) > 0", "returns of {{hook}}")
             .query("sum by (program) (rate(pinscope_skipped_runs_total{<here>}[<rate>])) > 0", "runs of {{program}}")
-            .no_value("nothing was missed"),
+            .no_value("nothing was missed, or not measured"),
         Panel::lines(
             "Workloads kept apart",
             "Workloads with series of their own, and how many were put together with others, and calls told of none, a second.",
         )
         .query("sum(pinscope_workloads{<here>})", "kept apart")
         .query("sum by (cause) (rate(pinscope_workloads_folded_total{<here>}[<rate>]))", "folded: {{cause}}")
+        .query("sum(rate(pinscope_workload_unattributed_calls_total{<here>}[<rate>]))", "calls of none")
         .no_value("not told by workload"),
     ];
     Row { title: "pinscope itself", panels }

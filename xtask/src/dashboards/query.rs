@@ -4,6 +4,8 @@
 pub const NOT_MEASURED: &str = "not measured on this kernel";
 /// For a quantile or a share, which there is none of nothing.
 pub const NOTHING_YET: &str = "none in this time, or not measured on this kernel";
+/// For a coverage, which there is none of without calls.
+pub const NO_CALLS: &str = "no calls yet, or not measured";
 /// For what is registered now.
 pub const REGISTERED: &str = "not asked for (--rings)";
 /// For figures by workload.

@@ -17,7 +17,8 @@ Every buffer is held against four rules, whatever kernel it runs on. All of them
 | `as_proposed` | none: the patch of April 2023 | any write to a file mapping other than shmem and hugetlb (EFAULT) |\n\
 | `since_6_5` | 6.5 and later | shared, writable file mappings that need dirty tracking (EFAULT) |\n\n\
 Choose at the top the rule of the kernel you upgrade to. Counts are since the probes were attached: a program that \
-registers once, at its start, is in them only if pinscope was there before it.";
+registers once, at its start, is in them only if pinscope was there before it. Where it was started anew within the \
+time shown, they are of the start with most.";
 
 /// What a query of the chosen rule matches.
 const CHOSEN: &str = r#"<here>, policy="$policy", outcome="ok""#;
@@ -71,7 +72,7 @@ fn summary() -> Row {
             .unit("percentunit")
             .query(&share(&format!("({refused}) or 0 * ({judged})"), &known), "refused")
             .at_the_end()
-            .no_value("no buffer judged yet"),
+            .no_value("no buffer judged yet, or not measured"),
         Panel::stat("Hosts", "Instances with at least one such buffer.")
             .size(4, 4)
             .query(
@@ -84,12 +85,12 @@ fn summary() -> Row {
             .thresholds("green", &[("red", 1.0)])
             .at_the_end()
             .no_value(NOT_MEASURED),
-        Panel::stat("Workloads", "Workloads with at least one such buffer.")
+        Panel::stat("Workloads", "Workloads with at least one such buffer, of those that are there; what those that went away had is in the sums.")
             .size(4, 4)
             .query(
                 &format!(
-                    "count({} > 0) or 0 * count(pinscope_workload_info{{<work>}})",
-                    standing(" by (workload)", r#"pinscope_workload_policy_refusals_total{<work>, policy="$policy"}"#)
+                    "count({} > 0) or 0 * count(pinscope_workload_policy_refusals_total{{<work>}})",
+                    standing(" by (workload)", r#"pinscope_workload_policy_refusals_total{<living>, policy="$policy"}"#)
                 ),
                 "workloads",
             )
@@ -204,9 +205,9 @@ fn answers() -> Row {
     Row { title: "How far the judgement holds", panels }
 }
 
-/// Answers by kernel.
+/// Answers by kernel: as they stand now, since a host may have run another kernel earlier in this time.
 fn answered(answer: &str) -> String {
     format!(
-        r#"sum by (kernel) (sum by (job, instance) (max_over_time(pinscope_policy_answers_total{{<here>, answer=~"{answer}"}}[<range>])) * on (job, instance) group_left (kernel) max by (job, instance, kernel) (pinscope_info{{<here>}}))"#
+        r#"sum by (kernel) (sum by (job, instance) (pinscope_policy_answers_total{{<here>, answer=~"{answer}"}}) * on (job, instance) group_left (kernel) max by (job, instance, kernel) (pinscope_info{{<here>}}))"#
     )
 }

@@ -22,7 +22,7 @@ const QUERIES: &str = "
 
 ```promql
 # Share of registrations that touch a single VMA
-(sum(rate(pinscope_registration_vmas_bucket{le=\"1\"}[5m])) - sum(rate(pinscope_registration_vmas_bucket{le=\"0\"}[5m])))
+(sum(rate(pinscope_registration_vmas_bucket{le=~\"1([.]0)?\"}[5m])) - sum(rate(pinscope_registration_vmas_bucket{le=~\"0([.]0)?\"}[5m])))
   / sum(rate(pinscope_registration_vmas_count[5m]))
 
 # Share of the time that the pins take
