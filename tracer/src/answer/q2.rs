@@ -109,9 +109,13 @@ fn verdict(split: &Split, pins: u64, costs: Option<&[CostCell]>) -> String {
 fn crossing(costs: &[CostCell]) -> String {
     let rows = by_vmas(costs);
     let most = rows.last().map_or(0, |row| row.to);
-    match rows.iter().find(|row| row.crossed()) {
-        Some(row) => format!("and cost as much as the pin from {} on", vmas(row)),
-        None => format!("and less than the pin at every number of VMAs seen (up to {})", human::count(most)),
+    let Some(first) = rows.iter().position(Row::crossed) else {
+        return format!("and less than the pin at every number of VMAs seen (up to {})", human::count(most));
+    };
+    // Small buffers in few VMAs and large ones in many are other memory: the one may cross where the other does not.
+    match rows[first..].iter().find(|row| !row.crossed()) {
+        Some(less) => format!("and cost as much as the pin at {}, but not at {}", vmas(&rows[first]), vmas(less)),
+        None => format!("and cost as much as the pin from {} on", vmas(&rows[first])),
     }
 }
 

@@ -44,7 +44,7 @@ pub(super) fn answer(snapshot: &Snapshot, context: &Context) -> Answer {
     let files = snapshot.shared_buffer_files.as_deref();
     let mut why = reasons::of(snapshot, &QUESTION);
     why.extend(reasons::walks(snapshot));
-    why.extend(reasons::lost(snapshot, &["short_records"]));
+    why.extend(reasons::lost(snapshot, &["short_records", "files"]));
     if several > 0 && files.is_none_or(<[_]>::is_empty) {
         why.push("which files those are was not kept in this session".to_owned());
     }

@@ -160,6 +160,10 @@ fn q2_says_where_the_pass_costs_as_much_as_the_pin() {
     );
     let never = Snapshot { costs: Some(vec![cell(1, 64, 8, 41_000, 500)]), ..a_snapshot() };
     assert!(verdict(&never, "Q2").ends_with("and less than the pin at every number of VMAs seen (up to 1)."));
+    let between = vec![cell(2, 2, 8, 950, 1_000), cell(64, 16_384, 2, 20_000_000, 30_000)];
+    let between = Snapshot { costs: Some(between), ..a_snapshot() };
+    let told = verdict(&between, "Q2");
+    assert!(told.ends_with("and cost as much as the pin at 2-3 VMAs, but not at 64-127 VMAs."), "{told}");
     let by_size = &of(&a_snapshot(), "Q2").evidence.tables[2];
     let even: Vec<_> = by_size.rows.iter().map(|row| (row[4].clone(), row[5].clone())).collect();
     assert_eq!(
@@ -267,6 +271,9 @@ fn q5_names_the_files() {
     let none = Snapshot { multi_file_buffers: Some(0), shared_buffer_files: Some(vec![]), ..a_snapshot() };
     assert_eq!(verdict(&none, "Q5"), "None of 40 buffers spans more than one file.");
     assert_eq!(why(&none, "Q5").0, "answered");
+    let mut full = a_snapshot();
+    full.lost.files = Some(5);
+    assert_eq!(why(&full, "Q5"), ("degraded", "5 files of a shared buffer: unnamed, or the map was full".to_owned()));
     let unnamed = Snapshot { shared_buffer_files: None, ..a_snapshot() };
     assert_eq!(why(&unnamed, "Q5"), ("degraded", "which files those are was not kept in this session".to_owned()));
 }
