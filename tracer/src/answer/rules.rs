@@ -116,13 +116,18 @@ pub(super) struct Change {
 /// Buffers that this kernel accepted and `policy` refuses, or the other way round; most buffers first.
 pub(super) fn changes(judgements: &Judgements, policy: Policy) -> Vec<Change> {
     // Under its own rule a kernel's answer does not change; where it does not follow the rule, that is a disagreement.
-    if running(judgements) == Some(policy) {
+    let running = running(judgements);
+    if running == Some(policy) {
         return Vec::new();
     }
+    // A refusal that the running rule does not explain (a page beyond the end of its file) is no rule's: none lifts it.
+    let by_rule = |judged: &Judged| {
+        REFUSALS.contains(&judged.errno) && running.is_none_or(|rule| rule.refuses(judged.traits) == judged.errno)
+    };
     let mut changes: Vec<Change> = Vec::new();
     for judged in &judgements.others {
         let there = policy.refuses(judged.traits);
-        let differs = if judged.errno == 0 { there != 0 } else { there == 0 && REFUSALS.contains(&judged.errno) };
+        let differs = if judged.errno == 0 { there != 0 } else { there == 0 && by_rule(judged) };
         if !differs {
             continue;
         }
@@ -191,6 +196,7 @@ mod tests {
                 row(Traits::SEVERAL_SOURCES, 22, 1),
                 row(Traits::TRACKED, 0, 2),
                 row(Traits::SEVERAL_SOURCES, 12, 9),
+                row(Traits::SEVERAL_SOURCES, 14, 4),
             ],
         );
         let told: Vec<_> = changes(&all, Policy::Since65).into_iter().map(|c| (c.here, c.there, c.buffers)).collect();
