@@ -107,9 +107,6 @@ fn enter<const WALKS: bool>(context: *mut c_void, what: u64, start: u64, pages: 
     if !session::wants_current() {
         return;
     }
-    if function >= Gup::Get as u8 && flags & (flag::WRITE | flag::LONGTERM) == 0 {
-        return count(AuditCounter::ReadOnly);
-    }
     // SAFETY: takes nothing, cannot fail.
     let entered = unsafe { bpf_ktime_get_ns() };
     let Some(frame) = frame::open() else { return count(AuditCounter::LostFrames) };
@@ -118,14 +115,20 @@ fn enter<const WALKS: bool>(context: *mut c_void, what: u64, start: u64, pages: 
         if is_inner(frame, function, first) {
             return;
         }
-        count(AuditCounter::MissedReturns);
+        if !is_read_only(frame.audit.key.function, frame.audit.key.flags) {
+            count(AuditCounter::MissedReturns);
+        }
     }
+    // Also of one that is not listed, so that its slow path is known for a part of it.
     frame.stage = Stage::Pin as u32;
-    count(AuditCounter::Entries);
     frame.audit.first = first;
     frame.audit.asked = asked;
     frame.audit.key.function = function;
     frame.audit.key.flags = flags;
+    if is_read_only(function, flags) {
+        return count(AuditCounter::ReadOnly);
+    }
+    count(AuditCounter::Entries);
     frame.audit.key.comm = bpf_get_current_comm().unwrap_or_default();
     look::<WALKS>(frame, mm);
     frame.audit.key.stack = stack(context);
@@ -166,6 +169,12 @@ fn told_apart(gup_flags: u32) -> u8 {
         flags |= flag::FORCE;
     }
     flags
+}
+
+/// `get_user_pages` and its kin for reading and not for long: counted, not listed.
+#[inline(always)]
+fn is_read_only(function: u8, flags: u8) -> bool {
+    function >= Gup::Get as u8 && flags & (flag::WRITE | flag::LONGTERM) == 0
 }
 
 /// Whether a call is a part of the one under way: before 6.2 `get_user_pages_unlocked` is the slow path of others. Any
@@ -231,6 +240,9 @@ fn leave(function: u32, ret: u64) {
         }
         return;
     };
+    if is_read_only(frame.audit.key.function, frame.audit.key.flags) {
+        return frame::close(frame);
+    }
     let ret = ret as i32;
     frame.audit.key.error = if ret < 0 { ret.unsigned_abs() } else { 0 };
     count(AuditCounter::Returns);

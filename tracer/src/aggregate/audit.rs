@@ -64,10 +64,31 @@ pub struct Behind {
     pub mixed: bool,
 }
 
+/// The functions to whose calls the proposal of April 2023 gave `FOLL_ALLOW_BROKEN_FILE_MAPPING`, in its second version, and
+/// those that compilers put them into: what comes by way of one would not have been refused.
+const EXEMPT: [&str; 15] = [
+    "process_vm_rw_single_vec",
+    "process_vm_rw_core",
+    "process_vm_rw",
+    "mem_rw",
+    "ptrace_access_vm",
+    "access_process_vm",
+    "__update_ref_ctr",
+    "update_ref_ctr",
+    "xdp_umem_pin_pages",
+    "xdp_umem_create",
+    "xdp_umem_reg",
+    "__qib_get_user_pages",
+    "qib_get_user_pages",
+    "usnic_uiom_get_pages",
+    "siw_umem_get",
+];
+
 /// Calls that succeeded and that a rule refuses; `None` where the rule asks for what is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Refused {
-    /// As first proposed in April 2023: no write to a file mapping but shmem and hugetlb.
+    /// As first proposed in April 2023: no write to a file mapping but shmem and hugetlb, the callers that it exempted
+    /// left out.
     pub as_proposed: Option<u64>,
     /// Since 6.5: no long-term pin for writing where the mapping needs dirty tracking.
     pub since_6_5: Option<u64>,
@@ -106,6 +127,8 @@ pub struct Row {
     pub time_ns: u64,
     /// What the rules make of it.
     pub refused: Refused,
+    /// Calls by way of a function that the proposal exempted.
+    pub exempt: u64,
     /// The ways to it, the commonest first.
     pub chains: Vec<Chain>,
 }
@@ -321,9 +344,16 @@ fn row(
 ) -> Option<Row> {
     let function = Gup::from_number(key.function)?;
     let sum = calls.iter().fold(AuditTotals::default(), |sum, (_, totals, _)| add(sum, **totals));
+    let sight = Sight::from_number(key.sight)?;
     let mut errors = BTreeMap::new();
     let mut chains: BTreeMap<Vec<Step>, u64> = BTreeMap::new();
+    let mut refused = Refused { as_proposed: Some(0), since_6_5: Some(0) };
+    let mut exempt = 0;
     for (key, totals, steps) in calls {
+        let by = exemption(&steps);
+        exempt += if by == Some(true) { totals.calls } else { 0 };
+        let accepted = if key.error == 0 { totals.calls } else { 0 };
+        refused = both(refused, self::refused(key, sight, accepted, by));
         if key.error != 0 {
             *errors.entry(result_name(-i64::from(key.error))).or_default() += totals.calls;
         }
@@ -334,7 +364,6 @@ fn row(
     chains.retain(|chain| !chain.steps.is_empty());
     chains.sort_by_key(|chain| std::cmp::Reverse(chain.calls));
     let (caller, module) = caller.unzip();
-    let sight = Sight::from_number(key.sight)?;
     Some(Row {
         caller,
         module: module.flatten(),
@@ -350,7 +379,8 @@ fn row(
         bytes: sum.got.saturating_mul(4096),
         vmas: matches!(sight, Sight::Whole | Sight::Part | Sight::Hole).then_some(sum.vmas),
         time_ns: sum.time_ns,
-        refused: refused(key, sight, sum.calls - failed),
+        refused,
+        exempt,
         chains,
     })
 }
@@ -377,9 +407,20 @@ fn behind(key: &AuditKey, sight: Sight, filesystems: &HashMap<u64, String>) -> B
     }
 }
 
+/// Whether the calls of a stack are exempt from the proposal; `None` where the stack is unknown.
+fn exemption(steps: &[Step]) -> Option<bool> {
+    let is_exempt = |step: &Step| step.function.split('.').next().is_some_and(|name| EXEMPT.contains(&name));
+    (!steps.is_empty()).then(|| steps.iter().any(is_exempt))
+}
+
+fn both(a: Refused, b: Refused) -> Refused {
+    let plus = |a: Option<u64>, b: Option<u64>| Some(a?.saturating_add(b?));
+    Refused { as_proposed: plus(a.as_proposed, b.as_proposed), since_6_5: plus(a.since_6_5, b.since_6_5) }
+}
+
 /// What the rules make of `calls` that succeeded. A rule that the flags do not fall under refuses none, whatever lies
 /// behind.
-fn refused(key: &AuditKey, sight: Sight, calls: u64) -> Refused {
+fn refused(key: &AuditKey, sight: Sight, calls: u64, exempt: Option<bool>) -> Refused {
     let writes = key.flags & flag::WRITE != 0;
     let pins = Gup::from_number(key.function).is_some_and(Gup::pins);
     let for_long = writes && pins && key.flags & flag::LONGTERM != 0;
@@ -390,7 +431,13 @@ fn refused(key: &AuditKey, sight: Sight, calls: u64) -> Refused {
         Sight::Whole => Some(0),
         _ => None,
     };
-    Refused { as_proposed: judged(writes, rule::FILE), since_6_5: judged(for_long, rule::TRACKED) }
+    let proposed = match (judged(writes, rule::FILE), exempt) {
+        (_, Some(true)) => Some(0),
+        // Whether the caller is exempt matters only to what would be refused.
+        (Some(1..), None) => None,
+        (told, _) => told,
+    };
+    Refused { as_proposed: proposed, since_6_5: judged(for_long, rule::TRACKED) }
 }
 
 /// From the first function outside of the family to the system call.

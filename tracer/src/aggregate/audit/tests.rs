@@ -31,8 +31,9 @@ fn places() -> BTreeMap<u64, Place> {
     BTreeMap::from([
         (10, place("bpf_prog_1_enter", Some("bpf"))),
         (19, place("pin_user_pages_fast", None)),
-        (29, place("xdp_umem_create", Some("xsk"))),
+        (29, place("ib_umem_get", Some("ib_uverbs"))),
         (39, place("do_syscall_64", None)),
+        (49, place("mem_rw.isra.0", None)),
     ])
 }
 
@@ -61,12 +62,12 @@ fn the_caller_is_the_first_outside_of_the_family() {
     let failed = AuditKey { error: 14, ..key };
     let audit = fold(&sample(&[(key, 5), (failed, 2)]), &context());
     let [row] = &audit.rows[..] else { panic!("{:?}", audit.rows) };
-    assert_eq!((row.caller.as_deref(), row.module.as_deref()), (Some("xdp_umem_create"), Some("xsk")));
+    assert_eq!((row.caller.as_deref(), row.module.as_deref()), (Some("ib_umem_get"), Some("ib_uverbs")));
     assert_eq!(row.flags, ["FOLL_PIN", "FOLL_LONGTERM", "FOLL_WRITE"]);
     assert_eq!((row.calls, row.failed, row.pages_asked, row.pages), (7, 2, 28, 21));
     assert_eq!(row.errors, BTreeMap::from([("EFAULT".to_owned(), 2)]));
     let chain: Vec<_> = row.chains[0].steps.iter().map(|step| step.function.as_str()).collect();
-    assert_eq!(chain, ["xdp_umem_create", "do_syscall_64"]);
+    assert_eq!(chain, ["ib_umem_get", "do_syscall_64"]);
     assert_eq!((row.comm.as_str(), row.backing.class, audit.answer), ("fio", Some("anon"), Answer::Answered));
 }
 
@@ -89,6 +90,20 @@ fn a_rule_asks_for_flags_and_backing() {
     assert_eq!(judged(Gup::Pin, both, anon, Sight::Whole), (Some(0), Some(0)));
     assert_eq!(judged(Gup::Pin, both, anon, Sight::Part), (None, None));
     assert_eq!(judged(Gup::PinRemote, flag::WRITE, Kind(0), Sight::Remote), (None, Some(0)));
+}
+
+#[test]
+fn the_proposal_exempted_some_callers() {
+    let shared = Kind::new(Class::File, true, true).under(Rule::Tracked);
+    let key = key(Gup::Pin, flag::WRITE | flag::LONGTERM, shared);
+    let by_another = AuditKey { stack: 2, ..key };
+    let mut both = sample(&[(key, 3), (by_another, 2)]);
+    both.stacks.insert(2, vec![10, 20, 30, 50, 40]);
+    let row = &fold(&both, &context()).rows[0];
+    assert_eq!((row.refused.as_proposed, row.refused.since_6_5, row.exempt), (Some(3), Some(5), 2));
+    // Whose calls they are has to be known.
+    let unknown = fold(&AuditSample { stacks: BTreeMap::new(), ..sample(&[(key, 3)]) }, &context());
+    assert_eq!((unknown.rows[0].refused.as_proposed, unknown.refused.since_6_5), (None, Some(3)));
 }
 
 #[test]

@@ -43,10 +43,17 @@ fn verdict(audit: &Audit) -> String {
         Answer::Degraded => "degraded (see below).",
         Answer::Unanswerable => return "unanswerable: none of the functions is hooked (see below).".to_owned(),
     };
+    let unknown: u64 = audit.rows.iter().filter(|row| row.caller.is_none()).map(|row| row.calls).sum();
+    let by = match (callers.len() as u64, unknown) {
+        (0, 1..) => "callers that are unknown".to_owned(),
+        (known, 0) => human::plural(known, "kernel function"),
+        (known, unknown) => {
+            format!("{}, {} by unknown ones", human::plural(known, "kernel function"), human::count(unknown))
+        }
+    };
     format!(
-        "{answer} {} by {}; {} of them for long (FOLL_LONGTERM).",
+        "{answer} {} by {by}; {} of them for long (FOLL_LONGTERM).",
         human::plural(calls, "call"),
-        human::plural(callers.len() as u64, "kernel function"),
         human::count(long)
     )
 }
@@ -103,6 +110,11 @@ fn one(page: &mut Page, row: &Row) {
     let rules = [("as proposed", row.refused.as_proposed), ("since 6.5", row.refused.since_6_5)];
     let refusing: Vec<_> =
         rules.into_iter().filter(|(_, calls)| calls.unwrap_or(0) > 0).map(|(rule, _)| rule).collect();
+    if row.exempt > 0 {
+        let many =
+            if row.exempt == row.calls { String::new() } else { format!(", {} of them", human::count(row.exempt)) };
+        page.paragraph("    ", &format!("exempt from what was proposed{many}"));
+    }
     if !refusing.is_empty() {
         page.paragraph("    ", &format!("would be refused: {}", refusing.join(", ")));
     }
@@ -141,7 +153,7 @@ fn refused(page: &mut Page, audit: &Audit) {
     page.paragraph(
         "Would be refused: ",
         &format!(
-            "{} as proposed in April 2023 (FOLL_WRITE to a file mapping but shmem and hugetlb); {} since 6.5 (long-term pins for writing of shared, writable file mappings), of those that succeeded.",
+            "{} as proposed in April 2023 (FOLL_WRITE to a file mapping but shmem and hugetlb, by callers that it did not exempt); {} since 6.5 (long-term pins for writing of shared, writable file mappings), of those that succeeded.",
             told(audit.refused.as_proposed),
             told(audit.refused.since_6_5)
         ),
@@ -229,6 +241,7 @@ mod tests {
             vmas: None,
             time_ns: u64::MAX,
             refused: Refused::default(),
+            exempt: 1,
             chains: vec![Chain { calls: 1, steps: vec![step("a"), step("b"), step("do_syscall_64")] }],
         };
         let audit = Audit {

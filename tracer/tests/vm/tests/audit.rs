@@ -35,7 +35,7 @@ const CALLS: u64 = 3;
 type Case = fn(&Context) -> TestResult;
 
 pub fn tests() -> Vec<Test> {
-    let cases: [(&str, Case); 13] = [
+    let cases: [(&str, Case); 14] = [
         ("direct_read", |context| direct_read(context, Kind::Anon)),
         ("direct_read_into_shared_file", |context| direct_read(context, Kind::Ext4)),
         ("direct_read_into_private_file", |context| direct_read(context, Kind::Ext4Private)),
@@ -46,7 +46,8 @@ pub fn tests() -> Vec<Test> {
         ("vmsplice_is_counted_and_not_listed", vmsplice),
         ("io_uring", io_uring),
         ("proc_mem", proc_mem),
-        ("xdp_umem", xdp_umem),
+        ("xdp_umem", |context| xdp_umem(context, Kind::Memfd)),
+        ("xdp_umem_in_shared_file", |context| xdp_umem(context, Kind::Ext4)),
         ("futex", futex),
         ("scope_and_end", scope_and_end),
     ];
@@ -101,6 +102,8 @@ struct Row {
     backing: Value,
     as_proposed: Value,
     since_6_5: Value,
+    /// The proposal exempted the caller.
+    exempt: bool,
 }
 
 /// A backing that was seen as a whole.
@@ -134,10 +137,11 @@ impl Row {
             ("bytes", json!(self.pages * PAGE)),
             ("vmas", if walked && !remote { json!(self.vmas) } else { Value::Null }),
             ("backing", if walked || remote { self.backing.clone() } else { unknown("unknown") }),
+            ("exempt", json!(if self.exempt { self.calls } else { 0 })),
             (
                 "refused",
                 json!({
-                    "as_proposed": judged(&self.as_proposed, writes),
+                    "as_proposed": if self.exempt { json!(0) } else { judged(&self.as_proposed, writes) },
                     "since_6_5": judged(&self.since_6_5, for_long),
                 }),
             ),
@@ -246,6 +250,7 @@ fn direct_row(context: &Context, backing: Value, refused: bool) -> Row {
         backing,
         as_proposed: json!(if refused { CALLS } else { 0 }),
         since_6_5: json!(0),
+        exempt: false,
     }
 }
 
@@ -365,10 +370,11 @@ fn process_vm(context: &Context) -> TestResult {
         backing,
         as_proposed,
         since_6_5: json!(0),
+        exempt: true,
     };
     let rows = [
         row(false, unknown("remote"), json!(0)),
-        row(true, unknown("remote"), Value::Null),
+        row(true, unknown("remote"), json!(0)),
         row(true, whole("anon", None, false), json!(0)),
     ];
     hold(context, &said?, &rows, 0)
@@ -416,6 +422,7 @@ fn io_uring(context: &Context) -> TestResult {
             backing,
             as_proposed: json!(u64::from(file && !refused)),
             since_6_5: json!(0),
+            exempt: false,
         });
     }
     let said = us(context, || {
@@ -434,7 +441,7 @@ fn io_uring(context: &Context) -> TestResult {
 /// Our own memory through /proc/self/mem, a page at a time.
 fn proc_mem(context: &Context) -> TestResult {
     let mut space = Space::new(PAGES * PAGE);
-    let address = space.map(Kind::Memfd, PAGES * PAGE)?;
+    let address = space.map(Kind::Ext4, PAGES * PAGE)?;
     sys::touch(address, PAGES * PAGE);
     let file = OpenOptions::new().write(true).open("/proc/self/mem")?;
     let page = vec![9; PAGE as usize];
@@ -455,9 +462,10 @@ fn proc_mem(context: &Context) -> TestResult {
         failed: 0,
         pages: PAGES,
         vmas: PAGES,
-        backing: whole("shmem", None, true),
+        backing: whole("file", Some("ext4"), true),
         as_proposed: json!(0),
         since_6_5: json!(0),
+        exempt: true,
     };
     hold(context, &said, &[row], 0)
 }
@@ -473,8 +481,8 @@ struct UmemReg {
     padding: u32,
 }
 
-/// The memory of an AF_XDP socket: pinned for as long as it lives.
-fn xdp_umem(context: &Context) -> TestResult {
+/// The memory of an AF_XDP socket: pinned for as long as it lives. A shared file is what the rule of 6.5 refuses.
+fn xdp_umem(context: &Context, kind: Kind) -> TestResult {
     // SAFETY: takes integers.
     let socket = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     if socket < 0 {
@@ -483,9 +491,11 @@ fn xdp_umem(context: &Context) -> TestResult {
     // SAFETY: just made, and nobody else's.
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
     let mut space = Space::new(PAGES * PAGE);
-    let address = space.map(Kind::Memfd, PAGES * PAGE)?;
+    let address = space.map(kind, PAGES * PAGE)?;
     sys::touch(address, PAGES * PAGE);
     let umem = UmemReg { address, length: PAGES * PAGE, chunk_size: 4096, headroom: 0, flags: 0, padding: 0 };
+    let file = kind == Kind::Ext4;
+    let refused = file && !context.kernel.refuses_files();
     let said = us(context, || {
         // SAFETY: `umem` is valid for the size that is given.
         let ret = unsafe {
@@ -497,7 +507,9 @@ fn xdp_umem(context: &Context) -> TestResult {
                 size_of::<UmemReg>() as u32,
             )
         };
-        ensure!(ret == 0, "XDP_UMEM_REG: {}", io::Error::last_os_error());
+        let error = io::Error::last_os_error();
+        let answered = ret == 0 || (refused && error.raw_os_error() == Some(libc::EFAULT));
+        ensure!(answered && (ret < 0) == refused, "XDP_UMEM_REG: {error}");
         Ok(())
     })?;
     let row = Row {
@@ -505,12 +517,13 @@ fn xdp_umem(context: &Context) -> TestResult {
         function: "pin_user_pages",
         flags: &["FOLL_PIN", "FOLL_LONGTERM", "FOLL_WRITE"],
         calls: 1,
-        failed: 0,
-        pages: PAGES,
+        failed: u64::from(refused),
+        pages: if refused { 0 } else { PAGES },
         vmas: 1,
-        backing: whole("shmem", None, true),
+        backing: if file { whole("file", Some("ext4"), true) } else { whole("shmem", None, true) },
         as_proposed: json!(0),
-        since_6_5: json!(0),
+        since_6_5: json!(u64::from(file && !refused)),
+        exempt: true,
     };
     hold(context, &said, &[row], 0)
 }
@@ -539,6 +552,7 @@ fn futex(context: &Context) -> TestResult {
         backing: whole("shmem", None, true),
         as_proposed: json!(0),
         since_6_5: json!(0),
+        exempt: false,
     };
     hold(context, &said, &[row], 0)
 }
