@@ -26,7 +26,7 @@ pub fn buffer(frame: &mut Frame, counters: &Counters) {
     if frame.buffer.walk == Walk::Complete as u8 {
         let buffer = &frame.buffer;
         if buffer.ret == 0 && buffer.flags & (flag::PINNED | flag::PARTS_MISSED) == flag::PINNED {
-            cost(buffer);
+            cost(buffer, frame.walker.retries != 0);
         }
         largest(BUFFER, buffer.vmas.into(), buffer.length, buffer.pin_ns, 1);
     }
@@ -45,7 +45,7 @@ pub fn registration(registration: &RegistrationRecord) {
 }
 
 #[inline(never)]
-fn cost(buffer: &BufferRecord) {
+fn cost(buffer: &BufferRecord, waited: bool) {
     // Whole pages, the partial ones at both ends among them.
     let first = buffer.address >> PAGE_SHIFT;
     let pages = ((buffer.address + buffer.length - 1) >> PAGE_SHIFT) - first + 1;
@@ -55,7 +55,12 @@ fn cost(buffer: &BufferRecord) {
     add_field!(cost.vmas, u64::from(buffer.vmas));
     add_field!(cost.bytes, buffer.length);
     add_field!(cost.pin_ns, buffer.pin_ns);
-    add_field!(cost.walk_ns, buffer.walk_ns);
+    // One that waited for a writer tells what the wait cost, and not the pass.
+    if !waited {
+        add_field!(cost.passes, 1);
+        add_field!(cost.pass_vmas, u64::from(buffer.vmas));
+        add_field!(cost.pass_ns, buffer.walk_ns);
+    }
     add_field!(cost.faults, buffer.minor_faults + buffer.major_faults);
     if buffer.lookups != 0 {
         add_field!(cost.slow, 1);
@@ -99,7 +104,7 @@ fn shared_files(frame: &mut Frame, counters: &Counters) {
             break;
         }
         if let Some(file) = frame.buffer_files.get(index)
-            && shared_file(*file, pid).is_none()
+            && shared_file(*file, pid, frame.buffer_ns).is_none()
         {
             counters.add(Counter::LostFiles, 1);
         }
@@ -107,17 +112,22 @@ fn shared_files(frame: &mut Frame, counters: &Counters) {
 }
 
 #[inline(never)]
-fn shared_file(file: u64, pid: u32) -> Option<()> {
+fn shared_file(file: u64, pid: u32, buffer_ns: u64) -> Option<()> {
     let (superblock, inode) = kernel::identity(file)?;
     let key = SharedFileKey { superblock, inode, pid, reserved: 0 };
     if SHARED_FILES.get_ptr(key).is_none() {
-        let mut described = SharedFile { buffers: 0, filesystem: 0, name: [0; 32] };
+        let mut described = SharedFile { buffers: 0, last_ns: 0, filesystem: 0, name: [0; 32] };
         kernel::describe(file, superblock, &mut described)?;
         fold::name_filesystem(described.filesystem);
         // Another CPU may have made it meanwhile; then this fails and the look-up finds that one.
         let _ = SHARED_FILES.insert(key, described, BPF_NOEXIST.into());
     }
     let described = SHARED_FILES.get_ptr_mut(key)?;
-    add_field!(described.buffers, 1);
+    // SAFETY: a value of the map, of plain integers.
+    let last_ns = unsafe { &mut (*described).last_ns };
+    if *last_ns != buffer_ns {
+        *last_ns = buffer_ns;
+        add_field!(described.buffers, 1);
+    }
     Some(())
 }

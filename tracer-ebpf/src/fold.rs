@@ -26,17 +26,30 @@ use crate::{
 /// A buffer that failed in an update which tells only how many it did: `-EIO` stands for its errno, which nothing shows.
 const UNTOLD: i32 = -5;
 
+/// All that can befall a buffer once its pages are pinned: no memory for its table, or `RLIMIT_MEMLOCK`.
+const ENOMEM: i32 = -12;
+
 /// A buffer whose function returned: into its registration, the maps, and the ring buffer.
 #[inline(always)]
 pub fn buffer(frame: &mut Frame, counters: &Counters) {
     let buffer = &frame.buffer;
     let registration = &mut frame.registration;
-    registration.vmas += u64::from(buffer.vmas);
+    if buffer.vmas != 0 {
+        let vmas = u64::from(buffer.vmas);
+        frame.counts.vmas += vmas;
+        // Buffers of one call often lie side by side: the VMA in which one ends and the next begins is one VMA.
+        let begun = u64::from(frame.walker.first_end == frame.last_vma_end);
+        registration.vmas += vmas - begun;
+        frame.last_vma_end = frame.walker.address;
+    }
     registration.flags |= buffer.flags & (flag::BACKINGS_CAPPED | flag::PARTS_MISSED);
     if buffer.ret < 0 {
         registration.failed_buffers += 1;
     }
-    if buffer.walk != Walk::Complete as u8 {
+    // An empty slot has no VMAs to be known.
+    if buffer.address | buffer.length == 0 {
+        frame.counts.empty += 1;
+    } else if buffer.walk != Walk::Complete as u8 {
         registration.flags |= flag::VMAS_PARTIAL;
         frame.counts.partial[usize::from(buffer.walk & 7)] += 1;
     } else if buffer.vmas == 1 {
@@ -64,32 +77,46 @@ pub fn buffer(frame: &mut Frame, counters: &Counters) {
     }
 }
 
-/// A buffer that is known by its pin alone, once its result is: a negative errno, or 0.
+/// A buffer that is known by its pin alone, and after which another's began: the kernel stops at the first that it refuses.
 #[inline(always)]
-pub fn pending(frame: &mut Frame, ret: i32, counters: &Counters) {
+pub fn went_on(frame: &mut Frame, counters: &Counters) {
+    if frame.counts.pending != 0 {
+        pending(frame, 0, counters);
+    }
+}
+
+/// A call's last pin, whose buffer's result is its own where it failed. What comes after the call's last pin may be
+/// another buffer, refused before its own (a length of 0) or none at all (an emptied slot): its errno is no evidence.
+#[inline(always)]
+fn last(frame: &mut Frame, operation: Operation, counters: &Counters) {
     if frame.counts.pending == 0 {
         return;
     }
+    let registration = &frame.registration;
+    let short = operation as u8 == Operation::Update as u8
+        && registration.ret >= 0
+        && (registration.ret as u32) < registration.buffers;
+    let result = if frame.stage == Stage::Pin as u32 {
+        // Its return was missed: the call's result has to do.
+        if short { UNTOLD } else { registration.ret.min(0) as i32 }
+    } else if frame.buffer.ret != 0 {
+        frame.buffer.ret
+    } else if short || registration.ret == ENOMEM.into() {
+        ENOMEM
+    } else {
+        0
+    };
+    pending(frame, result, counters);
+}
+
+#[inline(always)]
+fn pending(frame: &mut Frame, ret: i32, counters: &Counters) {
     frame.counts.pending = 0;
     frame.buffer.ret = ret;
     if frame.stage == Stage::Pin as u32 {
         frame.buffer.flags |= flag::PARTS_MISSED;
     }
     buffer(frame, counters);
-}
-
-/// The result of a registration's last buffer: an update that did fewer than it began ended with one that failed.
-#[inline(always)]
-fn last_result(registration: &RegistrationRecord, operation: Operation) -> i32 {
-    let ret = registration.ret;
-    let short = operation as u8 == Operation::Update as u8 && ret >= 0 && (ret as u32) < registration.buffers;
-    if short {
-        UNTOLD
-    } else if ret < 0 {
-        ret as i32
-    } else {
-        0
-    }
 }
 
 #[inline(always)]
@@ -173,16 +200,45 @@ pub fn registration(
     } else {
         whole(frame, counters, operation);
     }
-    if setting!(session.rings) != 0 {
-        rings::ended(&frame.registration, operation, ret, counters);
-    }
-    if setting!(session.tables) != 0 {
-        tables::ended(frame, operation, ret);
+    if operation as u8 == Operation::Unregister as u8 {
+        if setting!(session.rings) != 0 && ret >= 0 {
+            rings::unregistered(frame.registration.ring);
+        }
+    } else if !returned {
+        settle(frame, operation, ret);
     }
     if session::in_detail() {
         in_detail(frame, operation);
     }
     debug!(context, "{} buffers, {} VMAs, returned {}", frame.registration.buffers, frame.registration.vmas, ret);
+}
+
+/// What a register, an update or a clone does to its ring and to what is registered: at its function's return, where the
+/// kernel still holds the ring's `uring_lock`, so that calls of several threads come one after the other, and in their
+/// order. The tracepoint, which takes the place of a return that was missed, comes after that lock up to 6.12.
+#[inline(always)]
+pub fn settle(frame: &Frame, operation: Operation, ret: i64) {
+    if setting!(session.rings) != 0
+        && let Some(counters) = Counters::get()
+    {
+        rings::ended(frame, operation, ret, &counters);
+    }
+    if setting!(session.tables) != 0 {
+        tables::ended(frame, operation, ret);
+    }
+}
+
+/// Whether a call that succeeded put a buffer into a table: not one that made empty slots, or emptied them.
+#[inline(always)]
+pub fn installs(registration: &RegistrationRecord, operation: Operation) -> bool {
+    let told = setting!(kernel.buffers) != 0 && registration.flags & flag::PARTS_MISSED == 0;
+    operation as u8 == Operation::Clone as u8 || !told || registration.bytes != 0
+}
+
+/// Whether entry and return of each buffer and each pin were seen.
+#[inline(always)]
+pub fn saw_all(frame: &Frame) -> bool {
+    frame.counts.buffer_returns == frame.registration.buffers && frame.counts.pin_returns == frame.counts.pins
 }
 
 #[inline(always)]
@@ -206,6 +262,7 @@ fn is_plain(frame: &Frame, ret: i64) -> bool {
         && ret >= 0
         && frame.registration.buffers == 1
         && frame.counts.pin_returns == 1
+        && frame.buffer.ret == 0
         && frame.registration.flags & !flag::RING_USED == flag::PINNED
         && frame.buffer.walk == Walk::Complete as u8
         && frame.buffer.vmas == 1
@@ -233,15 +290,16 @@ fn plain(frame: &mut Frame, counters: &Counters, operation: Operation) {
 #[inline(always)]
 fn whole(frame: &mut Frame, counters: &Counters, operation: Operation) {
     if setting!(kernel.pin_is_buffer) != 0 {
-        let last = last_result(&frame.registration, operation);
-        pending(frame, last, counters);
+        last(frame, operation, counters);
     }
-    let all =
-        frame.counts.buffer_returns == frame.registration.buffers && frame.counts.pin_returns == frame.counts.pins;
-    frame.registration.flags |= if all { flag::TIMED } else { flag::TIMED | flag::PARTS_MISSED | flag::VMAS_PARTIAL };
+    frame.registration.flags |=
+        if saw_all(frame) { flag::TIMED } else { flag::TIMED | flag::PARTS_MISSED | flag::VMAS_PARTIAL };
     distributions(&frame.registration, operation);
     parts(frame, counters);
-    if frame.registration.ret >= 0 && operation as u8 != Operation::Unregister as u8 {
+    if frame.registration.ret >= 0
+        && operation as u8 != Operation::Unregister as u8
+        && installs(&frame.registration, operation)
+    {
         let used = frame.registration.flags & flag::RING_USED != 0;
         let when = if used { Counter::InstallationsAfterRequests } else { Counter::InstallationsBeforeRequests };
         counters.add(when, 1);
@@ -286,7 +344,7 @@ fn parts(frame: &Frame, counters: &Counters) {
     }
     counters.add(Counter::SingleVmaBuffers, frame.counts.single_vma.into());
     counters.add(Counter::WalksComplete, (frame.counts.single_vma + frame.counts.several_vmas).into());
-    counters.add(Counter::WalkVmas, registration.vmas);
+    counters.add(Counter::WalkVmas, frame.counts.vmas);
     if registration.flags & flag::VMAS_PARTIAL != 0 {
         counters.add(Counter::WalksNone, frame.counts.partial[Walk::None as usize].into());
         counters.add(Counter::WalksHole, frame.counts.partial[Walk::Hole as usize].into());

@@ -5,7 +5,7 @@ use tracer_ebpf::{
     record::{Frame, Habits, LARGE, LONG_LIST, MANY_VMAS, ProcessTotals, RECENT, Walk, flag},
 };
 
-use crate::maps::add;
+use crate::maps::{RINGS, add};
 
 /// `ENOMEM` of `include/uapi/asm-generic/errno-base.h`.
 const ENOMEM: i64 = -12;
@@ -56,9 +56,11 @@ pub fn buffer(frame: &mut Frame) {
         habits.faulting_pin_ns += buffer.pin_ns;
         habits.faulting_bytes += buffer.length;
     }
-    if buffer.walk == Walk::Complete as u8 && buffer.vmas >= MANY_VMAS {
+    // A pin that looked none up (the fast path, since 6.10) was no slower for them.
+    if buffer.walk == Walk::Complete as u8 && buffer.vmas >= MANY_VMAS && buffer.lookups != 0 {
         habits.many_vma_buffers += 1;
         habits.many_vmas += u64::from(buffer.vmas);
+        habits.many_vma_lookups += u64::from(buffer.lookups);
         habits.many_vma_pin_ns += buffer.pin_ns;
     }
 }
@@ -76,9 +78,16 @@ pub fn end(frame: &mut Frame, operation: Operation, totals: *mut ProcessTotals) 
         if operation as u8 == Operation::Register as u8 && registration.buffers >= LONG_LIST {
             habits.long_lists = 1;
         }
-        if is_known(frame.ranges, totals) {
+        // SAFETY: a value of the map, of plain integers.
+        let (recent, elsewhere) = unsafe { (&mut (*totals).recent, &mut (*totals).recent_elsewhere) };
+        let here = (frame.ranges ^ ring(registration.ring)).wrapping_mul(SPREAD);
+        let (here, anywhere) = (is_known(here, recent), is_known(frame.ranges, elsewhere));
+        if here {
             habits.repeated = 1;
             habits.repeated_ns = registration.duration_ns;
+        } else if anywhere {
+            habits.elsewhere = 1;
+            habits.elsewhere_ns = registration.duration_ns;
         }
     }
     // SAFETY: a value of the map; only the address of its field is taken.
@@ -93,21 +102,27 @@ pub fn end(frame: &mut Frame, operation: Operation, totals: *mut ProcessTotals) 
     }
 }
 
-/// Whether the process had a call with the same ranges of late; remembers this one. Threads of a process that get here
-/// at once may overwrite each other's: then one that comes again is not known.
+/// What tells a ring from those that were at its address before it.
 #[inline(always)]
-fn is_known(ranges: u64, totals: *mut ProcessTotals) -> bool {
+fn ring(address: u64) -> u64 {
     // SAFETY: a value of the map, of plain integers.
-    let recent = unsafe { &mut (*totals).recent };
+    let created_ns = RINGS.get_ptr(address).map_or(0, |ring| unsafe { (*ring).created_ns });
+    address ^ created_ns
+}
+
+/// Whether the process had a call with this digest of late; remembers it. Threads of a process that get here at once may
+/// overwrite each other's: then one that comes again is not known.
+#[inline(always)]
+fn is_known(digest: u64, recent: &mut [u64; RECENT]) -> bool {
     let mut known = false;
     for past in recent.iter() {
-        known |= *past == ranges;
+        known |= *past == digest;
     }
     if !known {
         for place in (1..RECENT).rev() {
             recent[place] = recent[place - 1];
         }
-        recent[0] = ranges;
+        recent[0] = digest;
     }
     known
 }

@@ -237,6 +237,8 @@ pub struct Walker {
     pub address: u64,
     /// First byte behind the range.
     pub end: u64,
+    /// End of the first VMA, which no other VMA of the process has.
+    pub first_end: u64,
     /// VMAs seen before the present backing.
     pub slice_first: u64,
     /// Where the present backing began.
@@ -255,6 +257,8 @@ pub struct Walker {
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug)]
 pub struct Counts {
+    /// VMAs that the walks saw, buffer by buffer.
+    pub vmas: u64,
     /// Whether `buffer` is yet to be folded (see `Features::pin_is_buffer`).
     pub pending: u32,
     /// Returns of the per-buffer function seen.
@@ -271,6 +275,10 @@ pub struct Counts {
     pub single_vma: u32,
     /// Buffers walked to their end that lie in several.
     pub several_vmas: u32,
+    /// Empty slots.
+    pub empty: u32,
+    /// Always 0.
+    pub reserved: u32,
     /// Buffers not walked to their end by the number of their [`Walk`]; a power of two, so that a masked index is inside.
     pub partial: [u32; 8],
 }
@@ -329,6 +337,8 @@ pub struct Frame {
     pub imu_slot: u64,
     /// End of the buffer before this one in the same call; 0 at first.
     pub last_end: u64,
+    /// End of the VMA in which the walk before this one in the same call ended; 0 at first.
+    pub last_vma_end: u64,
     /// Digest of the ranges of the call's buffers.
     pub ranges: u64,
     /// What the call's buffers add to their process.
@@ -372,8 +382,10 @@ pub struct ProcessTotals {
     pub pin_ns: u64,
     /// What its buffers were like.
     pub habits: Habits,
-    /// Digests of the ranges of its last calls, in no order.
+    /// Digests of the ranges of its last calls with their rings, in no order.
     pub recent: [u64; RECENT],
+    /// The same without the rings.
+    pub recent_elsewhere: [u64; RECENT],
     /// Kernel's id of the cgroup when it was first seen.
     pub cgroup: u64,
     /// Real user when it was first seen.
@@ -420,14 +432,20 @@ pub struct Habits {
     pub adjacent_bytes: u64,
     /// Registers with [`LONG_LIST`] buffers and more.
     pub long_lists: u64,
-    /// Calls with the ranges of one of the last [`RECENT`].
+    /// Calls with the ranges of one of the last [`RECENT`] on the same ring.
     pub repeated: u64,
     /// Nanoseconds of those.
     pub repeated_ns: u64,
-    /// Buffers of [`MANY_VMAS`] VMAs and more.
+    /// Calls with the ranges of one of the last [`RECENT`] on another ring.
+    pub elsewhere: u64,
+    /// Nanoseconds of those.
+    pub elsewhere_ns: u64,
+    /// Buffers of [`MANY_VMAS`] VMAs and more whose pin looked VMAs up.
     pub many_vma_buffers: u64,
     /// Their VMAs.
     pub many_vmas: u64,
+    /// The look-ups of their pins.
+    pub many_vma_lookups: u64,
     /// Nanoseconds in their pins.
     pub many_vma_pin_ns: u64,
 }
@@ -461,9 +479,10 @@ macro_rules! arithmetic {
 
 arithmetic!(
     Habits: enomem, minor_faults, major_faults, faulting_pin_ns, faulting_bytes, large_buffers, large_bytes, large_bvecs,
-    adjacent_buffers, adjacent_bytes, long_lists, repeated, repeated_ns, many_vma_buffers, many_vmas, many_vma_pin_ns,
+    adjacent_buffers, adjacent_bytes, long_lists, repeated, repeated_ns, elsewhere,
+    elsewhere_ns, many_vma_buffers, many_vmas, many_vma_lookups, many_vma_pin_ns,
 );
-arithmetic!(Cost: buffers, vmas, bytes, pin_ns, walk_ns, faults, slow, slow_ns);
+arithmetic!(Cost: buffers, vmas, bytes, pin_ns, passes, pass_vmas, pass_ns, faults, slow, slow_ns);
 
 impl ProcessTotals {
     /// Nothing counted yet.
@@ -477,6 +496,7 @@ impl ProcessTotals {
         pin_ns: 0,
         habits: Habits::ZERO,
         recent: [0; RECENT],
+        recent_elsewhere: [0; RECENT],
         cgroup: 0,
         uid: 0,
         reserved: 0,
@@ -485,7 +505,7 @@ impl ProcessTotals {
 }
 
 /// Value of the map `RINGS`, by address of the `io_ring_ctx`, and of `PAST_RINGS`. An installation is a register, an
-/// update or a clone that succeeded.
+/// update or a clone that succeeded and put a buffer into the ring's table.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ring {
@@ -515,8 +535,8 @@ pub struct Ring {
     pub shortest_gap_ns: u64,
     /// Thread group of the first installation.
     pub pid: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// 1 once its fd had an index (`IORING_REGISTER_RING_FDS`, since 5.18), so that the fd itself may be closed.
+    pub fd_registered: u32,
     /// Its `task_struct.comm`.
     pub comm: [u8; 16],
 }
@@ -580,8 +600,12 @@ pub struct Cost {
     pub bytes: u64,
     /// Nanoseconds in their pins.
     pub pin_ns: u64,
-    /// Nanoseconds of pinscope's walks over them.
-    pub walk_ns: u64,
+    /// Those whose walk did not have to wait for a writer of `mmap_lock`.
+    pub passes: u64,
+    /// The VMAs of those.
+    pub pass_vmas: u64,
+    /// Nanoseconds of pinscope's walks over those.
+    pub pass_ns: u64,
     /// Minor and major faults in their pins.
     pub faults: u64,
     /// Buffers whose pin made a VMA look-up.
@@ -628,6 +652,8 @@ pub struct SharedFileKey {
 pub struct SharedFile {
     /// Buffers that span it and another.
     pub buffers: u64,
+    /// When the last of them began: a buffer may have the file by several `vm_file`s.
+    pub last_ns: u64,
     /// Address of the `file_system_type`.
     pub filesystem: u64,
     /// `dentry.d_name`, cut.

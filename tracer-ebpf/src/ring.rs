@@ -5,24 +5,19 @@ use tracer_ebpf::{
     counter::Counter,
     histogram::Histogram,
     operation::Operation,
-    record::{RegistrationRecord, Ring, flag},
+    record::{Frame, RegistrationRecord, Ring, flag},
 };
 
 use crate::{
-    kernel,
+    fold, kernel,
     maps::{Counters, Distributions, RINGS, add_field, setting},
 };
 
-/// Counts an operation that ended. The kernel holds the ring's `uring_lock` over it, so nobody else writes meanwhile;
-/// counts are added atomically all the same, for 5.10 calls the tracepoint after it has let go.
+/// Counts a register, an update or a clone that ended.
 #[inline(always)]
-pub fn ended(registration: &RegistrationRecord, operation: Operation, ret: i64, counters: &Counters) {
-    if operation as u8 == Operation::Unregister as u8 {
-        if ret >= 0
-            && let Some(ring) = RINGS.get_ptr_mut(registration.ring)
-        {
-            add_field!(ring.unregisters, 1);
-        }
+pub fn ended(frame: &Frame, operation: Operation, ret: i64, counters: &Counters) {
+    let registration = &frame.registration;
+    if ret >= 0 && !fold::installs(registration, operation) {
         return;
     }
     let Some(ring) = RINGS.get_ptr_mut(registration.ring).or_else(|| unseen(registration.ring)) else {
@@ -31,12 +26,28 @@ pub fn ended(registration: &RegistrationRecord, operation: Operation, ret: i64, 
     if ret < 0 {
         return add_field!(ring.failed, 1);
     }
-    // SAFETY: a value of the map, of plain integers.
-    install(unsafe { &mut *ring }, registration);
+    install(ring, registration);
     match operation {
         Operation::Update => add_field!(ring.updates, 1),
         Operation::Clone => add_field!(ring.clones, 1),
         Operation::Register | Operation::Unregister => {}
+    }
+}
+
+/// Counts an unregistration that succeeded.
+#[inline(always)]
+pub fn unregistered(ring: u64) {
+    if let Some(ring) = RINGS.get_ptr_mut(ring) {
+        add_field!(ring.unregisters, 1);
+    }
+}
+
+/// Notes that a ring has an index for its fd: from then on it may live on without that fd.
+#[inline(always)]
+pub fn fd_registered(ring: u64) {
+    if let Some(ring) = RINGS.get_ptr_mut(ring) {
+        // SAFETY: a value of the map, of plain integers.
+        unsafe { (*ring).fd_registered = 1 };
     }
 }
 
@@ -49,32 +60,35 @@ pub fn without_entry(ring: u64, operation: Operation, ret: i64) {
     if unregisters != (ret >= 0) {
         return;
     }
-    let Some(ring) = RINGS.get_ptr_mut(ring) else { return };
     if unregisters {
-        add_field!(ring.unregisters, 1);
-    } else {
+        unregistered(ring);
+    } else if let Some(ring) = RINGS.get_ptr_mut(ring) {
         add_field!(ring.failed, 1);
     }
 }
 
 #[inline(always)]
-fn install(ring: &mut Ring, registration: &RegistrationRecord) {
+fn install(totals: *mut Ring, registration: &RegistrationRecord) {
     let now = registration.header.start_ns;
     let Some(distributions) = Distributions::get() else { return };
-    if ring.created_ns != 0 {
+    // SAFETY: a value of the map, of plain integers.
+    let ring = unsafe { &mut *totals };
+    if ring.created_ns != 0 && now > ring.created_ns {
         distributions.observe(Histogram::RingAge, now - ring.created_ns);
     }
     let before = ring.installations;
     if before == 0 {
         first(ring, now);
-    } else {
+    } else if now > ring.last_ns {
         gap(ring, now, &distributions);
     }
-    ring.last_ns = now;
-    ring.installations = before + 1;
+    if now > ring.last_ns {
+        ring.last_ns = now;
+    }
+    add_field!(totals.installations, 1);
     distributions.observe(Histogram::RingOrdinal, before + 1);
     if registration.flags & flag::RING_USED != 0 {
-        ring.after_requests += 1;
+        add_field!(totals.after_requests, 1);
     }
 }
 

@@ -140,8 +140,8 @@ pub struct Features {
     /// Cgroups are those of a controller's hierarchy of version 1: one more than the controller's number; 0 for the default
     /// hierarchy.
     pub cgroup_subsystem: u8,
-    /// Always 0.
-    pub reserved: u8,
+    /// Buffers are hooked, by the per-buffer function or by the pin: how many bytes a registration has is known.
+    pub buffers: u8,
 }
 
 /// Values of flags that moved: since 6.3 they are an enum, before it macros.

@@ -10,16 +10,21 @@ use tracer_ebpf::{
     table::Table,
 };
 
-use crate::maps::{REGISTERED, TABLES, add, add_field};
+use crate::{
+    fold,
+    maps::{REGISTERED, TABLES, add, add_field},
+};
 
-/// An operation that ended, of which all was seen that was to be seen.
+/// A register, an update or a clone that ended.
 #[inline(always)]
 pub fn ended(frame: &Frame, operation: Operation, ret: i64) {
     let registration = &frame.registration;
-    if ret < 0 || operation as u8 == Operation::Unregister as u8 {
+    if ret < 0 {
         return;
     }
-    let whole = operation as u8 == Operation::Register as u8 && registration.flags & flag::PARTS_MISSED == 0;
+    let whole = operation as u8 == Operation::Register as u8
+        && registration.flags & flag::PARTS_MISSED == 0
+        && fold::saw_all(frame);
     let table = if whole {
         // An empty slot reaches the per-buffer function, and no pin.
         Table { bytes: registration.bytes, buffers: frame.counts.pins, unknown: 0 }

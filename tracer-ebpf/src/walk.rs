@@ -17,6 +17,7 @@ use tracer_ebpf::{
 use crate::{
     kernel::{self, Vma},
     probe::{lock, zero},
+    session,
 };
 
 /// More VMAs than `vm.max_map_count` can be raised to in earnest; a walk that gets here says that it was cut.
@@ -47,6 +48,9 @@ pub fn walk(frame: &mut Frame, task: *mut task_struct, address: u64, end: u64) {
 fn walk_range(frame: &mut Frame, task: *mut task_struct, address: u64, end: u64) {
     frame.walker.address = address;
     frame.walker.end = end;
+    if session::in_detail() {
+        zero!(frame.walker.retries);
+    }
     let mut context = Context { frame };
     // Most buffers lie in one VMA: there is nothing to gather, and no loop to be set up.
     // SAFETY: the task is typed; the callback has the signature that the helper calls, and the context outlives the call.
@@ -74,7 +78,8 @@ fn walk_range(frame: &mut Frame, task: *mut task_struct, address: u64, end: u64)
 fn go_on(frame: &mut Frame, ret: i64, address: u64) {
     let walker = &mut frame.walker;
     walker.slice_start = address;
-    zero!(walker.slice_first, walker.retries);
+    zero!(walker.slice_first);
+    walker.retries = u64::from(ret == EBUSY);
     if ret != 0 {
         zero!(walker.filesystem, walker.file);
         // Of no VMA, so that the first one is taken for a change.
@@ -105,6 +110,7 @@ fn anew(frame: &mut Frame, task: *mut task_struct) {
     zero!(frame.buffer.vmas, frame.buffer.files, frame.buffer.traits.0, frame.buffer.backings[0].vmas);
     let address = frame.buffer.address;
     walk(frame, task, address, address + frame.buffer.length);
+    frame.walker.retries += 1;
     // SAFETY: as above.
     let walk_ns = unsafe { bpf_ktime_get_ns() } - entered;
     frame.buffer.walk_ns += walk_ns;
@@ -160,6 +166,7 @@ extern "C" fn visit_first(_task: *mut task_struct, vma: u64, context: *mut Conte
     let frame = unsafe { &mut *(*context).frame };
     let vma = kernel::vma(vma);
     frame.walker.address = vma.end;
+    frame.walker.first_end = vma.end;
     frame.walker.filesystem = vma.filesystem;
     frame.walker.kind = vma.kind.0.into();
     frame.walker.file = vma.file;
@@ -187,6 +194,7 @@ fn take(frame: &mut Frame, vma: &Vma) {
         walker.kind = kind;
         walker.filesystem = vma.filesystem;
         if first {
+            walker.first_end = vma.end;
             walker.file = vma.file;
             if vma.file != 0 {
                 put_file(frame);

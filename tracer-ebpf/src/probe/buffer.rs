@@ -133,5 +133,11 @@ pub fn without_entry(frame: &mut Frame) {
 /// 0 or a negative errno, from an int or from what may be an error pointer.
 #[inline(always)]
 fn error_of(ret: u64) -> i32 {
-    if setting!(kernel.buffer_returns_node) == 0 || ret >= FIRST_ERROR { ret as i32 } else { 0 }
+    if setting!(kernel.buffer_returns_node) == 0 { ret as i32 } else { error_of_pointer(ret) }
+}
+
+/// 0 or the negative errno in an error pointer.
+#[inline(always)]
+pub fn error_of_pointer(ret: u64) -> i32 {
+    if ret >= FIRST_ERROR { ret as i32 } else { 0 }
 }

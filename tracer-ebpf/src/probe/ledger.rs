@@ -24,6 +24,12 @@ use crate::{
     ring, session, tables,
 };
 
+/// `IORING_REGISTER_RING_FDS` of `include/uapi/linux/io_uring.h`, since 5.18. The ring is the caller's own as a rule, for
+/// which it gets an index.
+const REGISTER_RING_FDS: u32 = 20;
+/// `IORING_REGISTER_USE_REGISTERED_RING`, since 6.3.
+const USE_REGISTERED_RING: u32 = 1 << 31;
+
 #[raw_tracepoint]
 pub fn ledger(context: RawTracePointContext) -> i32 {
     close(&context);
@@ -107,7 +113,13 @@ impl Call for TracePointContext {
 
 #[inline(always)]
 fn close(call: &impl Call) {
-    let Some(operation) = Operation::from_opcode(call.opcode()) else { return };
+    let opcode = call.opcode();
+    let Some(operation) = Operation::from_opcode(opcode) else {
+        if setting!(session.rings) != 0 && opcode & !USE_REGISTERED_RING == REGISTER_RING_FDS && call.ret() > 0 {
+            ring::fd_registered(call.ring());
+        }
+        return;
+    };
     let Some(counters) = Counters::get() else { return };
     let ret = call.ret();
     match frame::current().filter(|frame| frame.stage != Stage::Idle as u32) {

@@ -27,8 +27,8 @@ entry!(pin_enter_buffer_kprobe, pin_enter_buffer_fentry, |context| enter_as_buff
     context.argument(0),
     context.argument(1)
 ));
-exit!(pin_exit_kretprobe, pin_exit_fexit, || leave(|_, _| ()));
-exit!(pin_exit_buffer_kretprobe, pin_exit_buffer_fexit, || leave(walk::again));
+exit!(pin_exit_kretprobe, pin_exit_fexit, || leave(0, |_, _| ()));
+exit!(pin_exit_buffer_kretprobe, pin_exit_buffer_fexit, 3, |ret| leave(buffer::error_of_pointer(ret), walk::again));
 
 #[inline(always)]
 fn enter() {
@@ -58,11 +58,8 @@ fn enter_as_buffer(base: u64, length: u64) {
     }
     // SAFETY: takes nothing, cannot fail.
     let entered = unsafe { bpf_ktime_get_ns() };
-    // The kernel stops at the first buffer that it refuses: the one before was accepted.
-    if frame.counts.pending != 0
-        && let Some(counters) = Counters::get()
-    {
-        fold::pending(frame, 0, &counters);
+    if let Some(counters) = Counters::get() {
+        fold::went_on(frame, &counters);
     }
     buffer::begin(frame, Iovec { base, length }, 0);
     frame.counts.pending = 1;
@@ -78,8 +75,9 @@ fn enter_as_buffer(base: u64, length: u64) {
     }
 }
 
+/// `ret` is 0 or a negative errno, where the pin stands for its buffer.
 #[inline(always)]
-fn leave(walk_again: impl Fn(&mut Frame, *mut task_struct)) {
+fn leave(ret: i32, walk_again: impl Fn(&mut Frame, *mut task_struct)) {
     // SAFETY: takes nothing, cannot fail.
     let now = unsafe { bpf_ktime_get_ns() };
     let task = kernel::task();
@@ -109,6 +107,7 @@ fn leave(walk_again: impl Fn(&mut Frame, *mut task_struct)) {
     if setting!(kernel.pin_is_buffer) != 0 {
         frame.stage = Stage::Registration as u32;
         frame.counts.buffer_returns += 1;
+        frame.buffer.ret = ret;
         walk_again(frame, task);
     } else {
         frame.stage = Stage::Buffer as u32;

@@ -17,7 +17,7 @@ use tracer_ebpf::{
 
 use super::{Arguments, entry, exit, lock, phase, zero};
 use crate::{
-    frame, habit, kernel,
+    fold, frame, habit, kernel,
     maps::{Counters, count, setting},
     session, tables,
 };
@@ -84,6 +84,7 @@ fn begin(frame: &mut Frame, operation: Operation, ring: u64, requested: u32, was
         // SAFETY: the struct is aligned to words and has as many; it holds integers only.
         unsafe { words.add(word).write_volatile(0) };
     }
+    frame.last_vma_end = 0;
     let registration = &mut frame.registration;
     clear(registration);
     if setting!(session.timed) != 0 {
@@ -151,5 +152,9 @@ fn leave(operation: Operation, ret: u64) {
     }
     frame.end_ns = now;
     frame.stage = Stage::Returned as u32;
-    frame.registration.ret = i64::from(ret as i32);
+    let ret = i64::from(ret as i32);
+    frame.registration.ret = ret;
+    if operation as u8 != Operation::Unregister as u8 {
+        fold::settle(frame, operation, ret);
+    }
 }

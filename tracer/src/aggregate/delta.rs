@@ -4,10 +4,10 @@ use std::{collections::HashMap, hash::Hash};
 
 use tracer_ebpf::{
     backing::BackingTotals,
-    record::{JudgedTotals, ProcessTotals, Ring, SharedFile},
+    record::{JudgedTotals, Largest, ProcessTotals, Ring, SharedFile},
 };
 
-use crate::source::sample::Sample;
+use crate::source::sample::{Sample, SampledRing};
 
 impl Sample {
     /// What was counted since `earlier`, a sample of the same session. A count that is lower than before (it
@@ -26,6 +26,9 @@ impl Sample {
         delta.shared_files = entries_since(&self.shared_files, &earlier.shared_files, shared_since);
         for (now, then) in delta.costs.iter_mut().zip(&earlier.costs) {
             *now = now.minus(then);
+        }
+        for (now, then) in delta.largest.iter_mut().zip(&earlier.largest) {
+            *now = largest_since(now, then);
         }
         delta.rings = rings_since(&self.rings, &earlier.rings);
         delta.processes = entries_since(&self.processes, &earlier.processes, process_since);
@@ -89,21 +92,92 @@ fn shared_since(now: &SharedFile, then: &SharedFile) -> Option<SharedFile> {
     (buffers > 0).then_some(SharedFile { buffers, ..*now })
 }
 
-/// The rings that did something since; their counts are those of the interval, their times those of the session.
-fn rings_since(now: &[Ring], then: &[Ring]) -> Vec<Ring> {
-    let identity = |ring: &Ring| (ring.created_ns, ring.first_ns, ring.pid);
-    let before: HashMap<_, _> = then.iter().map(|ring| (identity(ring), ring)).collect();
+/// The rings that did something since, with the counts of the interval. Its first installation has one before it as a rule:
+/// the time between the two is of the interval.
+fn rings_since(now: &[SampledRing], then: &[SampledRing]) -> Vec<SampledRing> {
+    let identity = |ring: &SampledRing| (ring.address, ring.totals.created_ns);
+    let before: HashMap<_, _> = then.iter().map(|ring| (identity(ring), ring.totals)).collect();
     let since = now.iter().map(|ring| match before.get(&identity(ring)) {
-        Some(then) => Ring {
-            installations: ring.installations.saturating_sub(then.installations),
-            updates: ring.updates.saturating_sub(then.updates),
-            clones: ring.clones.saturating_sub(then.clones),
-            after_requests: ring.after_requests.saturating_sub(then.after_requests),
-            unregisters: ring.unregisters.saturating_sub(then.unregisters),
-            failed: ring.failed.saturating_sub(then.failed),
+        Some(then) => SampledRing {
+            before_ns: if then.installations > 0 { then.last_ns } else { 0 },
+            totals: ring_since(&ring.totals, then),
             ..*ring
         },
         None => *ring,
     });
-    since.filter(|ring| ring.installations | ring.failed | ring.unregisters != 0).collect()
+    since.filter(|ring| ring.totals.installations | ring.totals.failed | ring.totals.unregisters != 0).collect()
+}
+
+fn ring_since(now: &Ring, then: &Ring) -> Ring {
+    Ring {
+        installations: now.installations.saturating_sub(then.installations),
+        updates: now.updates.saturating_sub(then.updates),
+        clones: now.clones.saturating_sub(then.clones),
+        after_requests: now.after_requests.saturating_sub(then.after_requests),
+        unregisters: now.unregisters.saturating_sub(then.unregisters),
+        failed: now.failed.saturating_sub(then.failed),
+        // That of the interval is known where it is the shortest of all.
+        shortest_gap_ns: if now.shortest_gap_ns == then.shortest_gap_ns { 0 } else { now.shortest_gap_ns },
+        ..*now
+    }
+}
+
+/// The most of the interval is known where it is the most of all.
+fn largest_since(now: &Largest, then: &Largest) -> Largest {
+    if now.vmas > then.vmas { *now } else { Largest::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ring(address: u64, created_ns: u64, installations: u64, last_ns: u64) -> SampledRing {
+        let totals = Ring { created_ns, installations, first_ns: 100, last_ns, shortest_gap_ns: 10, ..Ring::ZERO };
+        SampledRing { address, totals, ..SampledRing::default() }
+    }
+
+    #[test]
+    fn a_ring_is_known_again_by_its_address_and_its_making() {
+        let then = [ring(1, 5, 3, 300), ring(2, 0, 1, 100), ring(3, 7, 4, 400)];
+        // The first went on, the second's address became another's, the third did nothing.
+        let past = SampledRing { ended: true, ..ring(2, 0, 2, 150) };
+        let since = rings_since(&[ring(1, 5, 5, 500), ring(2, 9, 1, 200), past, ring(3, 7, 4, 400)], &then);
+        let told: Vec<_> = since.iter().map(|r| (r.address, r.ended, r.totals.installations, r.before_ns)).collect();
+        assert_eq!(told, [(1, false, 2, 300), (2, false, 1, 0), (2, true, 1, 100)]);
+        assert_eq!(since.iter().map(|r| r.totals.shortest_gap_ns).collect::<Vec<_>>(), [0, 10, 0]);
+    }
+
+    #[test]
+    fn the_most_vmas_of_an_interval_are_known_where_they_are_the_most_of_all() {
+        let of = |vmas, pid| Largest { vmas, pid, ..Largest::default() };
+        assert_eq!(largest_since(&of(9, 2), &of(8, 1)), of(9, 2));
+        assert_eq!(largest_since(&of(8, 1), &of(8, 1)), Largest::default());
+    }
+
+    proptest! {
+        /// However the time is cut, the installations and the times between them are those of the whole.
+        #[test]
+        fn intervals_make_up_the_whole(times in prop::collection::vec(1_u64..1000, 1..20), cut in 0_usize..20) {
+            let ends: Vec<u64> = times.iter().scan(0, |at, gap| { *at += gap; Some(*at) }).collect();
+            let at = |count: usize| {
+                let last_ns = ends[..count].last().copied().unwrap_or(0);
+                let totals = Ring { installations: count as u64, first_ns: ends[0], last_ns, ..Ring::ZERO };
+                SampledRing { address: 1, totals, ..SampledRing::default() }
+            };
+            let cut = cut.min(ends.len());
+            let (first, whole) = (at(cut), at(ends.len()));
+            let span = |ring: &SampledRing| {
+                let from = if ring.before_ns > 0 { ring.before_ns } else { ring.totals.first_ns };
+                if ring.totals.installations > 0 { ring.totals.last_ns - from } else { 0 }
+            };
+            let then = if cut == 0 { vec![] } else { vec![first] };
+            let later = rings_since(&[whole], &then);
+            let spans = span(&first) + later.iter().map(span).sum::<u64>();
+            prop_assert_eq!(spans, span(&whole));
+            let counts = cut as u64 + later.iter().map(|ring| ring.totals.installations).sum::<u64>();
+            prop_assert_eq!(counts, whole.totals.installations);
+        }
+    }
 }

@@ -18,7 +18,8 @@ pub struct Installations {
     pub after_requests: u64,
 }
 
-/// Registrations seen from their rings (Q1). An installation is a register, an update or a clone that succeeded.
+/// Registrations seen from their rings (Q1). An installation is a register, an update or a clone that succeeded and put a
+/// buffer into the ring's table: to make empty slots, or to empty one, is none.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Rings {
     /// Age of the ring at each installation, nanoseconds; only of rings whose making was seen.
@@ -45,11 +46,11 @@ pub struct Ring {
     pub fd: Option<i32>,
     /// `IORING_SETUP_*`; `None` likewise.
     pub flags: Option<u32>,
-    /// Registers that succeeded.
+    /// Installations that were registers.
     pub registers: u64,
-    /// Updates that succeeded.
+    /// Installations that were updates.
     pub updates: u64,
-    /// Clones into it that succeeded.
+    /// Installations that were clones into it.
     pub clones: u64,
     /// Unregistrations that succeeded.
     pub unregisters: u64,
@@ -57,14 +58,29 @@ pub struct Ring {
     pub failed: u64,
     /// Installations after it had been given requests; `None` where this kernel does not tell.
     pub after_requests: Option<u64>,
-    /// Age at the first installation, nanoseconds; `None` for a ring that was there before pinscope.
+    /// Age at the ring's first installation, nanoseconds; `None` for a ring that was there before pinscope.
     pub first_age_ns: Option<u64>,
     /// Age at the last one.
     pub last_age_ns: Option<u64>,
-    /// From the first installation to the last, nanoseconds.
+    /// Installations that had one before them, in an interval maybe before it.
+    pub gaps: u64,
+    /// The times between those and the ones before them, together, nanoseconds.
     pub span_ns: u64,
-    /// The shortest time between two installations, nanoseconds; `None` where there are not two.
+    /// The shortest time between two installations, nanoseconds; `None` where there are not two, and in an interval but
+    /// where it is the ring's shortest so far.
     pub shortest_gap_ns: Option<u64>,
+    /// Where `span_ns` begins, `CLOCK_MONOTONIC`.
+    #[serde(skip)]
+    pub from_ns: u64,
+    /// When the last installation began.
+    #[serde(skip)]
+    pub last_ns: u64,
+    /// Another ring has its memory by now.
+    #[serde(skip)]
+    pub ended: bool,
+    /// It has an index (`IORING_REGISTER_RING_FDS`, `IORING_SETUP_REGISTERED_FD_ONLY`), so that it may live on without its fd.
+    #[serde(skip)]
+    pub indexed: bool,
 }
 
 impl Ring {
@@ -73,7 +89,7 @@ impl Ring {
         self.after_requests.unwrap_or_else(|| self.installations())
     }
 
-    /// Registers, updates and clones that succeeded.
+    /// Registers, updates and clones that succeeded and put a buffer into its table.
     pub fn installations(&self) -> u64 {
         self.registers.saturating_add(self.updates).saturating_add(self.clones)
     }
@@ -136,8 +152,12 @@ pub struct CostCell {
     pub bytes: u64,
     /// Time in the pin.
     pub pin_ns: u64,
-    /// Time of pinscope's walk: what a separate pass over the VMAs costs.
-    pub walk_ns: u64,
+    /// Those over which pinscope's walk did not have to wait for a writer of `mmap_lock`.
+    pub passes: u64,
+    /// The VMAs of those.
+    pub pass_vmas: u64,
+    /// Time of pinscope's walks over those: what a separate pass over the VMAs costs.
+    pub pass_ns: u64,
     /// Minor and major faults in the pin.
     pub faults: u64,
     /// Buffers whose pin made a VMA look-up (the slow path); `None` where look-ups are not hooked.
@@ -146,7 +166,7 @@ pub struct CostCell {
     pub slow_ns: Option<u64>,
 }
 
-/// The registration, or buffer, with the most VMAs since the session began (Q3).
+/// The registration, or buffer, with the most VMAs (Q3). In an interval only where it has the most of the whole session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Largest {
     /// Its VMAs.

@@ -11,7 +11,10 @@ use tracer_ebpf::{
 use super::{
     CostCell, Habits, Installations, Judged, Judgements, Largest, Registered, Ring, Rings, SharedBufferFile, fold::Fold,
 };
-use crate::decode::comm;
+use crate::{decode::comm, source::sample::SampledRing};
+
+/// `IORING_SETUP_REGISTERED_FD_ONLY`, since 6.5: the ring has no fd, but an index.
+const REGISTERED_FD_ONLY: u32 = 1 << 15;
 
 /// How the programs at the end of a table are called.
 const RELEASES: &str = "release_enter";
@@ -82,7 +85,9 @@ impl Fold<'_> {
             vmas: cost.vmas,
             bytes: cost.bytes,
             pin_ns: cost.pin_ns,
-            walk_ns: cost.walk_ns,
+            passes: cost.passes,
+            pass_vmas: cost.pass_vmas,
+            pass_ns: cost.pass_ns,
             faults: cost.faults,
             slow: lookups.then_some(cost.slow),
             slow_ns: lookups.then_some(cost.slow_ns),
@@ -151,9 +156,14 @@ impl Fold<'_> {
     }
 }
 
-fn ring(totals: &record::Ring, requests: bool) -> Ring {
+fn ring(sampled: &SampledRing, requests: bool) -> Ring {
+    let totals = &sampled.totals;
     let seen = totals.created_ns != 0;
     let age = |at: u64| (seen && totals.installations > 0).then(|| at.saturating_sub(totals.created_ns));
+    let (from_ns, gaps) = match sampled.before_ns {
+        0 => (totals.first_ns, totals.installations.saturating_sub(1)),
+        before_ns => (before_ns, totals.installations),
+    };
     Ring {
         pid: totals.pid,
         comm: comm(&totals.comm),
@@ -167,8 +177,13 @@ fn ring(totals: &record::Ring, requests: bool) -> Ring {
         after_requests: requests.then_some(totals.after_requests),
         first_age_ns: age(totals.first_ns),
         last_age_ns: age(totals.last_ns),
-        span_ns: totals.last_ns.saturating_sub(totals.first_ns),
+        gaps,
+        span_ns: if gaps > 0 { totals.last_ns.saturating_sub(from_ns) } else { 0 },
         shortest_gap_ns: (totals.shortest_gap_ns > 0).then_some(totals.shortest_gap_ns),
+        from_ns,
+        last_ns: totals.last_ns,
+        ended: sampled.ended,
+        indexed: totals.fd_registered != 0 || totals.flags & REGISTERED_FD_ONLY != 0,
     }
 }
 
@@ -193,8 +208,11 @@ pub(super) fn habits(habits: &record::Habits) -> Habits {
         long_lists,
         repeated,
         repeated_ns,
+        elsewhere,
+        elsewhere_ns,
         many_vma_buffers,
         many_vmas,
+        many_vma_lookups,
         many_vma_pin_ns,
     } = *habits;
     Habits {
@@ -211,8 +229,11 @@ pub(super) fn habits(habits: &record::Habits) -> Habits {
         long_lists,
         repeated,
         repeated_ns,
+        elsewhere,
+        elsewhere_ns,
         many_vma_buffers,
         many_vmas,
+        many_vma_lookups,
         many_vma_pin_ns,
     }
 }

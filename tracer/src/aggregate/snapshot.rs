@@ -233,14 +233,20 @@ pub struct Habits {
     pub adjacent_bytes: u64,
     /// Registers with 256 buffers and more.
     pub long_lists: u64,
-    /// Calls whose ranges are those of one of the process's last four calls.
+    /// Calls whose ranges are those of one of the process's last four calls on the same ring.
     pub repeated: u64,
     /// Nanoseconds that those took.
     pub repeated_ns: u64,
-    /// Buffers of eight VMAs and more.
+    /// Calls whose ranges are those of one of its last four on another ring.
+    pub elsewhere: u64,
+    /// Nanoseconds that those took.
+    pub elsewhere_ns: u64,
+    /// Buffers of eight VMAs and more whose pin looked VMAs up.
     pub many_vma_buffers: u64,
     /// Their VMAs.
     pub many_vmas: u64,
+    /// The look-ups of their pins.
+    pub many_vma_lookups: u64,
     /// Nanoseconds in their pins.
     pub many_vma_pin_ns: u64,
 }

@@ -118,6 +118,7 @@ pub(crate) fn any_sample() -> impl Strategy<Value = Sample> {
         pin_ns: a,
         habits: record::Habits { enomem: a, repeated_ns: b, ..record::Habits::ZERO },
         recent: [c; 4],
+        recent_elsewhere: [b; 4],
         cgroup: b,
         uid: c as u32,
         reserved: 0,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Threshold, evidence::sum};
 use crate::aggregate::Ring;
 
-/// An installation by this age of its ring is of its set-up.
+/// Installations by this age of their ring are of its set-up, if they are few.
 pub(super) const SETUP_AGE_NS: u64 = 1_000_000_000;
 /// Installations at run time, at the least, of a ring or of a process's new rings.
 pub(super) const RUN_TIME_LEAST: u64 = 8;
@@ -15,7 +15,7 @@ pub(super) const RUN_TIME_GAP_NS: u64 = 10_000_000_000;
 /// The constants above, as they are printed.
 pub(super) const THRESHOLDS: &[Threshold] = &[
     Threshold {
-        name: "set-up: before the ring's first request, or by this age of the ring",
+        name: "set-up: before the ring's first request, or fewer than run time's by this age of the ring",
         value: SETUP_AGE_NS as f64 / 1e9,
         unit: "s",
     },
@@ -34,7 +34,7 @@ pub(super) const THRESHOLDS: &[Threshold] = &[
 /// When buffers are installed. A process is as its most active ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Class {
-    /// Only before the ring's first request, or soon after it was made.
+    /// Only before the ring's first request, or a few times soon after it was made.
     SetUp,
     /// Once, on a ring that was there before pinscope: its set-up may have been just then.
     Unknown,
@@ -63,26 +63,35 @@ impl Class {
 /// its rate alone.
 pub(super) fn class(ring: &Ring) -> Class {
     let young = ring.last_age_ns.is_some_and(|age| age <= SETUP_AGE_NS);
-    if ring.late() == 0 || young {
+    if ring.late() == 0 {
         Class::SetUp
-    } else if ring.late() >= RUN_TIME_LEAST && often(ring.installations(), ring.span_ns) {
+    } else if ring.late() >= RUN_TIME_LEAST && often(ring.gaps, ring.span_ns) {
         Class::RunTime
-    } else if ring.last_age_ns.is_none() && ring.installations() <= 1 {
+    } else if young {
+        Class::SetUp
+    } else if ring.last_age_ns.is_none() && ring.gaps == 0 && ring.installations() <= 1 {
         Class::Unknown
     } else {
         Class::Occasional
     }
 }
 
-/// Whether so many in that time are at least one in [`RUN_TIME_GAP_NS`]; the first begins the time.
-fn often(installations: u64, span_ns: u64) -> bool {
-    span_ns <= installations.saturating_sub(1).saturating_mul(RUN_TIME_GAP_NS)
+/// Whether so many times between two are at most [`RUN_TIME_GAP_NS`] each, on average.
+fn often(gaps: u64, span_ns: u64) -> bool {
+    span_ns <= gaps.saturating_mul(RUN_TIME_GAP_NS)
 }
 
-/// Installations a second from the first to the last; `None` where there are not two.
+/// Installations a second; `None` where there are not two.
 pub(super) fn rate(ring: &Ring) -> Option<f64> {
-    let more = ring.installations().checked_sub(1).filter(|more| *more > 0)?;
-    (ring.span_ns > 0).then(|| more as f64 * 1e9 / ring.span_ns as f64)
+    (ring.gaps > 0 && ring.span_ns > 0).then(|| ring.gaps as f64 * 1e9 / ring.span_ns as f64)
+}
+
+/// The same of several rings: those that did not live at the same time do not add up.
+fn rate_of(rings: &[&&Ring]) -> Option<f64> {
+    let from = rings.iter().map(|ring| ring.from_ns).min()?;
+    let last = rings.iter().map(|ring| ring.last_ns).max()?;
+    let (gaps, span) = (sum(rings, |ring| ring.gaps), last.saturating_sub(from));
+    (gaps > 0 && span > 0).then(|| gaps as f64 * 1e9 / span as f64)
 }
 
 /// The rings of one process.
@@ -96,8 +105,9 @@ pub(super) struct Owner<'a> {
     pub(super) installations: u64,
     /// Installations a second on the rings at run time, or new rings a second; `None` where it is at neither.
     pub(super) rate: Option<f64>,
-    /// Rings that were given the fd of an earlier one: that one had been closed. A program that makes a ring for each
-    /// set of buffers has many of them.
+    /// Rings that took the place of an earlier one: they were given its fd, so that it had been closed. A program that
+    /// makes a ring for each set of buffers has many of them. A ring with an index may live on without its fd: of those
+    /// the ones whose memory became another ring's.
     pub(super) replaced: u64,
     /// Whether it is at run time by its new rings.
     pub(super) renews: bool,
@@ -119,10 +129,10 @@ pub(super) fn owners(rings: &[Ring], elapsed_ns: u64) -> Vec<Owner<'_>> {
 
 fn owner<'a>(pid: u32, rings: &[&'a Ring], elapsed_ns: u64) -> Owner<'a> {
     let replaced = replaced(rings);
-    let renews = replaced >= RUN_TIME_LEAST && often(replaced.saturating_add(1), elapsed_ns);
+    let renews = replaced >= RUN_TIME_LEAST && often(replaced, elapsed_ns);
     let class = rings.iter().map(|ring| class(ring)).max().unwrap_or(Class::Unknown);
     let busy: Vec<_> = rings.iter().filter(|ring| self::class(ring) == Class::RunTime).collect();
-    let switched = busy.iter().filter_map(|ring| rate(ring)).reduce(|a, b| a + b);
+    let switched = rate_of(&busy);
     let renewed = (elapsed_ns > 0).then(|| replaced as f64 * 1e9 / elapsed_ns as f64);
     let by_rings = renews && busy.is_empty();
     Owner {
@@ -139,9 +149,11 @@ fn owner<'a>(pid: u32, rings: &[&'a Ring], elapsed_ns: u64) -> Owner<'a> {
 }
 
 fn replaced(rings: &[&Ring]) -> u64 {
-    let fds: Vec<_> = rings.iter().filter_map(|ring| ring.fd).collect();
+    let (indexed, plain): (Vec<&Ring>, Vec<&Ring>) = rings.iter().partition(|ring| ring.indexed);
+    let fds: Vec<_> = plain.iter().filter_map(|ring| ring.fd).collect();
     let distinct: BTreeSet<_> = fds.iter().collect();
-    (fds.len() - distinct.len()) as u64
+    let ended = indexed.iter().filter(|ring| ring.ended).count();
+    (fds.len() - distinct.len() + ended) as u64
 }
 
 #[cfg(test)]
@@ -163,7 +175,10 @@ mod tests {
             after_requests: Some(after_requests),
             first_age_ns: Some(first_age_ns),
             last_age_ns: Some(first_age_ns + span_ns),
+            gaps: registers.saturating_sub(1),
             span_ns,
+            from_ns: 1,
+            last_ns: 1 + span_ns,
             ..Ring::default()
         }
     }
@@ -183,12 +198,13 @@ mod tests {
     fn what_comes_before_requests_or_soon_is_set_up() {
         assert_eq!(class(&ring(1, 0, 1000, 0)), Class::SetUp);
         assert_eq!(class(&ring(1, 0, 100 * SECOND, 0)), Class::SetUp);
-        assert_eq!(class(&ring(20, 20, 1000, SECOND / 2)), Class::SetUp);
+        assert_eq!(class(&ring(7, 7, 1000, SECOND / 2)), Class::SetUp);
     }
 
     #[test]
     fn again_and_again_is_run_time() {
         assert_eq!(class(&ring(9, 8, 0, 80 * SECOND)), Class::RunTime);
+        assert_eq!(class(&ring(20, 20, 1000, SECOND / 2)), Class::RunTime, "also on a ring of a short life");
         assert_eq!(class(&ring(9, 8, 0, 81 * SECOND)), Class::Occasional);
         assert_eq!(class(&ring(8, 7, 0, 10 * SECOND)), Class::Occasional);
         assert_eq!(class(&ring(1, 1, 5 * SECOND, 0)), Class::Occasional);
@@ -212,6 +228,36 @@ mod tests {
     }
 
     #[test]
+    fn an_interval_has_the_time_from_the_installation_before_it() {
+        let of_interval = Ring { registers: 10, gaps: 10, span_ns: 2 * SECOND, ..ring(10, 10, 0, 0) };
+        assert_eq!((class(&of_interval), rate(&of_interval)), (Class::RunTime, Some(5.0)));
+        let one = Ring { gaps: 1, span_ns: SECOND / 2, ..old(1, 1, 0) };
+        assert_eq!((class(&one), rate(&one)), (Class::Occasional, Some(2.0)));
+    }
+
+    #[test]
+    fn rings_one_after_the_other_do_not_add_up() {
+        let at = |start: u64| Ring {
+            fd: Some(start as i32),
+            from_ns: start * SECOND,
+            last_ns: (start + 1) * SECOND,
+            ..ring(11, 10, 0, SECOND)
+        };
+        let rate = |rings: &[Ring]| owners(rings, 60 * SECOND)[0].rate;
+        assert_eq!(rate(&[at(0)]), Some(10.0));
+        assert_eq!(rate(&[at(0), at(1), at(2)]), Some(10.0), "one after the other");
+        assert_eq!(rate(&[at(0), Ring { fd: Some(9), ..at(0) }]), Some(20.0), "at the same time");
+    }
+
+    #[test]
+    fn a_ring_with_an_index_lives_on_without_its_fd() {
+        let indexed = vec![Ring { indexed: true, ..ring(1, 0, 1000, 0) }; 31];
+        assert_eq!(owners(&indexed, 10 * SECOND)[0].class, Class::SetUp, "31 threads, a ring each");
+        let ended: Vec<_> = indexed.iter().map(|ring| Ring { ended: true, ..ring.clone() }).collect();
+        assert_eq!(owners(&ended, 10 * SECOND)[0].class, Class::RunTime);
+    }
+
+    #[test]
     fn a_ring_for_each_set_is_run_time_and_a_ring_for_each_thread_is_not() {
         let renewed = vec![ring(1, 0, 1000, 0); 31];
         let owners_of = |rings: &[Ring], elapsed| owners(rings, elapsed).remove(0).class;
@@ -232,6 +278,7 @@ mod tests {
         ) -> Ring {
             let [registers, updates, clones, after_requests] = counts.map(|count| count >> shift);
             Ring {
+                gaps: registers.saturating_sub(1), from_ns: updates, last_ns: clones, indexed: shift % 2 == 0,
                 registers, updates, clones, after_requests: Some(after_requests), fd, span_ns,
                 first_age_ns: ages.map(|(first, _)| first),
                 last_age_ns: ages.map(|(_, last)| last),

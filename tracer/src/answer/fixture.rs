@@ -33,6 +33,7 @@ pub(crate) fn context() -> Context {
             hook("ring", "io_uring_create"),
         ],
         coalesces: true,
+        clones: true,
     }
 }
 
@@ -55,7 +56,10 @@ pub(crate) fn ring(pid: u32, comm: &str, fd: i32, registers: u64, after_requests
         after_requests: Some(after_requests),
         first_age_ns: Some(40_000),
         last_age_ns: Some(40_000 + span_ns),
+        gaps: registers.saturating_sub(1),
         span_ns,
+        from_ns: SECOND,
+        last_ns: SECOND + span_ns,
         shortest_gap_ns: (registers > 1).then(|| span_ns / (registers - 1)),
         ..Ring::default()
     }
@@ -120,7 +124,9 @@ pub(crate) fn cell(vmas: u64, pages: u64, buffers: u64, pin_each: u64, walk_each
         vmas: buffers * vmas,
         bytes: buffers * pages * 4096,
         pin_ns: buffers * pin_each,
-        walk_ns: buffers * walk_each,
+        passes: buffers,
+        pass_vmas: buffers * vmas,
+        pass_ns: buffers * walk_each,
         faults: 0,
         slow: Some(buffers / 4),
         slow_ns: Some(buffers / 4 * pin_each),

@@ -36,6 +36,8 @@ pub struct Context {
     pub hooks: Vec<Hook>,
     /// Whether this kernel makes one bvec of the pages of a folio (`io_mapped_ubuf.folio_shift`, since 6.12).
     pub coalesces: bool,
+    /// Whether this kernel lets a ring take over another's buffers (`IORING_REGISTER_CLONE_BUFFERS`, since 6.12).
+    pub clones: bool,
 }
 
 /// One question, answered as far as it can be.

@@ -14,13 +14,14 @@ use crate::{
 const QUESTION: Question = Question {
     id: "Q2",
     text: "Does GUP dominate the time, or would separate VMA look-ups show?",
-    roles: &["register", "update", "buffer", "pin", "look-up"],
+    roles: &["register", "update", "buffer", "pin", "look-up", "fault", "accounting"],
     figures: &[
         "duration of register",
         "duration of update",
         "time in the pin",
         "page faults",
         "look-ups",
+        "accounting",
         "VMAs touched",
     ],
 };
@@ -71,13 +72,14 @@ pub(super) fn answer(snapshot: &Snapshot, context: &Context) -> Answer {
     let costs = snapshot.costs.as_deref().filter(|costs| total(costs).pin_ns > 0);
     let mut why = reasons::of(snapshot, &QUESTION);
     why.extend(reasons::times(snapshot));
+    why.extend(timed_phases(snapshot).into_iter().flat_map(|phases| reasons::phases(snapshot, phases)));
     why.extend(missing_pass(snapshot, costs, &why));
     QUESTION.told(
         context,
         Draft {
             n: pins,
             of: "registrations with a pin",
-            verdict: verdict(split, pins, costs),
+            verdict: verdict(split, (calls(snapshot), pins), costs),
             why,
             thresholds: THRESHOLDS.to_vec(),
             tables: tables(snapshot, split, costs.unwrap_or_default()),
@@ -95,11 +97,25 @@ fn missing_pass(snapshot: &Snapshot, costs: Option<&[CostCell]>, why: &[String])
     (!told).then(|| "what a pass over the VMAs costs was not measured".to_owned())
 }
 
-fn verdict(split: &Split, pins: u64, costs: Option<&[CostCell]>) -> String {
+/// Registers and updates whose time is known, as it is in the split.
+fn calls(snapshot: &Snapshot) -> u64 {
+    let timed = snapshot.operations.iter().filter(|operation| ["register", "update"].contains(&operation.operation));
+    let counts = timed
+        .filter_map(|operation| operation.duration.as_ref())
+        .map(|d| d.ok.count().saturating_add(d.failed.count()));
+    counts.fold(0, u64::saturating_add)
+}
+
+fn verdict(split: &Split, (calls, pins): (u64, u64), costs: Option<&[CostCell]>) -> String {
     let part = share(split.pin_ns, split.total_ns).unwrap_or(0.0);
     let begin = if part >= DOMINATES { "GUP dominates" } else { "GUP does not dominate" };
     let time = human::percent(part);
-    let gup = format!("{begin}: {time} of the time of {} was in the pin", human::plural(pins, "registration"));
+    let without = match calls.saturating_sub(pins) {
+        0 => String::new(),
+        without => format!(", {} of them without a pin,", human::count(without)),
+    };
+    let gup =
+        format!("{begin}: {time} of the time of {}{without} was in the pin", human::plural(calls, "registration"));
     let Some(costs) = costs else { return format!("{gup}.") };
     let pass = total(costs).walk_share().map_or_else(|| "-".to_owned(), |share| Value::Share(share).shown());
     format!("{gup}; a separate pass over the VMAs would add at most {pass} to the pins, {}.", crossing(costs))
@@ -126,6 +142,9 @@ fn vmas(row: &Row) -> String {
 
 fn notes(snapshot: &Snapshot, costs: Option<&[CostCell]>) -> Vec<String> {
     let mut notes = Vec::new();
+    if snapshot.phases.is_none() {
+        notes.push("The time in page faults, look-ups and accounting is told with --phases.".to_owned());
+    }
     if let Some(faults) = &snapshot.faults {
         let lookups = snapshot.lookups.map(|lookups| format!(", {}", human::plural(lookups, "VMA look-up")));
         notes.push(format!(

@@ -56,9 +56,7 @@ pub(super) fn answer(snapshot: &Snapshot, context: &Context) -> Answer {
                 Table::new("vmas", "VMAs touched", VMAS)
                     .rows([row("a registration", registrations), row("a buffer", buffers)])
                     .detail(),
-                Table::new("largest", "The most VMAs since the session began", LARGEST)
-                    .rows(largest(snapshot))
-                    .detail(),
+                Table::new("largest", "The most VMAs", LARGEST).rows(largest(snapshot)).detail(),
             ],
             ..Draft::default()
         },

@@ -6,7 +6,7 @@ use super::{
     Answer, Context, Draft, Question, Table, Value,
     evidence::{Column, errno_name, named, share, sum},
     reasons,
-    rules::{Agreement, Change, Refused, backing, changes, judged, refused, words},
+    rules::{Agreement, Change, Refused, backing, changes, everywhere, judged, refused, words},
 };
 use crate::{
     aggregate::{Backing, Judgements, Snapshot},
@@ -119,8 +119,12 @@ fn verdict(judgements: &Judgements) -> String {
         }
     };
     let all = human::plural(n, "buffer");
+    let everywhere = match everywhere(judgements) {
+        0 => String::new(),
+        hit => format!("; every kernel refuses {} (read-only, or with a hole)", human::count(hit)),
+    };
     if refused == [0; Policy::COUNT] {
-        return format!("None of {all} would be refused under any of the four rules.");
+        return format!("None of {all} would be refused under any of the four rules{everywhere}.");
     }
     let parts = Policy::ALL.into_iter().zip(refused).map(|(policy, buffers)| {
         let count = if buffers == 0 { "none".to_owned() } else { human::count(buffers) };
@@ -132,7 +136,7 @@ fn verdict(judgements: &Judgements) -> String {
     });
     let parts: Vec<_> = parts.collect();
     let begin = if upgrade.is_empty() { "Of" } else { "of" };
-    format!("{upgrade}{begin} {all} {}.", human::list(&parts))
+    format!("{upgrade}{begin} {all} {}{everywhere}.", human::list(&parts))
 }
 
 fn accepted_here(changes: &[Change]) -> Vec<&Change> {

@@ -2,7 +2,7 @@
 
 use super::Question;
 use crate::{
-    aggregate::{Snapshot, Walks},
+    aggregate::{Phases, Snapshot, Walks},
     human,
 };
 
@@ -62,6 +62,24 @@ pub(super) fn times(snapshot: &Snapshot) -> Option<String> {
         0 => None,
         _ => Some(format!("{} were not seen: the pin's share is a lower bound", human::plural(missed, "end"))),
     }
+}
+
+/// What the times of the parts of a registration lack.
+pub(super) fn phases(snapshot: &Snapshot, phases: &Phases) -> Vec<String> {
+    const PROGRAMS: [&str; 3] = ["fault_", "lookup_", "accounting_"];
+    let is_part = |program: &str| PROGRAMS.iter().any(|part| program.starts_with(part));
+    let skipped = snapshot.skipped.iter().filter(|skipped| is_part(&skipped.program)).map(|skipped| skipped.runs);
+    let skipped = skipped.fold(0, u64::saturating_add);
+    let left_out = (phases.left_out > 0).then(|| {
+        format!("{} are in no part: some end in them was not seen", human::plural(phases.left_out, "registration"))
+    });
+    let missed = (phases.missed > 0).then(|| {
+        format!("{} of parts were not seen: their time is a lower bound", human::plural(phases.missed, "end"))
+    });
+    let skipped = (skipped > 0).then(|| {
+        format!("{} of the parts' probes were skipped: their time may be a lower bound", human::plural(skipped, "run"))
+    });
+    [left_out, missed, skipped].into_iter().flatten().collect()
 }
 
 /// What a map or a record had no room for.

@@ -15,7 +15,10 @@ pub(super) struct Row {
     pub(super) buffers: u64,
     pub(super) vmas: u64,
     pub(super) pin_ns: u64,
-    pub(super) walk_ns: u64,
+    /// Buffers whose pass was timed.
+    pub(super) passes: u64,
+    pub(super) pass_vmas: u64,
+    pub(super) pass_ns: u64,
     pub(super) faults: u64,
     pub(super) slow: Option<u64>,
     pub(super) slow_ns: Option<u64>,
@@ -29,17 +32,18 @@ impl Row {
 
     /// Nanoseconds of the pass over the VMAs of one buffer.
     pub(super) fn walk_each(&self) -> Option<u64> {
-        self.walk_ns.checked_div(self.buffers)
+        self.pass_ns.checked_div(self.passes)
     }
 
     /// Nanoseconds of the pass over one VMA; the pass's own beginning is in it.
     pub(super) fn walk_per_vma(&self) -> Option<u64> {
-        self.walk_ns.checked_div(self.vmas)
+        self.pass_ns.checked_div(self.pass_vmas)
     }
 
     /// The pass as a share of the pin.
     pub(super) fn walk_share(&self) -> Option<f64> {
-        share(self.walk_ns, self.pin_ns)
+        let (pass, pin) = (each(self.pass_ns, self.passes)?, each(self.pin_ns, self.buffers)?);
+        (pin > 0.0).then(|| pass / pin)
     }
 
     /// The share of the pins that made a look-up.
@@ -50,16 +54,13 @@ impl Row {
     /// VMAs at which the pass would cost as much as the pin of such a buffer costs now. More VMAs make the pin dearer
     /// too, so it is a lower bound.
     pub(super) fn break_even(&self) -> Option<u64> {
-        if self.pin_ns == 0 || self.walk_ns == 0 || self.vmas == 0 {
-            return None;
-        }
-        let each = self.pin_ns as f64 / self.buffers as f64;
-        Some((each * self.vmas as f64 / self.walk_ns as f64).ceil().max(1.0) as u64)
+        let (pin, vma) = (each(self.pin_ns, self.buffers)?, each(self.pass_ns, self.pass_vmas)?);
+        (pin > 0.0 && vma > 0.0).then(|| (pin / vma).ceil().max(1.0) as u64)
     }
 
     /// Whether the pass cost as much as the pin, or more.
     pub(super) fn crossed(&self) -> bool {
-        self.pin_ns > 0 && self.walk_ns >= self.pin_ns
+        self.walk_share().is_some_and(|share| share >= 1.0)
     }
 
     fn add(&mut self, cell: &CostCell) {
@@ -68,11 +69,18 @@ impl Row {
         self.buffers = plus(self.buffers, cell.buffers);
         self.vmas = plus(self.vmas, cell.vmas);
         self.pin_ns = plus(self.pin_ns, cell.pin_ns);
-        self.walk_ns = plus(self.walk_ns, cell.walk_ns);
+        self.passes = plus(self.passes, cell.passes);
+        self.pass_vmas = plus(self.pass_vmas, cell.pass_vmas);
+        self.pass_ns = plus(self.pass_ns, cell.pass_ns);
         self.faults = plus(self.faults, cell.faults);
         self.slow = both(self.slow, cell.slow);
         self.slow_ns = both(self.slow_ns, cell.slow_ns);
     }
+}
+
+/// Of one of `count` on average.
+fn each(sum: u64, count: u64) -> Option<f64> {
+    (count > 0).then(|| sum as f64 / count as f64)
 }
 
 /// Rows by number of VMAs, the fewest first; without those of no buffer.
@@ -106,7 +114,7 @@ mod tests {
 
     use super::*;
 
-    fn cell(vmas: u64, pages: u64, buffers: u64, pin_ns: u64, walk_ns: u64) -> CostCell {
+    fn cell(vmas: u64, pages: u64, buffers: u64, pin_ns: u64, pass_ns: u64) -> CostCell {
         CostCell {
             vmas_from: vmas,
             vmas_to: vmas * 2 - 1,
@@ -115,7 +123,9 @@ mod tests {
             buffers,
             vmas: vmas * buffers,
             pin_ns,
-            walk_ns,
+            passes: buffers,
+            pass_vmas: vmas * buffers,
+            pass_ns,
             slow: Some(buffers / 2),
             slow_ns: Some(pin_ns / 2),
             ..CostCell::default()
@@ -145,6 +155,15 @@ mod tests {
     }
 
     #[test]
+    fn a_pass_that_was_not_timed_is_in_no_mean() {
+        let row = total(&[CostCell { passes: 5, pass_vmas: 5, ..cell(1, 1, 10, 1000, 250) }]);
+        assert_eq!((row.pin_each(), row.walk_each(), row.walk_per_vma()), (Some(100), Some(50), Some(50)));
+        assert_eq!((row.walk_share(), row.break_even(), row.crossed()), (Some(0.5), Some(2), false));
+        let untimed = total(&[CostCell { passes: 0, pass_vmas: 0, ..cell(1, 1, 10, 1000, 0) }]);
+        assert_eq!((untimed.walk_each(), untimed.walk_share(), untimed.crossed()), (None, None, false));
+    }
+
+    #[test]
     fn what_one_cell_does_not_know_the_row_does_not() {
         let costs = [cell(1, 1, 10, 1000, 500), CostCell { slow: None, ..cell(1, 2, 1, 100, 50) }];
         assert_eq!((by_vmas(&costs)[0].slow, by_pages(&costs)[0].slow), (None, Some(5)));
@@ -162,7 +181,7 @@ mod tests {
                 prop_assert!(rows.is_sorted_by_key(|row| row.from));
                 for row in rows {
                     let reached = row.break_even().is_none_or(|vmas| {
-                        vmas as f64 * row.walk_ns as f64 / row.vmas as f64 >= row.pin_ns as f64 / row.buffers as f64 * 0.999
+                        vmas as f64 * row.pass_ns as f64 / row.pass_vmas as f64 >= row.pin_ns as f64 / row.buffers as f64 * 0.999
                     });
                     prop_assert!(reached, "{row:?}");
                 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tracer_ebpf::policy::Policy;
+use tracer_ebpf::policy::{Policy, Traits};
 
 use super::evidence::sum;
 use crate::aggregate::{Judged, Judgements};
@@ -20,7 +20,7 @@ pub(super) fn words(policy: Policy) -> &'static str {
     }
 }
 
-/// What one rule would refuse.
+/// What one rule would refuse, beside what every kernel does.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Refused {
     pub(super) buffers: u64,
@@ -31,10 +31,16 @@ pub(super) struct Refused {
     pub(super) processes: u64,
 }
 
+/// Buffers that every kernel refuses, whatever its rule: of memory that may not be written to, or with a hole.
+pub(super) fn everywhere(judgements: &Judgements) -> u64 {
+    let hit = judgements.others.iter().filter(|judged| judged.traits.has(Traits::UNPINNABLE));
+    hit.map(|judged| judged.buffers).fold(0, u64::saturating_add)
+}
+
 pub(super) fn refused(judgements: &Judgements, policy: Policy) -> Refused {
     let mut refused = Refused::default();
     let mut pids: Vec<u32> = Vec::new();
-    for judged in &judgements.others {
+    for judged in judgements.others.iter().filter(|judged| !judged.traits.has(Traits::UNPINNABLE)) {
         let errno = policy.refuses(judged.traits);
         if errno != 0 {
             refused.buffers = refused.buffers.saturating_add(judged.buffers);
@@ -163,8 +169,6 @@ pub(super) fn judged(judgements: &Judgements) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use tracer_ebpf::policy::Traits;
-
     use super::*;
     use crate::answer::fixture::{judged as row, judgements, shared_file};
 
@@ -206,7 +210,10 @@ mod tests {
 
     #[test]
     fn refusals_are_summed_by_errno() {
-        let all = judgements(Policy::Since65, vec![row(shared_file(), 14, 3), row(Traits::SEVERAL_SOURCES, 0, 4)]);
+        let read_only = row(shared_file().with(Traits::UNPINNABLE), 14, 5);
+        let others = vec![row(shared_file(), 14, 3), row(Traits::SEVERAL_SOURCES, 0, 4), read_only];
+        let all = judgements(Policy::Since65, others);
+        assert_eq!(everywhere(&all), 5);
         let single = refused(&all, Policy::SingleSource);
         assert_eq!((single.buffers, single.processes), (7, 1));
         assert_eq!(single.errnos.into_iter().collect::<Vec<_>>(), [(22, 4), (95, 3)]);

@@ -65,7 +65,7 @@ fn a_kernel_without_a_walk_says_so() {
     assert_eq!(why(&snapshot, "Q2"), ("degraded", format!("VMAs touched: {reason}")));
     assert_eq!(
         verdict(&snapshot, "Q2"),
-        "GUP does not dominate: 46.5% of the time of 10 registrations was in the pin."
+        "GUP does not dominate: 46.5% of the time of 12 registrations, 2 of them without a pin, was in the pin."
     );
 }
 
@@ -156,7 +156,7 @@ fn q1_without_a_list_has_totals() {
 fn q2_says_where_the_pass_costs_as_much_as_the_pin() {
     assert_eq!(
         verdict(&a_snapshot(), "Q2"),
-        "GUP does not dominate: 46.5% of the time of 10 registrations was in the pin; a separate pass over the VMAs would add at most 10.2% to the pins, and cost as much as the pin from 16-31 VMAs on."
+        "GUP does not dominate: 46.5% of the time of 12 registrations, 2 of them without a pin, was in the pin; a separate pass over the VMAs would add at most 10.2% to the pins, and cost as much as the pin from 16-31 VMAs on."
     );
     let never = Snapshot { costs: Some(vec![cell(1, 64, 8, 41_000, 500)]), ..a_snapshot() };
     assert!(verdict(&never, "Q2").ends_with("and less than the pin at every number of VMAs seen (up to 1)."));
@@ -221,6 +221,11 @@ fn q4_under_each_rule() {
     assert_eq!(
         verdict(&a_snapshot(), "Q4"),
         "Of 102 buffers 2 would be refused by the rule before 6.5, 2 by that of 6.3 and 6.4, 2 by the one proposed and 2 by that of 6.5 and later."
+    );
+    let hole = judgements(Policy::Since65, vec![judged(Traits::UNPINNABLE, 14, 3)]);
+    assert_eq!(
+        verdict(&Snapshot { judgements: Some(hole), ..a_snapshot() }, "Q4"),
+        "None of 103 buffers would be refused under any of the four rules; every kernel refuses 3 (read-only, or with a hole)."
     );
     let clean = Snapshot { judgements: Some(judgements(Policy::Since65, vec![])), ..a_snapshot() };
     assert_eq!(verdict(&clean, "Q4"), "None of 100 buffers would be refused under any of the four rules.");
@@ -333,7 +338,9 @@ fn any_cell() -> impl Strategy<Value = CostCell> {
             vmas: figures[1],
             bytes: figures[2],
             pin_ns: figures[3],
-            walk_ns: figures[4],
+            passes: figures[5],
+            pass_vmas: figures[1],
+            pass_ns: figures[4],
             faults: figures[5],
             slow,
             slow_ns,
@@ -358,6 +365,11 @@ fn any_ring() -> impl Strategy<Value = Ring> {
             last_age_ns: age,
             span_ns: figures[6],
             shortest_gap_ns: age,
+            gaps: figures[0],
+            from_ns: figures[1],
+            last_ns: figures[2],
+            ended: age.is_some(),
+            indexed: fd.is_none(),
         },
     )
 }
@@ -396,8 +408,11 @@ pub(crate) fn any_snapshot() -> impl Strategy<Value = Snapshot> {
         long_lists: figures[10],
         repeated: figures[11],
         repeated_ns: figures[12],
+        elsewhere: figures[2],
+        elsewhere_ns: figures[3],
         many_vma_buffers: figures[13],
         many_vmas: figures[0],
+        many_vma_lookups: figures[4],
         many_vma_pin_ns: figures[1],
     });
     (

@@ -198,6 +198,11 @@ impl Plan {
         }
     }
 
+    /// Whether this kernel has what the role is about, hooked or not.
+    pub fn has(&self, role: Role) -> bool {
+        self.choices.iter().any(|choice| choice.role == role && choice.chosen != Outcome::NotApplicable)
+    }
+
     pub(super) fn lose(&mut self, figures: &[&str], reason: &str) {
         for &figure in figures {
             if !self.degraded.iter().any(|known| known.figure == figure) {

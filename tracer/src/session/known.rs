@@ -33,6 +33,8 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
     // Where the pin's hooks stand for the buffer's.
     let pin_is_buffer = plan.settings.kernel.pin_is_buffer != 0;
     let per_buffer = if pin_is_buffer { Role::Pin } else { Role::Buffer };
+    // The programs take a call without bytes for one that installs nothing, if they were to see its buffers.
+    let installs = plan.settings.kernel.buffers == 0 || attached(per_buffer, false);
     Known {
         entries: Operation::ALL.map(|operation| attached(Role::Registration(operation), false)),
         returns: Operation::ALL.map(|operation| attached(Role::Registration(operation), true)),
@@ -45,13 +47,13 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
         processes: options.session.processes != 0,
         descent: options.session.by_descent != 0,
         records: options.session.records != 0,
-        rings: options.session.rings != 0 && attached(Role::Ring, false),
+        rings: options.session.rings != 0 && attached(Role::Ring, false) && installs,
         tables: options.session.tables != 0
             && attached(Role::Release, false)
             && attached(Role::Ledger, false)
             && attached(Role::Registration(Operation::Register), false)
             && attached(per_buffer, false),
-        ring_requests: plan.settings.kernel.ring_requests != 0,
+        ring_requests: plan.settings.kernel.ring_requests != 0 && installs,
         file_names: plan.settings.kernel.file_names != 0,
         ring_exits: plan.ring_exits,
         policy: plan.policy.clone(),

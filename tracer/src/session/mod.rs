@@ -17,6 +17,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::Ebpf;
+use tracer_ebpf::operation::Operation;
 
 pub use self::{audit::audit, daemon::daemon, report::report, trace::trace};
 use crate::{
@@ -178,6 +179,7 @@ impl Session {
             mode: self.mode().to_owned(),
             hooks,
             coalesces: self.plan.settings.kernel.folio_shift != 0,
+            clones: self.plan.has(table::Role::Registration(Operation::Clone)),
         }
     }
 

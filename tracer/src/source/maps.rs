@@ -16,7 +16,10 @@ use tracer_ebpf::{
     table::Registered,
 };
 
-use super::{sample::Sample, skipped};
+use super::{
+    sample::{Sample, SampledRing},
+    skipped,
+};
 
 /// Gives the shared types, which know nothing of aya, what aya wants of a map's keys and values.
 macro_rules! pod {
@@ -180,9 +183,10 @@ pub fn filesystems(ebpf: &Ebpf) -> Result<HashMap<u64, String>, ReadError> {
 /// What a session that keeps processes apart counts besides.
 fn detail(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
     sample.processes = entries(ebpf, "PROCESSES", |pid: u32, totals: Process| (pid, totals.0))?;
-    sample.rings = entries(ebpf, "RINGS", |_: u64, ring: RingTotals| ring.0)?;
-    sample.rings.extend(entries(ebpf, "PAST_RINGS", |_: RingBefore, ring: RingTotals| ring.0)?);
-    sample.rings.retain(|ring| ring.installations | ring.failed != 0);
+    let ring = |address, ended, totals: RingTotals| SampledRing { address, ended, totals: totals.0, before_ns: 0 };
+    sample.rings = entries(ebpf, "RINGS", |address: u64, totals| ring(address, false, totals))?;
+    sample.rings.extend(entries(ebpf, "PAST_RINGS", |past: RingBefore, totals| ring(past.0.ring, true, totals))?);
+    sample.rings.retain(|ring| ring.totals.installations | ring.totals.failed != 0);
     sample.shared_files = entries(ebpf, "SHARED_FILES", |key: FileKey, file: FileOf| (key.0, file.0))?;
     let costs: PerCpuArray<_, CostOf> = per_cpu(ebpf, "COSTS")?;
     for (cell, sum) in (0..).zip(&mut sample.costs) {

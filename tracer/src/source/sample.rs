@@ -16,6 +16,19 @@ use tracer_ebpf::{
 
 use super::{own::Own, runs::Runs};
 
+/// A ring on which something was installed or refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SampledRing {
+    /// Address of the `io_ring_ctx`; with [`Ring::created_ns`] it names the ring.
+    pub address: u64,
+    /// Another ring is at that address by now.
+    pub ended: bool,
+    /// What was counted.
+    pub totals: Ring,
+    /// In what is between two samples: when the last installation before began; 0 where there was none.
+    pub before_ns: u64,
+}
+
 /// The eBPF side's maps, added up over the CPUs. All of it counts from the moment the programs were attached.
 #[derive(Clone, Debug)]
 pub struct Sample {
@@ -31,8 +44,8 @@ pub struct Sample {
     pub filesystems: HashMap<u64, String>,
     /// Totals by thread group; empty unless the session asked for them.
     pub processes: Vec<(u32, ProcessTotals)>,
-    /// Rings on which something was installed or refused; empty unless the session keeps processes apart.
-    pub rings: Vec<Ring>,
+    /// Empty unless the session keeps processes apart.
+    pub rings: Vec<SampledRing>,
     /// Buffers with a trait, and refused ones.
     pub judged: Vec<(JudgedKey, JudgedTotals)>,
     /// By octave of VMAs times [`COST_PAGES`] plus that of pages; empty unless the session keeps processes apart.

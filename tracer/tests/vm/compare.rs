@@ -6,7 +6,7 @@ use crate::{
     attempt::Attempt,
     context::Context,
     errno::result_name,
-    maps::{Backing, Layout, Share},
+    maps::{Backing, Layout, Share, touched},
     record::{BackingSeen, BufferSeen, Record},
     ring::{Buffer, EMPTY},
 };
@@ -204,7 +204,6 @@ impl Check<'_> {
             buffers.iter().all(|buffer| is_empty_slot(buffer) || buffer.walk == "complete" || buffer.walk == "hole");
         let any = buffers.iter().any(|buffer| buffer.vmas.is_some());
         if any {
-            self.equal("VMAs", record.vmas, Some(buffers.iter().filter_map(|buffer| buffer.vmas).sum()));
             self.equal("vmas_complete", record.vmas_complete, whole);
         }
         let part = |of: fn(&BufferSeen) -> Option<u64>| buffers.iter().filter_map(of).sum::<u64>();
@@ -232,6 +231,7 @@ impl Check<'_> {
         if layouts.is_empty() {
             return;
         }
+        self.equal("VMAs", record.vmas, Some(touched(layouts.iter().copied())));
         let files: BTreeSet<_> = layouts.iter().flat_map(|layout| &layout.files).collect();
         self.files("files of the registration", record.files, record.files_capped, files.len());
         let mut backings: BTreeMap<Backing, Share> = BTreeMap::new();

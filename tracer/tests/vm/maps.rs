@@ -72,6 +72,20 @@ pub struct Layout {
     pub files: BTreeSet<(u64, u64)>,
     /// By backing.
     pub backings: BTreeMap<Backing, Share>,
+    /// Where the first VMA and the last one start.
+    pub ends: Option<(u64, u64)>,
+}
+
+/// VMAs under the buffers of one call: one that a buffer ends in and the next begins in counts once.
+pub fn touched<'a>(layouts: impl IntoIterator<Item = &'a Layout>) -> u64 {
+    let (mut vmas, mut before) = (0, None);
+    for layout in layouts {
+        if let Some((first, last)) = layout.ends {
+            vmas += layout.vmas - u64::from(before == Some(first));
+            before = Some(last);
+        }
+    }
+    vmas
 }
 
 /// All VMAs of this process, by address.
@@ -113,6 +127,7 @@ pub fn layout(vmas: &[Vma], filesystems: &Filesystems, address: u64, length: u64
         }
         let upto = vma.end.min(end);
         layout.vmas += 1;
+        layout.ends = Some((layout.ends.map_or(vma.start, |(first, _)| first), vma.start));
         if let Some(file) = vma.file() {
             layout.files.insert(file);
         }

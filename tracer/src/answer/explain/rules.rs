@@ -23,6 +23,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule { name: "small_pages", thresholds: SMALL_PAGES, applies: small_pages },
     Rule { name: "adjacent_iovecs", thresholds: ADJACENT_IOVECS, applies: adjacent_iovecs },
     Rule { name: "registered_again", thresholds: REGISTERED_AGAIN, applies: registered_again },
+    Rule { name: "registered_elsewhere", thresholds: REGISTERED_ELSEWHERE, applies: registered_elsewhere },
     Rule { name: "memlock", thresholds: MEMLOCK, applies: memlock },
     Rule { name: "many_vmas", thresholds: MANY_VMAS, applies: many_vmas },
     Rule { name: "refused_mapping", thresholds: REFUSED_MAPPING, applies: refused_mapping },
@@ -160,7 +161,11 @@ const REPEATED: u64 = 8;
 /// Share of the time that those take.
 const REPEATED_TIME: f64 = 0.1;
 const REGISTERED_AGAIN: &[Threshold] = &[
-    threshold("calls with the ranges of one of the four before, at least", REPEATED as f64, ""),
+    threshold("calls with the ranges of one of the four before on the same ring, at least", REPEATED as f64, ""),
+    threshold("share of the time, at least", REPEATED_TIME * 100.0, "%"),
+];
+const REGISTERED_ELSEWHERE: &[Threshold] = &[
+    threshold("calls with the ranges of one of the four before on another ring, at least", REPEATED as f64, ""),
     threshold("share of the time, at least", REPEATED_TIME * 100.0, "%"),
 ];
 
@@ -169,10 +174,9 @@ fn registered_again(case: &Case<'_>) -> Option<Said> {
     if habits.repeated < REPEATED || !case.takes(habits.repeated_ns, REPEATED_TIME) {
         return None;
     }
-    let clone = "; a second ring can take them over with IORING_REGISTER_CLONE_BUFFERS (6.12 and later)";
     Some(Said {
         seen: format!(
-            "{} of {} registered the very ranges of one of the four calls before.",
+            "{} of {} registered the very ranges of one of the four calls before, on the same ring.",
             human::count(habits.repeated),
             human::plural(case.process.registrations, "call")
         ),
@@ -181,8 +185,31 @@ fn registered_again(case: &Case<'_>) -> Option<Said> {
             human::duration(habits.repeated_ns),
             case.part_of_time(habits.repeated_ns)
         ),
-        change: format!("Keep the buffers registered for as long as the ring lives{clone}."),
+        change: "Keep the buffers registered for as long as the ring lives.".to_owned(),
         expect: "That time goes but for the first call of each set.".to_owned(),
+    })
+}
+
+/// Only where there is another way: before 6.12 each ring has to pin them for itself.
+fn registered_elsewhere(case: &Case<'_>) -> Option<Said> {
+    let habits = case.process.habits.as_ref().filter(|_| case.context.clones)?;
+    if habits.elsewhere < REPEATED || !case.takes(habits.elsewhere_ns, REPEATED_TIME) {
+        return None;
+    }
+    Some(Said {
+        seen: format!(
+            "{} of {} registered the very ranges of one of the four calls before, on another ring.",
+            human::count(habits.elsewhere),
+            human::plural(case.process.registrations, "call")
+        ),
+        costs: format!(
+            "Those took {}, {} of its time in registrations; each ring pins the pages anew, and charges them to RLIMIT_MEMLOCK anew.",
+            human::duration(habits.elsewhere_ns),
+            case.part_of_time(habits.elsewhere_ns)
+        ),
+        change: "Register once, and let the other rings take the buffers over with IORING_REGISTER_CLONE_BUFFERS (io_uring_clone_buffers() of liburing); or keep one ring for all of them."
+            .to_owned(),
+        expect: "A clone pins nothing: that time goes, and the pages are charged once.".to_owned(),
     })
 }
 
@@ -208,7 +235,7 @@ const MANY: u64 = 8;
 /// Share of the time that the pins of such buffers take.
 const MANY_TIME: f64 = 0.1;
 const MANY_VMAS: &[Threshold] = &[
-    threshold("VMAs in one buffer, at least", MANY as f64, ""),
+    threshold("VMAs in one buffer whose pin looked VMAs up, at least", MANY as f64, ""),
     threshold("share of the time, at least", MANY_TIME * 100.0, "%"),
 ];
 
@@ -220,9 +247,10 @@ fn many_vmas(case: &Case<'_>) -> Option<Said> {
     }
     Some(Said {
         seen: format!(
-            "{} of {MANY} VMAs and more, {} on average.",
+            "{} of {MANY} VMAs and more, {} on average, with {} in their pins.",
             human::plural(habits.many_vma_buffers, "buffer"),
-            human::count(each)
+            human::count(each),
+            human::plural(habits.many_vma_lookups, "VMA look-up"),
         ),
         costs: format!(
             "Their pins took {}, {} of its time in registrations.",
@@ -231,7 +259,8 @@ fn many_vmas(case: &Case<'_>) -> Option<Said> {
         ),
         change: "Make one mapping of it: a single mmap() with one protection, and no mprotect(), madvise() or MAP_FIXED on parts of it, each of which splits the VMA; /proc/PID/maps shows the pieces."
             .to_owned(),
-        expect: "One VMA to look up in place of many, wherever the pin takes the slow path.".to_owned(),
+        expect: "One VMA to look up in place of many. Memory that is there before it is registered is pinned without look-ups since 6.10."
+            .to_owned(),
     })
 }
 
@@ -272,6 +301,8 @@ fn refused_mapping(case: &Case<'_>) -> Option<Said> {
 const NEXT_KERNEL: &[Threshold] =
     &[threshold("buffers accepted here and refused by the rule of 6.5 and later, at least", 1.0, "")];
 
+/// No kernel as it is released has such buffers: what the rule of 6.5 refuses, the rules before it refuse too. One whose
+/// rule was taken out has.
 fn next_kernel(case: &Case<'_>) -> Option<Said> {
     let judgements = case.judgements?;
     // Under that rule already, the kernel's own answer says more than ours.

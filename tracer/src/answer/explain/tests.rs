@@ -29,7 +29,7 @@ fn advice_to(process: Process, judgements: Option<Judgements>, context: &Context
 fn names_are_distinct() {
     let mut names: Vec<_> = rules::RULES.iter().map(|rule| rule.name).collect();
     names.dedup();
-    assert_eq!(names.len(), 8);
+    assert_eq!(names.len(), 9);
 }
 
 #[test]
@@ -76,6 +76,15 @@ fn the_same_ranges_again() {
 }
 
 #[test]
+fn the_same_ranges_on_other_rings() {
+    let elsewhere = Habits { elsewhere: 63, elsewhere_ns: 9_000_000, ..Habits::default() };
+    assert_eq!(rules(elsewhere.clone()), ["registered_elsewhere"]);
+    assert_eq!(rules(Habits { elsewhere: 7, ..elsewhere.clone() }), [""; 0]);
+    let before_6_12 = Context { clones: false, ..context() };
+    assert_eq!(advice_to(process(42, "fio", elsewhere), None, &before_6_12), [""; 0]);
+}
+
+#[test]
 fn refused_for_want_of_locked_memory() {
     assert_eq!(rules(Habits { enomem: 1, ..Habits::default() }), ["memlock"]);
 }
@@ -93,13 +102,13 @@ fn what_the_next_kernel_refuses() {
         let judgements = judgements(policy, vec![judged(traits, errno, 3)]);
         advice_to(process(42, "fio", Habits::default()), Some(judgements), &context())
     };
-    assert_eq!(to(Policy::Before65, Traits::TRACKED, 0), ["next_kernel"]);
+    assert_eq!(to(Policy::Before65, shared_file(), 0), ["next_kernel"], "a kernel without its rule");
     assert_eq!(to(Policy::Before65, shared_file(), 95), ["refused_mapping"]);
     assert_eq!(to(Policy::Since65, shared_file(), 14), ["refused_mapping"]);
     assert_eq!(to(Policy::Since65, shared_file().with(Traits::UNPINNABLE), 14), [""; 0]);
     assert_eq!(to(Policy::Since65, shared_file(), 12), [""; 0]);
-    assert_eq!(to(Policy::Since65, Traits::TRACKED, 0), [""; 0]);
-    let other = judgements(Policy::Before65, vec![judged(Traits::TRACKED, 0, 3)]);
+    assert_eq!(to(Policy::Since65, shared_file(), 0), [""; 0]);
+    let other = judgements(Policy::Before65, vec![judged(shared_file(), 0, 3)]);
     assert_eq!(advice_to(process(43, "other", Habits::default()), Some(other), &context()), [""; 0]);
 }
 

@@ -72,6 +72,7 @@ fn table(page: &mut Page, table: &Table) {
         cells.chain([head.chars().count()]).max().unwrap_or(0) + 2
     };
     let widths: Vec<_> = table.columns.iter().enumerate().map(|(number, column)| width(number, column.head)).collect();
+    page.paragraph("   ", &format!("{}:", table.title));
     let mut row = |cells: &[String]| {
         let (label, others) = cells.split_first().map_or(("", cells), |(label, others)| (label.as_str(), others));
         let others: Vec<_> = others.iter().cloned().zip(widths.iter().skip(1).copied()).collect();

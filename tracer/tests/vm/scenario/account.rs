@@ -72,11 +72,21 @@ pub struct Call {
     pub requests_before: u64,
     pub buffers: u64,
     pub bytes: u64,
+    /// A VMA that several buffers in a row touch counts once.
     pub vmas: u64,
+    /// The sum over the buffers.
+    pub buffers_vmas: u64,
     pub single_vma_buffers: u64,
     pub most_vmas: u64,
     pub most_files: u64,
     pub minor_faults: u64,
+}
+
+impl Call {
+    /// Whether it put a buffer into its ring's table.
+    pub fn installed(&self) -> bool {
+        self.ret >= 0 && (self.operation == "clone" || (self.operation != "unregister" && self.bytes > 0))
+    }
 }
 
 impl Account {

@@ -82,13 +82,31 @@ pub fn update_slots(options: &Options, work: &mut Work) -> anyhow::Result<()> {
     Ok(())
 }
 
+pub fn empties_slots(options: &Options, work: &mut Work) -> anyhow::Result<()> {
+    let mut space = Space::new(BUFFERS * pages(options) * PAGE);
+    let buffers = table(&mut space, pages(options))?;
+    work.survey()?;
+    let ring = work.ring()?;
+    work.ok(ring, Request::Register2(&buffers))?;
+    for turn in 0..options.count.unwrap_or(BUFFERS) {
+        work.nops(ring, 1)?;
+        work.ok(ring, Request::Update((turn % BUFFERS) as u32, &[EMPTY]))?;
+    }
+    Ok(())
+}
+
 pub fn many_rings(options: &Options, work: &mut Work) -> anyhow::Result<()> {
     let mut space = Space::new(BUFFERS * pages(options) * PAGE);
     let buffers = table(&mut space, pages(options))?;
     work.survey()?;
+    let mut first = None;
     for _ in 0..options.count.unwrap_or(RINGS) {
         let ring = work.ring()?;
-        work.ok(ring, Request::Register(&buffers))?;
+        match first.filter(|_| options.cured) {
+            Some(first) => work.ok(ring, Request::Clone(work.fd(first)))?,
+            None => work.ok(ring, Request::Register(&buffers))?,
+        }
+        first = first.or(Some(ring));
         work.fixed(ring, &buffers, 4)?;
     }
     Ok(())

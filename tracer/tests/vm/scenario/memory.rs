@@ -34,7 +34,9 @@ pub fn many_vmas(options: &Options, work: &mut Work) -> anyhow::Result<()> {
     let vmas = if options.cured { 1 } else { wanted };
     work.again((count, pages), "ok", |space, length| {
         let address = space.map_split_by(vmas, length / PAGE / vmas)?;
-        sys::touch(address, length);
+        if !options.untouched {
+            sys::touch(address, length);
+        }
         Ok(address)
     })
 }

@@ -40,6 +40,9 @@ pub struct Options {
     /// Let transparent huge pages be the cure
     #[arg(long)]
     transparent: bool,
+    /// Of many_vmas: leave the pages to the pin
+    #[arg(long)]
+    untouched: bool,
     /// The scenario; without a name they are listed
     name: Option<String>,
 }
@@ -61,11 +64,16 @@ const fn scenario(
 }
 
 /// All of them.
-pub const SCENARIOS: [Scenario; 23] = [
+pub const SCENARIOS: [Scenario; 24] = [
     scenario("setup_only", "a server: one registration of 16 buffers, then reads and writes", churn::setup_only),
     scenario("switch_sets", "changes between two sets of buffers at run time, I/O in between", churn::switch_sets),
     scenario("update_slots", "an empty table whose slots are filled one at a time", churn::update_slots),
-    scenario("many_rings", "64 rings, a registration on each", churn::many_rings),
+    scenario("empties_slots", "the table of a server, whose slots are emptied one at a time", churn::empties_slots),
+    scenario(
+        "many_rings",
+        "64 rings, a registration of one set on each; cured: clones of the first",
+        churn::many_rings,
+    ),
     scenario(
         "pre_existing",
         "a ring with I/O behind it; registers after a line on standard input",

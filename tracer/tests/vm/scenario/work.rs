@@ -147,10 +147,13 @@ impl Work {
             buffers: request.buffers().len() as u64,
             ..Call::default()
         };
-        for buffer in request.buffers().iter().filter(|buffer| **buffer != EMPTY) {
-            let layout = maps::layout(&self.vmas, &self.filesystems, buffer.address, buffer.length);
-            call.bytes += buffer.length;
-            call.vmas += layout.vmas;
+        let filled = request.buffers().iter().filter(|buffer| **buffer != EMPTY);
+        let layout = |buffer: &Buffer| maps::layout(&self.vmas, &self.filesystems, buffer.address, buffer.length);
+        let layouts: Vec<_> = filled.clone().map(layout).collect();
+        call.bytes = filled.map(|buffer| buffer.length).sum();
+        call.vmas = maps::touched(&layouts);
+        for layout in layouts {
+            call.buffers_vmas += layout.vmas;
             call.single_vma_buffers += u64::from(layout.vmas == 1);
             call.most_vmas = call.most_vmas.max(layout.vmas);
             call.most_files = call.most_files.max(layout.files.len() as u64);

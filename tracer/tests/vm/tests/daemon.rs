@@ -120,7 +120,7 @@ fn scenario(arguments: &[&str]) -> anyhow::Result<Account> {
 }
 
 fn installed(account: &Account) -> impl Iterator<Item = &Call> {
-    account.calls.iter().filter(|call| call.operation != "unregister" && call.ret >= 0)
+    account.calls.iter().filter(|call| call.installed())
 }
 
 fn is(scrape: &Scrape, name: &str, labels: &[(&str, &str)], expected: u64) -> anyhow::Result<()> {

@@ -22,6 +22,7 @@ mod evidence;
 mod fio;
 mod liburing;
 mod matrix;
+mod mixed;
 mod operations;
 mod policies;
 mod prometheus;
@@ -58,6 +59,7 @@ pub fn all() -> Vec<Test> {
         audit::tests(),
         cli::tests(),
         daemon::tests(),
+        mixed::tests(),
         service::tests(),
         registered::tests(),
         workloads::tests(),

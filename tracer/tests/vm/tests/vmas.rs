@@ -8,6 +8,7 @@ use super::{judge, ready};
 use crate::{
     attempt::{Attempt, perform},
     context::Context,
+    maps,
     protocol::{Test, TestResult, Verdict},
     ring::{Buffer, EMPTY, Request, Ring},
     space::{Kind, Space},
@@ -33,6 +34,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("vmas_many_files", many_files),
         Test::new("vmas_many_backings", many_backings),
         Test::new("vmas_overlapping_buffers", overlapping),
+        Test::new("vmas_of_a_list_count_once", of_a_list),
         Test::new("vmas_huge_and_small", huge_and_small),
         Test::new("vmas_1024_iovecs", |context| iovecs(context, 1024, None)),
         Test::new("vmas_16384_iovecs", |context| iovecs(context, 16_384, None)).within(Duration::from_mins(3)),
@@ -76,7 +78,7 @@ fn at_the_limit(context: &Context) -> TestResult {
     let mut space = Space::new(pages * PAGE);
     let address = space.map(Kind::Anon, pages * PAGE)?;
     // Two more each time; a few are left to the allocator, which needs them for what follows.
-    let room = limit - crate::maps::read()?.len() as u64 - 24;
+    let room = limit - maps::read()?.len() as u64 - 24;
     for page in (1..room).step_by(2) {
         sys::advise(address + page * PAGE, PAGE, libc::MADV_DONTFORK)?;
     }
@@ -171,6 +173,31 @@ fn overlapping(context: &Context) -> TestResult {
         (0..16).map(|place| Buffer { address: address + place * 1000, length: (place + 1) * 3000 }).collect();
     check(context, &buffers, None)?;
     Ok(Verdict::Passed)
+}
+
+/// Buffers side by side: a registration touches a VMA once, however many of its buffers lie in it.
+fn of_a_list(context: &Context) -> TestResult {
+    let mut space = Space::new(64 * PAGE);
+    let address = space.map_split_by(8, 4)?;
+    let half = PAGE / 2;
+    for (buffers, length, vmas) in [(16, PAGE / 4, 1), (16, half, 2), (64, half, 8), (31, PAGE + 8, 8)] {
+        let list: Vec<Buffer> =
+            (0..buffers).map(|place| Buffer { address: address + place * length, length }).collect();
+        let attempt = check(context, &list, None)?;
+        let truth = distinct(&list)?;
+        ensure!(truth == vmas, "/proc/self/maps has {truth} VMAs under {buffers} buffers of {length} bytes");
+        if context.traces() && context.kernel.can_be_walked() {
+            let seen = context.session()?.records_of(&[attempt])?.remove(0).vmas;
+            ensure!(seen == Some(vmas), "{buffers} buffers of {length} bytes: {seen:?} VMAs, in truth {vmas}");
+        }
+    }
+    Ok(Verdict::Passed)
+}
+
+/// Lines of /proc/self/maps that any of the buffers touches.
+fn distinct(buffers: &[Buffer]) -> anyhow::Result<u64> {
+    let is_under = |vma: &&maps::Vma| buffers.iter().any(|b| b.address < vma.end && vma.start < b.address + b.length);
+    Ok(maps::read()?.iter().filter(is_under).count() as u64)
 }
 
 /// A huge page next to a small one, in one buffer where the kernel allows it.
