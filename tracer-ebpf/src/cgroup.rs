@@ -10,7 +10,7 @@ use tracer_ebpf::{
 };
 
 use crate::{
-    kernel,
+    fold, kernel,
     maps::{BLANK_CGROUP, CGROUPS, WORKLOADS, add, setting},
 };
 
@@ -114,8 +114,10 @@ pub fn whole(registration: &RegistrationRecord) {
         totals.add(Slot::Failed, 1);
     } else {
         totals.add(Slot::Succeeded, 1);
-        let used = registration.flags & flag::RING_USED != 0;
-        totals.add(if used { Slot::AfterRequests } else { Slot::BeforeRequests }, 1);
+        if fold::installs(registration) {
+            let used = registration.flags & flag::RING_USED != 0;
+            totals.add(if used { Slot::AfterRequests } else { Slot::BeforeRequests }, 1);
+        }
     }
     totals.duration(registration.duration_ns, histogram::index(registration.duration_ns));
     if registration.buffers == 0 {

@@ -230,9 +230,9 @@ pub fn settle(frame: &Frame, operation: Operation, ret: i64) {
 
 /// Whether a call that succeeded put a buffer into a table: not one that made empty slots, or emptied them.
 #[inline(always)]
-pub fn installs(registration: &RegistrationRecord, operation: Operation) -> bool {
+pub fn installs(registration: &RegistrationRecord) -> bool {
     let told = setting!(kernel.buffers) != 0 && registration.flags & flag::PARTS_MISSED == 0;
-    operation as u8 == Operation::Clone as u8 || !told || registration.bytes != 0
+    registration.operation == Operation::Clone as u8 || !told || registration.bytes != 0
 }
 
 /// Whether entry and return of each buffer and each pin were seen.
@@ -296,10 +296,7 @@ fn whole(frame: &mut Frame, counters: &Counters, operation: Operation) {
         if saw_all(frame) { flag::TIMED } else { flag::TIMED | flag::PARTS_MISSED | flag::VMAS_PARTIAL };
     distributions(&frame.registration, operation);
     parts(frame, counters);
-    if frame.registration.ret >= 0
-        && operation as u8 != Operation::Unregister as u8
-        && installs(&frame.registration, operation)
-    {
+    if frame.registration.ret >= 0 && operation as u8 != Operation::Unregister as u8 && installs(&frame.registration) {
         let used = frame.registration.flags & flag::RING_USED != 0;
         let when = if used { Counter::InstallationsAfterRequests } else { Counter::InstallationsBeforeRequests };
         counters.add(when, 1);

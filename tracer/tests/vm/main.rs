@@ -31,6 +31,7 @@ mod tally;
 mod tests;
 mod trace;
 mod user;
+mod watch;
 mod watchdog;
 
 use std::process::ExitCode;

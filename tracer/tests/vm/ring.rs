@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsRawFd, FromRawFd as _, OwnedFd},
 };
 
 use anyhow::Context as _;
@@ -237,6 +237,11 @@ impl Ring {
 
     /// The same by the index of this thread's registered ring (6.3). The error is why the ring cannot be registered.
     pub fn call_registered(&self, request: Request<'_>) -> io::Result<Answer> {
+        Ok(request.call(libc::CLOCK_MONOTONIC, self.index()?, USE_REGISTERED_RING))
+    }
+
+    /// Registers the ring itself with this thread (5.18); its index.
+    pub fn index(&self) -> io::Result<i32> {
         /// `struct io_uring_rsrc_update`, for `IORING_REGISTER_RING_FDS`; offset -1 asks for any slot.
         #[repr(C)]
         struct Slot {
@@ -248,10 +253,15 @@ impl Ring {
         // SAFETY: the kernel writes the slot's number into `slot`, which is valid and as large as it says.
         let done =
             unsafe { libc::syscall(libc::SYS_io_uring_register, self.fd(), REGISTER_RING_FDS, &raw mut slot, 1) };
-        if done != 1 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(request.call(libc::CLOCK_MONOTONIC, slot.offset as i32, USE_REGISTERED_RING))
+        if done == 1 { Ok(slot.offset as i32) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Closes the fd of a ring that has an index, which lives on by it as long as its thread. Its mappings stay, too.
+    pub fn close_fd(self) {
+        let fd = self.fd();
+        std::mem::forget(self);
+        // SAFETY: its owner is forgotten.
+        drop(unsafe { OwnedFd::from_raw_fd(fd) });
     }
 }
 

@@ -5,10 +5,10 @@ use std::{
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use super::without_tracer;
@@ -19,14 +19,12 @@ use crate::{
     pinscope::{self, Running},
     process,
     protocol::{Test, TestResult, Verdict},
-    report::Report,
     ring::{Buffer, Request, Ring},
     space::{Kind, Space},
     sys::{self, PAGE},
+    watch::Watch,
 };
 
-const ATTACH: Duration = Duration::from_mins(2);
-const STOP: Duration = Duration::from_secs(20);
 /// linux/capability.h.
 const CAP_IPC_LOCK: i32 = 14;
 /// `io_account_mem` is a function of its own, called for every buffer.
@@ -54,37 +52,6 @@ pub fn tests() -> Vec<Test> {
         }
     };
     cases.into_iter().map(|(name, run)| Test::new(name, test(run)).within(Duration::from_mins(4))).collect()
-}
-
-/// A `pinscope report` under way.
-struct Watch(Running);
-
-impl Watch {
-    fn start(context: &Context, more: &[&str]) -> anyhow::Result<Self> {
-        let arguments = [&["report", "--json", "--attach", &context.attach], more].concat();
-        // It says when it is attached, to who asks for more than warnings.
-        let running = Running::start(pinscope::command(&arguments).env("RUST_LOG", "pinscope=info"))?;
-        let deadline = Instant::now() + ATTACH;
-        while !running.stderr().contains("attached") {
-            if Instant::now() > deadline {
-                bail!("not attached: {}", running.stderr());
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        Ok(Self(running))
-    }
-
-    /// Of this process only.
-    fn of_us(context: &Context, more: &[&str]) -> anyhow::Result<Self> {
-        let pid = std::process::id().to_string();
-        Self::start(context, &[&["--pid", &pid], more].concat())
-    }
-
-    fn end(self) -> anyhow::Result<Value> {
-        self.0.signal(libc::SIGINT);
-        let finished = self.0.finish(STOP)?.expect_code(0)?;
-        Ok(Report::of(&finished)?.json().clone())
-    }
 }
 
 fn number(value: &Value, path: &str) -> anyhow::Result<u64> {

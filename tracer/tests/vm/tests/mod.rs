@@ -28,6 +28,7 @@ mod policies;
 mod prometheus;
 mod random;
 mod registered;
+mod rings;
 mod scenarios;
 mod service;
 mod session;
@@ -64,6 +65,7 @@ pub fn all() -> Vec<Test> {
         registered::tests(),
         workloads::tests(),
         detail::tests(),
+        rings::tests(),
     ];
     families.into_iter().flatten().collect()
 }

@@ -67,8 +67,8 @@ impl Truth {
             truth.buffers += call.buffers;
             truth.bytes += call.bytes;
             truth.vmas += call.vmas;
-            truth.before += u64::from(call.requests_before == 0);
-            truth.after += u64::from(call.requests_before > 0);
+            truth.before += u64::from(call.installed() && call.requests_before == 0);
+            truth.after += u64::from(call.installed() && call.requests_before > 0);
         }
         truth
     }
