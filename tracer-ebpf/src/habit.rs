@@ -8,7 +8,7 @@ use tracer_ebpf::{
 use crate::maps::{RINGS, add};
 
 /// `ENOMEM` of `include/uapi/asm-generic/errno-base.h`.
-const ENOMEM: i64 = -12;
+const ENOMEM: i32 = -12;
 
 /// Odd, with its bits spread: 2^64 divided by the golden ratio.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -70,7 +70,9 @@ pub fn buffer(frame: &mut Frame) {
 pub fn end(frame: &mut Frame, operation: Operation, totals: *mut ProcessTotals) {
     let registration = &frame.registration;
     let habits = &mut frame.habits;
-    if registration.ret == ENOMEM {
+    // After its pin, where the pages are charged: before it, memory itself is short.
+    let charged = registration.buffers != 0 && frame.buffer.flags & flag::PINNED != 0;
+    if charged && frame.buffer.ret == ENOMEM {
         habits.enomem = 1;
     }
     // Of a table of empty slots there is no digest.

@@ -410,7 +410,7 @@ pub const MANY_VMAS: u32 = 8;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Habits {
-    /// Calls that got `ENOMEM`.
+    /// Calls that ended with a buffer that was pinned and got `ENOMEM`.
     pub enomem: u64,
     /// `task_struct.min_flt` over the pins.
     pub minor_faults: u64,

@@ -156,10 +156,12 @@ pub(super) fn changes(judgements: &Judgements, policy: Policy) -> Vec<Change> {
     changes
 }
 
-/// `file ext4`.
+/// `file ext4`, `anon next to another source`.
 pub(super) fn backing(judged: &Judged) -> String {
     let filesystem = judged.filesystem.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
-    format!("{}{filesystem}", judged.class)
+    // Its rule is about what lies side by side in one buffer.
+    let others = if judged.traits.has(Traits::SEVERAL_SOURCES) { " next to another source" } else { "" };
+    format!("{}{filesystem}{others}", judged.class)
 }
 
 /// Buffers that were judged.

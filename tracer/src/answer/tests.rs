@@ -246,7 +246,7 @@ fn q4_names_whom_an_upgrade_would_hit() {
         told.evidence.notes,
         [
             "fio (pid 42) registers 3 buffers of file ext4 on this kernel and would be refused (EFAULT) after an upgrade to 6.5 or later.",
-            "fio (pid 42) is refused 5 buffers of file ext4 (EINVAL) on this kernel and would be accepted after an upgrade to 6.5 or later.",
+            "fio (pid 42) is refused 5 buffers of file ext4 next to another source (EINVAL) on this kernel and would be accepted after an upgrade to 6.5 or later.",
             "This kernel is under the rule single_source (told by its functions); 108 of 108 of its answers are what that rule says.",
         ]
     );

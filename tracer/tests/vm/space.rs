@@ -59,6 +59,10 @@ pub enum Kind {
     NoAccess,
     /// memfd_secret(2), shared.
     Secret,
+    /// A block device, shared.
+    Block,
+    /// A block device, private.
+    BlockPrivate,
 }
 
 impl Kind {
@@ -188,15 +192,17 @@ fn put(kind: Kind, at: u64, length: u64) -> io::Result<()> {
         Kind::Ext4Private => file(scratch("/mnt/ext4", length)?, libc::MAP_PRIVATE),
         Kind::Ramfs => file(scratch("/mnt/ramfs", length)?, libc::MAP_SHARED),
         Kind::RamfsPrivate => file(scratch("/mnt/ramfs", length)?, libc::MAP_PRIVATE),
-        Kind::Zero => file(zero()?, libc::MAP_SHARED),
-        Kind::ZeroPrivate => file(zero()?, libc::MAP_PRIVATE),
+        Kind::Zero => file(device("/dev/zero")?, libc::MAP_SHARED),
+        Kind::ZeroPrivate => file(device("/dev/zero")?, libc::MAP_PRIVATE),
         Kind::Secret => file(sys::secret(length)?, libc::MAP_SHARED),
+        Kind::Block => file(device("/dev/nvme0n1")?, libc::MAP_SHARED),
+        Kind::BlockPrivate => file(device("/dev/nvme0n1")?, libc::MAP_PRIVATE),
         Kind::SysV => sys::attach_sysv(at, length),
     }
 }
 
-fn zero() -> io::Result<OwnedFd> {
-    Ok(OpenOptions::new().read(true).write(true).open("/dev/zero")?.into())
+fn device(path: &str) -> io::Result<OwnedFd> {
+    Ok(OpenOptions::new().read(true).write(true).open(path)?.into())
 }
 
 /// A file without a name in that folder, `length` bytes long, all of them a hole.

@@ -55,7 +55,7 @@ fn faulted_in(case: &Case<'_>) -> Option<Said> {
     }
     Some(Said {
         seen: format!(
-            "{} ({} with I/O) in pins of {}: the memory was not there yet and came in page by page.",
+            "{} ({} with I/O) in pins of {}: the memory was not there yet (or still shared after a fork) and came in page by page.",
             human::plural(faults, "page fault"),
             human::count(habits.major_faults),
             human::bytes(habits.faulting_bytes),
@@ -65,7 +65,7 @@ fn faulted_in(case: &Case<'_>) -> Option<Said> {
             human::duration(habits.faulting_pin_ns),
             case.part_of_time(habits.faulting_pin_ns)
         ),
-        change: "Touch the memory before registering it: mmap() with MAP_POPULATE, or madvise(MADV_POPULATE_WRITE) (5.14 and later) from as many threads as there are; with huge pages one fault brings in 2 MiB."
+        change: "Write to the memory before registering it: mmap() with MAP_POPULATE, or madvise(MADV_POPULATE_WRITE) (5.14 and later) from as many threads as there are; with huge pages one fault brings in 2 MiB."
             .to_owned(),
         expect: "Pins without faults; the faults themselves move to where the memory is touched, off the registration."
             .to_owned(),

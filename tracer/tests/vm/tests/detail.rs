@@ -118,7 +118,13 @@ fn beside_a_writer(context: &Context) -> TestResult {
             writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))??;
             calls
         })?;
-        let report = watch.end()?;
+        let told = watch.finish()?;
+        let q7 = told.answer("Q7")?;
+        let verdict = q7["verdict"].as_str().unwrap_or_default();
+        let begins =
+            format!("Of {count} registrations, {count} took mmap_lock for reading and 0 for writing; together");
+        ensure!(q7["state"] == "answered" && verdict.starts_with(&begins), "{begins:?} is expected: {q7}");
+        let report = told.json();
         let locks = &report["locks"];
         let (wait, ours) = (number(locks, "/wait_ns")?, clock_of(&calls));
         ensure!(number(locks, "/registrations")? == count, "{count} registrations, and {locks}");
@@ -316,6 +322,11 @@ fn accounting(context: &Context) -> TestResult {
     if !has_accounting(context) {
         let report = Watch::of_us(context, &["--phases"])?.end()?;
         ensure!(report["phases"]["accounting"].is_null() && has_reason(&report, "time of accounting"), "{report}");
+        let (page, watch) = (Space::new(PAGE).map(Kind::Anon, PAGE)?, Watch::of_us(context, &["--phases"])?);
+        Ring::new()?.call(Request::Register(&[Buffer { address: page, length: PAGE }]));
+        let q2 = watch.finish()?.answer("Q2")?.clone();
+        let why = q2["why"].to_string();
+        ensure!(q2["state"] != "answered" && why.contains("time of accounting"), "{q2}");
         return Ok(Verdict::Passed);
     }
     for charged in [false, true] {
