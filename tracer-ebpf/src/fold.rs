@@ -11,7 +11,7 @@ use tracer_ebpf::{
     counter::Counter,
     histogram::Histogram,
     operation::Operation,
-    record::{BufferRecord, Frame, ProcessTotals, RegistrationRecord, Stage, Walk, flag},
+    record::{BufferRecord, Frame, ProcessTotals, RegistrationRecord, Walk, flag},
 };
 
 use crate::{
@@ -25,6 +25,9 @@ use crate::{
 
 /// A buffer that failed in an update which tells only how many it did: `-EIO` stands for its errno, which nothing shows.
 const UNTOLD: i32 = -5;
+
+/// In place of a buffer's result, while the return of the pin that stands for it was not seen.
+pub const NOT_RETURNED: i32 = 1;
 
 /// All that can befall a buffer once its pages are pinned: no memory for its table, or `RLIMIT_MEMLOCK`.
 const ENOMEM: i32 = -12;
@@ -46,12 +49,12 @@ pub fn buffer(frame: &mut Frame, counters: &Counters) {
     if buffer.ret < 0 {
         registration.failed_buffers += 1;
     }
-    // An empty slot has no VMAs to be known.
-    if buffer.address | buffer.length == 0 {
-        frame.counts.empty += 1;
-    } else if buffer.walk != Walk::Complete as u8 {
-        registration.flags |= flag::VMAS_PARTIAL;
-        frame.counts.partial[usize::from(buffer.walk & 7)] += 1;
+    if buffer.walk != Walk::Complete as u8 {
+        // An empty slot has no VMAs to be known.
+        if buffer.address | buffer.length != 0 {
+            registration.flags |= flag::VMAS_PARTIAL;
+            frame.counts.partial[usize::from(buffer.walk & 7)] += 1;
+        }
     } else if buffer.vmas == 1 {
         frame.counts.single_vma += 1;
     } else {
@@ -96,8 +99,8 @@ fn last(frame: &mut Frame, operation: Operation, counters: &Counters) {
     let short = operation as u8 == Operation::Update as u8
         && registration.ret >= 0
         && (registration.ret as u32) < registration.buffers;
-    let result = if frame.stage == Stage::Pin as u32 {
-        // Its return was missed: the call's result has to do.
+    let result = if frame.buffer.ret == NOT_RETURNED {
+        // The call's result has to do.
         if short { UNTOLD } else { registration.ret.min(0) as i32 }
     } else if frame.buffer.ret != 0 {
         frame.buffer.ret
@@ -112,10 +115,10 @@ fn last(frame: &mut Frame, operation: Operation, counters: &Counters) {
 #[inline(always)]
 fn pending(frame: &mut Frame, ret: i32, counters: &Counters) {
     frame.counts.pending = 0;
-    frame.buffer.ret = ret;
-    if frame.stage == Stage::Pin as u32 {
+    if frame.buffer.ret == NOT_RETURNED {
         frame.buffer.flags |= flag::PARTS_MISSED;
     }
+    frame.buffer.ret = ret;
     buffer(frame, counters);
 }
 

@@ -275,10 +275,6 @@ pub struct Counts {
     pub single_vma: u32,
     /// Buffers walked to their end that lie in several.
     pub several_vmas: u32,
-    /// Empty slots.
-    pub empty: u32,
-    /// Always 0.
-    pub reserved: u32,
     /// Buffers not walked to their end by the number of their [`Walk`]; a power of two, so that a masked index is inside.
     pub partial: [u32; 8],
 }

@@ -41,8 +41,10 @@ pub async fn report(arguments: &args::Report, verbose: bool) -> Result<ExitCode>
     log::show(&mut session, verbose)?;
     let mut meta = session.meta(&scope);
     end.begin(scope.duration)?;
-    if arguments.interval.is_none() && scope.command.is_none() && scope.duration.is_none() {
-        tracing::info!("attached; Ctrl-C ends the session and prints the report");
+    if scope.command.is_none() && scope.duration.is_none() {
+        let which =
+            if arguments.interval.is_none() { "the report" } else { "the report of the time since the last one" };
+        tracing::info!("attached; Ctrl-C ends the session and prints {which}");
     }
     let (ended, last) = wait(&session, &meta, arguments, &mut end).await?;
     meta.exit_code = ended.command_code();
