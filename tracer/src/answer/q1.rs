@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use super::{
     Answer, Context, Draft, Question, Table, Value,
-    classes::{Class, Owner, SETUP_AGE_NS, THRESHOLDS, class, owners, rate},
+    classes::{Class, Owner, RUN_TIME_LEAST, SETUP_AGE_NS, THRESHOLDS, class, owners, rate},
     evidence::{Column, named, sum},
     reasons,
 };
@@ -233,7 +233,15 @@ fn notes(installations: Option<&Installations>, rings: &Rings) -> Vec<String> {
             human::plural(old, "ring")
         )
     });
-    requests.into_iter().chain(old).collect()
+    // As many as a program would have that makes a ring for each set of buffers.
+    let indexed = rings.list.iter().flatten().filter(|ring| ring.indexed && !ring.ended).count() as u64;
+    let indexed = (indexed >= RUN_TIME_LEAST).then(|| {
+        format!(
+            "{} live by an index (IORING_REGISTER_RING_FDS), so that their fd given anew does not tell that they ended: they may be fewer at a time.",
+            human::plural(indexed, "ring")
+        )
+    });
+    requests.into_iter().chain(old).chain(indexed).collect()
 }
 
 fn tables(rings: &Rings, list: &[Ring], elapsed_ns: u64) -> Vec<Table> {

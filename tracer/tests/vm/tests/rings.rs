@@ -127,7 +127,10 @@ fn with_an_index(context: &Context) -> TestResult {
         ring.close_fd();
     }
     ensure!(fds.iter().all(|fd| *fd == fds[0]), "the fds are {fds:?}, and not one again and again");
-    q1(&watch.finish()?, "Set-up: 12 of 12 rings installed buffers only before their first request.")?;
+    let report = watch.finish()?;
+    q1(&report, "Set-up: 12 of 12 rings installed buffers only before their first request.")?;
+    let notes = report.answer("Q1")?["evidence"]["notes"].to_string();
+    ensure!(notes.contains("12 rings live by an index"), "{notes}");
     Ok(Verdict::Passed)
 }
 
