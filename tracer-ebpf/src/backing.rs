@@ -52,10 +52,12 @@ pub enum Rule {
     Anonymous = 3,
     /// shmem under operations that are not its own, System V's: no shmem to `vma_is_shmem`.
     Foreign = 4,
+    /// A file on a filesystem under DAX (`vma_is_fsdax`): no page of it is pinned for long.
+    Dax = 5,
 }
 
 impl Rule {
-    const ALL: [Self; 5] = [Self::Plain, Self::Unpinnable, Self::Tracked, Self::Anonymous, Self::Foreign];
+    const ALL: [Self; 6] = [Self::Plain, Self::Unpinnable, Self::Tracked, Self::Anonymous, Self::Foreign, Self::Dax];
 }
 
 /// Class, sharing, writability and rule in one word: what a VMA is counted under, apart from its filesystem.
@@ -110,6 +112,9 @@ impl Kind {
         }
         if rule == Rule::Tracked as u32 {
             traits |= Traits::TRACKED.0;
+        }
+        if rule == Rule::Dax as u32 {
+            traits |= Traits::DAX.0;
         }
         Traits(traits)
     }
@@ -196,6 +201,8 @@ mod tests {
         assert_eq!(zero.traits(true), Traits::FOREIGN.with(Traits::FIRST_FOREIGN));
         let shared = Kind::new(Class::File, true, true).under(Rule::Tracked);
         assert_eq!(shared.traits(false), Traits::FOREIGN.with(Traits::FILE).with(Traits::TRACKED));
+        let dax = Kind::new(Class::File, true, true).under(Rule::Dax);
+        assert_eq!(dax.traits(false), Traits::FOREIGN.with(Traits::FILE).with(Traits::DAX));
     }
 
     #[test]

@@ -117,6 +117,9 @@ const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
 const SECRETMEM_MAGIC: u64 = 0x5345_434d;
 const ANON_INODE_FS_MAGIC: u64 = 0x0904_1934;
 
+/// `S_DAX` of `include/linux/fs.h`, the same since 5.10.
+const S_DAX: u32 = 1 << 13;
+
 /// `BDI_CAP_WRITEBACK` of `include/linux/backing-dev.h`, since 5.10.
 const BDI_CAP_WRITEBACK: u32 = 1;
 
@@ -152,14 +155,22 @@ pub fn vma(vma: u64) -> Vma {
         let kind = if flags & (VM_PFNMAP | VM_IO) != 0 { kind.under(Rule::Unpinnable) } else { kind };
         return Vma { end, file, filesystem: 0, kind };
     }
-    let (class, superblock, filesystem) = class_of_file(file, flags);
+    let (class, inode, superblock, filesystem) = class_of_file(file, flags);
     let kind = Kind::new(class, shared, writable);
     let rule = match class {
         Class::Hugetlb => Rule::Plain,
         Class::Shmem => rule_of_shmem(vma),
+        Class::File if is_dax(inode) => Rule::Dax,
         _ => rule_of_file(vma, flags, superblock),
     };
     Vma { end, file, filesystem, kind: kind.under(rule) }
+}
+
+/// As `vma_is_fsdax` asks, of a file that is no device.
+#[inline(always)]
+fn is_dax(inode: u64) -> bool {
+    let flags: u32 = field(inode, setting!(offset.inode_flags));
+    flags & S_DAX != 0
 }
 
 /// Whether the operations are shmem's own, as `vma_is_shmem` asks. Theirs have no `close` on any kernel; those of System V
@@ -219,27 +230,27 @@ fn class_without_file(vma: u64, flags: u64) -> Class {
 }
 
 #[inline(always)]
-fn class_of_file(file: u64, flags: u64) -> (Class, u64, u64) {
+fn class_of_file(file: u64, flags: u64) -> (Class, u64, u64, u64) {
     if flags & VM_HUGETLB != 0 {
-        return (Class::Hugetlb, 0, 0);
+        return (Class::Hugetlb, 0, 0, 0);
     }
     let inode: u64 = field(file, setting!(offset.file_inode));
     let mode: u16 = field(inode, setting!(offset.inode_mode));
     // Before the filesystem: the nodes in /dev lie on a tmpfs.
     let superblock: u64 = field(inode, setting!(offset.inode_sb));
     if mode & S_IFMT == S_IFCHR || mode & S_IFMT == S_IFBLK {
-        return (Class::Device, superblock, 0);
+        return (Class::Device, inode, superblock, 0);
     }
     let magic: u64 = field(superblock, setting!(offset.sb_magic));
     if magic == TMPFS_MAGIC {
-        return (Class::Shmem, 0, 0);
+        return (Class::Shmem, inode, 0, 0);
     }
     if magic == HUGETLBFS_MAGIC {
-        return (Class::Hugetlb, 0, 0);
+        return (Class::Hugetlb, inode, 0, 0);
     }
     let filesystem: u64 = field(superblock, setting!(offset.sb_type));
     let special = magic == SECRETMEM_MAGIC || magic == ANON_INODE_FS_MAGIC;
-    (if special { Class::Special } else { Class::File }, superblock, filesystem)
+    (if special { Class::Special } else { Class::File }, inode, superblock, filesystem)
 }
 
 /// The name of a `file_system_type`; its rest is zero.

@@ -27,14 +27,21 @@ impl Traits {
     pub const SEVERAL_SOURCES: Self = Self(1 << 4);
     /// A VMA that needs dirty tracking (`vma_needs_dirty_tracking`, since 6.5).
     pub const TRACKED: Self = Self(1 << 5);
+    /// A VMA of a file under DAX: GUP refuses to pin it for long on every kernel (`vma_is_fsdax` in `check_vma_flags`).
+    pub const DAX: Self = Self(1 << 6);
 
     /// Combinations there can be; a power of two.
-    pub const COUNT: u32 = 1 << 6;
+    pub const COUNT: u32 = 1 << 7;
 
     /// Whether all of `other` is in it.
     #[inline(always)]
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// Whether every kernel refuses it.
+    pub const fn refused_everywhere(self) -> bool {
+        self.has(Self::UNPINNABLE) || self.has(Self::DAX)
     }
 
     /// Both.
@@ -79,9 +86,12 @@ impl Policy {
 
     /// The errno (positive) with which it refuses a buffer, 0 where it does not.
     ///
-    /// GUP comes first. The older rules then look at the pages in their order: the first VMA's file, then the first
+    /// GUP comes first, with DAX before all else of a VMA. The older rules then look at the pages in their order: the first VMA's file, then the first
     /// that differs from it.
     pub const fn refuses(self, traits: Traits) -> i32 {
+        if traits.has(Traits::DAX) {
+            return EOPNOTSUPP;
+        }
         if traits.has(Traits::UNPINNABLE) {
             return EFAULT;
         }
@@ -112,6 +122,8 @@ mod tests {
         assert_eq!(verdicts(&[]), [0; 4]);
         // Read-only, hole, secretmem.
         assert_eq!(verdicts(&[T::UNPINNABLE, foreign]), [EFAULT; 4]);
+        // The same on DAX, which GUP looks at first.
+        assert_eq!(verdicts(&[T::DAX, T::UNPINNABLE, foreign]), [EOPNOTSUPP; 4]);
         // ext4 shared and private.
         assert_eq!(verdicts(&[foreign, T::FILE, T::TRACKED]), [EOPNOTSUPP, EOPNOTSUPP, EFAULT, EFAULT]);
         assert_eq!(verdicts(&[foreign, T::FILE]), [EOPNOTSUPP, EOPNOTSUPP, EFAULT, 0]);

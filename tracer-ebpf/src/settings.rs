@@ -46,6 +46,8 @@ pub struct Offsets {
     pub file_inode: u32,
     /// `inode.i_mode`.
     pub inode_mode: u32,
+    /// `inode.i_flags`.
+    pub inode_flags: u32,
     /// `inode.i_sb`.
     pub inode_sb: u32,
     /// `super_block.s_type`.

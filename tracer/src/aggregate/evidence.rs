@@ -203,13 +203,14 @@ pub struct SharedBufferFile {
 /// `{seen: [...], verdicts: {policy: "ok" or an errno's name}}`.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
 fn traits<S: Serializer>(traits: &Traits, serializer: S) -> Result<S::Ok, S::Error> {
-    const NAMES: [(Traits, &str); 6] = [
+    const NAMES: [(Traits, &str); 7] = [
         (Traits::UNPINNABLE, "unpinnable"),
         (Traits::FIRST_FOREIGN, "first_foreign"),
         (Traits::FOREIGN, "foreign"),
         (Traits::FILE, "file"),
         (Traits::SEVERAL_SOURCES, "several_sources"),
         (Traits::TRACKED, "tracked"),
+        (Traits::DAX, "dax"),
     ];
     let seen = NAMES.into_iter().filter(|(one, _)| traits.has(*one)).map(|(_, name)| name);
     let verdicts = Policy::ALL.map(|policy| (policy.name(), result_name(-i64::from(policy.refuses(*traits)))));

@@ -121,7 +121,7 @@ fn verdict(judgements: &Judgements) -> String {
     let all = human::plural(n, "buffer");
     let everywhere = match everywhere(judgements) {
         0 => String::new(),
-        hit => format!("; every kernel refuses {} (read-only, or with a hole)", human::count(hit)),
+        hit => format!("; every kernel refuses {} (read-only, with a hole, or on DAX)", human::count(hit)),
     };
     if refused == [0; Policy::COUNT] {
         return format!("None of {all} would be refused under any of the four rules{everywhere}.");

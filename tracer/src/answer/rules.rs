@@ -31,16 +31,16 @@ pub(super) struct Refused {
     pub(super) processes: u64,
 }
 
-/// Buffers that every kernel refuses, whatever its rule: of memory that may not be written to, or with a hole.
+/// Buffers that every kernel refuses, whatever its rule: of memory that may not be written to, with a hole, or on DAX.
 pub(super) fn everywhere(judgements: &Judgements) -> u64 {
-    let hit = judgements.others.iter().filter(|judged| judged.traits.has(Traits::UNPINNABLE));
+    let hit = judgements.others.iter().filter(|judged| judged.traits.refused_everywhere());
     hit.map(|judged| judged.buffers).fold(0, u64::saturating_add)
 }
 
 pub(super) fn refused(judgements: &Judgements, policy: Policy) -> Refused {
     let mut refused = Refused::default();
     let mut pids: Vec<u32> = Vec::new();
-    for judged in judgements.others.iter().filter(|judged| !judged.traits.has(Traits::UNPINNABLE)) {
+    for judged in judgements.others.iter().filter(|judged| !judged.traits.refused_everywhere()) {
         let errno = policy.refuses(judged.traits);
         if errno != 0 {
             refused.buffers = refused.buffers.saturating_add(judged.buffers);

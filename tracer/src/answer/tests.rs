@@ -225,7 +225,7 @@ fn q4_under_each_rule() {
     let hole = judgements(Policy::Since65, vec![judged(Traits::UNPINNABLE, 14, 3)]);
     assert_eq!(
         verdict(&Snapshot { judgements: Some(hole), ..a_snapshot() }, "Q4"),
-        "None of 103 buffers would be refused under any of the four rules; every kernel refuses 3 (read-only, or with a hole)."
+        "None of 103 buffers would be refused under any of the four rules; every kernel refuses 3 (read-only, with a hole, or on DAX)."
     );
     let clean = Snapshot { judgements: Some(judgements(Policy::Since65, vec![])), ..a_snapshot() };
     assert_eq!(verdict(&clean, "Q4"), "None of 100 buffers would be refused under any of the four rules.");

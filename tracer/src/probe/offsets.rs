@@ -8,7 +8,7 @@ use crate::kernel::Types;
 type Slot = fn(&mut Offsets) -> &mut u32;
 
 /// Every member that is read, as `struct.member`, and its place in the settings.
-const TABLE: [(&str, Slot); 37] = [
+const TABLE: [(&str, Slot); 38] = [
     ("task_struct.mm", |o| &mut o.task_mm),
     ("task_struct.min_flt", |o| &mut o.task_min_flt),
     ("task_struct.maj_flt", |o| &mut o.task_maj_flt),
@@ -19,6 +19,7 @@ const TABLE: [(&str, Slot); 37] = [
     ("vm_area_struct.vm_file", |o| &mut o.vma_file),
     ("file.f_inode", |o| &mut o.file_inode),
     ("inode.i_mode", |o| &mut o.inode_mode),
+    ("inode.i_flags", |o| &mut o.inode_flags),
     ("inode.i_sb", |o| &mut o.inode_sb),
     ("super_block.s_type", |o| &mut o.sb_type),
     ("super_block.s_magic", |o| &mut o.sb_magic),
@@ -88,13 +89,14 @@ pub const MEMBERS: [&str; TABLE.len() + LEDGER_EVENT.len() + 3] = {
 };
 
 /// What the walk over the VMAs reads.
-pub const WALK: [&str; 15] = [
+pub const WALK: [&str; 16] = [
     "vm_area_struct.vm_end",
     "vm_area_struct.vm_flags",
     "vm_area_struct.vm_ops",
     "vm_area_struct.vm_file",
     "file.f_inode",
     "inode.i_mode",
+    "inode.i_flags",
     "inode.i_sb",
     "super_block.s_type",
     "super_block.s_magic",

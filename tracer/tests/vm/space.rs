@@ -63,6 +63,10 @@ pub enum Kind {
     Block,
     /// A block device, private.
     BlockPrivate,
+    /// A file on a filesystem under DAX, shared.
+    Dax,
+    /// A file on a filesystem under DAX, private.
+    DaxPrivate,
 }
 
 impl Kind {
@@ -196,6 +200,8 @@ fn put(kind: Kind, at: u64, length: u64) -> io::Result<()> {
         Kind::ZeroPrivate => file(device("/dev/zero")?, libc::MAP_PRIVATE),
         Kind::Secret => file(sys::secret(length)?, libc::MAP_SHARED),
         Kind::Block => file(device("/dev/nvme0n1")?, libc::MAP_SHARED),
+        Kind::Dax => file(scratch("/mnt/dax", length)?, libc::MAP_SHARED),
+        Kind::DaxPrivate => file(scratch("/mnt/dax", length)?, libc::MAP_PRIVATE),
         Kind::BlockPrivate => file(device("/dev/nvme0n1")?, libc::MAP_PRIVATE),
         Kind::SysV => sys::attach_sysv(at, length),
     }

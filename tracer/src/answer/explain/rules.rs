@@ -272,7 +272,7 @@ fn refused_mapping(case: &Case<'_>) -> Option<Said> {
     let running = running(case.judgements?)?;
     let by_rule = |judged: &&&Judged| {
         let rule = running.refuses(judged.traits);
-        rule != 0 && rule == judged.errno && !judged.traits.has(Traits::UNPINNABLE)
+        rule != 0 && rule == judged.errno && (judged.traits.has(Traits::DAX) || !judged.traits.has(Traits::UNPINNABLE))
     };
     let hit: Vec<_> = case.judged.iter().filter(by_rule).collect();
     let first = hit.first()?;

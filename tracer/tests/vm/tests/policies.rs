@@ -38,7 +38,7 @@ const fn case(kinds: &'static [Option<Kind>], answers: Answers) -> Case {
     Case { kinds, answers }
 }
 
-const CASES: [Case; 31] = [
+const CASES: [Case; 33] = [
     case(&[Some(Kind::Anon)], ALL_TAKE),
     case(&[Some(Kind::SharedAnon)], ALL_TAKE),
     case(&[Some(Kind::Memfd)], ALL_TAKE),
@@ -64,6 +64,9 @@ const CASES: [Case; 31] = [
     // Its pages are written back, and its rule is that of files. In a guest without a disk there is none.
     case(&[Some(Kind::Block)], SHARED_FILE),
     case(&[Some(Kind::BlockPrivate)], PRIVATE_FILE),
+    // Where the guest has such a filesystem on /mnt/dax.
+    case(&[Some(Kind::Dax)], ["EOPNOTSUPP"; 4]),
+    case(&[Some(Kind::DaxPrivate)], ["EOPNOTSUPP"; 4]),
     // A rule's answer and every kernel's: GUP stops at the first that it refuses, the old rules look at all pages after it.
     case(&[Some(Kind::Ext4Private), Some(Kind::ReadOnly)], NONE_TAKE),
     case(&[Some(Kind::Anon), Some(Kind::ReadOnly)], NONE_TAKE),
@@ -119,11 +122,13 @@ fn register_all() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Not every kernel has secretmem, and not every guest a disk.
+/// Not every kernel has secretmem, and not every guest a disk, or persistent memory.
 const ABSENT: &str = "absent:";
 
 fn is_optional(case: &Case) -> bool {
-    case.kinds.iter().any(|kind| matches!(kind, Some(Kind::Secret | Kind::Block | Kind::BlockPrivate)))
+    case.kinds.iter().any(|kind| {
+        matches!(kind, Some(Kind::Secret | Kind::Block | Kind::BlockPrivate | Kind::Dax | Kind::DaxPrivate))
+    })
 }
 
 fn build(space: &mut Space, case: &Case) -> anyhow::Result<Buffer> {
@@ -192,7 +197,9 @@ pub fn truth(context: &Context, stdout: &str) -> anyhow::Result<Counts> {
     }
     let tried = counts.values().sum::<u64>() + absent;
     ensure!(tried == CASES.len() as u64 + 1, "not all cases were tried: {counts:?}");
-    ensure!(absent <= u64::from(context.kernel.version < Version(6, 5)), "{absent} cases are absent");
+    let dax = if std::path::Path::new("/dev/pmem0").exists() { 0 } else { 2 };
+    let secret = u64::from(context.kernel.version < Version(6, 5));
+    ensure!(absent <= dax + secret, "{absent} cases are absent");
     Ok(counts)
 }
 
