@@ -16,8 +16,8 @@ const NEWEST: &str = "7.3";
 const COMMAND_LINE: [&str; 2] = ["cli_", "session_"];
 /// Tests of the answers and of programs that others wrote: what knows nothing of the kernel.
 const ANSWERS: [&str; 3] = ["answers_", "liburing_", "scenario_"];
-/// Tests of what is hooked on request.
-const ON_REQUEST: [&str; 3] = ["audit_", "locks_", "phases_"];
+/// Tests of what is hooked on request, and of rings.
+const ON_REQUEST: [&str; 4] = ["audit_", "locks_", "phases_", "rings_"];
 /// Tests of load, of tasks in unusual states, of fio, of evidence.
 const LOAD: [&str; 4] = ["storm_", "tasks_", "fio_", "evidence_"];
 /// Tests of what only the service has, but for what needs hooks of its own.
