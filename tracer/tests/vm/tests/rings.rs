@@ -109,6 +109,11 @@ fn renewed(context: &Context) -> TestResult {
     q1(&report, &format!("Run time: {} made a new ring for its buffers", us()))?;
     let verdict = report.answer("Q1")?["verdict"].to_string();
     ensure!(verdict.contains("(11 in the place of one that it had closed)"), "{verdict}");
+    let tables = report.answer("Q1")?["evidence"]["tables"].as_array().context("no tables")?;
+    let processes = tables.iter().find(|table| table["name"] == "processes").context("no table of processes")?;
+    let row = &processes["rows"][0];
+    let figures = ["rings", "replaced_rings", "installations", "run_time_rings"].map(|key| row[key].as_u64());
+    ensure!(figures == [Some(12), Some(11), Some(12), Some(0)] && row["class"] == "run_time", "{row}");
     Ok(Verdict::Passed)
 }
 
