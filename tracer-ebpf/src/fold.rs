@@ -83,9 +83,7 @@ pub fn buffer(frame: &mut Frame, counters: &Counters) {
 /// A buffer that is known by its pin alone, and after which another's began: the kernel stops at the first that it refuses.
 #[inline(always)]
 pub fn went_on(frame: &mut Frame, counters: &Counters) {
-    if frame.counts.pending != 0 {
-        pending(frame, 0, counters);
-    }
+    pending(frame, 0, counters);
 }
 
 /// A call's last pin, whose buffer's result is its own where it failed. What comes after the call's last pin may be

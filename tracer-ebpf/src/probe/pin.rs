@@ -58,7 +58,9 @@ fn enter_as_buffer(base: u64, length: u64) {
     }
     // SAFETY: takes nothing, cannot fail.
     let entered = unsafe { bpf_ktime_get_ns() };
-    if let Some(counters) = Counters::get() {
+    if frame.counts.pending != 0
+        && let Some(counters) = Counters::get()
+    {
         fold::went_on(frame, &counters);
     }
     buffer::begin(frame, Iovec { base, length }, 0);
