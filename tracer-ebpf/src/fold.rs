@@ -29,8 +29,9 @@ const UNTOLD: i32 = -5;
 /// In place of a buffer's result, while the return of the pin that stands for it was not seen.
 pub const NOT_RETURNED: i32 = 1;
 
-/// All that can befall a buffer once its pages are pinned: no memory for its table, or `RLIMIT_MEMLOCK`.
-const ENOMEM: i32 = -12;
+/// All that can befall a buffer once its pages are pinned: no memory for its table, or `RLIMIT_MEMLOCK`. `ENOMEM` of
+/// `include/uapi/asm-generic/errno-base.h`.
+pub const ENOMEM: i32 = -12;
 
 /// A buffer whose function returned: into its registration, the maps, and the ring buffer.
 #[inline(always)]

@@ -5,10 +5,10 @@ use tracer_ebpf::{
     record::{Frame, Habits, LARGE, LONG_LIST, MANY_VMAS, ProcessTotals, RECENT, Walk, flag},
 };
 
-use crate::maps::{RINGS, add};
-
-/// `ENOMEM` of `include/uapi/asm-generic/errno-base.h`.
-const ENOMEM: i32 = -12;
+use crate::{
+    fold::ENOMEM,
+    maps::{RINGS, add},
+};
 
 /// Odd, with its bits spread: 2^64 divided by the golden ratio.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;

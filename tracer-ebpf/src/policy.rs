@@ -86,8 +86,8 @@ impl Policy {
 
     /// The errno (positive) with which it refuses a buffer, 0 where it does not.
     ///
-    /// GUP comes first, with DAX before all else of a VMA. The older rules then look at the pages in their order: the first VMA's file, then the first
-    /// that differs from it.
+    /// GUP comes first, with DAX before all else of a VMA. The older rules then look at the pages in their order: the
+    /// first VMA's file, then the first that differs from it.
     pub const fn refuses(self, traits: Traits) -> i32 {
         if traits.has(Traits::DAX) {
             return EOPNOTSUPP;
