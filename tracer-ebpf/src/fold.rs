@@ -51,8 +51,8 @@ pub fn buffer(frame: &mut Frame, counters: &Counters) {
         registration.failed_buffers += 1;
     }
     if buffer.walk != Walk::Complete as u8 {
-        // An empty slot has no VMAs to be known.
-        if buffer.address | buffer.length != 0 {
+        // An empty slot has no VMAs to be known, nor has what the kernel refuses as no range.
+        if has_range(buffer.address, buffer.length) {
             registration.flags |= flag::VMAS_PARTIAL;
             frame.counts.partial[usize::from(buffer.walk & 7)] += 1;
         }
@@ -235,6 +235,12 @@ pub fn settle(frame: &Frame, operation: Operation, ret: i64) {
 pub fn installs(registration: &RegistrationRecord) -> bool {
     let told = setting!(kernel.buffers) != 0 && registration.flags & flag::PARTS_MISSED == 0;
     registration.operation == Operation::Clone as u8 || !told || registration.bytes != 0
+}
+
+/// Whether there is anything to walk.
+#[inline(always)]
+pub fn has_range(address: u64, length: u64) -> bool {
+    address != 0 && length != 0 && !address.overflowing_add(length).1
 }
 
 /// Whether entry and return of each buffer and each pin were seen.

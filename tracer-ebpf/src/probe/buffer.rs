@@ -48,9 +48,8 @@ fn enter(iovec: Iovec, imu_slot: u64, walk: impl Fn(&mut Frame, *mut task_struct
     begin(frame, iovec, imu_slot);
     frame.stage = Stage::Buffer as u32;
     frame.buffer_ns = entered;
-    let (end, wraps) = iovec.base.overflowing_add(iovec.length);
-    if iovec.base != 0 && iovec.length != 0 && !wraps {
-        walk(frame, task, iovec.base, end);
+    if fold::has_range(iovec.base, iovec.length) {
+        walk(frame, task, iovec.base, iovec.base.wrapping_add(iovec.length));
         // SAFETY: takes nothing, cannot fail.
         frame.buffer_ns = unsafe { bpf_ktime_get_ns() };
         frame.buffer.walk_ns = frame.buffer_ns - entered;

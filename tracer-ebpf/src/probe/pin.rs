@@ -66,9 +66,8 @@ fn enter_as_buffer(base: u64, length: u64) {
     buffer::begin(frame, Iovec { base, length }, 0);
     frame.counts.pending = 1;
     frame.buffer.ret = fold::NOT_RETURNED;
-    let (end, wraps) = base.overflowing_add(length);
-    if length != 0 && !wraps {
-        walk::walk(frame, task, base, end);
+    if fold::has_range(base, length) {
+        walk::walk(frame, task, base, base.wrapping_add(length));
     }
     begin(frame, task);
     let walk_ns = frame.pin_ns - entered;

@@ -201,7 +201,7 @@ impl Check<'_> {
             self.equal("bytes", record.bytes, Some(buffers.iter().map(|buffer| buffer.length).sum()));
         }
         let whole =
-            buffers.iter().all(|buffer| is_empty_slot(buffer) || buffer.walk == "complete" || buffer.walk == "hole");
+            buffers.iter().all(|buffer| !has_range(buffer) || buffer.walk == "complete" || buffer.walk == "hole");
         let any = buffers.iter().any(|buffer| buffer.vmas.is_some());
         if any {
             self.equal("vmas_complete", record.vmas_complete, whole);
@@ -246,6 +246,11 @@ impl Check<'_> {
             self.equal("backings of the registration", &seen, &backings);
         }
     }
+}
+
+/// Whether there is anything to walk.
+fn has_range(buffer: &BufferSeen) -> bool {
+    buffer.length != 0 && buffer.address().is_some_and(|at| at != 0 && at.checked_add(buffer.length).is_some())
 }
 
 fn is_empty_slot(buffer: &BufferSeen) -> bool {

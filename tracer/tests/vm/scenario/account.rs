@@ -21,8 +21,10 @@ pub struct Account {
     pub failed: u64,
     pub buffers: u64,
     pub bytes: u64,
-    /// By /proc/self/maps.
+    /// By /proc/self/maps; a VMA that several buffers of a call in a row touch counts once.
     pub vmas: u64,
+    /// The sum over the buffers.
+    pub buffers_vmas: u64,
     pub single_vma_buffers: u64,
     /// Of a buffer.
     pub most_vmas: u64,
@@ -97,6 +99,7 @@ impl Account {
         self.buffers += call.buffers;
         self.bytes += call.bytes;
         self.vmas += call.vmas;
+        self.buffers_vmas += call.buffers_vmas;
         self.single_vma_buffers += call.single_vma_buffers;
         self.most_vmas = self.most_vmas.max(call.most_vmas);
         self.most_files = self.most_files.max(call.most_files);

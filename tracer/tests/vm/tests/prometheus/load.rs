@@ -61,6 +61,8 @@ pub struct Load {
     pub buffers: u64,
     pub bytes: u64,
     pub vmas: u64,
+    /// Buffer by buffer.
+    pub buffers_vmas: u64,
     /// Buffers, VMAs and bytes by class of backing.
     pub classes: BTreeMap<String, [u64; 3]>,
     /// Registers, updates and clones of each unit: those that succeeded, and those that failed.
@@ -106,6 +108,7 @@ impl Load {
         self.buffers += account.buffers;
         self.bytes += account.bytes;
         self.vmas += account.vmas;
+        self.buffers_vmas += account.buffers_vmas;
         for under in &account.backings {
             self.add_class(&under.backing.class, [under.buffers, under.vmas, under.bytes]);
         }
@@ -118,7 +121,9 @@ impl Load {
         self.units.insert(format!("load-fio-{}.service", job.name), [u64::from(!job.refused), u64::from(job.refused)]);
         self.buffers += buffers;
         self.bytes += buffers * PAGE;
-        self.vmas += buffers;
+        // All of its buffers are one allocation.
+        self.vmas += 1;
+        self.buffers_vmas += buffers;
         self.add_class(job.class, [buffers, buffers, buffers * PAGE]);
     }
 

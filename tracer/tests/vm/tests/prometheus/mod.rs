@@ -145,7 +145,7 @@ fn sizes(evidence: &Evidence) -> TestResult {
     let sums = [
         ("pinscope_registration_buffers_sum", load.buffers),
         ("pinscope_registration_bytes_sum", load.bytes),
-        ("pinscope_buffer_vmas_sum", load.vmas),
+        ("pinscope_buffer_vmas_sum", load.buffers_vmas),
         ("pinscope_registration_vmas_sum", load.vmas),
     ];
     sums.into_iter().try_for_each(|(metric, truth)| evidence.is(metric, evidence.times[1], truth))?;
