@@ -46,7 +46,7 @@ pub fn left_out(series: &str, mode: Mode) -> Vec<&'static str> {
         // Between those by kprobes only what shows that every hook is in its place; machines take trampolines there.
         (_, Mode::Kprobe) => &[&COMMAND_LINE, &ANSWERS, &ON_REQUEST, &LOAD, &DAEMON, &LONG],
         (USUAL, Mode::Fentry) => &[&COMMAND_LINE],
-        (NEWEST, Mode::Fentry) => &[&COMMAND_LINE, &ANSWERS, &SERVICE],
+        (NEWEST, Mode::Fentry) => &[&COMMAND_LINE, &ANSWERS, &SERVICE, &["rings_"]],
         (OLDER, Mode::Fentry) => &[&COMMAND_LINE, &ANSWERS, &ON_REQUEST],
         (LATER, Mode::Fentry) => &[&COMMAND_LINE, &ANSWERS, &ON_REQUEST, &SERVICE, &REGISTERED],
         (_, Mode::Fentry) => &[&COMMAND_LINE, &ANSWERS, &ON_REQUEST, &LOAD, &SERVICE, &REGISTERED, &["random_"]],
