@@ -20,7 +20,7 @@ use crate::{
         BACKINGS, Counters, Distributions, FILESYSTEMS, PROCESSES, RECORDS, RINGS, add, add_field, count, observe,
         observe_duration, setting,
     },
-    ring as rings, session, tables,
+    ring as rings, session, tables, walk,
 };
 
 /// A buffer that failed in an update which tells only how many it did: `-EIO` stands for its errno, which nothing shows.
@@ -52,7 +52,7 @@ pub fn buffer(frame: &mut Frame, counters: &Counters) {
     }
     if buffer.walk != Walk::Complete as u8 {
         // An empty slot has no VMAs to be known, nor has what the kernel refuses as no range.
-        if has_range(buffer.address, buffer.length) {
+        if walk::has_range(buffer.address, buffer.length) {
             registration.flags |= flag::VMAS_PARTIAL;
             frame.counts.partial[usize::from(buffer.walk & 7)] += 1;
         }
@@ -81,12 +81,6 @@ pub fn buffer(frame: &mut Frame, counters: &Counters) {
     }
 }
 
-/// A buffer that is known by its pin alone, and after which another's began: the kernel stops at the first that it refuses.
-#[inline(always)]
-pub fn went_on(frame: &mut Frame, counters: &Counters) {
-    pending(frame, 0, counters);
-}
-
 /// A call's last pin, whose buffer's result is its own where it failed. What comes after the call's last pin may be
 /// another buffer, refused before its own (a length of 0) or none at all (an emptied slot): its errno is no evidence.
 #[inline(always)]
@@ -111,8 +105,9 @@ fn last(frame: &mut Frame, operation: Operation, counters: &Counters) {
     pending(frame, result, counters);
 }
 
+/// A buffer that is known by its pin alone, once its result is: a negative errno, or 0.
 #[inline(always)]
-fn pending(frame: &mut Frame, ret: i32, counters: &Counters) {
+pub fn pending(frame: &mut Frame, ret: i32, counters: &Counters) {
     frame.counts.pending = 0;
     if frame.buffer.ret == NOT_RETURNED {
         frame.buffer.flags |= flag::PARTS_MISSED;
@@ -235,12 +230,6 @@ pub fn settle(frame: &Frame, operation: Operation, ret: i64) {
 pub fn installs(registration: &RegistrationRecord) -> bool {
     let told = setting!(kernel.buffers) != 0 && registration.flags & flag::PARTS_MISSED == 0;
     registration.operation == Operation::Clone as u8 || !told || registration.bytes != 0
-}
-
-/// Whether there is anything to walk.
-#[inline(always)]
-pub fn has_range(address: u64, length: u64) -> bool {
-    address != 0 && length != 0 && !address.overflowing_add(length).1
 }
 
 /// Whether entry and return of each buffer and each pin were seen.

@@ -36,6 +36,12 @@ struct Context {
     frame: *mut Frame,
 }
 
+/// Whether there is anything to walk.
+#[inline(always)]
+pub fn has_range(address: u64, length: u64) -> bool {
+    address != 0 && length != 0 && !address.overflowing_add(length).1
+}
+
 /// Walks the buffer of `frame`, from `address` to `end`, in the memory of `task`, the current one.
 #[inline(always)]
 pub fn walk(frame: &mut Frame, task: *mut task_struct, address: u64, end: u64) {

@@ -48,7 +48,7 @@ fn enter(iovec: Iovec, imu_slot: u64, walk: impl Fn(&mut Frame, *mut task_struct
     begin(frame, iovec, imu_slot);
     frame.stage = Stage::Buffer as u32;
     frame.buffer_ns = entered;
-    if fold::has_range(iovec.base, iovec.length) {
+    if walk::has_range(iovec.base, iovec.length) {
         walk(frame, task, iovec.base, iovec.base.wrapping_add(iovec.length));
         // SAFETY: takes nothing, cannot fail.
         frame.buffer_ns = unsafe { bpf_ktime_get_ns() };

@@ -58,15 +58,16 @@ fn enter_as_buffer(base: u64, length: u64) {
     }
     // SAFETY: takes nothing, cannot fail.
     let entered = unsafe { bpf_ktime_get_ns() };
+    // The kernel stops at the first buffer that it refuses: the one before was accepted.
     if frame.counts.pending != 0
         && let Some(counters) = Counters::get()
     {
-        fold::went_on(frame, &counters);
+        fold::pending(frame, 0, &counters);
     }
     buffer::begin(frame, Iovec { base, length }, 0);
     frame.counts.pending = 1;
     frame.buffer.ret = fold::NOT_RETURNED;
-    if fold::has_range(base, length) {
+    if walk::has_range(base, length) {
         walk::walk(frame, task, base, base.wrapping_add(length));
     }
     begin(frame, task);

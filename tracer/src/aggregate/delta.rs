@@ -132,6 +132,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::aggregate::gather::ring as ring_of;
 
     fn ring(address: u64, created_ns: u64, installations: u64, last_ns: u64) -> SampledRing {
         let totals = Ring { created_ns, installations, first_ns: 100, last_ns, shortest_gap_ns: 10, ..Ring::ZERO };
@@ -168,16 +169,14 @@ mod tests {
             };
             let cut = cut.min(ends.len());
             let (first, whole) = (at(cut), at(ends.len()));
-            let span = |ring: &SampledRing| {
-                let from = if ring.before_ns > 0 { ring.before_ns } else { ring.totals.first_ns };
-                if ring.totals.installations > 0 { ring.totals.last_ns - from } else { 0 }
-            };
             let then = if cut == 0 { vec![] } else { vec![first] };
-            let later = rings_since(&[whole], &then);
-            let spans = span(&first) + later.iter().map(span).sum::<u64>();
-            prop_assert_eq!(spans, span(&whole));
-            let counts = cut as u64 + later.iter().map(|ring| ring.totals.installations).sum::<u64>();
-            prop_assert_eq!(counts, whole.totals.installations);
+            let parts = then.iter().copied().chain(rings_since(&[whole], &then));
+            let parts: Vec<_> = parts.map(|part| ring_of(&part, true)).collect();
+            let whole = ring_of(&whole, true);
+            prop_assert_eq!(parts.iter().map(|part| part.span_ns).sum::<u64>(), whole.span_ns);
+            prop_assert_eq!(parts.iter().map(|part| part.gaps).sum::<u64>(), whole.gaps);
+            prop_assert_eq!(parts.iter().map(crate::aggregate::Ring::installations).sum::<u64>(), whole.installations());
+            prop_assert_eq!(whole.span_ns, ends[ends.len() - 1] - ends[0]);
         }
     }
 }

@@ -156,7 +156,7 @@ impl Fold<'_> {
     }
 }
 
-fn ring(sampled: &SampledRing, requests: bool) -> Ring {
+pub(super) fn ring(sampled: &SampledRing, requests: bool) -> Ring {
     let totals = &sampled.totals;
     let seen = totals.created_ns != 0;
     let age = |at: u64| (seen && totals.installations > 0).then(|| at.saturating_sub(totals.created_ns));

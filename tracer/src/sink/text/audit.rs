@@ -110,7 +110,8 @@ fn one(page: &mut Page, row: &Row) {
     let rules = [("as proposed", row.refused.as_proposed), ("since 6.5", row.refused.since_6_5)];
     let refusing: Vec<_> =
         rules.into_iter().filter(|(_, calls)| calls.unwrap_or(0) > 0).map(|(rule, _)| rule).collect();
-    if row.exempt > 0 {
+    // What does not write the rule is not about.
+    if row.exempt > 0 && row.flags.contains(&"FOLL_WRITE") {
         let many =
             if row.exempt == row.calls { String::new() } else { format!(", {} of them", human::count(row.exempt)) };
         page.paragraph("    ", &format!("exempt from what was proposed{many}"));
