@@ -3,6 +3,7 @@
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_current_comm};
 use tracer_ebpf::{
     counter::Counter,
+    histogram,
     record::{
         BufferRecord, COST_PAGES, COST_VMAS, FILES, Frame, Largest, RegistrationRecord, SharedFile, SharedFileKey,
         Walk, flag,
@@ -11,7 +12,7 @@ use tracer_ebpf::{
 
 use crate::{
     fold, kernel,
-    maps::{COSTS, Counters, LARGEST, SHARED_FILES, add_field},
+    maps::{COSTS, LARGEST, SHARED_FILES, add_field, count},
 };
 
 const PAGE_SHIFT: u32 = 12;
@@ -22,7 +23,7 @@ const BUFFER: u32 = 1;
 
 /// Counts a buffer that returned.
 #[inline(always)]
-pub fn buffer(frame: &mut Frame, counters: &Counters) {
+pub fn buffer(frame: &mut Frame) {
     if frame.buffer.walk == Walk::Complete as u8 {
         let buffer = &frame.buffer;
         if buffer.ret == 0 && buffer.flags & (flag::PINNED | flag::PARTS_MISSED) == flag::PINNED {
@@ -31,7 +32,7 @@ pub fn buffer(frame: &mut Frame, counters: &Counters) {
         largest(BUFFER, buffer.vmas.into(), buffer.length, buffer.pin_ns, 1);
     }
     if frame.buffer.files > 1 {
-        shared_files(frame, counters);
+        shared_files(frame);
     }
 }
 
@@ -68,16 +69,12 @@ fn cost(buffer: &BufferRecord, waited: bool) {
     }
 }
 
-/// The number of the highest bit, at most the last of `OCTAVES`.
+/// The number of the highest bit, at most the last of `OCTAVES`. From a table: of a comparison with each the verifier would
+/// follow every number, together with every one of the other axis.
 #[inline(always)]
 fn octave<const OCTAVES: usize>(value: u64) -> u32 {
-    let mut octave = 0;
-    for bit in 1..OCTAVES as u32 {
-        if value >> bit != 0 {
-            octave = bit;
-        }
-    }
-    octave
+    let octave = histogram::octave(value);
+    if octave < OCTAVES as u32 { octave } else { OCTAVES as u32 - 1 }
 }
 
 /// Remembers what has more VMAs than any before on this CPU; the programs that come here do not interrupt each other.
@@ -97,7 +94,7 @@ fn largest(which: u32, vmas: u64, bytes: u64, nanoseconds: u64, buffers: u32) {
 }
 
 #[inline(never)]
-fn shared_files(frame: &mut Frame, counters: &Counters) {
+fn shared_files(frame: &mut Frame) {
     let pid = kernel::pid_tid().0;
     for index in 0..FILES {
         if index as u32 >= frame.buffer.files {
@@ -106,7 +103,7 @@ fn shared_files(frame: &mut Frame, counters: &Counters) {
         if let Some(file) = frame.buffer_files.get(index)
             && shared_file(*file, pid, frame.buffer_ns).is_none()
         {
-            counters.add(Counter::LostFiles, 1);
+            count(Counter::LostFiles);
         }
     }
 }

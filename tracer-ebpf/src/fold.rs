@@ -11,7 +11,7 @@ use tracer_ebpf::{
     counter::Counter,
     histogram::Histogram,
     operation::Operation,
-    record::{BufferRecord, Frame, ProcessTotals, RegistrationRecord, Walk, flag},
+    record::{BACKING_SLICES, BufferRecord, Frame, ProcessTotals, RegistrationRecord, Walk, flag},
 };
 
 use crate::{
@@ -20,7 +20,9 @@ use crate::{
         BACKINGS, Counters, Distributions, FILESYSTEMS, PROCESSES, RECORDS, RINGS, add, add_field, count, observe,
         observe_duration, setting,
     },
-    ring as rings, session, tables, walk,
+    ring as rings, session, tables,
+    verifier::{apart, forgotten},
+    walk,
 };
 
 /// A buffer that failed in an update which tells only how many it did: `-EIO` stands for its errno, which nothing shows.
@@ -68,17 +70,24 @@ pub fn buffer(frame: &mut Frame, counters: &Counters) {
     if buffer.flags & (flag::FILES_CAPPED | flag::BACKINGS_CAPPED) != 0 {
         frame.counts.short += 1;
     }
-    backings(buffer, counters);
-    judge::judge(buffer, counters);
+    backings(&mut frame.buffer, counters);
+    judge::judge(&mut frame.buffer, counters);
     if session::in_detail() {
         if setting!(session.processes) != 0 {
-            habit::buffer(frame);
-            cost::buffer(frame, counters);
+            of_process(frame);
         }
         if setting!(session.records) != 0 {
             emit(&raw const frame.buffer, Counter::LostBufferRecords);
         }
     }
+}
+
+apart! {
+/// What a session keeps of a buffer for its process.
+fn of_process([frame: Frame]) {
+    habit::buffer(frame);
+    cost::buffer(frame);
+}
 }
 
 /// A call's last pin, whose buffer's result is its own where it failed. What comes after the call's last pin may be
@@ -92,7 +101,8 @@ fn last(frame: &mut Frame, operation: Operation, counters: &Counters) {
     let short = operation as u8 == Operation::Update as u8
         && registration.ret >= 0
         && (registration.ret as u32) < registration.buffers;
-    let result = if frame.buffer.ret == NOT_RETURNED {
+    frame.buffer.ret = if frame.buffer.ret == NOT_RETURNED {
+        frame.buffer.flags |= flag::PARTS_MISSED;
         // The call's result has to do.
         if short { UNTOLD } else { registration.ret.min(0) as i32 }
     } else if frame.buffer.ret != 0 {
@@ -102,42 +112,62 @@ fn last(frame: &mut Frame, operation: Operation, counters: &Counters) {
     } else {
         0
     };
-    pending(frame, result, counters);
+    // From here on the verifier knows as little of the result as we do, and checks the rest once.
+    pending(frame, counters);
 }
 
 /// A buffer that is known by its pin alone, once its result is: a negative errno, or 0.
 #[inline(always)]
-pub fn pending(frame: &mut Frame, ret: i32, counters: &Counters) {
+pub fn pending(frame: &mut Frame, counters: &Counters) {
     frame.counts.pending = 0;
-    if frame.buffer.ret == NOT_RETURNED {
-        frame.buffer.flags |= flag::PARTS_MISSED;
-    }
-    frame.buffer.ret = ret;
     buffer(frame, counters);
 }
 
 #[inline(always)]
-fn backings(buffer: &BufferRecord, counters: &Counters) {
-    for slice in &buffer.backings {
-        if slice.vmas == 0 {
-            break;
-        }
-        backing(slice, buffer.ret < 0, counters);
+fn backings(buffer: &mut BufferRecord, counters: &Counters) {
+    if buffer.backings[0].vmas == 0 {
+        return;
+    }
+    backing(&mut buffer.backings[0], buffer.ret < 0, counters);
+    // Most buffers have one.
+    if buffer.backings[1].vmas != 0 {
+        other_backings(buffer);
     }
 }
 
+apart! {
+fn other_backings([buffer: BufferRecord]) {
+    let Some(counters) = Counters::get() else { return 0 };
+    for index in 1..BACKING_SLICES {
+        let slice = &mut buffer.backings[index];
+        if slice.vmas == 0 {
+            break;
+        }
+        backing(slice, buffer.ret < 0, &counters);
+    }
+}
+}
+
 #[inline(always)]
-fn backing(slice: &BackingSlice, failed: bool, counters: &Counters) {
+fn backing(slice: &mut BackingSlice, failed: bool, counters: &Counters) {
     let kind = if failed { slice.kind.failed() } else { slice.kind };
     if slice.filesystem == 0 && kind.0 < Kind::PLAIN {
         // No name to tell: an array saves the look-up in a hash map.
-        return add_slice(counters.kind(kind), slice);
+        add_slice(counters.kind(kind), slice);
+    } else {
+        named_backing(slice, kind.0);
     }
-    let key = BackingKey { filesystem: slice.filesystem, kind, reserved: 0 };
-    let Some(totals) = BACKINGS.get_ptr_mut(key).or_else(|| new_backing(&key)) else {
-        return counters.add(Counter::LostBackings, 1);
-    };
-    add_slice(totals, slice);
+}
+
+apart! {
+fn named_backing([slice: BackingSlice], kind: u32) {
+    let key = BackingKey { filesystem: slice.filesystem, kind: Kind(kind), reserved: 0 };
+    if let Some(totals) = BACKINGS.get_ptr_mut(key).or_else(|| new_backing(&key)) {
+        add_slice(totals, slice);
+    } else {
+        count(Counter::LostBackings);
+    }
+}
 }
 
 #[inline(always)]
@@ -186,6 +216,7 @@ pub fn registration(
     let walked = registration.walk_ns;
     registration.duration_ns = frame.end_ns.wrapping_sub(registration.header.start_ns).wrapping_sub(walked);
     counters.end(operation, ret);
+    let ret = forgotten(&registration.ret);
     if returned {
         counters.add_of(Counter::Returns, operation, 1);
     } else if setting!(kernel.registration_returns) != 0 {
@@ -241,8 +272,7 @@ pub fn saw_all(frame: &Frame) -> bool {
 #[inline(always)]
 fn in_detail(frame: &mut Frame, operation: Operation) {
     if setting!(session.processes) != 0 && operation as u8 != Operation::Unregister as u8 {
-        process(frame, operation);
-        cost::registration(&frame.registration);
+        process(frame, operation as u32);
     }
     if setting!(session.records) != 0 {
         name_process(&mut frame.registration);
@@ -272,11 +302,14 @@ fn plain(frame: &mut Frame, counters: &Counters, operation: Operation) {
     let registration = &mut frame.registration;
     registration.vmas = 1;
     let bucket = observe_duration(true, operation, registration.duration_ns);
+    frame.bucket = bucket as u64;
+    let bucket = forgotten(&frame.bucket) as usize;
+    let registration = &mut frame.registration;
     if let Some(distributions) = Distributions::get() {
         distributions.observe(Histogram::BytesPerRegistration, registration.bytes);
         distributions.observe(Histogram::Pin, registration.pin_ns);
     }
-    backing(&frame.buffer.backings[0], false, counters);
+    backing(&mut frame.buffer.backings[0], false, counters);
     counters.plain(registration.flags & flag::RING_USED != 0);
     costs(registration, counters);
     if setting!(session.workloads) != 0 {
@@ -379,16 +412,19 @@ pub fn process_call(ret: i64) -> Option<*mut ProcessTotals> {
     Some(totals)
 }
 
-#[inline(always)]
-fn process(frame: &mut Frame, operation: Operation) {
+apart! {
+/// What a session keeps of a call for its process.
+fn process([frame: Frame], operation: u32) {
+    cost::registration(&frame.registration);
     let registration = &frame.registration;
-    let Some(totals) = process_call(registration.ret) else { return };
+    let Some(totals) = process_call(registration.ret) else { return 0 };
     add_field!(totals.buffers, registration.buffers.into());
     add_field!(totals.bytes, registration.bytes);
     add_field!(totals.vmas, registration.vmas);
     add_field!(totals.duration_ns, registration.duration_ns);
     add_field!(totals.pin_ns, registration.pin_ns);
-    habit::end(frame, operation, totals);
+    habit::end(frame, operation == Operation::Register as u32, totals);
+}
 }
 
 #[inline(always)]

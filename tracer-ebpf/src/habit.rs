@@ -1,9 +1,6 @@
 //! What a process's buffers are like: gathered over a call, and added to the process once it ends.
 
-use tracer_ebpf::{
-    operation::Operation,
-    record::{Frame, Habits, LARGE, LONG_LIST, MANY_VMAS, ProcessTotals, RECENT, Walk, flag},
-};
+use tracer_ebpf::record::{Frame, Habits, LARGE, LONG_LIST, MANY_VMAS, ProcessTotals, RECENT, Walk, flag};
 
 use crate::{
     fold::ENOMEM,
@@ -67,7 +64,7 @@ pub fn buffer(frame: &mut Frame) {
 
 /// A call that ended, whose process has these totals.
 #[inline(always)]
-pub fn end(frame: &mut Frame, operation: Operation, totals: *mut ProcessTotals) {
+pub fn end(frame: &mut Frame, registers: bool, totals: *mut ProcessTotals) {
     let registration = &frame.registration;
     let habits = &mut frame.habits;
     // After its pin, where the pages are charged: before it, memory itself is short.
@@ -77,7 +74,7 @@ pub fn end(frame: &mut Frame, operation: Operation, totals: *mut ProcessTotals) 
     }
     // Of a table of empty slots there is no digest.
     if registration.ret >= 0 && frame.ranges != 0 {
-        if operation as u8 == Operation::Register as u8 && registration.buffers >= LONG_LIST {
+        if registers && registration.buffers >= LONG_LIST {
             habits.long_lists = 1;
         }
         // SAFETY: a value of the map, of plain integers.

@@ -59,6 +59,23 @@ pub fn index(value: u64) -> usize {
     passed + look_up(opaque(rest))
 }
 
+/// The number of the highest bit of a value, 0 for 0.
+#[inline(always)]
+pub fn octave(value: u64) -> u32 {
+    OCTAVE_OF[index(value) & (OCTAVE_OF.len() - 1)].into()
+}
+
+/// By bucket; beyond the last bucket nothing.
+static OCTAVE_OF: [u8; BUCKETS.next_power_of_two()] = {
+    let mut table = [0; BUCKETS.next_power_of_two()];
+    let mut bucket = 1;
+    while bucket < BUCKETS {
+        table[bucket] = lower_bound(bucket).ilog2() as u8;
+        bucket += 1;
+    }
+    table
+};
+
 /// The mask is for the verifier; what was shifted is hidden from the compiler, which would see that it needs none.
 #[inline(always)]
 fn look_up(small: u64) -> usize {
@@ -172,6 +189,15 @@ mod tests {
         #[test]
         fn the_order_is_kept(a: u64, b: u64) {
             if a <= b { prop_assert!(index(a) <= index(b)); }
+        }
+    }
+
+    #[test]
+    fn an_octave_is_the_highest_bit() {
+        assert_eq!(octave(0), 0);
+        for bit in 0..64 {
+            let least = 1_u64 << bit;
+            assert_eq!([octave(least), octave(least + (least - 1))], [bit, bit], "{bit}");
         }
     }
 }

@@ -11,12 +11,13 @@ use tracer_ebpf::{
 
 use crate::{
     cgroup, kernel,
-    maps::{Counters, JUDGED, add_field, setting},
+    maps::{Counters, JUDGED, add_field, count, setting},
+    verifier::apart,
 };
 
 /// Counts a buffer whose walk and result are known.
 #[inline(always)]
-pub fn judge(buffer: &BufferRecord, counters: &Counters) {
+pub fn judge(buffer: &mut BufferRecord, counters: &Counters) {
     let traits = match buffer.walk {
         walk if walk == Walk::Complete as u8 => buffer.traits,
         // GUP stops at it.
@@ -28,14 +29,15 @@ pub fn judge(buffer: &BufferRecord, counters: &Counters) {
         return;
     }
     if traits.0 != 0 || buffer.ret < 0 {
-        put(buffer, traits, counters);
+        judged(buffer, traits.0);
     } else {
         counters.add(Counter::CleanBuffers, 1);
     }
 }
 
-#[inline(never)]
-fn put(buffer: &BufferRecord, traits: Traits, counters: &Counters) {
+apart! {
+fn judged([buffer: BufferRecord], traits: u32) {
+    let traits = Traits(traits);
     let slice = objected(buffer);
     let pid = if setting!(session.processes) != 0 { kernel::pid_tid().0 } else { 0 };
     let errno = buffer.ret.wrapping_neg().cast_unsigned();
@@ -45,13 +47,14 @@ fn put(buffer: &BufferRecord, traits: Traits, counters: &Counters) {
         let _ = JUDGED.insert(key, JudgedTotals { buffers: 0, bytes: 0 }, BPF_NOEXIST.into());
         JUDGED.get_ptr_mut(key)
     });
-    let Some(totals) = totals else { return counters.add(Counter::LostJudgements, 1) };
+    let Some(totals) = totals else { count(Counter::LostJudgements); return 0 };
     add_field!(totals.buffers, 1);
     add_field!(totals.bytes, buffer.length);
     // What is refused here already has no more to lose.
     if setting!(session.workloads) != 0 && buffer.ret >= 0 {
         cgroup::judged(traits);
     }
+}
 }
 
 /// The first backing that adds a trait, or the first of all.

@@ -36,6 +36,8 @@ mod session;
 #[cfg(target_arch = "bpf")]
 mod tables;
 #[cfg(target_arch = "bpf")]
+mod verifier;
+#[cfg(target_arch = "bpf")]
 mod walk;
 
 /// A loop without end, which the verifier rejects: a program that could reach a panic does not load.

@@ -319,6 +319,8 @@ pub struct Frame {
     pub walking: u32,
     /// What is counted over the buffers.
     pub counts: Counts,
+    /// Of the duration's histogram; it stands here for the verifier to forget it.
+    pub bucket: u64,
     /// When the registration's function returned.
     pub end_ns: u64,
     /// When the buffer's walk ended (the buffer's time begins there).

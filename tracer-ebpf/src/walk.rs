@@ -18,6 +18,7 @@ use crate::{
     kernel::{self, Vma},
     probe::{lock, zero},
     session,
+    verifier::apart,
 };
 
 /// More VMAs than `vm.max_map_count` can be raised to in earnest; a walk that gets here says that it was cut.
@@ -79,9 +80,9 @@ fn walk_range(frame: &mut Frame, task: *mut task_struct, address: u64, end: u64)
     }
 }
 
+apart! {
 /// The rest of a walk whose first VMA did not hold the whole range, or was not to be had.
-#[inline(never)]
-fn go_on(frame: &mut Frame, ret: i64, address: u64) {
+fn go_on([frame: Frame], ret: i64, address: u64) {
     let walker = &mut frame.walker;
     walker.slice_start = address;
     zero!(walker.slice_first);
@@ -99,28 +100,30 @@ fn go_on(frame: &mut Frame, ret: i64, address: u64) {
     // SAFETY: the frame that was borrowed; the callbacks are done with it.
     finish(unsafe { &mut *context.frame });
 }
+}
 
 /// Walks the frame's buffer anew where a writer held `mmap_lock` for longer than the first walk waited: at the return
 /// of the function whose entry it was, after the pin, which the writer has let pass.
 #[inline(always)]
-pub fn again(frame: &mut Frame, task: *mut task_struct) {
+pub fn again(frame: &mut Frame) {
     if frame.buffer.walk == Walk::Busy as u8 {
-        anew(frame, task);
+        anew(frame);
     }
 }
 
-#[inline(never)]
-fn anew(frame: &mut Frame, task: *mut task_struct) {
+apart! {
+fn anew([frame: Frame]) {
     // SAFETY: takes nothing, cannot fail.
     let entered = unsafe { bpf_ktime_get_ns() };
     zero!(frame.buffer.vmas, frame.buffer.files, frame.buffer.traits.0, frame.buffer.backings[0].vmas);
     let address = frame.buffer.address;
-    walk(frame, task, address, address + frame.buffer.length);
+    walk(frame, kernel::task(), address, address + frame.buffer.length);
     frame.walker.retries += 1;
     // SAFETY: as above.
     let walk_ns = unsafe { bpf_ktime_get_ns() } - entered;
     frame.buffer.walk_ns += walk_ns;
     frame.registration.walk_ns += walk_ns;
+}
 }
 
 /// Puts the last backing away.
@@ -219,25 +222,27 @@ fn take(frame: &mut Frame, vma: &Vma) {
     frame.walker.address = vma.end;
 }
 
+apart! {
 /// Adds the present backing to the buffer's. What finds no place is in no slice, and the flag says so.
-#[inline(never)]
-fn put_slice(frame: &mut Frame) {
+fn put_slice([frame: Frame]) {
     let walker = frame.walker;
     for index in 0..BACKING_SLICES {
         if frame.buffer.backings[index].vmas == 0 {
             if index + 1 < BACKING_SLICES {
                 zero!(frame.buffer.backings[index + 1].vmas);
             }
-            return fill_slice(&mut frame.buffer.backings[index], &walker, frame.buffer.vmas);
+            fill_slice(&mut frame.buffer.backings[index], &walker, frame.buffer.vmas);
+            return 0;
         }
         let slice = &mut frame.buffer.backings[index];
         if u64::from(slice.kind.0) == walker.kind && slice.filesystem == walker.filesystem {
             slice.vmas += frame.buffer.vmas - walker.slice_first as u32;
             slice.bytes += reached(&walker);
-            return;
+            return 0;
         }
     }
     frame.buffer.flags |= flag::BACKINGS_CAPPED;
+}
 }
 
 /// Makes an unused slice that of the present backing.
@@ -256,9 +261,9 @@ fn reached(walker: &Walker) -> u64 {
     reached - walker.slice_start
 }
 
+apart! {
 /// Adds the present file to the buffer's and the registration's distinct ones.
-#[inline(never)]
-fn put_file(frame: &mut Frame) {
+fn put_file([frame: Frame]) {
     let file = frame.walker.file;
     if !insert(&mut frame.buffer_files, &mut frame.buffer.files, file) {
         frame.buffer.flags |= flag::FILES_CAPPED;
@@ -266,6 +271,7 @@ fn put_file(frame: &mut Frame) {
     if !insert(&mut frame.registration_files, &mut frame.registration.files, file) {
         frame.registration.flags |= flag::FILES_CAPPED;
     }
+}
 }
 
 /// Adds to a set; `false` where it is full.

@@ -34,7 +34,7 @@ entry!(buffer_enter_plain_kprobe, buffer_enter_plain_fentry, |context| enter(
     |_, _, _, _| ()
 ));
 exit!(buffer_exit_kretprobe, buffer_exit_fexit, 4, |ret| leave(ret, walk::again));
-exit!(buffer_exit_plain_kretprobe, buffer_exit_plain_fexit, 4, |ret| leave(ret, |_, _| ()));
+exit!(buffer_exit_plain_kretprobe, buffer_exit_plain_fexit, 4, |ret| leave(ret, |_| ()));
 
 #[inline(always)]
 fn enter(iovec: Iovec, imu_slot: u64, walk: impl Fn(&mut Frame, *mut task_struct, u64, u64)) {
@@ -93,11 +93,10 @@ pub fn begin(frame: &mut Frame, iovec: Iovec, imu_slot: u64) {
 }
 
 #[inline(always)]
-fn leave(ret: u64, walk_again: impl Fn(&mut Frame, *mut task_struct)) {
+fn leave(ret: u64, walk_again: impl Fn(&mut Frame)) {
     // SAFETY: takes nothing, cannot fail.
     let now = unsafe { bpf_ktime_get_ns() };
-    let task = kernel::task();
-    let Some(frame) = frame::of(task) else { return };
+    let Some(frame) = frame::current() else { return };
     if frame.stage == Stage::Pin as u32 {
         frame.buffer.flags |= flag::PARTS_MISSED;
     } else if frame.stage != Stage::Buffer as u32 {
@@ -105,7 +104,7 @@ fn leave(ret: u64, walk_again: impl Fn(&mut Frame, *mut task_struct)) {
     }
     frame.stage = Stage::Registration as u32;
     frame.counts.buffer_returns += 1;
-    walk_again(frame, task);
+    walk_again(frame);
     let buffer = &mut frame.buffer;
     buffer.duration_ns = now - frame.buffer_ns;
     buffer.ret = error_of(ret);

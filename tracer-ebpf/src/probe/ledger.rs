@@ -22,6 +22,7 @@ use crate::{
     cgroup, fold, frame, kernel,
     maps::{Counters, setting},
     ring, session, tables,
+    verifier::forgotten,
 };
 
 /// `IORING_REGISTER_RING_FDS` of `include/uapi/linux/io_uring.h`, since 5.18. The ring is the caller's own as a rule, for
@@ -132,6 +133,7 @@ fn close(call: &impl Call) {
                 // SAFETY: takes nothing, cannot fail.
                 frame.end_ns = unsafe { bpf_ktime_get_ns() };
             }
+            let operation = operation_of(frame);
             fold::registration(call, frame, &counters, operation, ret, returned);
             if setting!(session.timed) != 0 {
                 lock::end(frame);
@@ -147,6 +149,15 @@ fn close(call: &impl Call) {
         }
         None => without_entry(call, &counters, operation, ret),
     }
+}
+
+/// The frame's operation, of which the verifier knows no more than that it is one: it would check all that follows for
+/// each opcode.
+#[inline(always)]
+fn operation_of(frame: &Frame) -> Operation {
+    let number = forgotten(&frame.registration.operation);
+    // SAFETY: each number below `COUNT` is an operation's.
+    unsafe { core::mem::transmute(number & (Operation::COUNT as u8 - 1)) }
 }
 
 /// A call of which no entry was seen: refused on the way, or missed.

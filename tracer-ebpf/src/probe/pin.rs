@@ -27,7 +27,7 @@ entry!(pin_enter_buffer_kprobe, pin_enter_buffer_fentry, |context| enter_as_buff
     context.argument(0),
     context.argument(1)
 ));
-exit!(pin_exit_kretprobe, pin_exit_fexit, || leave(0, |_, _| ()));
+exit!(pin_exit_kretprobe, pin_exit_fexit, || leave(0, |_| ()));
 exit!(pin_exit_buffer_kretprobe, pin_exit_buffer_fexit, 3, |ret| leave(buffer::error_of_pointer(ret), walk::again));
 
 #[inline(always)]
@@ -62,7 +62,11 @@ fn enter_as_buffer(base: u64, length: u64) {
     if frame.counts.pending != 0
         && let Some(counters) = Counters::get()
     {
-        fold::pending(frame, 0, &counters);
+        if frame.buffer.ret == fold::NOT_RETURNED {
+            frame.buffer.flags |= flag::PARTS_MISSED;
+        }
+        frame.buffer.ret = 0;
+        fold::pending(frame, &counters);
     }
     buffer::begin(frame, Iovec { base, length }, 0);
     frame.counts.pending = 1;
@@ -80,7 +84,7 @@ fn enter_as_buffer(base: u64, length: u64) {
 
 /// `ret` is 0 or a negative errno, where the pin stands for its buffer.
 #[inline(always)]
-fn leave(ret: i32, walk_again: impl Fn(&mut Frame, *mut task_struct)) {
+fn leave(ret: i32, walk_again: impl Fn(&mut Frame)) {
     // SAFETY: takes nothing, cannot fail.
     let now = unsafe { bpf_ktime_get_ns() };
     let task = kernel::task();
@@ -111,7 +115,7 @@ fn leave(ret: i32, walk_again: impl Fn(&mut Frame, *mut task_struct)) {
         frame.stage = Stage::Registration as u32;
         frame.counts.buffer_returns += 1;
         frame.buffer.ret = ret;
-        walk_again(frame, task);
+        walk_again(frame);
     } else {
         frame.stage = Stage::Buffer as u32;
     }

@@ -1,12 +1,16 @@
-//! The eBPF object, and the one change made to it before it is loaded.
+//! The eBPF object, and what is changed in it before it is loaded.
 //!
-//! Kernels before 5.12 have no task storage that tracing programs can use, and refuse to create such a map. There
-//! `FRAMES` takes the definition of `FRAMES_BY_TID`, a hash map under the thread's id. A map's definition is a BTF
-//! struct whose members' types stand for the values, so the change is five type ids in the section `.BTF`.
+//! - Programs that the plan does not hook are left out, and the lines of source for the verifier's log where nobody is to see
+//!   that: the library would parse them for each program, which took more memory than all else at a start.
+//! - Kernels before 5.12 have no task storage that tracing programs can use, and refuse to create such a map. There
+//!   `FRAMES` takes the definition of `FRAMES_BY_TID`, a hash map under the thread's id. A map's definition is a BTF struct
+//!   whose members' types stand for the values, so the change is five type ids in the section `.BTF`.
+//! - The same kernels take no pointers in functions that they check apart from their callers (before 5.13): there all
+//!   functions are made static, and checked anew at each call.
 
 use std::ffi::c_void;
 
-use object::{Object as _, ObjectSection as _};
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind, elf};
 use rustix::mm::{Advice, madvise};
 
 /// The object as it was built, empty where the eBPF toolchain was missing.
@@ -25,16 +29,76 @@ pub enum ObjectError {
     Unexpected(&'static str),
 }
 
-/// The object for a kernel with task storage, or with the frames in a hash map.
-pub fn object(hash_frames: bool) -> Result<Vec<u8>, ObjectError> {
+/// What a session wants of the object.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// For a kernel before 5.12: the frames in a hash map, and no global functions.
+    pub legacy: bool,
+    /// The programs to keep, by name.
+    pub programs: &'a [&'a str],
+    /// Whether to keep the lines of source, which the verifier's log shows.
+    pub lines: bool,
+}
+
+/// The object as it is to be loaded.
+pub fn object(wanted: Wanted<'_>) -> Result<Vec<u8>, ObjectError> {
     if OBJECT.is_empty() {
         return Err(ObjectError::Missing);
     }
     let mut object = OBJECT.to_vec();
-    if hash_frames {
-        redefine(&mut object, "FRAMES", "FRAMES_BY_TID")?;
+    leave_out_programs(&mut object, wanted.programs)?;
+    if !wanted.lines {
+        leave_out_lines(section_of(&mut object, ".BTF.ext")?)?;
+    }
+    if wanted.legacy {
+        let section = section_of(&mut object, ".BTF")?;
+        let btf = Btf::parse(section).ok_or(ObjectError::Unexpected("its section .BTF cannot be read"))?;
+        redefine(section, &btf, "FRAMES", "FRAMES_BY_TID")?;
+        btf.make_functions_static(section);
     }
     Ok(object)
+}
+
+/// Makes functions of no symbols' kind out of the programs that are not kept: the library takes functions for programs.
+fn leave_out_programs(object: &mut [u8], kept: &[&str]) -> Result<(), ObjectError> {
+    const ENTRY: usize = size_of::<elf::Sym64<object::LittleEndian>>();
+    /// Position of `st_info` in a symbol.
+    const INFO: usize = 4;
+    let places = {
+        let file = object::File::parse(&*object).map_err(|_| ObjectError::Unexpected("it is no ELF file"))?;
+        let table = file
+            .section_by_name(".symtab")
+            .and_then(|section| section.file_range())
+            .ok_or(ObjectError::Unexpected("it has no section .symtab"))?;
+        let text = file.section_by_name(".text").map(|section| section.index());
+        let left_out = file.symbols().filter(|symbol| {
+            symbol.kind() == SymbolKind::Text
+                && symbol.section_index() != text
+                && !symbol.name().is_ok_and(|name| kept.contains(&name))
+        });
+        left_out.map(|symbol| table.0 as usize + symbol.index().0 * ENTRY + INFO).collect::<Vec<_>>()
+    };
+    for place in places {
+        let info = object.get_mut(place).ok_or(ObjectError::Unexpected("its symbols lie outside the file"))?;
+        *info = *info & 0xf0 | elf::STT_NOTYPE;
+    }
+    Ok(())
+}
+
+/// Sets `line_info_len` of a section `.BTF.ext` to 0 (`include/uapi/linux/btf.h`).
+fn leave_out_lines(section: &mut [u8]) -> Result<(), ObjectError> {
+    const LENGTH: std::ops::Range<usize> = 20..24;
+    section.get_mut(LENGTH).ok_or(ObjectError::Unexpected("its section .BTF.ext has no header"))?.fill(0);
+    Ok(())
+}
+
+fn section_of<'a>(object: &'a mut [u8], name: &'static str) -> Result<&'a mut [u8], ObjectError> {
+    let missing = || ObjectError::Unexpected("a section for its types is missing");
+    let range = object::File::parse(&*object)
+        .ok()
+        .and_then(|file| file.section_by_name(name).and_then(|section| section.file_range()));
+    let (offset, size) = range.ok_or_else(missing)?;
+    object.get_mut(offset as usize..(offset + size) as usize).ok_or_else(missing)
 }
 
 /// Lets go of the object's pages in this process, once it is loaded: they are read from the file again where they are
@@ -53,15 +117,7 @@ pub fn forget() {
 }
 
 /// Gives the map `target` the definition of the map `template`.
-fn redefine(object: &mut [u8], target: &str, template: &str) -> Result<(), ObjectError> {
-    let (offset, size) = object::File::parse(&*object)
-        .ok()
-        .and_then(|file| file.section_by_name(".BTF").and_then(|section| section.file_range()))
-        .ok_or(ObjectError::Unexpected("it has no section .BTF"))?;
-    let section = object
-        .get_mut(offset as usize..(offset + size) as usize)
-        .ok_or(ObjectError::Unexpected("its section .BTF lies outside the file"))?;
-    let btf = Btf::parse(section).ok_or(ObjectError::Unexpected("its section .BTF cannot be read"))?;
+fn redefine(section: &mut [u8], btf: &Btf, target: &str, template: &str) -> Result<(), ObjectError> {
     let from = btf.members_of(section, template).ok_or(ObjectError::Unexpected("a map's definition is missing"))?;
     let to = btf.members_of(section, target).ok_or(ObjectError::Unexpected("a map's definition is missing"))?;
     if from.len() != to.len() {
@@ -83,6 +139,7 @@ struct Btf {
 
 /// Kinds of types that are looked for.
 const KIND_STRUCT: u32 = 4;
+const KIND_FUNC: u32 = 12;
 const KIND_VAR: u32 = 14;
 
 impl Btf {
@@ -112,6 +169,15 @@ impl Btf {
             .then(|| (0..(info & 0xffff) as usize).map(|member| definition + 12 + member * 12 + 4).collect())
     }
 
+    /// Sets the linkage of every function, which stands where other types have the number of their members.
+    fn make_functions_static(&self, section: &mut [u8]) {
+        for position in self.types.iter().skip(1) {
+            if word(section, position + 4).is_some_and(|info| kind(info) == KIND_FUNC) {
+                section[position + 4..position + 6].fill(0);
+            }
+        }
+    }
+
     fn name<'a>(&self, section: &'a [u8], position: usize) -> Option<&'a [u8]> {
         let start = self.strings + word(section, position)? as usize;
         section.get(start..)?.split(|byte| *byte == 0).next()
@@ -134,7 +200,7 @@ fn tail(info: u32) -> Option<usize> {
         3 => 12,
         KIND_STRUCT | 5 | 15 | 19 => 12 * members,
         6 | 13 => 8 * members,
-        2 | 7..=12 | 16 | 18 => 0,
+        2 | 7..=11 | KIND_FUNC | 16 | 18 => 0,
         _ => return None,
     })
 }
@@ -145,11 +211,12 @@ mod tests {
 
     #[test]
     fn the_frames_take_the_definition_of_the_hash_map() {
-        let Ok(original) = object(false) else {
+        let wanted = Wanted { legacy: false, programs: &[], lines: true };
+        let Ok(original) = object(wanted) else {
             // Built without the toolchain; the command line says so, and has a test.
             return;
         };
-        let changed = object(true).unwrap();
+        let changed = object(Wanted { legacy: true, ..wanted }).unwrap();
         assert_eq!(original.len(), changed.len());
         let definition = |object: &[u8], map: &str| -> Vec<u32> {
             let (offset, size) =
@@ -161,5 +228,15 @@ mod tests {
         assert_ne!(definition(&original, "FRAMES"), definition(&original, "FRAMES_BY_TID"));
         assert_eq!(definition(&changed, "FRAMES"), definition(&original, "FRAMES_BY_TID"));
         assert_eq!(definition(&changed, "FRAMES_BY_TID"), definition(&original, "FRAMES_BY_TID"));
+    }
+
+    #[test]
+    fn only_the_programs_wanted_are_left() {
+        let Ok(object) = object(Wanted { legacy: true, programs: &["ledger"], lines: false }) else { return };
+        let object = aya_obj::Object::parse(&object).unwrap();
+        assert_eq!(object.programs.keys().map(String::as_str).collect::<Vec<_>>(), ["ledger"]);
+        let functions = || object.functions.values();
+        assert!(functions().all(|function| function.line_info.line_info.is_empty()));
+        assert!(functions().any(|function| !function.func_info.func_info.is_empty()));
     }
 }
