@@ -7,6 +7,10 @@
 #[allow(dead_code, reason = "cargo xtask uses the rest of it")]
 mod toolchain;
 
+use object::{
+    build::elf::{Builder, SectionData},
+    elf,
+};
 use std::{
     env,
     error::Error,
@@ -65,7 +69,8 @@ fn build() -> Result<(), Box<dyn Error>> {
     let target_dir = out.join("ebpf");
     compile(compiler, linker, &workspace, &target_dir)?;
     let built = target_dir.join(toolchain::TARGET).join("release").join(OBJECT);
-    fs::copy(&built, &object).map_err(|error| format!("no eBPF object at {}: {error}", built.display()))?;
+    let whole = fs::read(&built).map_err(|error| format!("no eBPF object at {}: {error}", built.display()))?;
+    fs::write(object, without_dwarf(&whole)?)?;
     println!("cargo:rustc-env=PINSCOPE_EBPF_TOOLCHAIN={}", compiler.describe());
     Ok(())
 }
@@ -122,6 +127,24 @@ fn compile(
         println!("cargo:warning={line}");
     }
     Ok(())
+}
+
+/// Leaves DWARF out, from which BTF has been made: nine tenths of the object, which each start would read and parse.
+fn without_dwarf(object: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
+    let mut builder = Builder::read(object)?;
+    for section in &mut builder.sections {
+        let name = section.name.to_string();
+        section.delete = [".debug_", ".rel.debug_"].iter().any(|prefix| name.starts_with(prefix));
+    }
+    builder.delete_orphans();
+    // LLVM keeps the sections' names among the symbols'; the writer wants a section of their own.
+    let names = builder.sections.add();
+    names.name = ".shstrtab".into();
+    names.sh_type = elf::SHT_STRTAB;
+    names.data = SectionData::SectionString;
+    let mut stripped = Vec::new();
+    builder.write(&mut stripped)?;
+    Ok(stripped)
 }
 
 /// Takes from the inner cargo what the outer one meant for itself: its compiler, its flags, its profile, its target.

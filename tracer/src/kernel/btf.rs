@@ -2,7 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs, io,
+    fs::File,
+    io,
     os::fd::{AsRawFd, OwnedFd},
     path::Path,
 };
@@ -14,6 +15,7 @@ use rustix::fs::MemfdFlags;
 use super::{
     Known, Unknown, Wanted,
     prototype::{Parameter, Prototype, integer, pointer},
+    symbols::MARKS,
 };
 
 /// Longest chain of qualifiers, typedefs and pointers that is followed; BTF from the kernel has no longer one.
@@ -35,6 +37,8 @@ pub struct Types {
     pub offsets: BTreeMap<String, u32>,
     /// Prototypes by function: more than one where unrelated functions share the name.
     pub functions: BTreeMap<String, Vec<Prototype>>,
+    /// The id of the first function of each name, by which a trampoline is attached.
+    pub ids: BTreeMap<String, u32>,
     /// Arguments by tracepoint, without the leading `void *__data`.
     pub tracepoints: BTreeMap<String, Prototype>,
     /// Helpers, without `BPF_FUNC_`.
@@ -54,12 +58,14 @@ impl Types {
     /// The file cannot be read, or is no BTF that the parser knows.
     pub fn read(path: &Path, wanted: &Wanted<'_>) -> Known<Self> {
         let btf = Index::open(path, wanted).map_err(|error| Unknown::new(path.display(), error))?;
+        let functions = [wanted.functions, &MARKS].concat();
         Ok(Self {
             offsets: keep(wanted.members, |path| btf.offset(path)),
-            functions: keep(wanted.functions, |name| {
+            functions: keep(&functions, |name| {
                 let prototypes = btf.prototypes(name);
                 (!prototypes.is_empty()).then_some(prototypes)
             }),
+            ids: keep(&functions, |name| btf.function_ids.get(name).copied()),
             tracepoints: keep(wanted.tracepoints, |name| btf.tracepoint(name)),
             helpers: btf.helpers(wanted.helpers),
             structs: wanted.structs.iter().filter(|name| btf.is_struct(name)).map(|&n| n.to_owned()).collect(),
@@ -73,6 +79,7 @@ impl Types {
 struct Index {
     btf: Btf,
     by_name: HashMap<String, Vec<Type>>,
+    function_ids: HashMap<String, u32>,
 }
 
 impl Index {
@@ -82,11 +89,16 @@ impl Index {
         let copy = format!("/proc/self/fd/{}", file.as_raw_fd());
         let btf = Btf::from_file_with_backend(copy, Backend::Mmap)?;
         let mut by_name: HashMap<String, Vec<Type>> = HashMap::new();
-        for kind in btf.resolve_types_by_regex(&names(wanted)?)? {
+        let mut function_ids = HashMap::new();
+        for id in btf.resolve_ids_by_regex(&names(wanted)?)? {
+            let kind = btf.resolve_type_by_id(id)?;
             let Some(name) = kind.as_btf_type().and_then(|kind| btf.resolve_name(kind).ok()) else { continue };
+            if let Type::Func(_) = kind {
+                function_ids.entry(name.clone()).or_insert(id);
+            }
             by_name.entry(name).or_default().push(kind);
         }
-        Ok(Self { btf, by_name })
+        Ok(Self { btf, by_name, function_ids })
     }
 
     fn named(&self, name: &str) -> &[Type] {
@@ -281,7 +293,7 @@ fn names(wanted: &Wanted<'_>) -> anyhow::Result<Regex> {
     let owners = wanted.members.iter().filter_map(|path| path.split_once('.')).map(|(owner, _)| owner.to_owned());
     let tracepoints = wanted.tracepoints.iter();
     let tracepoints = tracepoints.flat_map(|name| TRACEPOINT_PREFIXES.map(|prefix| format!("{prefix}{name}")));
-    let plain = [wanted.functions, wanted.structs, &[HELPERS, SUBSYSTEMS.0]].concat();
+    let plain = [wanted.functions, wanted.structs, &[HELPERS, SUBSYSTEMS.0], &MARKS].concat();
     let all: BTreeSet<_> = owners
         .chain(tracepoints)
         .chain(plain.iter().map(|&name| name.to_owned()))
@@ -293,12 +305,9 @@ fn names(wanted: &Wanted<'_>) -> anyhow::Result<Regex> {
 
 /// A copy of the file that can be mapped.
 fn in_memory(path: &Path) -> io::Result<OwnedFd> {
-    let memory = rustix::fs::memfd_create("btf", MemfdFlags::CLOEXEC)?;
-    let mut rest = &fs::read(path)?[..];
-    while !rest.is_empty() {
-        rest = &rest[rustix::io::write(&memory, rest)?..];
-    }
-    Ok(memory)
+    let mut memory = File::from(rustix::fs::memfd_create("btf", MemfdFlags::CLOEXEC)?);
+    io::copy(&mut File::open(path)?, &mut memory)?;
+    Ok(memory.into())
 }
 
 fn keep<T>(names: &[&str], find: impl Fn(&str) -> Option<T>) -> BTreeMap<String, T> {

@@ -193,6 +193,7 @@ fn kernel(release: &str, functions: &[(&str, &str)], ledger: &str) -> Facts {
                 .chain(offsets::LEDGER_EVENT.map(|(member, offset)| (member.to_owned(), offset)))
                 .collect(),
             functions: functions.iter().map(|&(f, p)| (f.to_owned(), vec![Prototype::parse(p)])).collect(),
+            ids: (1..).zip(functions).map(|(id, &(function, _))| (function.to_owned(), id)).collect(),
             tracepoints: tracepoints.map(|(name, p)| (name.to_owned(), Prototype::parse(p))).into(),
             helpers: owned(wanted.helpers),
             structs: owned(wanted.structs),

@@ -15,7 +15,7 @@ pub mod prototype;
 pub mod symbols;
 pub mod traceable;
 
-use std::{path::PathBuf, thread};
+use std::path::PathBuf;
 
 pub use btf::Types;
 pub use cgroups::Hierarchy;
@@ -131,35 +131,61 @@ pub struct Facts {
 impl Facts {
     /// Reads all of it. Never fails: what cannot be read is unknown in its place.
     pub fn gather(sources: &Sources, wanted: &Wanted<'_>) -> Self {
+        Self::glance(sources, wanted).completed(sources, wanted)
+    }
+
+    /// Reads what a session plans by as a rule: BTF, and what is small. Of the rest (kallsyms, the traceable functions, the
+    /// trial) the kernel makes some 200,000 lines in a second, and a hook that attaches says as much.
+    pub fn glance(sources: &Sources, wanted: &Wanted<'_>) -> Self {
         let uname = rustix::system::uname();
-        // BTF and kallsyms are large: their readers, and the kernel, take most of a start.
-        let (types, symbols) = thread::scope(|scope| {
-            let types = scope.spawn(|| Types::read(&sources.sys.join("kernel/btf/vmlinux"), wanted));
-            let symbols = Symbols::read(&sources.proc.join("kallsyms"), wanted.functions);
-            (types.join().unwrap_or_else(|_| Err(Unknown("its reader ended early".to_owned()))), symbols)
-        });
         let privileges = Privileges::read(sources);
-        // Under lockdown the kernel keeps nothing in tracefs, not even a mount of its own; 6.12 crashes when the only
-        // mount of it goes away (`tracefs_destroy_inode`). So nobody is to make one.
-        let (traceable, ledger_event) = if privileges.lockdown == Ok(Lockdown::Confidentiality) {
-            let empty = "lockdown empties tracefs";
-            (Traceable::Unknown(empty.to_owned()), Err(Unknown(empty.to_owned())))
-        } else {
-            let ledger_event = traceable::has_event(sources, "io_uring/io_uring_register");
-            (Traceable::read(sources, wanted.functions), ledger_event)
+        let ledger_event = match empty_tracefs(&privileges) {
+            None => traceable::has_event(sources, "io_uring/io_uring_register"),
+            Some(empty) => Err(empty),
         };
         Self {
             release: Release::parse(&uname.release().to_string_lossy()),
             machine: uname.machine().to_string_lossy().into_owned(),
-            types,
-            symbols,
-            traceable,
+            types: Types::read(&sources.sys.join("kernel/btf/vmlinux"), wanted),
+            symbols: Err(Unknown("kallsyms was not read".to_owned())),
+            traceable: Traceable::Unknown("the list was not read".to_owned()),
             kprobe_pmu: features::kprobe_pmu(sources),
             ledger_event,
-            fentry: Trial::run(sources),
+            fentry: Trial::NotTried,
             privileges,
         }
     }
+
+    /// The same with the rest: for who wants to know why something cannot be hooked.
+    #[must_use]
+    pub fn completed(self, sources: &Sources, wanted: &Wanted<'_>) -> Self {
+        let traceable = match empty_tracefs(&self.privileges) {
+            None => Traceable::read(sources, wanted.functions),
+            Some(empty) => Traceable::Unknown(empty.to_string()),
+        };
+        Self {
+            symbols: Symbols::read(&sources.proc.join("kallsyms"), wanted.functions),
+            traceable,
+            fentry: Trial::run(sources),
+            ..self
+        }
+    }
+
+    /// Whether kallsyms lists the function, or a copy of it under a changed name; where it was not read, whether BTF has
+    /// it.
+    pub fn mentions(&self, function: &str) -> bool {
+        match (&self.symbols, &self.types) {
+            (Ok(symbols), _) => symbols.functions.contains_key(function),
+            (Err(_), Ok(types)) => types.functions.contains_key(function),
+            (Err(_), Err(_)) => false,
+        }
+    }
+}
+
+/// Under lockdown the kernel keeps nothing in tracefs, not even a mount of its own; 6.12 crashes when the only mount of it
+/// goes away (`tracefs_destroy_inode`). So nobody is to make one.
+fn empty_tracefs(privileges: &Privileges) -> Option<Unknown> {
+    (privileges.lockdown == Ok(Lockdown::Confidentiality)).then(|| Unknown("lockdown empties tracefs".to_owned()))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::{
 use super::{Known, Unknown};
 
 /// Symbols that say what the kernel can do; kept besides the functions that are asked for.
-const MARKS: [&str; 2] = [TRAMPOLINES, MEMLOCK];
+pub(super) const MARKS: [&str; 2] = [TRAMPOLINES, MEMLOCK];
 /// Attaches fentry and fexit programs.
 pub const TRAMPOLINES: &str = "bpf_trampoline_link_prog";
 /// Charges BPF maps to `RLIMIT_MEMLOCK`; gone since 5.11, where the memory cgroup does it.

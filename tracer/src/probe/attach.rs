@@ -1,11 +1,16 @@
 //! Loads the eBPF object and attaches what the plan says: the one file that touches aya's programs.
 
-use std::collections::HashMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    thread,
+};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
     programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint, TracePoint},
 };
+use aya_obj::btf::{BtfType, Func, FuncLinkage};
 use rustix::process::{Resource, Rlimit};
 use tracer_ebpf::settings::{Session, Settings};
 
@@ -13,10 +18,14 @@ use super::{
     mode::MEMLOCK_WANTED,
     object::{self, ObjectError},
     plan::{Hook, Kind, Plan},
+    progress::{Progress, Step},
     table::{LEDGER_GROUP, Role},
     tracefs,
 };
-use crate::{kernel::Hierarchy, source::workloads};
+use crate::{
+    kernel::{Hierarchy, Types},
+    source::workloads,
+};
 
 /// Threads that can be in a registration at once where the frames are in a hash map (before 5.12).
 const HASH_FRAMES: u32 = 4096;
@@ -33,9 +42,6 @@ pub enum AttachError {
     /// There is no object, or it is not as expected.
     #[error(transparent)]
     Object(#[from] ObjectError),
-    /// The kernel's own types.
-    #[error("cannot read the kernel's types from /sys/kernel/btf/vmlinux: {0}")]
-    Btf(#[from] aya::BtfError),
     /// Maps or object refused as a whole.
     #[error("the kernel refused the eBPF object: {0}")]
     Load(String),
@@ -77,7 +83,8 @@ struct SettingsPod(Settings);
 unsafe impl aya::Pod for SettingsPod {}
 
 /// Loads the object and attaches the plan's hooks. A hook that fails is no error here: `results` has it.
-pub fn attach(plan: &Plan, options: &Options) -> Result<Attached, AttachError> {
+pub fn attach(plan: &Plan, types: &Types, options: &Options, progress: &Progress) -> Result<Attached, AttachError> {
+    progress.step(Step::Object);
     if plan.legacy_frames {
         raise_memlock();
     }
@@ -88,42 +95,104 @@ pub fn attach(plan: &Plan, options: &Options) -> Result<Attached, AttachError> {
     if options.workloads.is_some() {
         workloads::prepare(&mut ebpf).map_err(|error| AttachError::Fill(workloads::MAP, chain(&error)))?;
     }
-    let btf = if plan.hooks.iter().any(|hook| matches!(hook.kind, Kind::Fentry | Kind::Fexit)) {
-        Some(Btf::from_sys_fs()?)
-    } else {
-        None
-    };
-    let mut results = HashMap::new();
+    let btf = abridged(plan, types);
+    let mut work = Work::new(plan, &mut ebpf);
     // Loading takes the verifier a while, attaching does not: all are loaded first, so that the hooks of one
-    // registration come in within moments of each other.
-    for hook in &plan.hooks {
-        results.insert(hook.program.as_str(), load_program(&mut ebpf, hook, btf.as_ref()));
+    // registration come in within moments of each other. The verifier checks as many at a time as there are CPUs.
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    progress.step(Step::Verify(plan.hooks.len()));
+    work.each(|_| true, cpus, |hook, program| load_program(program, hook, &btf));
+    // What opens a registration's frame comes when all that fills and closes it is there: no registration is seen by half of
+    // the hooks. An attachment is mostly waiting, until no CPU can be in the code that was changed: all wait at a time.
+    progress.step(Step::Attach(plan.hooks.len()));
+    for opening in [false, true] {
+        work.each(|hook| opens(hook) == opening, plan.hooks.len(), |hook, program| attach_program(program, hook));
     }
-    for hook in in_order(plan) {
-        if results.get(hook.program.as_str()).is_some_and(Result::is_ok) {
-            results.insert(&hook.program, attach_program(&mut ebpf, hook));
-        }
-    }
-    let results = plan
-        .hooks
-        .iter()
-        .filter_map(|hook| results.remove(hook.program.as_str()).map(|result| (hook.program.clone(), result)))
-        .collect();
+    let results = work.end();
     Ok(Attached { ebpf, results })
 }
 
-/// What closes comes before what opens: a registration that is under way while pinscope attaches is then not seen at
-/// all by the hooks, instead of half. The end of a table comes before all that could note one.
-fn in_order(plan: &Plan) -> impl Iterator<Item = &Hook> {
-    let opens = |hook: &&Hook| matches!(hook.kind, Kind::Kprobe | Kind::Fentry) && hook.role != Role::Release;
-    let releases = plan.hooks.iter().filter(|hook| hook.role == Role::Release);
-    let closes = releases.chain(plan.hooks.iter().filter(move |hook| !opens(hook) && hook.role != Role::Release));
-    // The call chain from its end: look-up, pin, buffer, registration.
-    closes.chain(plan.hooks.iter().rev().filter(opens))
+/// Whether the hook opens a frame, which the others look for.
+fn opens(hook: &Hook) -> bool {
+    matches!((hook.role, hook.kind), (Role::Registration(_) | Role::Audit(_), Kind::Kprobe | Kind::Fentry))
+}
+
+/// The hooks with their programs, and what became of them.
+struct Work<'a> {
+    items: Vec<Item<'a>>,
+}
+
+struct Item<'a> {
+    hook: &'a Hook,
+    program: Option<&'a mut Program>,
+    result: Result<(), String>,
+}
+
+impl<'a> Work<'a> {
+    fn new(plan: &'a Plan, ebpf: &'a mut Ebpf) -> Self {
+        let mut programs: BTreeMap<String, &mut Program> =
+            ebpf.programs_mut().map(|(name, program)| (name.to_owned(), program)).collect();
+        let items = plan.hooks.iter().map(|hook| {
+            let program = programs.remove(&hook.program);
+            let result = if program.is_some() { Ok(()) } else { Err(missing(&hook.program)) };
+            Item { hook, program, result }
+        });
+        Self { items: items.collect() }
+    }
+
+    /// Does it to each hook that is chosen and had no failure yet, by at most so many threads.
+    fn each(
+        &mut self,
+        chosen: impl Fn(&Hook) -> bool,
+        threads: usize,
+        work: impl Fn(&Hook, &mut Program) -> Result<(), String> + Sync,
+    ) {
+        let items: Vec<_> = self.items.iter_mut().filter(|item| item.result.is_ok() && chosen(item.hook)).collect();
+        let threads = threads.min(items.len());
+        let queue = Mutex::new(items);
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while let Some(Item { hook, program, result }) = next() {
+                        if let Some(program) = program {
+                            *result = work(hook, program);
+                        }
+                    }
+                });
+            }
+        });
+    }
+
+    fn end(self) -> Vec<(String, Result<(), String>)> {
+        self.items.into_iter().map(|item| (item.hook.program.clone(), item.result)).collect()
+    }
+}
+
+/// The kernel's types as the library asks for them: the functions of the trampolines, each under its own id. Whole they are
+/// some 120,000 types, which it would keep, and look through for each program.
+fn abridged(plan: &Plan, types: &Types) -> Btf {
+    let trampolines = plan.hooks.iter().filter(|hook| matches!(hook.kind, Kind::Fentry | Kind::Fexit));
+    let functions: BTreeMap<u32, &str> =
+        trampolines.filter_map(|hook| types.ids.get(&hook.function).map(|&id| (id, hook.function.as_str()))).collect();
+    let mut btf = Btf::new();
+    // Id 0 is there.
+    let mut next = 1;
+    for (id, function) in functions {
+        for _ in next..id {
+            btf.add_type(BtfType::Unknown);
+        }
+        let name = btf.add_string(function);
+        btf.add_type(BtfType::Func(Func::new(name, 0, FuncLinkage::Static)));
+        next = id + 1;
+    }
+    btf
 }
 
 fn load(plan: &Plan, options: &Options) -> Result<Ebpf, AttachError> {
-    let object = object::object(plan.legacy_frames)?;
+    let programs: Vec<_> = plan.hooks.iter().map(|hook| hook.program.as_str()).collect();
+    let lines = tracing::enabled!(tracing::Level::DEBUG);
+    let object = object::object(object::Wanted { legacy: plan.legacy_frames, programs: &programs, lines })?;
     let settings = SettingsPod(Settings { session: options.session.complete(), ..plan.settings });
     let mut loader = EbpfLoader::new();
     // The object has no CO-RE relocations: the kernel's types need not be parsed for it.
@@ -195,27 +264,24 @@ fn follow(ebpf: &mut Ebpf, ancestor: u32) -> Result<(), AttachError> {
         .map_err(|error| AttachError::Fill(NAME, chain(&error)))
 }
 
-fn load_program(ebpf: &mut Ebpf, hook: &Hook, btf: Option<&Btf>) -> Result<(), String> {
-    let program = ebpf.program_mut(&hook.program).ok_or_else(|| missing(&hook.program))?;
-    let no_btf = || "the kernel's types are missing".to_owned();
+fn load_program(program: &mut Program, hook: &Hook, btf: &Btf) -> Result<(), String> {
     let loaded = match hook.kind {
         Kind::Kprobe | Kind::Kretprobe => typed::<KProbe>(program).and_then(KProbe::load),
-        Kind::Fentry => {
-            let btf = btf.ok_or_else(no_btf)?;
-            typed::<FEntry>(program).and_then(|program| program.load(&hook.function, btf))
-        }
-        Kind::Fexit => {
-            let btf = btf.ok_or_else(no_btf)?;
-            typed::<FExit>(program).and_then(|program| program.load(&hook.function, btf))
-        }
+        Kind::Fentry => typed::<FEntry>(program).and_then(|program| program.load(&hook.function, btf)),
+        Kind::Fexit => typed::<FExit>(program).and_then(|program| program.load(&hook.function, btf)),
         Kind::RawTracepoint => typed::<RawTracePoint>(program).and_then(RawTracePoint::load),
         Kind::Tracepoint => typed::<TracePoint>(program).and_then(TracePoint::load),
     };
-    loaded.map_err(|error| explain(&hook.program, &error))
+    loaded.map_err(|error| explain(&hook.program, &error))?;
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        // Known since 5.16.
+        let verified = program.info().ok().and_then(|info| info.verified_instruction_count());
+        tracing::debug!("verified: {}: {} instructions", hook.program, verified.unwrap_or(0));
+    }
+    Ok(())
 }
 
-fn attach_program(ebpf: &mut Ebpf, hook: &Hook) -> Result<(), String> {
-    let program = ebpf.program_mut(&hook.program).ok_or_else(|| missing(&hook.program))?;
+fn attach_program(program: &mut Program, hook: &Hook) -> Result<(), String> {
     let attached = match hook.kind {
         Kind::Kprobe | Kind::Kretprobe => {
             typed::<KProbe>(program).and_then(|program| program.attach(&hook.function, 0).map(drop))

@@ -7,6 +7,7 @@ pub mod mode;
 pub mod object;
 pub mod offsets;
 pub mod plan;
+pub mod progress;
 mod select;
 pub mod table;
 mod tracefs;

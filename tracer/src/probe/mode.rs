@@ -134,7 +134,7 @@ pub fn missing_privileges(facts: &Facts, mechanism: Option<Mechanism>) -> Vec<Mi
 
 /// The limit that BPF programs and maps are charged to before 5.11, where it is too small and cannot be raised.
 fn small_memlock(facts: &Facts) -> Option<u64> {
-    let charged = facts.symbols.as_ref().is_ok_and(|symbols| symbols.has(symbols::MEMLOCK));
+    let charged = facts.mentions(symbols::MEMLOCK);
     let own = &facts.privileges;
     own.memlock.filter(|&limit| charged && limit < MEMLOCK_WANTED && !own.holds("CAP_SYS_RESOURCE"))
 }

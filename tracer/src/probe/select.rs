@@ -67,9 +67,8 @@ pub(super) fn select(facts: &Facts, types: &Types, role: &FunctionRole, avoid: &
 
 /// Neither the type that goes with the function nor any symbol of it is there.
 fn does_not_apply(facts: &Facts, types: &Types, role: &FunctionRole) -> bool {
-    let symbol = |name| facts.symbols.as_ref().is_ok_and(|symbols| symbols.functions.contains_key(name));
     role.only_with.is_some_and(|name| !types.structs.contains(name))
-        && !role.candidates.iter().any(|candidate| symbol(candidate.function))
+        && !role.candidates.iter().any(|candidate| facts.mentions(candidate.function))
 }
 
 fn examine(
@@ -136,7 +135,8 @@ fn in_kallsyms(facts: &Facts, function: &str) -> Result<(), Refusal> {
 fn form<'a>(types: &Types, candidate: &'a Candidate) -> Result<&'a Form, Refusal> {
     let found: &[Prototype] = types.functions.get(candidate.function).map_or(&[], Vec::as_slice);
     let [prototype] = found else {
-        let reason = if found.is_empty() { "no prototype in BTF" } else { "several prototypes in BTF" };
+        let reason =
+            if found.is_empty() { "not in BTF: inlined, or not in this kernel" } else { "several prototypes in BTF" };
         return Err(reason.into());
     };
     let printed = prototype.to_string();

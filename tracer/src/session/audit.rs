@@ -2,18 +2,24 @@
 
 use std::{io::Write, os::fd::OwnedFd, path::Path, process::ExitCode, time::Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow};
 
-use super::{clock, command::Command, end::End, fatal, first_failure, report::width};
+use super::{
+    Opened, clock,
+    command::Command,
+    end::{End, announce},
+    report::width,
+};
 use crate::{
     aggregate::audit::{self, Audit, Audited, Context},
     cli::{args, config},
-    kernel::{Facts, Sources, addresses},
+    kernel::{Facts, addresses},
     probe::{
-        attach::{self, Attached, Options},
+        attach::{Attached, Options},
         audit::wanted,
-        health::{self, Health, HookState, Status},
-        plan::{self, Outcome, Plan, Verdict},
+        health::{self, Health, HookState},
+        plan::{self, Outcome, Plan},
+        progress::Progress,
         table::Role,
     },
     sink::{self, Meta},
@@ -39,9 +45,7 @@ pub async fn audit(arguments: &args::Audit) -> Result<ExitCode> {
     let mut meta = super::meta(&session.release, session.mode(), &scope);
     meta.started = session.started.clone();
     end.begin(scope.duration)?;
-    if scope.command.is_none() && scope.duration.is_none() {
-        tracing::info!("attached; Ctrl-C ends the session and prints the audit");
-    }
+    announce(&scope, " and prints the audit");
     let ended = end.wait().await?;
     meta.exit_code = ended.command_code();
     print(&session.audit()?, &meta, arguments.json)?;
@@ -71,18 +75,12 @@ struct Session {
 
 impl Session {
     fn start(wish: &plan::Wish, options: &Options) -> Result<Self> {
-        let facts = Facts::gather(&Sources::default(), &wanted());
-        let plan = plan::audit_plan(&facts, wish);
-        if plan.verdict() == Verdict::Nothing {
-            bail!("cannot audit here: {}", fatal(&plan));
-        }
         let statistics =
             runs::enable().map_err(|error| format!("the kernel keeps no statistics of programs for us ({error})"));
-        let attached = attach::attach(&plan, options)?;
-        let health = health::health(&plan, &attached.results);
-        if health.status == Status::Failed {
-            bail!("no probe could be attached: {}", first_failure(&attached));
-        }
+        let plan = |facts: &Facts| plan::audit_plan(facts, wish);
+        let Opened { facts, plan, attached, results } = Opened::by(&wanted(), plan, options, &Progress::shown());
+        let attached = attached.map_err(|why| anyhow!("{why}"))?;
+        let health = health::health(&plan, &results);
         let baseline = source::read(&attached.ebpf).context("cannot read the figures")?;
         let (clock, started_ns) = clock();
         let (begun, started) = (Instant::now(), clock.rfc3339(started_ns));

@@ -32,6 +32,7 @@ use crate::{
         health::{HookState, Status},
         object,
         plan::Hook,
+        progress::Progress,
     },
     sink::{
         http, otlp,
@@ -175,7 +176,7 @@ fn attach(config: &Config) -> Result<(Session, Statistics)> {
     let (wish, options) = config.wish();
     let options = Options { log_level: log::level(verbose), ..options };
     memory::keep_small();
-    let mut session = Session::open(&wish, &options)?;
+    let mut session = Session::open(&wish, &options, &Progress::quiet())?;
     object::forget();
     memory::give_back();
     let statistics = statistics(&mut session, config.daemon.stats);

@@ -1,6 +1,7 @@
 //! What ends a session: a signal, the time, the traced process, the command.
 
 use std::{
+    io::IsTerminal as _,
     os::{fd::OwnedFd, unix::process::ExitStatusExt},
     process::{ExitCode, ExitStatus},
     time::Duration,
@@ -19,6 +20,22 @@ use crate::{cli::config::Scope, source::wait};
 
 /// How long a command that a terminal's Ctrl-C has reached as well gets to end before the signal is sent on.
 const GRACE: Duration = Duration::from_millis(300);
+
+/// Says that the session is attached, and what ends it: to a terminal always, elsewhere where only a signal will. `then` is
+/// what it does in the end.
+pub fn announce(scope: &Scope, then: &str) {
+    let end = match (&scope.command, scope.duration) {
+        (Some(_), _) => "the command's end, or Ctrl-C,".to_owned(),
+        (None, Some(duration)) => format!("the end of {}, or Ctrl-C,", humantime::format_duration(duration)),
+        (None, None) => "Ctrl-C".to_owned(),
+    };
+    let waits_for_a_signal = scope.command.is_none() && scope.duration.is_none();
+    if std::io::stderr().is_terminal() {
+        eprintln!("pinscope: attached; {end} ends the session{then}");
+    } else if waits_for_a_signal && !then.is_empty() {
+        tracing::info!("attached; {end} ends the session{then}");
+    }
+}
 
 /// All that can end a session.
 pub struct End {

@@ -12,7 +12,7 @@ mod trace;
 
 use std::{
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -28,12 +28,13 @@ use crate::{
     answer::{Context, Hook},
     cli::config::Scope,
     decode::{Clock, Known},
-    kernel::{Facts, Sources},
+    kernel::{Facts, Sources, Wanted},
     probe::{
         attach::{self, Attached, Options},
         health::{self, Health, HookState},
         mode::Mechanism,
         plan::{self, Plan, PlanError, Verdict, Wish},
+        progress::{Progress, Step},
         table,
     },
     sink::Meta,
@@ -63,7 +64,7 @@ pub struct Session {
 impl Session {
     /// Inspects the kernel, plans, attaches. Fails with one line where nothing can be measured.
     pub fn start(wish: &Wish, options: &Options) -> Result<Self> {
-        let session = Self::open(wish, options)?;
+        let session = Self::open(wish, options, &Progress::shown())?;
         match session.obstacle() {
             Some(why) => bail!("{why}"),
             None => Ok(session),
@@ -71,13 +72,9 @@ impl Session {
     }
 
     /// The same, but where nothing can be measured the session is there and says why: [`Session::obstacle`].
-    pub fn open(wish: &Wish, options: &Options) -> Result<Self> {
-        let begun = Instant::now();
-        let facts = Facts::gather(&Sources::default(), &table::wanted());
-        let plan = plan::plan(&facts, wish);
-        tracing::debug!("the kernel was looked at in {:?}", begun.elapsed());
-        let (mut attached, results) = attach_plan(&plan, options);
-        tracing::debug!("{} hooks were attached after {:?}", plan.hooks.len(), begun.elapsed());
+    pub fn open(wish: &Wish, options: &Options, progress: &Progress) -> Result<Self> {
+        let Opened { facts, plan, mut attached, results } =
+            Opened::by(&table::wanted(), |facts| plan::plan(facts, wish), options, progress);
         let mut health = health::health(&plan, &results);
         if let Err(why) = &attached {
             health.fail(why);
@@ -192,12 +189,59 @@ impl Session {
 /// What became of each hook, by its program's name.
 type Results = Vec<(String, Result<(), String>)>;
 
-/// Attaches what the plan says: what is attached, or why nothing is; and what became of each hook.
-fn attach_plan(plan: &Plan, options: &Options) -> (Result<Attached, String>, Results) {
-    if plan.verdict() == Verdict::Nothing {
-        return (Err(format!("cannot trace here: {}", fatal(plan))), Vec::new());
+/// A plan that was carried out.
+struct Opened {
+    facts: Facts,
+    plan: Plan,
+    /// What is attached, or why nothing is.
+    attached: Result<Attached, String>,
+    results: Results,
+}
+
+impl Opened {
+    /// Plans by a glance at the kernel and attaches. Where something cannot be hooked so, the rest of the facts may say why,
+    /// or that something else can be: it begins anew with all of them.
+    fn by(wanted: &Wanted<'_>, plan: impl Fn(&Facts) -> Plan, options: &Options, progress: &Progress) -> Self {
+        let sources = Sources::default();
+        progress.step(Step::Kernel);
+        let first = Self::with(Facts::glance(&sources, wanted), &plan, options, progress);
+        if first.is_whole() {
+            return first;
+        }
+        progress.step(Step::WholeKernel);
+        let facts = first.facts.clone().completed(&sources, wanted);
+        drop(first);
+        Self::with(facts, &plan, options, progress)
     }
-    match attach::attach(plan, options) {
+
+    fn with(facts: Facts, plan: &impl Fn(&Facts) -> Plan, options: &Options, progress: &Progress) -> Self {
+        let plan = plan(&facts);
+        let (attached, results) = attach_plan(&facts, &plan, options, progress);
+        Self { facts, plan, attached, results }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.attached.is_ok() && self.plan.errors.is_empty() && self.results.iter().all(|(_, result)| result.is_ok())
+    }
+}
+
+/// Attaches what the plan says: what is attached, or why nothing is; and what became of each hook.
+fn attach_plan(
+    facts: &Facts,
+    plan: &Plan,
+    options: &Options,
+    progress: &Progress,
+) -> (Result<Attached, String>, Results) {
+    let types = match &facts.types {
+        Ok(types) if plan.verdict() != Verdict::Nothing => types,
+        _ => {
+            return (
+                Err(format!("cannot {} here: {}", if options.audit { "audit" } else { "trace" }, fatal(plan))),
+                Vec::new(),
+            );
+        }
+    };
+    match attach::attach(plan, types, options, progress) {
         Ok(attached) => {
             let results = attached.results.clone();
             if results.iter().any(|(_, result)| result.is_ok()) {

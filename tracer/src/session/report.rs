@@ -8,7 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use super::{
     Session,
     command::Command,
-    end::{End, Ended},
+    end::{End, Ended, announce},
     log,
 };
 use crate::{
@@ -41,11 +41,8 @@ pub async fn report(arguments: &args::Report, verbose: bool) -> Result<ExitCode>
     log::show(&mut session, verbose)?;
     let mut meta = session.meta(&scope);
     end.begin(scope.duration)?;
-    if scope.command.is_none() && scope.duration.is_none() {
-        let which =
-            if arguments.interval.is_none() { "the report" } else { "the report of the time since the last one" };
-        tracing::info!("attached; Ctrl-C ends the session and prints {which}");
-    }
+    let which = if arguments.interval.is_none() { "the report" } else { "the report of the time since the last one" };
+    announce(&scope, &format!(" and prints {which}"));
     let (ended, last) = wait(&session, &meta, arguments, &mut end).await?;
     meta.exit_code = ended.command_code();
     print(&session, &meta, arguments, &last)?;

@@ -8,7 +8,12 @@ use std::{
     process::ExitCode,
 };
 
-use super::{Session, command::Command, end::End, log};
+use super::{
+    Session,
+    command::Command,
+    end::{End, announce},
+    log,
+};
 use crate::{
     cli::{args, config},
     decode::{Assembler, Filesystems, Registration},
@@ -41,6 +46,7 @@ pub async fn trace(arguments: &args::Trace, verbose: bool) -> Result<ExitCode> {
     let mut records = Records::open(session.ebpf_mut()?)?;
     let mut printer = Printer::new(&session, arguments);
     printer.start(&session, &scope)?;
+    announce(&scope, "");
     end.begin(scope.duration)?;
     let mut closed = std::pin::pin!(wait::closed(std::io::stdout()));
     let ended = loop {

@@ -63,8 +63,7 @@ fn flag(plan: &mut Plan, facts: &Facts, types: &Types, (name, before): (&'static
 
 fn function(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish, role: &FunctionRole, walk: &Walk) {
     let Some(name) = role.candidates.first().map(|candidate| candidate.function) else { return };
-    let symbol = facts.symbols.as_ref().is_ok_and(|symbols| symbols.functions.contains_key(name));
-    if !symbol && !types.functions.contains_key(name) {
+    if !facts.mentions(name) && !types.functions.contains_key(name) {
         return plan.chose(role.role, Outcome::NotApplicable, "this kernel has no such function");
     }
     let selection = select::select(facts, types, role, &wish.avoid);

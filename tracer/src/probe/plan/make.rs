@@ -75,7 +75,7 @@ pub(super) fn empty(facts: &Facts, wish: &Wish) -> Plan {
         degraded: Vec::new(),
         errors: Vec::new(),
         legacy_frames: false,
-        ring_exits: facts.symbols.as_ref().is_ok_and(|known| !known.functions.contains_key(table::INNER_UNREGISTER)),
+        ring_exits: !facts.mentions(table::INNER_UNREGISTER),
         policy: (None, "the kernel's types are not to be had".to_owned()),
     };
     stand_in_the_way(&mut plan, facts, wish);

@@ -1,6 +1,12 @@
 //! A session as such: its lines, its scope, its end.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs::File,
+    io::Read as _,
+    os::fd::{FromRawFd as _, OwnedFd},
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use anyhow::ensure;
 
@@ -26,6 +32,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("session_two_at_once", two_at_once),
         Test::new("session_filters", filters).within(Duration::from_mins(5)),
         Test::new("session_duration", duration),
+        Test::new("session_on_a_terminal", on_a_terminal),
     ]
 }
 
@@ -149,4 +156,41 @@ fn duration(context: &Context) -> TestResult {
     let finished = Running::start(&mut pinscope::command(&arguments))?.finish(Duration::from_mins(2))?;
     finished.expect_code(0)?;
     Ok(Verdict::Passed)
+}
+
+/// A terminal is told when the session is attached, and keeps nothing of what was shown before.
+fn on_a_terminal(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let (mut ours, theirs) = terminal()?;
+    let mut command = pinscope::command(&["report", "--attach", &context.attach, "--duration", "500ms"]);
+    let running = Running::start(command.stderr(Stdio::from(theirs)))?;
+    // What holds the other side open here, besides the program, goes with the command.
+    drop(command);
+    let mut shown = Vec::new();
+    let mut chunk = [0; 4096];
+    // A terminal that nobody holds any more is an error to read.
+    while let Ok(count @ 1..) = ours.read(&mut chunk) {
+        shown.extend_from_slice(&chunk[..count]);
+    }
+    running.finish(Duration::from_secs(10))?.expect_code(0)?;
+    let shown = String::from_utf8(shown)?;
+    println!("    {shown:?}");
+    let last = shown.rsplit("\r\x1b[K").next().unwrap_or_default();
+    let attached = "pinscope: attached; the end of 500ms, or Ctrl-C, ends the session and prints the report\r\n";
+    ensure!(last == attached, "{shown:?}");
+    Ok(Verdict::Passed)
+}
+
+/// Both sides of a new terminal.
+fn terminal() -> anyhow::Result<(File, OwnedFd)> {
+    let (mut ours, mut theirs) = (0, 0);
+    // SAFETY: two places for descriptors; the name, settings and size are not asked for.
+    let opened = unsafe {
+        libc::openpty(&raw mut ours, &raw mut theirs, std::ptr::null_mut(), std::ptr::null(), std::ptr::null())
+    };
+    ensure!(opened == 0, "openpty: {}", std::io::Error::last_os_error());
+    // SAFETY: two descriptors of our own, that nothing else holds.
+    Ok(unsafe { (File::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) })
 }
