@@ -63,7 +63,7 @@ pub struct Section {
 
 impl Section {
     pub fn see(&mut self, line: &str) {
-        if let Some((name, result)) = line.strip_prefix("test ").and_then(|test| test.rsplit_once(" ... ")) {
+        if let Some((name, result)) = tested(line) {
             match result {
                 "ok" => self.tally.passed += 1,
                 "FAILED" => {
@@ -119,6 +119,11 @@ impl Section {
         }
         self
     }
+}
+
+/// The test of a line that ends one, and what came of it.
+pub fn tested(line: &str) -> Option<(&str, &str)> {
+    line.strip_prefix("test ").and_then(|test| test.rsplit_once(" ... "))
 }
 
 /// `3 passed, 1 failed, 0 ignored`, which may have more behind it.

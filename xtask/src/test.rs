@@ -2,9 +2,9 @@
 
 mod host;
 mod share;
+mod times;
 
 use std::{
-    collections::VecDeque,
     fmt::Write as _,
     path::PathBuf,
     process::ExitCode,
@@ -17,6 +17,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use share::{Mode, OLDER, is_quick, left_out};
+use times::Times;
 
 use crate::{
     artifacts,
@@ -24,7 +25,7 @@ use crate::{
     dashboards, dist,
     exec::quote,
     liburing, setup,
-    tally::{SECTION, SECTION_EXIT, Section, Tally},
+    tally::{SECTION, SECTION_EXIT, Section, Tally, tested},
     vm::{
         Debian, FIO, Guest, Kernel,
         debian::{BOOKWORM, TRIXIE},
@@ -49,9 +50,9 @@ pub struct Options {
     /// Seed of the random layouts; each guest prints the one that it took
     #[arg(long)]
     seed: Option<u64>,
-    /// How many guests run at a time
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
-    jobs: u8,
+    /// How many guests run at a time, the checks on this machine counted as one [default: one more than it has CPUs]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=16))]
+    jobs: Option<u8>,
     /// End a guest after so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     deadline: u64,
@@ -106,6 +107,8 @@ struct Row {
     tally: Tally,
     elapsed: Duration,
     failures: Vec<String>,
+    /// The tests of a guest, each with its time.
+    tests: Vec<(String, Duration)>,
 }
 
 /// A boot: a kernel, what is added to its command line, and the runs of the guest program in it.
@@ -116,6 +119,42 @@ struct Boot {
     debian: Option<Debian>,
     /// Name and arguments.
     sections: Vec<(String, Vec<String>)>,
+}
+
+impl Boot {
+    /// The row of one of its sections.
+    fn title(&self, section: &str) -> String {
+        format!("Linux {} {section}", self.kernel.series)
+    }
+}
+
+/// A section as its lines come in.
+struct Seen {
+    name: String,
+    section: Section,
+    begun: Instant,
+    /// When the last line came.
+    last: Instant,
+    /// When the last test's did.
+    tested: Instant,
+    tests: Vec<(String, Duration)>,
+}
+
+impl Seen {
+    fn new(name: &str) -> Self {
+        let now = Instant::now();
+        let name = name.to_owned();
+        Self { name, section: Section::default(), begun: now, last: now, tested: now, tests: Vec::new() }
+    }
+
+    fn see(&mut self, line: &str) {
+        self.section.see(line);
+        self.last = Instant::now();
+        if let Some((name, _)) = tested(line) {
+            self.tests.push((name.to_owned(), self.last.duration_since(self.tested)));
+            self.tested = self.last;
+        }
+    }
 }
 
 /// What every guest of the matrix gets besides packages.
@@ -136,19 +175,93 @@ pub fn test(options: &Options) -> Result<ExitCode> {
         }
     }
     setup::build_tools()?;
-    let mut rows = host::rows(options.filter.as_deref())?;
-    if !options.host_only {
-        match guests(options) {
-            Ok(of_guests) => rows.extend(of_guests),
-            // What was found out so far is to be shown all the same.
-            Err(error) => rows.push(failed_row("guests", Duration::ZERO, format!("{error:#}"))),
+    let cache = Cache::open()?;
+    let last = Times::last(&cache);
+    let mut rows = Vec::new();
+    let guests = if options.host_only { Ok(None) } else { guests(&cache, options, &mut rows).map(Some) };
+    let guests = guests.unwrap_or_else(|error| {
+        // What else can be found out is to be shown all the same.
+        rows.push(failed_row("guests", Duration::ZERO, format!("{error:#}")));
+        None
+    });
+    rows.extend(run_all(&cache, guests.as_ref(), &last, options));
+    rows.sort_by_key(place);
+    let code = conclude(&rows, &last, options.filter.as_deref());
+    if code == ExitCode::SUCCESS && options.is_whole() {
+        Times::of(&rows).keep(&cache)?;
+    }
+    Ok(code)
+}
+
+impl Options {
+    /// Whether it is the run whose times are compared: what CI runs.
+    fn is_whole(&self) -> bool {
+        self.kernel.is_empty() && self.filter.is_none() && !self.quick && !self.full && !self.host_only
+    }
+
+    fn jobs(&self) -> usize {
+        // A guest that waits leaves its CPU to one more.
+        let default = || thread::available_parallelism().map_or(2, |cpus| cpus.get() + 1);
+        self.jobs.map_or_else(default, usize::from)
+    }
+}
+
+/// The table is by kernel, whatever ended first; what is no guest's comes before.
+fn place(row: &Row) -> Option<usize> {
+    SERIES.iter().rposition(|series| row.what.starts_with(&format!("Linux {series} ")))
+}
+
+/// What is done by one of the threads at a time.
+enum Job<'a> {
+    Host,
+    Boot(&'a Boot),
+}
+
+/// Lints and tests on this machine beside the guests, what takes longest first, so that nothing is left running alone in the
+/// end.
+fn run_all(cache: &Cache, guests: Option<&Guests>, last: &Times, options: &Options) -> Vec<Row> {
+    let mut jobs: Vec<_> = guests.iter().flat_map(|guests| guests.boots.iter().map(Job::Boot)).collect();
+    jobs.push(Job::Host);
+    jobs.sort_by_key(|job| job.length(last));
+    let jobs = Mutex::new(jobs);
+    let rows = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..options.jobs() {
+            scope.spawn(|| {
+                loop {
+                    let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                    let of_job = match (next, guests) {
+                        (Some(Job::Boot(boot)), Some(guests)) => run_boot(cache, boot, &guests.files, options),
+                        (Some(Job::Host), _) => host::rows(options.filter.as_deref())
+                            .unwrap_or_else(|error| vec![failed_row("host", Duration::ZERO, format!("{error:#}"))]),
+                        _ => break,
+                    };
+                    rows.lock().unwrap_or_else(PoisonError::into_inner).extend(of_job);
+                }
+            });
+        }
+    });
+    rows.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Job<'_> {
+    /// How long it took the last time, or else what is known to be long.
+    fn length(&self, last: &Times) -> Duration {
+        let Self::Boot(boot) = self else { return Duration::MAX };
+        let known = boot.sections.iter().filter_map(|(section, _)| last.beginning(&boot.title(section)));
+        let known: Duration = known.sum();
+        if !known.is_zero() {
+            known
+        } else if QUICK.contains(&boot.kernel.series.as_str()) || boot.debian.is_some() {
+            Duration::from_mins(3)
+        } else {
+            Duration::from_mins(1)
         }
     }
-    Ok(conclude(&rows, options.filter.as_deref()))
 }
 
 /// The table, and as the last line the sums.
-fn conclude(rows: &[Row], filter: Option<&str>) -> ExitCode {
+fn conclude(rows: &[Row], last: &Times, filter: Option<&str>) -> ExitCode {
     let mut all = Tally::default();
     println!("\n{:<34} {:>7} {:>7} {:>8} {:>8}", "", "PASSED", "FAILED", "IGNORED", "SECONDS");
     for Row { what, tally, elapsed, .. } in rows {
@@ -156,6 +269,7 @@ fn conclude(rows: &[Row], filter: Option<&str>) -> ExitCode {
         println!("{what:<34} {passed:>7} {failed:>7} {ignored:>8} {:>8.1}", elapsed.as_secs_f64());
         all.add(*tally);
     }
+    print!("{}", times::summary(rows, last));
     for Row { what, failures, .. } in rows {
         for failure in failures {
             println!("failed: {what}: {failure}");
@@ -172,25 +286,36 @@ fn conclude(rows: &[Row], filter: Option<&str>) -> ExitCode {
 }
 
 fn failed_row(what: impl Into<String>, elapsed: Duration, why: String) -> Row {
-    Row { what: what.into(), tally: Tally::step(false), elapsed, failures: vec![why] }
+    Row { what: what.into(), tally: Tally::step(false), elapsed, failures: vec![why], tests: vec![] }
+}
+
+fn done_row(what: &str, started: Instant) -> Row {
+    Row { what: what.to_owned(), tally: Tally::step(true), elapsed: started.elapsed(), failures: vec![], tests: vec![] }
 }
 
 /// The kernel matrix: every kernel a boot, every attach mode a run in it.
-fn guests(options: &Options) -> Result<Vec<Row>> {
+struct Guests {
+    boots: Vec<Boot>,
+    files: Files,
+}
+
+/// Builds and fetches what the guests need; kernels that are not to be had are rows.
+fn guests(cache: &Cache, options: &Options, rows: &mut Vec<Row>) -> Result<Guests> {
     println!("== guests");
-    let cache = Cache::open()?;
-    setup::guest_tools(&cache)?;
+    setup::guest_tools(cache)?;
+    let started = Instant::now();
     let (pinscope, guest) = (artifacts::pinscope()?, artifacts::guest()?);
+    rows.push(done_row("binaries for guests", started));
+    let started = Instant::now();
     // Fetched once, here: the guests that start at the same time find it.
-    crate::vm::rootfs::packages(&cache, FIO)?;
-    let programs = liburing::programs(&cache).unwrap_or_else(|error| {
+    crate::vm::rootfs::packages(cache, FIO)?;
+    let programs = liburing::programs(cache).unwrap_or_else(|error| {
         println!("liburing's own tests are missing, and the guest tests that need them will fail: {error:#}");
         Vec::new()
     });
-    let mut rows = Vec::new();
-    let mut boots = VecDeque::new();
+    let mut boots = Vec::new();
     for series in matrix(options) {
-        match Kernel::get(&cache, series) {
+        match Kernel::get(cache, series) {
             Ok(kernel) => boots.extend(boots_of(&kernel, options)),
             Err(error) => rows.push(failed_row(format!("Linux {series}"), Duration::ZERO, format!("{error:#}"))),
         }
@@ -201,28 +326,8 @@ fn guests(options: &Options) -> Result<Vec<Row>> {
         Err("no guest needs it".to_owned())
     };
     let expressions = dashboards::expressions(WINDOW)?;
-    let files = Files { pinscope, guest, programs, package, expressions };
-    // Those with most to do come first, so that none of them is left running alone in the end.
-    boots.make_contiguous().sort_by_key(|boot: &Boot| !QUICK.contains(&boot.kernel.series.as_str()));
-    let boots = Mutex::new(boots);
-    let rows = Mutex::new(rows);
-    thread::scope(|scope| {
-        for _ in 0..options.jobs {
-            scope.spawn(|| {
-                loop {
-                    let next = boots.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                    let Some(boot) = next else { break };
-                    let of_boot = run_boot(&cache, &boot, &files, options);
-                    rows.lock().unwrap_or_else(PoisonError::into_inner).extend(of_boot);
-                }
-            });
-        }
-    });
-    let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
-    // Guests end in any order; the table is by kernel.
-    let place = |row: &Row| SERIES.iter().rposition(|series| row.what.starts_with(&format!("Linux {series} ")));
-    rows.sort_by_key(place);
-    Ok(rows)
+    rows.push(done_row("kernels, packages, programs", started));
+    Ok(Guests { boots, files: Files { pinscope, guest, programs, package, expressions } })
 }
 
 fn matrix(options: &Options) -> Vec<&str> {
@@ -332,21 +437,19 @@ fn machine(boot: &Boot, files: &Files) -> Result<Guest, String> {
 }
 
 fn run_boot(cache: &Cache, boot: &Boot, files: &Files, options: &Options) -> Vec<Row> {
-    let title = |section: &str| format!("Linux {} {section}", boot.kernel.series);
     let machine = match machine(boot, files) {
         Ok(machine) => machine.deadline(Duration::from_secs(options.deadline)),
-        Err(why) => return vec![failed_row(title(&boot.name), Duration::ZERO, why)],
+        Err(why) => return vec![failed_row(boot.title(&boot.name), Duration::ZERO, why)],
     };
 
-    let mut sections: Vec<(String, Section, Instant, Duration)> = Vec::new();
+    let mut sections: Vec<Seen> = Vec::new();
     let outcome = machine.run(cache, &mut |line| {
         if let Some(name) = line.strip_prefix(SECTION) {
-            sections.push((name.to_owned(), Section::default(), Instant::now(), Duration::ZERO));
-        } else if let Some((name, section, started, elapsed)) = sections.last_mut() {
-            section.see(line);
-            *elapsed = started.elapsed();
+            sections.push(Seen::new(name));
+        } else if let Some(seen) = sections.last_mut() {
+            seen.see(line);
             if !line.starts_with(SECTION_EXIT) {
-                println!("[{} {name}] {line}", boot.kernel.series);
+                println!("[{} {}] {line}", boot.kernel.series, seen.name);
             }
         } else {
             println!("[{}] {line}", boot.kernel.series);
@@ -355,16 +458,17 @@ fn run_boot(cache: &Cache, boot: &Boot, files: &Files, options: &Options) -> Vec
 
     let mut rows: Vec<Row> = Vec::new();
     for (name, _) in &boot.sections {
-        let at = sections.iter().position(|(begun, ..)| begun == name);
-        let (section, elapsed) = at.map_or_else(
-            || (Section::default(), Duration::ZERO),
-            |at| {
-                let (_, section, _, elapsed) = sections.swap_remove(at);
-                (section, elapsed)
-            },
-        );
-        let section = section.end();
-        rows.push(Row { what: title(name), tally: section.tally, elapsed, failures: section.failures });
+        let at = sections.iter().position(|seen| seen.name == *name);
+        let seen = at.map_or_else(|| Seen::new(name), |at| sections.swap_remove(at));
+        let elapsed = seen.last.duration_since(seen.begun);
+        let section = seen.section.end();
+        rows.push(Row {
+            what: boot.title(name),
+            tally: section.tally,
+            elapsed,
+            failures: section.failures,
+            tests: seen.tests,
+        });
     }
     // What went wrong with the machine itself comes besides, with its log.
     let trouble = match outcome {
@@ -374,7 +478,7 @@ fn run_boot(cache: &Cache, boot: &Boot, files: &Files, options: &Options) -> Vec
     if let Some(trouble) = trouble {
         println!("[{}] {trouble}", boot.kernel.series);
         let first = trouble.lines().next().unwrap_or_default().to_owned();
-        rows.push(failed_row(title(&format!("{}: the guest", boot.name)), Duration::ZERO, first));
+        rows.push(failed_row(boot.title(&format!("{}: the guest", boot.name)), Duration::ZERO, first));
     }
     rows
 }

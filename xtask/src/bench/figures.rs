@@ -5,7 +5,10 @@ use std::fmt;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use super::own::{Figure, Own};
+use super::{
+    own::{Figure, Own},
+    start::Start,
+};
 
 /// What is done again and again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +142,8 @@ pub struct Round {
     pub resident_kib: Option<u64>,
     /// What the daemon takes for itself.
     pub own: Own,
+    /// Its start, by parts.
+    pub start: Start,
     /// Registrations that the probes saw.
     pub seen: Option<u64>,
     /// Records that found no room.
@@ -148,7 +153,7 @@ pub struct Round {
 impl Round {
     /// Whether the daemon misses a goal for what it takes itself.
     pub fn takes_too_much(&self) -> bool {
-        Figure::ALL.into_iter().any(|figure| figure.met(&self.own) == Some(false))
+        self.start.is_over_budget() || Figure::ALL.into_iter().any(|figure| figure.met(&self.own) == Some(false))
     }
 
     pub fn figure(&self, case: Case) -> Option<u64> {
@@ -174,6 +179,7 @@ pub fn rounds(lines: &[String], modes: &[Mode], cases: &[Case]) -> Result<Vec<Ro
                 seen: None,
                 lost: None,
                 own: Own::default(),
+                start: Start::default(),
             });
         } else if let Some(round) = rounds.last_mut() {
             let mode = round.mode;
@@ -190,7 +196,7 @@ pub fn rounds(lines: &[String], modes: &[Mode], cases: &[Case]) -> Result<Vec<Ro
 fn see(round: &mut Round, line: &str) -> Result<()> {
     if let Some(why) = line.strip_prefix("bench-error ") {
         bail!("{why}");
-    } else if round.own.see(line)? {
+    } else if round.own.see(line)? || round.start.see(line)? {
         return Ok(());
     } else if let Some(kib) = line.strip_prefix("bench-resident ") {
         round.resident_kib = Some(kib.parse().context("no number")?);
@@ -266,7 +272,7 @@ pub mod tests {
             .iter()
             .map(|&(case, median)| Times { case, n: 10, min: median - 2, median, p10: median - 1, p90: median + 1 })
             .collect();
-        Round { mode, times, resident_kib: None, seen: None, lost: None, own: Own::default() }
+        Round { mode, times, resident_kib: None, seen: None, lost: None, own: Own::default(), start: Start::default() }
     }
 
     fn lines(text: &str) -> Vec<String> {
@@ -297,7 +303,8 @@ pub mod tests {
                 resident_kib: Some(32740),
                 seen: Some(8000),
                 lost: None,
-                own: Own::default()
+                own: Own::default(),
+                start: Start::default()
             }
         );
         assert_eq!(added(&rounds[0], &rounds[1], Case::Pages1), Some(3834));

@@ -98,6 +98,21 @@ crowd() {
 starts() {
     guest start --what empty 2>/tmp/complaint || echo "bench-error start of an empty program: $(cat /tmp/complaint)"
     PINSCOPE=/usr/bin/pinscope guest start --what daemon --attach "$1" 2>/tmp/complaint || echo "bench-error start: $(cat /tmp/complaint)"
+    parts_of_start "$1"
+}
+
+# What a start does, step by step, its memory, and what the verifier had to look at: of the daemon, and of sessions with all
+# that there is.
+parts_of_start() {
+    pinscope daemon -vv --attach "$1" --listen 127.0.0.1:9759 >/tmp/start 2>&1 &
+    watcher=$!
+    until_ready grep -q ' serving ' /tmp/start || return
+    echo "bench-peak $(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/$watcher/status")"
+    end_watcher
+    sed -n 's/^.* start: \(.*\), after \([0-9]*\) us$/bench-step \2 \1/p' /tmp/start
+    pinscope report -vv --attach "$1" --rings --locks --phases --duration 100ms >/dev/null 2>>/tmp/start
+    pinscope audit -vv --attach "$1" --duration 100ms >/dev/null 2>>/tmp/start
+    sed -n 's/^.* verified: \([a-z_0-9]*\): \([0-9]*\) instructions$/bench-verified \2 \1/p' /tmp/start
 }
 
 # Its lines go where they cost least; the first says that it has attached, the last what it counted. The only CPU is the

@@ -4,6 +4,7 @@ mod figures;
 mod goals;
 mod own;
 mod script;
+mod start;
 mod table;
 
 use std::{
@@ -168,7 +169,8 @@ fn measure(cache: &Cache, series: &str, binaries: &(PathBuf, PathBuf), options: 
 
 /// The whole of `bench.json`: `{"schema":1,"pinscope","commit","modified","figures":[{"kernel","series","case","mode",
 /// "n","baseline","with","added","min","median","p10","p90"}],"further_vma":[{"kernel","series","mode","added"}],"memory":[{"kernel",
-/// "series","mode","resident_kib"}],"own":[{"kernel","series","mode","of","value","goal","met"}],"goals":[{"kernel","series","mode","of","added","goal","met"}]}`. All figures are
+/// "series","mode","resident_kib"}],"own":[{"kernel","series","mode","of","value","goal","met"}],"start":[{"kernel","series","mode","step","instructions"}],"verified":[{"kernel","series",
+/// "mode","program","instructions","budget"}],"goals":[{"kernel","series","mode","of","added","goal","met"}]}`. All figures are
 /// instructions, but those of memory and of what the daemon takes for itself (`of` has the unit); what follows `added` is the distribution behind `with`. `commit` is null outside a git work tree.
 fn document(measured: &[Measured]) -> Value {
     let git = |arguments: &[&str]| read(Command::new("git").args(arguments).current_dir(workspace::root())).ok();
@@ -183,6 +185,8 @@ fn document(measured: &[Measured]) -> Value {
         "further_vma": measured.iter().flat_map(further_vmas).collect::<Vec<_>>(),
         "memory": measured.iter().flat_map(memory).collect::<Vec<_>>(),
         "own": measured.iter().flat_map(own).collect::<Vec<_>>(),
+        "start": measured.iter().flat_map(start).collect::<Vec<_>>(),
+        "verified": measured.iter().flat_map(verified).collect::<Vec<_>>(),
         "goals": measured.iter().flat_map(goals).collect::<Vec<_>>(),
     })
 }
@@ -246,6 +250,34 @@ fn own(of: &Measured) -> Vec<Value> {
                 "goal": own_goal(figure),
                 "met": figure.met(&round.own),
             }))
+        })
+        .collect()
+}
+
+fn start(of: &Measured) -> Vec<Value> {
+    let Kernel { release, series, .. } = &of.kernel;
+    let pairs = of.rounds.iter().flat_map(|round| round.start.parts().map(move |part| (round, part)));
+    pairs
+        .map(|(round, (step, microseconds))| {
+            let (mode, instructions) = (round.mode.to_string(), microseconds * 1000);
+            json!({ "kernel": release, "series": series, "mode": mode, "step": step, "instructions": instructions })
+        })
+        .collect()
+}
+
+fn verified(of: &Measured) -> Vec<Value> {
+    let Kernel { release, series, .. } = &of.kernel;
+    let pairs = of.rounds.iter().flat_map(|round| round.start.programs().map(move |program| (round, program)));
+    pairs
+        .map(|(round, (program, instructions, budget))| {
+            json!({
+                "kernel": release,
+                "series": series,
+                "mode": round.mode.to_string(),
+                "program": program,
+                "instructions": instructions,
+                "budget": budget,
+            })
         })
         .collect()
 }

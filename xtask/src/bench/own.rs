@@ -15,6 +15,7 @@ pub struct Own {
     crowded_resident_kib: Option<u64>,
     start_ns: Option<u64>,
     empty_start_ns: Option<u64>,
+    peak_kib: Option<u64>,
 }
 
 /// One figure of it.
@@ -32,11 +33,20 @@ pub enum Figure {
     Wakeups,
     /// From exec until it answers, beside an empty program of the same library until it is attached.
     Start,
+    /// The most memory that it had until it served, in MiB.
+    Peak,
 }
 
 impl Figure {
-    pub const ALL: [Self; 6] =
-        [Self::Resident, Self::Scrape, Self::CrowdedScrape, Self::CrowdedResident, Self::Wakeups, Self::Start];
+    pub const ALL: [Self; 7] = [
+        Self::Resident,
+        Self::Scrape,
+        Self::CrowdedScrape,
+        Self::CrowdedResident,
+        Self::Wakeups,
+        Self::Start,
+        Self::Peak,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -46,6 +56,7 @@ impl Figure {
             Self::CrowdedResident => "resident_mib_at_200_workloads",
             Self::Wakeups => "wakeups",
             Self::Start => "start_ratio",
+            Self::Peak => "start_peak_mib",
         }
     }
 
@@ -57,6 +68,7 @@ impl Figure {
             Self::CrowdedResident => "MiB resident with 200 workloads",
             Self::Wakeups => "wake-ups in 20 s of nothing",
             Self::Start => "times the start of an empty program",
+            Self::Peak => "MiB at the most during the start",
         }
     }
 
@@ -67,6 +79,7 @@ impl Figure {
             Self::CrowdedScrape => own.crowded_scrape_ns.map(|ns| ns as f64 / 1e6),
             Self::CrowdedResident => own.crowded_resident_kib.map(|kib| kib as f64 / 1024.0),
             Self::Wakeups => own.wakeups.map(|count| count as f64),
+            Self::Peak => own.peak_kib.map(|kib| kib as f64 / 1024.0),
             Self::Start => own.start_ns.zip(own.empty_start_ns).map(|(daemon, empty)| daemon as f64 / empty as f64),
         }
     }
@@ -86,6 +99,7 @@ impl Own {
             ("bench-wakeups ", &mut self.wakeups),
             ("bench-crowded-scrape-ns ", &mut self.crowded_scrape_ns),
             ("bench-crowded-resident ", &mut self.crowded_resident_kib),
+            ("bench-peak ", &mut self.peak_kib),
         ];
         for (prefix, field) in fields {
             if let Some(number) = line.strip_prefix(prefix) {
@@ -140,11 +154,11 @@ mod tests {
         assert!(!own.see("{\"case\":\"pages1\",\"n\":5}").unwrap());
         assert!(own.see("bench-wakeups ").is_err());
         let met = Figure::ALL.map(|figure| figure.met(&own));
-        assert_eq!(met, [Some(true), Some(true), None, None, Some(true), None]);
+        assert_eq!(met, [Some(true), Some(true), None, None, Some(true), Some(true), None]);
         let lines: Vec<_> = own.lines("daemon fentry").collect();
         assert_eq!(lines[0], "daemon fentry: 12.00 MiB resident after 200 scrapes (goal 12)");
         assert!(lines[1].starts_with("daemon fentry: 15.00 ms a scrape"));
-        assert_eq!(lines[3], "daemon fentry: 2.50 times the start of an empty program");
+        assert_eq!(lines[3], "daemon fentry: 2.50 times the start of an empty program (goal 2.5)");
         assert!(own.see("bench-crowded-scrape-ns 15000001").unwrap());
         assert_eq!(Figure::CrowdedScrape.met(&own), Some(false));
     }

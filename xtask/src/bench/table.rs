@@ -59,6 +59,9 @@ fn notes(table: &mut String, round: &Round) {
         // Writing to a string cannot fail.
         let _ = writeln!(table, "{line}");
     }
+    for line in round.start.lines(&round.mode.to_string()) {
+        let _ = writeln!(table, "{line}");
+    }
     if let Some(kib) = round.resident_kib {
         let _ = writeln!(table, "{}, idle: {:.1} MiB resident", round.mode, kib as f64 / 1024.0);
     }

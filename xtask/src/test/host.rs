@@ -101,7 +101,13 @@ fn task(what: &str, work: impl FnOnce() -> Result<()>) -> Row {
     println!("== {what}");
     let started = Instant::now();
     match work() {
-        Ok(()) => Row { what: what.to_owned(), tally: Tally::step(true), elapsed: started.elapsed(), failures: vec![] },
+        Ok(()) => Row {
+            what: what.to_owned(),
+            tally: Tally::step(true),
+            elapsed: started.elapsed(),
+            failures: vec![],
+            tests: vec![],
+        },
         Err(error) => {
             let why = format!("{error:#}");
             println!("{why}");
@@ -121,8 +127,13 @@ fn tests(filter: Option<&str>) -> Result<Row> {
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot run `{}`", show(&cargo)))?;
-    let mut row =
-        Row { what: "host tests".to_owned(), tally: Tally::default(), elapsed: Duration::ZERO, failures: vec![] };
+    let mut row = Row {
+        what: "host tests".to_owned(),
+        tally: Tally::default(),
+        elapsed: Duration::ZERO,
+        failures: vec![],
+        tests: vec![],
+    };
     let stdout = child.stdout.take().context("cargo test has no output")?;
     // The failed test whose output goes by.
     let mut told = None;
