@@ -54,6 +54,7 @@ pub fn walk(frame: &mut Frame, task: *mut task_struct, address: u64, end: u64) {
 #[inline(always)]
 fn walk_range(frame: &mut Frame, task: *mut task_struct, address: u64, end: u64) {
     frame.walker.address = address;
+    frame.walker.slice_start = address;
     frame.walker.end = end;
     if session::in_detail() {
         zero!(frame.walker.retries);
@@ -76,15 +77,14 @@ fn walk_range(frame: &mut Frame, task: *mut task_struct, address: u64, end: u64)
     } else if ret == ENOENT {
         frame.buffer.walk = Walk::Hole as u8;
     } else {
-        go_on(frame, ret, address);
+        go_on(frame, ret);
     }
 }
 
 apart! {
 /// The rest of a walk whose first VMA did not hold the whole range, or was not to be had.
-fn go_on([frame: Frame], ret: i64, address: u64) {
+fn go_on([frame: Frame], ret: i64) {
     let walker = &mut frame.walker;
-    walker.slice_start = address;
     zero!(walker.slice_first);
     walker.retries = u64::from(ret == EBUSY);
     if ret != 0 {

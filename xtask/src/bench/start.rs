@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result};
 const BUDGETS: [(&str, u64); 8] = [
     ("", 2_000),
     ("audit_", 10_000),
-    ("buffer_enter", 5_500),
-    ("buffer_exit", 21_000),
+    ("buffer_enter", 11_000),
+    ("buffer_exit", 31_000),
     ("ledger", 22_000),
     ("pin_enter_buffer", 8_000),
     ("pin_exit_buffer", 5_500),
