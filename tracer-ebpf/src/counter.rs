@@ -85,7 +85,7 @@ pub enum Counter {
     LostBackings,
     /// Entries of which the end was never seen: the next one, or the end of another operation, came first.
     Reentries,
-    /// Processes of the traced command that could not be followed since the map was full.
+    /// Calls of tasks of so many generations that it was not followed whether they descend from the traced command.
     LostDescendants,
     /// The per-buffer function returned without its entry having been seen.
     BufferMissedEntries,

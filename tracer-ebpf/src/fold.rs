@@ -112,7 +112,8 @@ fn last(frame: &mut Frame, operation: Operation, counters: &Counters) {
     } else {
         0
     };
-    // From here on the verifier knows as little of the result as we do, and checks the rest once.
+    // Read back, so that the verifier knows as little of the result as we do, and checks the rest once.
+    frame.buffer.ret = forgotten(&frame.buffer.ret);
     pending(frame, counters);
 }
 

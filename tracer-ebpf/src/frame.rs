@@ -37,7 +37,7 @@ pub fn open() -> Option<&'static mut Frame> {
     if let Some(frame) = get(task, 0) {
         return Some(frame);
     }
-    let key = kernel::pid_tid().1;
+    let key = kernel::thread();
     let blank = BLANK.get_ptr(0)?;
     // SAFETY: key and value are valid for the sizes of the map's definition.
     unsafe {
@@ -56,7 +56,7 @@ pub fn open() -> Option<&'static mut Frame> {
 pub fn close(frame: &mut Frame) {
     frame.stage = Stage::Idle as u32;
     if setting!(kernel.task_storage) == 0 {
-        let key = kernel::pid_tid().1;
+        let key = kernel::thread();
         // SAFETY: the key is valid for the size of the map's definition.
         unsafe { bpf_map_delete_elem(FRAMES.as_ptr(), (&raw const key).cast_mut().cast()) };
     }
@@ -68,7 +68,7 @@ fn get(task: *mut task_struct, flags: u32) -> Option<&'static mut Frame> {
         // SAFETY: the map is one of tasks and the task is typed; no value is handed in.
         unsafe { bpf_task_storage_get(FRAMES.as_ptr(), task, core::ptr::null_mut(), flags.into()) }
     } else {
-        let key = kernel::pid_tid().1;
+        let key = kernel::thread();
         // SAFETY: the key is valid for the size of the map's definition.
         unsafe { bpf_map_lookup_elem(FRAMES.as_ptr(), (&raw const key).cast_mut().cast()) }
     };

@@ -14,7 +14,7 @@ use aya_ebpf::{
 use tracer_ebpf::{
     backing::{Class, Kind, Rule},
     opaque::opaque,
-    record::SharedFile,
+    record::{ELSEWHERE, SharedFile},
     workload::{CgroupPath, LEVELS},
 };
 
@@ -50,11 +50,107 @@ pub fn task() -> *mut task_struct {
     }
 }
 
-/// Thread group and thread of the current task.
+/// The current thread, as the initial PID namespace numbers it: one number, one thread.
+#[inline(always)]
+pub fn thread() -> u32 {
+    bpf_get_current_pid_tgid() as u32
+}
+
+/// Thread group and thread of the current task, as pinscope's PID namespace numbers them; where the task is not in it, as the
+/// initial one does, with [`ELSEWHERE`].
 #[inline(always)]
 pub fn pid_tid() -> (u32, u32) {
-    let both = bpf_get_current_pid_tgid();
+    let mut both = bpf_get_current_pid_tgid();
+    if setting!(kernel.pid_namespace) != 0 {
+        // SAFETY: takes nothing, cannot fail.
+        let here = numbers_here(unsafe { bpf_get_current_task() });
+        both = if here != 0 { here } else { both | u64::from(ELSEWHERE) << 32 | u64::from(ELSEWHERE) };
+    }
     ((both >> 32) as u32, both as u32)
+}
+
+/// Thread group and thread of a task as pinscope's PID namespace numbers them, the group in the upper half; 0 where it is
+/// not in it. A global function: the verifier checks it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn numbers_here(task: u64) -> u64 {
+    let numbers = level_here(task).and_then(|level| {
+        // The threads of a group are in one namespace.
+        let group = number_at(read(task, setting!(offset.task_leader))?, level)?;
+        Some(u64::from(group) << 32 | u64::from(number_at(task, level)?))
+    });
+    numbers.unwrap_or(0)
+}
+
+/// How deep pinscope's PID namespace lies, by a task in it: a `struct pid` has a number for its own namespace and each
+/// one around it, from the initial one inwards.
+#[inline(always)]
+fn level_here(task: u64) -> Option<u32> {
+    let pid: u64 = read(task, setting!(offset.task_pid))?;
+    let levels: u32 = read(pid, setting!(offset.pid_level))?;
+    for level in 0..=MOST_LEVELS {
+        if level > levels {
+            break;
+        }
+        let number = pid + u64::from(setting!(offset.pid_numbers) + level * NUMBER);
+        let namespace: u64 = read(number, setting!(offset.number_namespace))?;
+        let inode: u32 = read(namespace, setting!(offset.namespace_common) + setting!(offset.namespace_inode))?;
+        if inode == setting!(kernel.pid_namespace) {
+            // As the namespace has it: of the loop's own number the verifier would follow each value.
+            return read(namespace, setting!(offset.namespace_level));
+        }
+    }
+    None
+}
+
+/// The task's number in the namespace so deep around it; `None` where it is in none so deep.
+#[inline(always)]
+fn number_at(task: u64, level: u32) -> Option<u32> {
+    let pid: u64 = read(task, setting!(offset.task_pid))?;
+    let levels: u32 = read(pid, setting!(offset.pid_level))?;
+    if level > levels {
+        return None;
+    }
+    read(pid + u64::from(setting!(offset.pid_numbers)) + u64::from(level * NUMBER), setting!(offset.number))
+}
+
+/// Whether the task descends from pinscope: the command, its children and theirs. An orphan's parent is the next of its
+/// ancestors that asked for such (`PR_SET_CHILD_SUBREAPER`), as pinscope does: so the way up leads to it however many have ended.
+/// Nothing is kept of any process, and nothing can be missed. 2 where the way is longer than it is followed.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn descends(task: u64) -> u64 {
+    let mut level = 0;
+    if setting!(kernel.pid_namespace) != 0 {
+        let Some(found) = level_here(task) else { return 0 };
+        level = found;
+    }
+    let mut task = task;
+    for _ in 0..MOST_GENERATIONS {
+        let parent: u64 = read(task, setting!(offset.task_parent)).unwrap_or(0);
+        if parent == 0 || parent == task {
+            return 0;
+        }
+        let group = if setting!(kernel.pid_namespace) != 0 {
+            read(parent, setting!(offset.task_leader)).and_then(|leader| number_at(leader, level))
+        } else {
+            read(parent, setting!(offset.task_tgid))
+        };
+        match group {
+            Some(group) if group == setting!(session.tracer) => return 1,
+            // Outside pinscope's namespace there is nothing of it.
+            None => return 0,
+            Some(_) => task = parent,
+        }
+    }
+    2
+}
+
+/// Of the current task; see [`descends`].
+#[inline(always)]
+pub fn current_descends() -> u64 {
+    // SAFETY: takes nothing, cannot fail.
+    descends(unsafe { bpf_get_current_task() })
 }
 
 /// A word of the task that [`task`] gave.
@@ -80,11 +176,14 @@ pub fn mm(task: *mut task_struct) -> u64 {
     task_word(task, setting!(offset.task_mm))
 }
 
-/// Thread group of a task that is not the current one.
-#[inline(always)]
-pub fn tgid_of(task: u64) -> Option<u32> {
-    read(task, setting!(offset.task_tgid))
-}
+/// `MAX_PID_NS_LEVEL` of `include/linux/pid_namespace.h`: namespaces nest no deeper.
+const MOST_LEVELS: u32 = 32;
+
+/// Size of a `struct upid`: an int and a pointer.
+const NUMBER: u32 = 16;
+
+/// Generations that are followed from a task up to pinscope.
+const MOST_GENERATIONS: u32 = 64;
 
 /// `struct iovec` (`include/uapi/linux/uio.h`).
 #[repr(C)]

@@ -162,10 +162,6 @@ pub static LARGEST: PerCpuArray<Largest, 2> = PerCpuArray::new();
 #[btf_map]
 pub static SHARED_FILES: HashMap<SharedFileKey, SharedFile, 1024> = HashMap::new();
 
-/// Thread groups that descend from the traced command.
-#[btf_map]
-pub static DESCENDANTS: HashMap<u32, u8, 65536> = HashMap::new();
-
 /// Calls of an audit.
 #[btf_map]
 pub static AUDIT: PerCpuHashMap<AuditKey, AuditTotals, { audit::ROWS as usize }> = PerCpuHashMap::new();

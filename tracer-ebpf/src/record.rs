@@ -98,6 +98,10 @@ pub mod flag {
     pub const RING_USED: u32 = 1 << 10;
 }
 
+/// In a process's or thread's number: its task is in no PID namespace that pinscope sees, and the rest is its number in the
+/// initial one.
+pub const ELSEWHERE: u32 = 1 << 31;
+
 /// One registration, as it ended.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -319,7 +323,7 @@ pub struct Frame {
     pub walking: u32,
     /// What is counted over the buffers.
     pub counts: Counts,
-    /// Of the duration's histogram; it stands here for the verifier to forget it.
+    /// Bucket of the duration. It is stored here and read back, so that the verifier does not track its value.
     pub bucket: u64,
     /// When the registration's function returned.
     pub end_ns: u64,

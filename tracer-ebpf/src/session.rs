@@ -1,10 +1,11 @@
 //! Which tasks a session wants.
 
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_uid_gid};
+use tracer_ebpf::counter::Counter;
 
 use crate::{
     kernel,
-    maps::{DESCENDANTS, setting},
+    maps::{count, setting},
 };
 
 /// Whether the session keeps more of a buffer than the aggregates: for records, or for what processes do.
@@ -30,10 +31,16 @@ fn passes() -> bool {
     if setting!(session.by_comm) != 0 && !comm_is_wanted() {
         return false;
     }
-    if setting!(session.by_descent) != 0 && DESCENDANTS.get_ptr(kernel::pid_tid().0).is_none() {
-        return false;
+    setting!(session.by_descent) == 0 || descends()
+}
+
+#[inline(always)]
+fn descends() -> bool {
+    let descends = kernel::current_descends();
+    if descends > 1 {
+        count(Counter::LostDescendants);
     }
-    true
+    descends == 1
 }
 
 #[inline(always)]

@@ -34,6 +34,26 @@ pub struct Offsets {
     pub task_maj_flt: u32,
     /// `task_struct.tgid`.
     pub task_tgid: u32,
+    /// `task_struct.group_leader`.
+    pub task_leader: u32,
+    /// `task_struct.real_parent`.
+    pub task_parent: u32,
+    /// `task_struct.thread_pid`.
+    pub task_pid: u32,
+    /// `pid.level`.
+    pub pid_level: u32,
+    /// `pid.numbers`.
+    pub pid_numbers: u32,
+    /// `upid.nr`.
+    pub number: u32,
+    /// `upid.ns`.
+    pub number_namespace: u32,
+    /// `pid_namespace.ns`.
+    pub namespace_common: u32,
+    /// `pid_namespace.level`.
+    pub namespace_level: u32,
+    /// `ns_common.inum`.
+    pub namespace_inode: u32,
     /// `vm_area_struct.vm_end`.
     pub vma_end: u32,
     /// `vm_area_struct.vm_flags`.
@@ -144,6 +164,8 @@ pub struct Features {
     pub cgroup_subsystem: u8,
     /// Buffers are hooked, by the per-buffer function or by the pin: how many bytes a registration has is known.
     pub buffers: u8,
+    /// Inode number of pinscope's PID namespace, by which processes are numbered; 0 for the initial one.
+    pub pid_namespace: u32,
 }
 
 /// Values of flags that moved: since 6.3 they are an enum, before it macros.
@@ -170,7 +192,7 @@ pub struct Session {
     pub by_uid: u8,
     /// Only tasks whose `comm` is `comm`.
     pub by_comm: u8,
-    /// Only thread groups in the map `DESCENDANTS`, which follows forks.
+    /// Only descendants of the thread group `tracer`, which orphans among them come back to.
     pub by_descent: u8,
     /// Count registrations by ring.
     pub rings: u8,
@@ -190,8 +212,10 @@ pub struct Session {
     pub workloads: u8,
     /// Always 0.
     pub reserved: [u8; 2],
-    /// See `by_pid`.
+    /// See `by_pid`; as `Features::pid_namespace` numbers it.
     pub pid: u32,
+    /// See `by_descent`, likewise.
+    pub tracer: u32,
     /// See `by_uid`.
     pub uid: u32,
     /// See `by_comm`; the rest is zero.

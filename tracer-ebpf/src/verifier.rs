@@ -1,7 +1,7 @@
 //! What keeps the verifier from checking the same code again and again: a start waits for it.
 //!
 //! A function of ours is checked anew on every way that leads to it, with all that is known there. A *global* one (BTF's
-//! word, since 5.6; with pointers since 5.13) is checked by itself, for any arguments: it may be as long and have as many
+//! word; with pointers on every kernel that has task storage for tracing programs) is checked by itself, for any arguments: it may be as long and have as many
 //! branches as it likes. The price is that of a call, some twenty instructions, so what every registration passes is
 //! not among them.
 

@@ -289,8 +289,9 @@ fn failed_row(what: impl Into<String>, elapsed: Duration, why: String) -> Row {
     Row { what: what.into(), tally: Tally::step(false), elapsed, failures: vec![why], tests: vec![] }
 }
 
-fn done_row(what: &str, started: Instant) -> Row {
-    Row { what: what.to_owned(), tally: Tally::step(true), elapsed: started.elapsed(), failures: vec![], tests: vec![] }
+/// What was prepared: no test, so that a run of nothing else has run none.
+fn prepared(what: &str, started: Instant) -> Row {
+    Row { what: what.to_owned(), tally: Tally::default(), elapsed: started.elapsed(), failures: vec![], tests: vec![] }
 }
 
 /// The kernel matrix: every kernel a boot, every attach mode a run in it.
@@ -305,7 +306,7 @@ fn guests(cache: &Cache, options: &Options, rows: &mut Vec<Row>) -> Result<Guest
     setup::guest_tools(cache)?;
     let started = Instant::now();
     let (pinscope, guest) = (artifacts::pinscope()?, artifacts::guest()?);
-    rows.push(done_row("binaries for guests", started));
+    rows.push(prepared("binaries for guests", started));
     let started = Instant::now();
     // Fetched once, here: the guests that start at the same time find it.
     crate::vm::rootfs::packages(cache, FIO)?;
@@ -326,7 +327,7 @@ fn guests(cache: &Cache, options: &Options, rows: &mut Vec<Row>) -> Result<Guest
         Err("no guest needs it".to_owned())
     };
     let expressions = dashboards::expressions(WINDOW)?;
-    rows.push(done_row("kernels, packages, programs", started));
+    rows.push(prepared("kernels, packages, programs", started));
     Ok(Guests { boots, files: Files { pinscope, guest, programs, package, expressions } })
 }
 
@@ -506,6 +507,13 @@ mod tests {
         let one = format!("{debian} debian_watchdog");
         assert_eq!(sections(Some("debian_watchdog")), [one.as_str(), &one]);
         assert!(sections(Some("fio")).is_empty());
+    }
+
+    #[test]
+    fn a_filter_that_fits_no_test_is_a_failure() {
+        let rows = [prepared("binaries for guests", Instant::now())];
+        assert_eq!(conclude(&rows, &Times::default(), Some("typo")), ExitCode::FAILURE);
+        assert_eq!(conclude(&rows, &Times::default(), None), ExitCode::SUCCESS);
     }
 
     #[test]

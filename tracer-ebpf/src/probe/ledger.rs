@@ -156,7 +156,8 @@ fn close(call: &impl Call) {
 #[inline(always)]
 fn operation_of(frame: &Frame) -> Operation {
     let number = forgotten(&frame.registration.operation);
-    // SAFETY: each number below `COUNT` is an operation's.
+    const { assert!(Operation::COUNT.is_power_of_two(), "the mask lets every operation through, and nothing else") };
+    // SAFETY: the mask leaves a number below `COUNT`, and each of those is an operation's.
     unsafe { core::mem::transmute(number & (Operation::COUNT as u8 - 1)) }
 }
 

@@ -3,7 +3,6 @@
 
 mod audit;
 pub mod buffer;
-mod descent;
 mod ledger;
 pub mod lock;
 mod lookup;

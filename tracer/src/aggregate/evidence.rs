@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 use tracer_ebpf::policy::{Policy, Traits};
 
 use super::Distribution;
-use crate::decode::result_name;
+use crate::decode::{Pid, result_name};
 
 /// Installations by whether their ring was at work already (Q1): had taken a submission or posted a completion
 /// (`io_ring_ctx.cached_sq_head`, `cached_cq_tail`) when the call began.
@@ -39,7 +39,7 @@ pub struct Rings {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Ring {
     /// Thread group of the first installation.
-    pub pid: u32,
+    pub pid: Pid,
     /// Its `task_struct.comm`.
     pub comm: String,
     /// fd that `io_uring_setup` gave it; `None` for a ring that was there before pinscope.
@@ -105,7 +105,7 @@ pub struct Judged {
     /// errno of the kernel's answer (positive), 0 where it accepted.
     pub errno: i32,
     /// Thread group; `None` where processes are not kept apart.
-    pub pid: Option<u32>,
+    pub pid: Option<Pid>,
     /// Its `task_struct.comm`.
     pub comm: String,
     /// Filesystem of the first backing that a rule objects to.
@@ -178,7 +178,7 @@ pub struct Largest {
     /// Nanoseconds from entry to return of the registration; of the pin for a buffer.
     pub nanoseconds: u64,
     /// Thread group.
-    pub pid: u32,
+    pub pid: Pid,
     /// `task_struct.comm`.
     pub comm: String,
 }
@@ -187,7 +187,7 @@ pub struct Largest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SharedBufferFile {
     /// Thread group.
-    pub pid: u32,
+    pub pid: Pid,
     /// `task_struct.comm`.
     pub comm: String,
     /// Last component of its path; a memfd's begins with `memfd:`.

@@ -130,8 +130,11 @@ impl Fold<'_> {
             Counter::PinMissedEntries,
             Counter::BufferMissedEntries,
         ];
-        let missed = missed.map(|counter| self.count(counter)).into_iter().max().unwrap_or(0);
-        Some(Split { total_ns, pin_ns, rest_ns: total_ns.saturating_sub(pin_ns), complete: missed == 0 })
+        let of_parts = missed.map(|counter| self.count(counter)).into_iter().max().unwrap_or(0);
+        // A duration whose return was missed ends later, at the tracepoint.
+        let of_calls = operations.map(|operation| self.sample.counters[Counter::MissedReturns.of(operation)]);
+        let complete = of_parts == 0 && of_calls == [0; 2];
+        Some(Split { total_ns, pin_ns, rest_ns: total_ns.saturating_sub(pin_ns), complete })
     }
 
     fn backings(&self) -> Vec<Backing> {
@@ -175,7 +178,7 @@ impl Fold<'_> {
             .processes
             .iter()
             .map(|(pid, totals)| Process {
-                pid: *pid,
+                pid: (*pid).into(),
                 comm: comm(&totals.comm),
                 uid: totals.uid,
                 cgroup_id: (totals.cgroup > 0).then_some(totals.cgroup),

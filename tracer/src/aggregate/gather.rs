@@ -102,7 +102,7 @@ impl Fold<'_> {
             bytes: largest.bytes,
             buffers: largest.buffers.into(),
             nanoseconds: largest.nanoseconds,
-            pid: largest.pid,
+            pid: largest.pid.into(),
             comm: comm(&largest.comm),
         })
     }
@@ -126,7 +126,7 @@ impl Fold<'_> {
         Some(Judged {
             traits: key.traits,
             errno: i32::try_from(key.errno).ok()?,
-            pid: (key.pid != 0).then_some(key.pid),
+            pid: (key.pid != 0).then(|| key.pid.into()),
             comm: self.comm_of(key.pid),
             filesystem: self.sample.filesystems.get(&key.filesystem).cloned(),
             class: key.kind.class()?.name(),
@@ -138,7 +138,7 @@ impl Fold<'_> {
     /// Most buffers first.
     pub(super) fn shared_files(&self) -> Vec<SharedBufferFile> {
         let told = self.sample.shared_files.iter().map(|(key, file)| SharedBufferFile {
-            pid: key.pid,
+            pid: key.pid.into(),
             comm: self.comm_of(key.pid),
             name: name(&file.name),
             filesystem: self.sample.filesystems.get(&file.filesystem).cloned().unwrap_or_default(),
@@ -165,7 +165,7 @@ pub(super) fn ring(sampled: &SampledRing, requests: bool) -> Ring {
         before_ns => (before_ns, totals.installations),
     };
     Ring {
-        pid: totals.pid,
+        pid: totals.pid.into(),
         comm: comm(&totals.comm),
         fd: seen.then_some(totals.fd),
         flags: seen.then_some(totals.flags),

@@ -9,7 +9,10 @@ use super::{
     evidence::{CostCell, Installations, Judgements, Largest, Rings, SharedBufferFile},
     workloads::Workloads,
 };
-use crate::source::{own::Own, runs::Runs};
+use crate::{
+    decode::Pid,
+    source::{own::Own, runs::Runs},
+};
 
 /// Everything measured since the programs were attached, or in an interval. Times are nanoseconds, pinscope's
 /// own walks left out of all but [`Walks::nanoseconds`].
@@ -183,7 +186,7 @@ pub struct Backing {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Process {
     /// Thread group.
-    pub pid: u32,
+    pub pid: Pid,
     /// `task_struct.comm` when it was first seen.
     pub comm: String,
     /// Real user when it was first seen.
@@ -336,7 +339,7 @@ impl Losses {
             ("processes", "registrations without a process: the map was full", self.processes),
             ("backings", "backings: the map was full", self.backings),
             ("reentries", "registrations: entered while one was still open", self.reentries),
-            ("descendants", "processes of the command: the map was full", self.descendants),
+            ("descendants", "calls of tasks too many generations away from the command", self.descendants),
             ("short_records", "buffers with more files or backings than are told apart", self.short_records),
             ("rings", "operations not counted under their ring: the map was full", self.rings),
             ("judgements", "buffers not judged by policy: the map was full", self.judgements),

@@ -259,7 +259,7 @@ fn backings_and_processes_are_sorted() {
         ]
     );
     let processes: Vec<_> = snapshot.processes.unwrap().into_iter().map(|p| (p.pid, p.comm, p.registrations)).collect();
-    assert_eq!(processes, [(7, "server".to_owned(), 10), (42, "fio".to_owned(), 3)]);
+    assert_eq!(processes, [(7.into(), "server".to_owned(), 10), (42.into(), "fio".to_owned(), 3)]);
 }
 
 #[test]

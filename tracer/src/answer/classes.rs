@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Threshold, evidence::sum};
-use crate::aggregate::Ring;
+use crate::{aggregate::Ring, decode::Pid};
 
 /// Installations by this age of their ring are of its set-up, if they are few.
 pub(super) const SETUP_AGE_NS: u64 = 1_000_000_000;
@@ -96,7 +96,7 @@ fn rate_of(rings: &[&&Ring]) -> Option<f64> {
 
 /// The rings of one process.
 pub(super) struct Owner<'a> {
-    pub(super) pid: u32,
+    pub(super) pid: Pid,
     pub(super) comm: &'a str,
     pub(super) class: Class,
     pub(super) rings: u64,
@@ -115,7 +115,7 @@ pub(super) struct Owner<'a> {
 
 /// Processes, the most active first. `elapsed_ns` is the length of the session.
 pub(super) fn owners(rings: &[Ring], elapsed_ns: u64) -> Vec<Owner<'_>> {
-    let mut by_pid: BTreeMap<u32, Vec<&Ring>> = BTreeMap::new();
+    let mut by_pid: BTreeMap<Pid, Vec<&Ring>> = BTreeMap::new();
     for ring in rings {
         by_pid.entry(ring.pid).or_default().push(ring);
     }
@@ -127,7 +127,7 @@ pub(super) fn owners(rings: &[Ring], elapsed_ns: u64) -> Vec<Owner<'_>> {
     owners
 }
 
-fn owner<'a>(pid: u32, rings: &[&'a Ring], elapsed_ns: u64) -> Owner<'a> {
+fn owner<'a>(pid: Pid, rings: &[&'a Ring], elapsed_ns: u64) -> Owner<'a> {
     let replaced = replaced(rings);
     let renews = replaced >= RUN_TIME_LEAST && often(replaced, elapsed_ns);
     let class = rings.iter().map(|ring| class(ring)).max().unwrap_or(Class::Unknown);
@@ -167,7 +167,7 @@ mod tests {
     /// A ring made under pinscope's eyes, with registers in equal steps.
     fn ring(registers: u64, after_requests: u64, first_age_ns: u64, span_ns: u64) -> Ring {
         Ring {
-            pid: 1,
+            pid: 1.into(),
             comm: "server".to_owned(),
             fd: Some(3),
             flags: Some(0),

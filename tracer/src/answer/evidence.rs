@@ -2,7 +2,10 @@
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use crate::{decode::result_name, human};
+use crate::{
+    decode::{Pid, result_name},
+    human,
+};
 
 /// What a verdict rests on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -154,7 +157,7 @@ pub enum Value {
     /// A process.
     Process {
         /// Thread group; `None` where processes are not kept apart.
-        pid: Option<u32>,
+        pid: Option<Pid>,
         /// `task_struct.comm`.
         comm: String,
     },
@@ -219,13 +222,13 @@ fn range(from: u64, to: u64, show: fn(u64) -> String) -> String {
 }
 
 /// `fio (pid 42)`, as verdicts name a process.
-pub(super) fn named(pid: Option<u32>, comm: &str) -> String {
+pub(super) fn named(pid: Option<Pid>, comm: &str) -> String {
     let comm = human::plain(comm);
     let comm = if comm.is_empty() { "a process" } else { &comm };
     pid.map_or_else(|| comm.to_owned(), |pid| format!("{comm} (pid {pid})"))
 }
 
-fn process(pid: Option<u32>, comm: &str) -> String {
+fn process(pid: Option<Pid>, comm: &str) -> String {
     let comm = human::plain(comm);
     pid.map_or_else(|| if comm.is_empty() { "-".to_owned() } else { comm.clone() }, |pid| format!("{comm} {pid}"))
 }

@@ -48,7 +48,7 @@ pub(crate) fn values(values: &[u64]) -> Distribution {
 /// A ring that was made under pinscope's eyes.
 pub(crate) fn ring(pid: u32, comm: &str, fd: i32, registers: u64, after_requests: u64, span_ns: u64) -> Ring {
     Ring {
-        pid,
+        pid: pid.into(),
         comm: comm.to_owned(),
         fd: Some(fd),
         flags: Some(0),
@@ -94,7 +94,7 @@ pub(crate) fn judged(traits: Traits, errno: i32, buffers: u64) -> Judged {
     Judged {
         traits,
         errno,
-        pid: Some(42),
+        pid: Some(42.into()),
         comm: "fio".to_owned(),
         filesystem: Some("ext4".to_owned()),
         class: "file",
@@ -135,7 +135,7 @@ pub(crate) fn cell(vmas: u64, pages: u64, buffers: u64, pin_each: u64, walk_each
 
 pub(crate) fn process(pid: u32, comm: &str, habits: Habits) -> Process {
     Process {
-        pid,
+        pid: pid.into(),
         comm: comm.to_owned(),
         registrations: 100,
         failed: 0,
@@ -180,7 +180,7 @@ pub(crate) fn workloads() -> Workloads {
 /// A session in which every figure is known: a server at run time and a fio at set-up.
 pub(crate) fn a_snapshot() -> Snapshot {
     let shared = SharedBufferFile {
-        pid: 42,
+        pid: 42.into(),
         comm: "fio".to_owned(),
         name: "memfd:pool".to_owned(),
         filesystem: "tmpfs".to_owned(),
@@ -192,7 +192,7 @@ pub(crate) fn a_snapshot() -> Snapshot {
         bytes: 1 << 20,
         buffers,
         nanoseconds: 400_000,
-        pid: 7,
+        pid: 7.into(),
         comm: "server".to_owned(),
     };
     // At run time it goes on past the second that counts as set-up.

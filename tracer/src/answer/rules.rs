@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use tracer_ebpf::policy::{Policy, Traits};
 
 use super::evidence::sum;
-use crate::aggregate::{Judged, Judgements};
+use crate::{
+    aggregate::{Judged, Judgements},
+    decode::Pid,
+};
 
 /// The errnos by which a kernel refuses a mapping; any other says nothing about its rule.
 const REFUSALS: [i32; 3] = [14, 22, 95];
@@ -39,7 +42,7 @@ pub(super) fn everywhere(judgements: &Judgements) -> u64 {
 
 pub(super) fn refused(judgements: &Judgements, policy: Policy) -> Refused {
     let mut refused = Refused::default();
-    let mut pids: Vec<u32> = Vec::new();
+    let mut pids: Vec<Pid> = Vec::new();
     for judged in judgements.others.iter().filter(|judged| !judged.traits.refused_everywhere()) {
         let errno = policy.refuses(judged.traits);
         if errno != 0 {
@@ -108,7 +111,7 @@ impl Agreement {
 /// Buffers of one process that another rule answers otherwise than this kernel did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Change {
-    pub(super) pid: Option<u32>,
+    pub(super) pid: Option<Pid>,
     pub(super) comm: String,
     /// What lies behind them: the class, and the filesystem where it has one.
     pub(super) backing: String,

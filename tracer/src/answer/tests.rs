@@ -10,7 +10,7 @@ use crate::{
         CostCell, Habits, Judged, Judgements, Largest, Ring, Rings, SharedBufferFile, fold,
         tests::{any_known, any_sample},
     },
-    decode::Known,
+    decode::{Known, Pid},
     source::sample::Sample,
 };
 
@@ -313,7 +313,7 @@ fn any_judgements() -> impl Strategy<Value = Judgements> {
         let row = |(traits, errno, pid, comm, buffers, bytes): (u32, i32, Option<u32>, String, u64, u64)| Judged {
             traits: Traits(traits),
             errno,
-            pid,
+            pid: pid.map(Pid::from),
             filesystem: pid.map(|_| comm.clone()),
             comm,
             class: "file",
@@ -351,7 +351,7 @@ fn any_cell() -> impl Strategy<Value = CostCell> {
 fn any_ring() -> impl Strategy<Value = Ring> {
     (0_u32..4, "\\PC{0,20}", any::<Option<i32>>(), prop::collection::vec(figure(), 7), any::<Option<u64>>()).prop_map(
         |(pid, comm, fd, figures, age)| Ring {
-            pid,
+            pid: pid.into(),
             comm,
             fd,
             flags: None,
@@ -387,7 +387,7 @@ pub(crate) fn any_snapshot() -> impl Strategy<Value = Snapshot> {
     });
     let largest = ("\\PC{0,20}", figure()).prop_map(|(comm, vmas)| Largest { vmas, comm, ..Largest::default() });
     let file = ("\\PC{0,80}", figure()).prop_map(|(name, buffers)| SharedBufferFile {
-        pid: 1,
+        pid: 1.into(),
         comm: name.clone(),
         filesystem: name.clone(),
         name,

@@ -66,7 +66,7 @@ impl Scope {
         }
         let command = if raw.argv.is_empty() { None } else { Some(find_command(&raw.argv)?) };
         if command.is_some() {
-            session.by_descent = 1;
+            (session.by_descent, session.tracer) = (1, std::process::id());
         }
         session.rings = 1;
         Ok(Self { session, pid: raw.pid, duration: raw.duration, command })
@@ -110,13 +110,14 @@ fn is_executable(path: &Path) -> bool {
 }
 
 /// What a subcommand wants of the plan.
-pub fn wish(probes: &args::Probes, lookups: bool, descent: bool) -> Wish {
+pub fn wish(probes: &args::Probes, lookups: bool, session: &Session) -> Wish {
     Wish {
         attach: AttachMode::from(probes.attach),
         lookups,
         ring: true,
         tables: false,
-        descent,
+        descent: session.by_descent != 0,
+        process: session.by_pid != 0,
         registration_returns: true,
         lean: false,
         locks: false,
@@ -129,7 +130,7 @@ pub fn wish(probes: &args::Probes, lookups: bool, descent: bool) -> Wish {
 /// What the service wants: the aggregates, at the least cost. A registration's end is the ledger's tracepoint, which
 /// comes some ten instructions after the function's return and is never missed.
 pub fn service_wish(probes: &args::Probes, lookups: bool, ring: bool) -> Wish {
-    Wish { registration_returns: false, lean: true, ring, tables: ring, ..wish(probes, lookups, false) }
+    Wish { registration_returns: false, lean: true, ring, tables: ring, ..wish(probes, lookups, &Session::default()) }
 }
 
 /// Workloads that have series of their own, where the user does not say.

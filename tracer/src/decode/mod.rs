@@ -6,6 +6,7 @@
 mod assemble;
 mod known;
 mod names;
+mod pid;
 mod registration;
 mod sight;
 pub mod workload;
@@ -22,6 +23,7 @@ use tracer_ebpf::{
 pub use assemble::{Assembler, Counts, Filesystems};
 pub use known::Known;
 pub use names::{Clock, comm, result_name};
+pub use pid::Pid;
 pub use registration::{Backing, Buffer, Registration, Ring};
 
 /// One record, its numbers checked against the enums they stand for.

@@ -6,7 +6,7 @@ use tracer_ebpf::{
     record::{BufferRecord, RegistrationRecord, Walk, flag},
 };
 
-use super::{Clock, Filesystems, Known, comm, known::pins_buffers, result_name, sight::Sight};
+use super::{Clock, Filesystems, Known, Pid, comm, known::pins_buffers, result_name, sight::Sight};
 
 /// One registration with its buffers. Times are nanoseconds, pinscope's own walks left out of all but `walk_ns`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -22,9 +22,9 @@ pub struct Registration {
     /// What the kernel's function returned: a negative errno, or for an update the number done.
     pub ret: i64,
     /// Thread group.
-    pub pid: u32,
+    pub pid: Pid,
     /// Thread.
-    pub tid: u32,
+    pub tid: Pid,
     /// `task_struct.comm`.
     pub comm: String,
     /// Real user.
@@ -180,8 +180,8 @@ impl Registration {
             operation: operation.name(),
             result: result_name(record.ret),
             ret: record.ret,
-            pid: record.pid,
-            tid: record.header.tid,
+            pid: record.pid.into(),
+            tid: record.header.tid.into(),
             comm: comm(&record.comm),
             uid: record.uid,
             cgroup_id: (record.cgroup > 0).then_some(record.cgroup),

@@ -167,7 +167,7 @@ proptest! {
                 registration.header.tid = tid;
                 registration.header.start_ns = start_ns;
                 let given = assembler.push(&bytes_of(&registration), &HashMap::<u64, String>::new()).unwrap();
-                prop_assert_eq!((given.tid, given.start_ns), (tid, start_ns));
+                prop_assert_eq!((given.tid, given.start_ns), (tid.into(), start_ns));
                 used += given.buffer_list.len() as u64;
             }
         }
@@ -271,7 +271,7 @@ fn a_call_refused_early_has_no_figures() {
     registration.ret = -22;
     registration.ring = 0;
     let given = whole(Known::all(), &registration, &[]);
-    assert_eq!((given.result.as_str(), given.pid, given.comm.as_str()), ("EINVAL", 11, "fio"));
+    assert_eq!((given.result.as_str(), given.pid, given.comm.as_str()), ("EINVAL", 11.into(), "fio"));
     assert_eq!((given.ring, given.buffers, given.bytes, given.vmas), (None, None, None, None));
     assert_eq!((given.duration_ns, given.requested), (None, None));
     assert_eq!(given.degraded.len(), 1);

@@ -34,7 +34,6 @@ const LEDGER: &str = "void (void *:ctx, unsigned int:opcode, unsigned int:nr_fil
 const LEDGER_5_10: &str =
     "void (void *:ctx, unsigned int:opcode, unsigned int:nr_files, unsigned int:nr_bufs, bool:eventfd, long:ret)";
 const CREATE: &str = "void (int:fd, void *:ctx, u32:sq_entries, u32:cq_entries, u32:flags)";
-const FORK: &str = "void (struct task_struct *:parent, struct task_struct *:child)";
 
 /// Every kernel here, by the name of its release.
 pub(crate) fn all() -> Vec<Facts> {
@@ -179,7 +178,6 @@ fn kernel(release: &str, functions: &[(&str, &str)], ledger: &str) -> Facts {
     let tracepoints = [
         ("io_uring_register", ledger),
         ("io_uring_create", CREATE),
-        ("sched_process_fork", FORK),
         ("mmap_lock_start_locking", LOCK_WANTED),
         ("mmap_lock_acquire_returned", LOCK_RETURNED),
     ];
@@ -209,6 +207,7 @@ fn kernel(release: &str, functions: &[(&str, &str)], ledger: &str) -> Facts {
         ledger_event: Ok(true),
         fentry: Trial::Works,
         privileges: root(),
+        pid_namespace: Ok(0),
     };
     mark(&mut facts, symbols::TRAMPOLINES);
     facts

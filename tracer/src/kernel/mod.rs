@@ -10,12 +10,16 @@ pub mod features;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod mounts;
+mod namespace;
 pub mod privileges;
 pub mod prototype;
 pub mod symbols;
 pub mod traceable;
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    thread,
+};
 
 pub use btf::Types;
 pub use cgroups::Hierarchy;
@@ -126,6 +130,8 @@ pub struct Facts {
     pub fentry: Trial,
     /// Rights and the settings that restrict them.
     pub privileges: Privileges,
+    /// Inode number of the PID namespace that processes are numbered by here; 0 for the initial one.
+    pub pid_namespace: Known<u32>,
 }
 
 impl Facts {
@@ -134,8 +140,8 @@ impl Facts {
         Self::glance(sources, wanted).completed(sources, wanted)
     }
 
-    /// Reads what a session plans by as a rule: BTF, and what is small. Of the rest (kallsyms, the traceable functions, the
-    /// trial) the kernel makes some 200,000 lines in a second, and a hook that attaches says as much.
+    /// Reads what a session plans by as a rule: BTF, and what is small. The kernel takes longest to print the rest (kallsyms and
+    /// the traceable functions, some 200,000 lines), and a hook that attaches proves the same.
     pub fn glance(sources: &Sources, wanted: &Wanted<'_>) -> Self {
         let uname = rustix::system::uname();
         let privileges = Privileges::read(sources);
@@ -146,13 +152,14 @@ impl Facts {
         Self {
             release: Release::parse(&uname.release().to_string_lossy()),
             machine: uname.machine().to_string_lossy().into_owned(),
-            types: Types::read(&sources.sys.join("kernel/btf/vmlinux"), wanted),
+            types: types(&sources.sys.join("kernel/btf/vmlinux"), wanted),
             symbols: Err(Unknown("kallsyms was not read".to_owned())),
             traceable: Traceable::Unknown("the list was not read".to_owned()),
             kprobe_pmu: features::kprobe_pmu(sources),
             ledger_event,
             fentry: Trial::NotTried,
             privileges,
+            pid_namespace: namespace::pid(&sources.proc),
         }
     }
 
@@ -180,6 +187,16 @@ impl Facts {
             (Err(_), Err(_)) => false,
         }
     }
+}
+
+/// In a thread, so that a parser that stumbles over odd BTF ends nothing but itself.
+fn types(path: &Path, wanted: &Wanted<'_>) -> Known<Types> {
+    let ended_early = || Unknown(format!("{}: its reader ended early", path.display()));
+    let read = || Types::read(path, wanted);
+    thread::scope(|scope| match thread::Builder::new().spawn_scoped(scope, read) {
+        Ok(reader) => reader.join().unwrap_or_else(|_| Err(ended_early())),
+        Err(_) => read(),
+    })
 }
 
 /// Under lockdown the kernel keeps nothing in tracefs, not even a mount of its own; 6.12 crashes when the only mount of it

@@ -55,8 +55,6 @@ pub enum AttachError {
 pub struct Options {
     /// What the eBPF side is to do.
     pub session: Session,
-    /// Thread group whose descendants are followed, itself among them; see [`Session::by_descent`].
-    pub ancestor: Option<u32>,
     /// Bytes of the ring buffer, a power of two; 0 for the default.
     pub ring_bytes: u32,
     /// Level of the probes' own log, as `aya_log::Level`; 0 for off.
@@ -89,32 +87,48 @@ pub fn attach(plan: &Plan, types: &Types, options: &Options, progress: &Progress
         raise_memlock();
     }
     let mut ebpf = load(plan, options)?;
-    if let Some(ancestor) = options.ancestor {
-        follow(&mut ebpf, ancestor)?;
-    }
     if options.workloads.is_some() {
         workloads::prepare(&mut ebpf).map_err(|error| AttachError::Fill(workloads::MAP, chain(&error)))?;
     }
     let btf = abridged(plan, types);
     let mut work = Work::new(plan, &mut ebpf);
-    // Loading takes the verifier a while, attaching does not: all are loaded first, so that the hooks of one
-    // registration come in within moments of each other. The verifier checks as many at a time as there are CPUs.
+    // All are loaded before the first is attached, so that the hooks of one registration come in within moments of each other.
+    // The verifier checks as many at a time as there are CPUs.
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     progress.step(Step::Verify(plan.hooks.len()));
     work.each(|_| true, cpus, |hook, program| load_program(program, hook, &btf));
-    // What opens a registration's frame comes when all that fills and closes it is there: no registration is seen by half of
-    // the hooks. An attachment is mostly waiting, until no CPU can be in the code that was changed: all wait at a time.
+    // An attachment is mostly waiting, until no CPU can be in the code that was changed: all of a wave wait at the same time.
     progress.step(Step::Attach(plan.hooks.len()));
-    for opening in [false, true] {
-        work.each(|hook| opens(hook) == opening, plan.hooks.len(), |hook, program| attach_program(program, hook));
+    for wave in Wave::ALL {
+        let chosen = |hook: &Hook| Wave::of(hook) == wave;
+        work.each(chosen, plan.hooks.len(), |hook, program| attach_program(program, hook));
     }
     let results = work.end();
     Ok(Attached { ebpf, results })
 }
 
-/// Whether the hook opens a frame, which the others look for.
-fn opens(hook: &Hook) -> bool {
-    matches!((hook.role, hook.kind), (Role::Registration(_) | Role::Audit(_), Kind::Kprobe | Kind::Fentry))
+/// What is attached at the same time; each wave after the one before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wave {
+    /// What fills and closes a registration, and does nothing where none is open; and the end of a table, which comes before
+    /// all that could note one.
+    Fills,
+    /// Tracepoints, which count without an open registration too.
+    Counts,
+    /// What opens one: none is seen by half of the hooks.
+    Opens,
+}
+
+impl Wave {
+    const ALL: [Self; 3] = [Self::Fills, Self::Counts, Self::Opens];
+
+    fn of(hook: &Hook) -> Self {
+        match (hook.role, hook.kind) {
+            (_, Kind::RawTracepoint | Kind::Tracepoint) => Self::Counts,
+            (Role::Registration(_) | Role::Audit(_), Kind::Kprobe | Kind::Fentry) => Self::Opens,
+            _ => Self::Fills,
+        }
+    }
 }
 
 /// The hooks with their programs, and what became of them.
@@ -151,16 +165,21 @@ impl<'a> Work<'a> {
         let threads = threads.min(items.len());
         let queue = Mutex::new(items);
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    while let Some(Item { hook, program, result }) = next() {
-                        if let Some(program) = program {
-                            *result = work(hook, program);
-                        }
-                    }
-                });
+        let go_on = || {
+            while let Some(Item { hook, program, result }) = next() {
+                if let Some(program) = program {
+                    *result = work(hook, program);
+                }
             }
+        };
+        thread::scope(|scope| {
+            for _ in 1..threads {
+                // Where the system gives no more threads, those that there are do it all.
+                if thread::Builder::new().spawn_scoped(scope, go_on).is_err() {
+                    break;
+                }
+            }
+            go_on();
         });
     }
 
@@ -225,9 +244,6 @@ fn load(plan: &Plan, options: &Options) -> Result<Ebpf, AttachError> {
     for map in [workloads::MAP, workloads::PATHS] {
         loader.map_max_entries(map, entries);
     }
-    if options.session.by_descent == 0 {
-        loader.map_max_entries("DESCENDANTS", 1);
-    }
     if !options.audit {
         for map in ["AUDIT", "STACKS"] {
             loader.map_max_entries(map, 1);
@@ -254,14 +270,6 @@ fn memlock_hint(plan: &Plan) -> String {
         ),
         None => String::new(),
     }
-}
-
-fn follow(ebpf: &mut Ebpf, ancestor: u32) -> Result<(), AttachError> {
-    const NAME: &str = "DESCENDANTS";
-    let map = ebpf.map_mut(NAME).ok_or(ObjectError::Unexpected("it has no map DESCENDANTS"))?;
-    aya::maps::HashMap::<_, u32, u8>::try_from(map)
-        .and_then(|mut map| map.insert(ancestor, 1, 0))
-        .map_err(|error| AttachError::Fill(NAME, chain(&error)))
 }
 
 fn load_program(program: &mut Program, hook: &Hook, btf: &Btf) -> Result<(), String> {
@@ -336,4 +344,40 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text.replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        kernel::fixture,
+        probe::plan::{self, Wish},
+    };
+
+    #[test]
+    fn what_notes_comes_after_what_lets_go_and_what_opens_comes_last() {
+        let plan = plan::plan(&fixture::debian_6_12(), &Wish::default());
+        let of = |program: &str| plan.hooks.iter().find(|hook| hook.program == program).map(Wave::of).expect(program);
+        for program in ["release_enter_fentry", "register_exit_fexit", "buffer_enter_fentry", "pin_exit_fexit"] {
+            assert_eq!(of(program), Wave::Fills, "{program}");
+        }
+        assert_eq!([of("ledger"), of("ring_created")], [Wave::Counts; 2]);
+        for program in ["register_enter_fentry", "update_enter_fentry", "clone_enter_fentry", "unregister_enter_fentry"]
+        {
+            assert_eq!(of(program), Wave::Opens, "{program}");
+        }
+    }
+
+    #[test]
+    fn the_library_finds_each_function_under_its_own_id() {
+        let facts = fixture::debian_6_12();
+        let plan = plan::plan(&facts, &Wish::default());
+        let mut types = facts.types.expect("types");
+        types.ids = (100..).step_by(7).zip(types.functions.keys()).map(|(id, name)| (name.clone(), id)).collect();
+        let btf = abridged(&plan, &types);
+        for hook in plan.hooks.iter().filter(|hook| matches!(hook.kind, Kind::Fentry | Kind::Fexit)) {
+            let id = btf.id_by_type_name_kind(&hook.function, aya_obj::btf::BtfKind::Func).expect("an id");
+            assert_eq!(Some(&id), types.ids.get(&hook.function), "{}", hook.function);
+        }
+    }
 }

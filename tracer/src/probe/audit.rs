@@ -5,7 +5,7 @@ use tracer_ebpf::audit::Gup;
 
 use super::{
     offsets,
-    table::{Candidate, DESCENT, Effect, Form, FunctionRole, Role, wanted as wanted_of_sessions},
+    table::{Candidate, Effect, Form, FunctionRole, Role, wanted as wanted_of_sessions},
 };
 use crate::kernel::Wanted;
 
@@ -85,7 +85,7 @@ pub fn wanted() -> Wanted<'static> {
     Wanted {
         functions: &FUNCTIONS,
         members: &offsets::MEMBERS,
-        tracepoints: &[DESCENT.tracepoint],
+        tracepoints: &[],
         structs: &[],
         enumerators: &[FOLL_LONGTERM.0, FOLL_FORCE.0],
         ..wanted_of_sessions()

@@ -5,8 +5,8 @@
 //! - Kernels before 5.12 have no task storage that tracing programs can use, and refuse to create such a map. There
 //!   `FRAMES` takes the definition of `FRAMES_BY_TID`, a hash map under the thread's id. A map's definition is a BTF struct
 //!   whose members' types stand for the values, so the change is five type ids in the section `.BTF`.
-//! - The same kernels take no pointers in functions that they check apart from their callers (before 5.13): there all
-//!   functions are made static, and checked anew at each call.
+//! - Older kernels take no pointers in functions that they check apart from their callers; all with such storage do. On the
+//!   others all functions are made static, and checked anew at each call.
 
 use std::ffi::c_void;
 
@@ -32,7 +32,7 @@ pub enum ObjectError {
 /// What a session wants of the object.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
-    /// For a kernel before 5.12: the frames in a hash map, and no global functions.
+    /// For a kernel without task storage for tracing programs: the frames in a hash map, and no global functions.
     pub legacy: bool,
     /// The programs to keep, by name.
     pub programs: &'a [&'a str],

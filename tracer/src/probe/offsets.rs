@@ -8,11 +8,21 @@ use crate::kernel::Types;
 type Slot = fn(&mut Offsets) -> &mut u32;
 
 /// Every member that is read, as `struct.member`, and its place in the settings.
-const TABLE: [(&str, Slot); 38] = [
+const TABLE: [(&str, Slot); 48] = [
     ("task_struct.mm", |o| &mut o.task_mm),
     ("task_struct.min_flt", |o| &mut o.task_min_flt),
     ("task_struct.maj_flt", |o| &mut o.task_maj_flt),
     ("task_struct.tgid", |o| &mut o.task_tgid),
+    ("task_struct.group_leader", |o| &mut o.task_leader),
+    ("task_struct.real_parent", |o| &mut o.task_parent),
+    ("task_struct.thread_pid", |o| &mut o.task_pid),
+    ("pid.level", |o| &mut o.pid_level),
+    ("pid.numbers", |o| &mut o.pid_numbers),
+    ("upid.nr", |o| &mut o.number),
+    ("upid.ns", |o| &mut o.number_namespace),
+    ("pid_namespace.ns", |o| &mut o.namespace_common),
+    ("pid_namespace.level", |o| &mut o.namespace_level),
+    ("ns_common.inum", |o| &mut o.namespace_inode),
     ("vm_area_struct.vm_end", |o| &mut o.vma_end),
     ("vm_area_struct.vm_flags", |o| &mut o.vma_flags),
     ("vm_area_struct.vm_ops", |o| &mut o.vma_ops),
@@ -106,6 +116,22 @@ pub const WALK: [&str; 16] = [
     "vm_operations_struct.close",
     "super_block.s_bdi",
     "backing_dev_info.capabilities",
+];
+
+/// What finds the parent of a task.
+pub const DESCENT: [&str; 2] = ["task_struct.real_parent", "task_struct.tgid"];
+
+/// What numbers a task by a PID namespace that is not the initial one.
+pub const NUMBERS: [&str; 9] = [
+    "task_struct.group_leader",
+    "task_struct.thread_pid",
+    "pid.level",
+    "pid.numbers",
+    "upid.nr",
+    "upid.ns",
+    "pid_namespace.ns",
+    "pid_namespace.level",
+    "ns_common.inum",
 ];
 
 /// What tells whether a ring was given requests.

@@ -31,8 +31,10 @@ pub struct Wish {
     pub ring: bool,
     /// Follow what is registered now, by ring.
     pub tables: bool,
-    /// Follow the forks of a traced command.
+    /// Only the command that pinscope started and its descendants.
     pub descent: bool,
+    /// Only one process, by its number.
+    pub process: bool,
     /// Hook the return of the registration functions; without it a duration ends at the ledger's tracepoint.
     pub registration_returns: bool,
     /// Leave out the hook of each buffer where the pin's entry tells its range: half the cost, and no figure of a
@@ -49,14 +51,15 @@ pub struct Wish {
 }
 
 impl Default for Wish {
-    /// All that a doctor would ask about.
+    /// All that a doctor would ask about: whatever can be hooked, of all processes.
     fn default() -> Self {
         Self {
             attach: AttachMode::Auto,
             lookups: true,
             ring: true,
             tables: true,
-            descent: true,
+            descent: false,
+            process: false,
             registration_returns: true,
             lean: false,
             locks: true,

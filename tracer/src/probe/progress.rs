@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_quick_start_shows_nothing() {
-        assert_eq!(shown(Duration::from_secs(60), &[Step::Kernel, Step::Attach(3)]), "");
+        assert_eq!(shown(Duration::from_mins(1), &[Step::Kernel, Step::Attach(3)]), "");
     }
 
     #[test]

@@ -23,8 +23,6 @@ pub enum Role {
     Ring,
     /// The kernel's own count of registrations.
     Ledger,
-    /// The forks of a traced command.
-    Descent,
     /// The page faults that a pin takes.
     Fault,
     /// The charging of pinned pages to their user.
@@ -47,7 +45,6 @@ impl Role {
             Self::Lookup => "look-up",
             Self::Ring => "ring",
             Self::Ledger => "ledger",
-            Self::Descent => "descent",
             Self::Fault => "fault",
             Self::Accounting => "accounting",
             Self::Lock => "lock",
@@ -65,7 +62,6 @@ impl Role {
             Self::Lookup => "VMA look-ups made by the kernel",
             Self::Ring => "age, fd and flags of the ring",
             Self::Ledger => "the end of each registration, an independent count",
-            Self::Descent => "the processes of the traced command",
             Self::Fault => "time of page faults in the pin",
             Self::Accounting => "time of the accounting of pinned pages",
             Self::Lock => "acquisitions of mmap_lock, and the waits for it",
@@ -374,15 +370,6 @@ pub const RING: TracepointRole = TracepointRole {
     figures: &["age, fd and flags of the ring"],
 };
 
-/// Names one of the tracepoint roles.
-pub const DESCENT: TracepointRole = TracepointRole {
-    role: Role::Descent,
-    tracepoint: "sched_process_fork",
-    program: "forked",
-    arguments: &["struct task_struct *", "struct task_struct *"],
-    figures: &["children of the traced command"],
-};
-
 /// Names one of the tracepoint roles: the lock is asked for.
 pub const LOCK_WANTED: TracepointRole = TracepointRole {
     role: Role::Lock,
@@ -426,13 +413,7 @@ pub fn wanted() -> Wanted<'static> {
     Wanted {
         functions: &FUNCTIONS,
         members: &offsets::MEMBERS,
-        tracepoints: &[
-            LEDGER.tracepoint,
-            RING.tracepoint,
-            DESCENT.tracepoint,
-            LOCK_WANTED.tracepoint,
-            LOCK_RETURNED.tracepoint,
-        ],
+        tracepoints: &[LEDGER.tracepoint, RING.tracepoint, LOCK_WANTED.tracepoint, LOCK_RETURNED.tracepoint],
         helpers: &["find_vma", "loop", "get_func_ret", "task_storage_get", "get_current_task_btf"],
         structs: &["io_uring_clone_buffers"],
         enumerators: &[],

@@ -33,13 +33,8 @@ use crate::{
 pub async fn audit(arguments: &args::Audit) -> Result<ExitCode> {
     let scope = config::Scope::new(&arguments.scope)?;
     let command = scope.command.as_deref().map(Command::hold).transpose()?;
-    let wish = config::wish(&arguments.probes, false, command.is_some());
-    let options = Options {
-        session: scope.session,
-        ancestor: command.as_ref().map(Command::id),
-        audit: true,
-        ..Options::default()
-    };
+    let wish = config::wish(&arguments.probes, false, &scope.session);
+    let options = Options { session: scope.session, audit: true, ..Options::default() };
     let mut end = End::new(&scope, command)?;
     let session = Session::start(&wish, &options)?;
     let mut meta = super::meta(&session.release, session.mode(), &scope);
@@ -78,7 +73,7 @@ impl Session {
         let statistics =
             runs::enable().map_err(|error| format!("the kernel keeps no statistics of programs for us ({error})"));
         let plan = |facts: &Facts| plan::audit_plan(facts, wish);
-        let Opened { facts, plan, attached, results } = Opened::by(&wanted(), plan, options, &Progress::shown());
+        let Opened { facts, plan, attached, results } = Opened::by_all(&wanted(), plan, options, &Progress::shown());
         let attached = attached.map_err(|why| anyhow!("{why}"))?;
         let health = health::health(&plan, &results);
         let baseline = source::read(&attached.ebpf).context("cannot read the figures")?;

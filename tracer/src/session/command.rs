@@ -6,6 +6,7 @@
 use std::{ffi::OsString, os::unix::process::CommandExt, process::ExitStatus};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 /// A command that has not begun, or is running.
@@ -18,6 +19,8 @@ pub struct Command {
 impl Command {
     /// Starts the process that will become the command, and returns when it stands still.
     pub fn hold(argv: &[OsString]) -> Result<Self> {
+        // What descends from the command is found by the way up to this process: its orphans are to come back to it.
+        nix::sys::prctl::set_child_subreaper(true).context("cannot become the parent of the command's orphans")?;
         let shown = argv.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let child = tokio::process::Command::new("/proc/self/exe")
             .arg("__exec")
@@ -38,9 +41,15 @@ impl Command {
         Ok(Self { child, pid, shown })
     }
 
-    /// Its process id, the same before and after it becomes the command.
-    pub fn id(&self) -> u32 {
-        self.pid.as_raw_nonzero().get().unsigned_abs()
+    /// Waits for the orphans that came back to this process and have ended, the command itself left alone: whoever waits
+    /// for that one learns its status.
+    pub fn reap_orphans(&self) {
+        let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+        // Where the command is the one that is told of, the session ends.
+        while let Ok(status) = waitid(Id::All, ended | WaitPidFlag::WNOWAIT)
+            && let Some(orphan) = status.pid().filter(|pid| pid.as_raw() != self.pid.as_raw_nonzero().get())
+            && waitid(Id::Pid(orphan), ended).is_ok()
+        {}
     }
 
     /// Lets it become the command.

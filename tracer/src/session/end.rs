@@ -24,17 +24,24 @@ const GRACE: Duration = Duration::from_millis(300);
 /// Says that the session is attached, and what ends it: to a terminal always, elsewhere where only a signal will. `then` is
 /// what it does in the end.
 pub fn announce(scope: &Scope, then: &str) {
-    let end = match (&scope.command, scope.duration) {
-        (Some(_), _) => "the command's end, or Ctrl-C,".to_owned(),
-        (None, Some(duration)) => format!("the end of {}, or Ctrl-C,", humantime::format_duration(duration)),
-        (None, None) => "Ctrl-C".to_owned(),
-    };
-    let waits_for_a_signal = scope.command.is_none() && scope.duration.is_none();
+    let end = ends(scope);
     if std::io::stderr().is_terminal() {
         eprintln!("pinscope: attached; {end} ends the session{then}");
-    } else if waits_for_a_signal && !then.is_empty() {
+    } else if scope.command.is_none() && scope.duration.is_none() && !then.is_empty() {
         tracing::info!("attached; {end} ends the session{then}");
     }
+}
+
+/// All that ends the session, in words.
+fn ends(scope: &Scope) -> String {
+    let ends = [
+        scope.command.is_some().then(|| "the command's end".to_owned()),
+        scope.pid.map(|pid| format!("the end of process {pid}")),
+        scope.duration.map(|duration| format!("the end of {}", humantime::format_duration(duration))),
+    ];
+    let mut ends: Vec<_> = ends.into_iter().flatten().collect();
+    ends.push("Ctrl-C".to_owned());
+    ends.join(" or ")
 }
 
 /// All that can end a session.
@@ -45,6 +52,8 @@ pub struct End {
     deadline: Option<Instant>,
     process: Option<AsyncFd<OwnedFd>>,
     command: Option<Command>,
+    /// A child has ended: the command, or an orphan of its descendants.
+    child: Stream,
 }
 
 /// How it ended.
@@ -81,6 +90,7 @@ impl End {
             deadline: None,
             process: scope.pid.map(watch).transpose()?,
             command,
+            child: listen(SignalKind::child())?,
         })
     }
 
@@ -93,13 +103,19 @@ impl End {
     /// Waits for the end. Cancel-safe.
     pub async fn wait(&mut self) -> Result<Ended> {
         let deadline = self.deadline;
-        let got = tokio::select! {
-            _ = self.interrupt.recv() => Signal::INT,
-            _ = self.terminate.recv() => Signal::TERM,
-            _ = self.hangup.recv() => Signal::HUP,
-            () = async { sleep_until(deadline.unwrap_or_else(Instant::now)).await }, if deadline.is_some() => Signal::TERM,
-            status = wait_for(self.command.as_mut()) => return Ok(Ended::Command(status?)),
-            () = ended(self.process.as_ref()) => return Ok(Ended::Plainly),
+        let got = loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => break Signal::INT,
+                _ = self.terminate.recv() => break Signal::TERM,
+                _ = self.hangup.recv() => break Signal::HUP,
+                () = async { sleep_until(deadline.unwrap_or_else(Instant::now)).await }, if deadline.is_some() => break Signal::TERM,
+                status = wait_for(self.command.as_mut()) => return Ok(Ended::Command(status?)),
+                () = ended(self.process.as_ref()) => return Ok(Ended::Plainly),
+                _ = self.child.recv(), if self.command.is_some() => {}
+            }
+            if let Some(command) = &self.command {
+                command.reap_orphans();
+            }
         };
         match self.command.as_mut() {
             Some(command) => stop(command, got, &mut self.interrupt, &mut self.terminate).await.map(Ended::Command),
@@ -149,4 +165,19 @@ fn watch(pid: u32) -> Result<AsyncFd<OwnedFd>> {
     let fd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
         .with_context(|| format!("cannot watch process {}", pid.as_raw_nonzero()))?;
     wait::readable(fd).context("cannot watch the process")
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_ebpf::settings::Session;
+
+    use super::*;
+
+    #[test]
+    fn everything_that_ends_a_session_is_named() {
+        let plain = Scope { session: Session::default(), pid: None, duration: None, command: None };
+        assert_eq!(ends(&plain), "Ctrl-C");
+        let all = Scope { pid: Some(7), duration: Some(Duration::from_secs(30)), command: Some(Vec::new()), ..plain };
+        assert_eq!(ends(&all), "the command's end or the end of process 7 or the end of 30s or Ctrl-C");
+    }
 }

@@ -49,7 +49,7 @@ pub struct Session {
     health: Health,
     known: Known,
     release: String,
-    /// What was counted while the probes were being attached, one after the other: not this session's.
+    /// What was counted while the probes were being attached: not this session's.
     baseline: Sample,
     /// `CLOCK_MONOTONIC` nanoseconds, as the records have.
     started_ns: u64,
@@ -205,13 +205,20 @@ impl Opened {
         let sources = Sources::default();
         progress.step(Step::Kernel);
         let first = Self::with(Facts::glance(&sources, wanted), &plan, options, progress);
-        if first.is_whole() {
+        if is_whole(&first.plan, first.attached.is_ok(), &first.results) {
             return first;
         }
         progress.step(Step::WholeKernel);
-        let facts = first.facts.clone().completed(&sources, wanted);
+        // What was made goes first: it may be what the kernel has no room for.
+        let facts = first.facts.clone();
         drop(first);
-        Self::with(facts, &plan, options, progress)
+        Self::with(facts.completed(&sources, wanted), &plan, options, progress)
+    }
+
+    /// The same by all facts from the start: for a plan that says of a function that the kernel has none.
+    fn by_all(wanted: &Wanted<'_>, plan: impl Fn(&Facts) -> Plan, options: &Options, progress: &Progress) -> Self {
+        progress.step(Step::Kernel);
+        Self::with(Facts::gather(&Sources::default(), wanted), &plan, options, progress)
     }
 
     fn with(facts: Facts, plan: &impl Fn(&Facts) -> Plan, options: &Options, progress: &Progress) -> Self {
@@ -219,10 +226,11 @@ impl Opened {
         let (attached, results) = attach_plan(&facts, &plan, options, progress);
         Self { facts, plan, attached, results }
     }
+}
 
-    fn is_whole(&self) -> bool {
-        self.attached.is_ok() && self.plan.errors.is_empty() && self.results.iter().all(|(_, result)| result.is_ok())
-    }
+/// Whether more facts could change nothing: all that was planned is attached, and nothing stands in the way.
+fn is_whole(plan: &Plan, attached: bool, results: &Results) -> bool {
+    attached && plan.errors.is_empty() && results.iter().all(|(_, result)| result.is_ok())
 }
 
 /// Attaches what the plan says: what is attached, or why nothing is; and what became of each hook.
@@ -293,4 +301,45 @@ fn clock() -> (Clock, u64) {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let monotonic = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0));
     (Clock::new(SystemTime::now(), monotonic), u64::try_from(monotonic.as_nanos()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::{Traceable, Trial, Unknown, fixture};
+
+    /// As [`Facts::glance`] has them.
+    fn at_a_glance(facts: Facts) -> Facts {
+        let unread = || "not read".to_owned();
+        Facts {
+            symbols: Err(Unknown(unread())),
+            traceable: Traceable::Unknown(unread()),
+            fentry: Trial::NotTried,
+            ..facts
+        }
+    }
+
+    #[test]
+    fn a_glance_leads_to_the_same_hooks_on_every_kernel() {
+        for facts in fixture::all() {
+            let whole = plan::plan(&facts, &Wish::default());
+            let release = facts.release.text.clone();
+            let quick = plan::plan(&at_a_glance(facts), &Wish::default());
+            assert_eq!((quick.hooks, quick.ring_exits), (whole.hooks, whole.ring_exits), "{release}");
+            assert_eq!(quick.settings, whole.settings, "{release}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_attach_or_stands_in_the_way_asks_for_another_look() {
+        let facts = fixture::debian_6_12();
+        let plan = plan::plan(&facts, &Wish::default());
+        let ok = || vec![("ledger".to_owned(), Ok(()))];
+        assert!(is_whole(&plan, true, &ok()));
+        assert!(!is_whole(&plan, false, &ok()));
+        assert!(!is_whole(&plan, true, &[ok(), vec![("pin".to_owned(), Err("no".to_owned()))]].concat()));
+        let mut hindered = plan;
+        hindered.errors.push(PlanError::Lockdown);
+        assert!(!is_whole(&hindered, true, &ok()));
+    }
 }

@@ -28,14 +28,9 @@ pub async fn report(arguments: &args::Report, verbose: bool) -> Result<ExitCode>
     let mut scope = config::Scope::new(&arguments.scope)?;
     let command = scope.command.as_deref().map(Command::hold).transpose()?;
     scope.session.processes = 1;
-    let wish = config::wish(&arguments.probes, !arguments.no_lookups, command.is_some());
+    let wish = config::wish(&arguments.probes, !arguments.no_lookups, &scope.session);
     let wish = config::with_details(wish, &mut scope.session, arguments.details);
-    let options = Options {
-        session: scope.session,
-        ancestor: command.as_ref().map(Command::id),
-        log_level: log::level(verbose),
-        ..Options::default()
-    };
+    let options = Options { session: scope.session, log_level: log::level(verbose), ..Options::default() };
     let mut end = End::new(&scope, command)?;
     let mut session = Session::start(&wish, &options)?;
     log::show(&mut session, verbose)?;

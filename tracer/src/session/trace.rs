@@ -30,15 +30,9 @@ pub async fn trace(arguments: &args::Trace, verbose: bool) -> Result<ExitCode> {
     let ring_bytes = config::ring_bytes(arguments.buffer)?;
     let command = scope.command.as_deref().map(Command::hold).transpose()?;
     scope.session.records = 1;
-    let wish = config::wish(&arguments.probes, !arguments.no_lookups, command.is_some());
+    let wish = config::wish(&arguments.probes, !arguments.no_lookups, &scope.session);
     let wish = config::with_details(wish, &mut scope.session, arguments.details);
-    let options = Options {
-        session: scope.session,
-        ancestor: command.as_ref().map(Command::id),
-        ring_bytes,
-        log_level: log::level(verbose),
-        ..Options::default()
-    };
+    let options = Options { session: scope.session, ring_bytes, log_level: log::level(verbose), ..Options::default() };
     let mut end = End::new(&scope, command)?;
     let mut session = Session::start(&wish, &options)?;
     can_be_told(&session, arguments)?;

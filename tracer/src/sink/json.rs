@@ -35,6 +35,7 @@ struct Report<'a> {
 /// pin, registration_vmas, buffer_vmas, registration_buffers, registration_bytes      DISTRIBUTION
 /// faults          minor, major;  lookups;  multi_file_buffers
 /// backings[]      class, filesystem, shared, writable, ok, buffers, vmas, bytes
+/// pid, wherever it stands: as pinscope's PID namespace has it; a text `host:NUMBER` where the process is not in that.
 /// processes[]     pid, comm, uid, cgroup_id, registrations, failed, buffers, bytes, vmas, duration_ns, pin_ns,
 ///                 habits {enomem, minor_faults, major_faults, faulting_pin_ns, faulting_bytes, large_buffers, large_bytes,
 ///                 large_bvecs, adjacent_buffers, adjacent_bytes, long_lists, repeated, repeated_ns, many_vma_buffers,

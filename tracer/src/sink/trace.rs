@@ -265,7 +265,7 @@ mod tests {
             let mut any = registration();
             any.backings[0].filesystem = Some(filesystem);
             let any = Registration {
-                comm, pid, bytes, vmas, duration_ns, pin_ns, buffers: buffers.map(|buffers| buffers as u32), ..any
+                comm, pid: pid.into(), bytes, vmas, duration_ns, pin_ns, buffers: buffers.map(|buffers| buffers as u32), ..any
             };
             let text = line(&any);
             prop_assert!(text.chars().count() <= WIDTH && !text.chars().any(char::is_control), "{text}");

@@ -84,9 +84,9 @@ impl Figure {
         }
     }
 
-    /// Whether the goal is met; `None` where there is none, or no figure.
+    /// Whether the goal is met; `None` where there is no figure.
     pub fn met(self, own: &Own) -> Option<bool> {
-        Some(self.value(own)? <= own_goal(self)?)
+        Some(self.value(own)? <= own_goal(self))
     }
 }
 
@@ -127,9 +127,8 @@ impl Own {
         let mode = mode.to_owned();
         Figure::ALL.into_iter().filter_map(move |figure| {
             let value = figure.value(&own)?;
-            let goal = own_goal(figure).map(|goal| format!(" (goal {goal})")).unwrap_or_default();
             let mark = if figure.met(&own) == Some(false) { "!" } else { "" };
-            Some(format!("{mode}: {value:.2}{mark} {}{goal}", figure.title()))
+            Some(format!("{mode}: {value:.2}{mark} {} (goal {})", figure.title(), own_goal(figure)))
         })
     }
 }

@@ -18,6 +18,8 @@ const COMMAND_LINE: [&str; 2] = ["cli_", "session_"];
 const ANSWERS: [&str; 3] = ["answers_", "liburing_", "scenario_"];
 /// Tests of what is hooked on request, and of rings.
 const ON_REQUEST: [&str; 4] = ["audit_", "locks_", "phases_", "rings_"];
+/// Tests of whose calls they are: what knows of tasks and their parents.
+const NAMESPACES: [&str; 1] = ["namespaces_"];
 /// Tests of load, of tasks in unusual states, of fio, of evidence.
 const LOAD: [&str; 4] = ["storm_", "tasks_", "fio_", "evidence_"];
 /// Tests of what only the service has, but for what needs hooks of its own.
@@ -41,15 +43,17 @@ pub fn left_out(series: &str, mode: Mode) -> Vec<&'static str> {
     let families: &[&[&str]] = match (series, mode) {
         // Nothing is walked there: what the answers say of it, other tests show.
         (OLDEST, Mode::Kprobe) => &[&["session_", "answers_", "liburing_"], &SERVICE, &REGISTERED],
-        (USUAL, Mode::Kprobe) => &[&ANSWERS, &ON_REQUEST, &LOAD, &SERVICE, &REGISTERED],
-        (OLDER | NEWEST, Mode::Kprobe) => &[&COMMAND_LINE, &ANSWERS, &ON_REQUEST, &LOAD, &DAEMON],
+        (USUAL, Mode::Kprobe) => &[&NAMESPACES, &ANSWERS, &ON_REQUEST, &LOAD, &SERVICE, &REGISTERED],
+        (OLDER | NEWEST, Mode::Kprobe) => &[&NAMESPACES, &COMMAND_LINE, &ANSWERS, &ON_REQUEST, &LOAD, &DAEMON],
         // Between those by kprobes only what shows that every hook is in its place; machines take trampolines there.
-        (_, Mode::Kprobe) => &[&COMMAND_LINE, &ANSWERS, &ON_REQUEST, &LOAD, &DAEMON, &LONG],
+        (_, Mode::Kprobe) => &[&NAMESPACES, &COMMAND_LINE, &ANSWERS, &ON_REQUEST, &LOAD, &DAEMON, &LONG],
         (USUAL, Mode::Fentry) => &[&COMMAND_LINE],
         (NEWEST, Mode::Fentry) => &[&COMMAND_LINE, &ANSWERS, &SERVICE, &["rings_"]],
-        (OLDER, Mode::Fentry) => &[&COMMAND_LINE, &ANSWERS, &ON_REQUEST],
-        (LATER, Mode::Fentry) => &[&COMMAND_LINE, &ANSWERS, &ON_REQUEST, &SERVICE, &REGISTERED],
-        (_, Mode::Fentry) => &[&COMMAND_LINE, &ANSWERS, &ON_REQUEST, &LOAD, &SERVICE, &REGISTERED, &["random_"]],
+        (OLDER, Mode::Fentry) => &[&NAMESPACES, &COMMAND_LINE, &ANSWERS, &ON_REQUEST],
+        (LATER, Mode::Fentry) => &[&NAMESPACES, &COMMAND_LINE, &ANSWERS, &ON_REQUEST, &SERVICE, &REGISTERED],
+        (_, Mode::Fentry) => {
+            &[&NAMESPACES, &COMMAND_LINE, &ANSWERS, &ON_REQUEST, &LOAD, &SERVICE, &REGISTERED, &["random_"]]
+        }
     };
     families.concat()
 }
@@ -66,7 +70,8 @@ mod tests {
 
     #[test]
     fn every_family_runs_somewhere_in_each_mode_or_knows_nothing_of_it() {
-        let all = [&COMMAND_LINE[..], &ANSWERS, &ON_REQUEST, &LOAD, &SERVICE, &REGISTERED, &DAEMON, &LONG].concat();
+        let all = [&COMMAND_LINE[..], &NAMESPACES, &ANSWERS, &ON_REQUEST, &LOAD, &SERVICE, &REGISTERED, &DAEMON, &LONG]
+            .concat();
         for family in all {
             let runs = |mode| SERIES.iter().any(|series| !left_out(series, mode).contains(&family));
             let (kprobe, fentry) = (runs(Mode::Kprobe), runs(Mode::Fentry));

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::Row;
-use crate::cache::Cache;
+use crate::{cache::Cache, tally::Tally};
 
 /// How many of the slowest tests are shown.
 const SLOWEST: usize = 10;
@@ -31,7 +31,9 @@ impl Times {
     }
 
     pub fn of(rows: &[Row]) -> Self {
-        Self(rows.iter().map(|row| (row.what.clone(), row.elapsed.as_secs())).collect())
+        // What was prepared took long or not by what was there already.
+        let tested = rows.iter().filter(|row| row.tally != Tally::default());
+        Self(tested.map(|row| (row.what.clone(), row.elapsed.as_secs())).collect())
     }
 
     /// Keeps them for the next run.
@@ -92,7 +94,6 @@ fn file(cache: &Cache) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tally::Tally;
 
     fn row(what: &str, seconds: u64, tests: &[(&str, u64)]) -> Row {
         let tests = tests.iter().map(|&(name, seconds)| (name.to_owned(), Duration::from_secs(seconds)));

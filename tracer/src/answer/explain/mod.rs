@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{Context, Threshold, evidence::share};
 use crate::{
     aggregate::{Judged, Judgements, Process, Snapshot},
+    decode::Pid,
     human,
 };
 
@@ -14,7 +15,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Explanation {
     /// Thread group.
-    pub pid: u32,
+    pub pid: Pid,
     /// Its `task_struct.comm`.
     pub comm: String,
     /// What its registrations cost; and, where there is nothing to advise, that.

@@ -2,7 +2,7 @@
 
 use super::{
     Choice, Hook, Kind, Outcome, Plan, PlanError, Wish,
-    make::{Walk, empty, settings, tracepoint, walk},
+    make::{Walk, empty, settings, walk},
 };
 use crate::{
     kernel::{Facts, Types},
@@ -10,11 +10,11 @@ use crate::{
         audit::{FOLL_FORCE, FOLL_LONGTERM, MOST_ARGUMENTS, ROLES},
         mode::Mechanism,
         select,
-        table::{BACKINGS, DESCENT, FunctionRole, VMAS},
+        table::{BACKINGS, FunctionRole, VMAS},
     },
 };
 
-/// Makes the plan; of the wish `attach`, `descent` and `avoid` matter.
+/// Makes the plan; of the wish `attach`, `avoid` and whose calls they are matter.
 pub fn audit_plan(facts: &Facts, wish: &Wish) -> Plan {
     let mut plan = empty(facts, wish);
     match &facts.types {
@@ -28,14 +28,13 @@ pub fn audit_plan(facts: &Facts, wish: &Wish) -> Plan {
 }
 
 fn fill(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
-    settings(plan, types);
+    settings(plan, facts, types, wish);
     plan.settings.audit.foll_longterm = flag(plan, facts, types, FOLL_LONGTERM);
     plan.settings.audit.foll_force = flag(plan, facts, types, FOLL_FORCE);
     let walk = walk(types);
     for role in &ROLES {
         function(plan, facts, types, wish, role, &walk);
     }
-    tracepoint(plan, types, wish, &DESCENT, wish.descent);
     if let Walk::None(reason) = walk {
         plan.lose(&[VMAS, BACKINGS], &reason);
     }
@@ -129,7 +128,7 @@ mod tests {
         symbols.functions.remove("pin_user_pages");
         symbols.functions.insert(name.to_owned(), Symbol { count: 1, renamed: Vec::new() });
         facts.traceable = crate::kernel::Traceable::List([name.to_owned()].into());
-        audit_plan(&facts, &Wish { descent: false, ..Wish::default() })
+        audit_plan(&facts, &Wish::default())
     }
 
     fn programs(plan: &Plan) -> Vec<&str> {

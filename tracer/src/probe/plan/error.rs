@@ -18,6 +18,8 @@ pub enum PlanError {
     NoMechanism(AttachMode, Obstacles),
     /// Lockdown keeps BPF from reading kernel memory.
     Lockdown,
+    /// Which processes are asked for cannot be told, and why.
+    Processes(String),
     /// A right is missing.
     Privilege(Missing),
     /// The only function for a role has a prototype that no probe knows.
@@ -35,7 +37,7 @@ impl PlanError {
     /// Whether nothing at all can be measured.
     pub fn is_fatal(&self) -> bool {
         match self {
-            Self::NoTypes(_) | Self::TooOld(_) | Self::NoMechanism(..) | Self::Lockdown => true,
+            Self::NoTypes(_) | Self::TooOld(_) | Self::NoMechanism(..) | Self::Lockdown | Self::Processes(_) => true,
             Self::Privilege(missing) => missing.fatal,
             Self::Prototype { .. } => false,
         }
@@ -56,6 +58,10 @@ impl fmt::Display for PlanError {
             Self::Lockdown => write!(
                 f,
                 "lockdown is at confidentiality: no program may read kernel memory; boot with lockdown=integrity"
+            ),
+            Self::Processes(reason) => write!(
+                f,
+                "processes cannot be told apart as this PID namespace numbers them ({reason}); trace without --pid and command, or from the host"
             ),
             Self::Privilege(Missing { capability, cost, .. }) => {
                 write!(f, "{capability} is missing: {cost}; run as root or grant it")

@@ -75,7 +75,7 @@ pub(super) fn empty(facts: &Facts, wish: &Wish) -> Plan {
         degraded: Vec::new(),
         errors: Vec::new(),
         legacy_frames: false,
-        ring_exits: !facts.mentions(table::INNER_UNREGISTER),
+        ring_exits: facts.types.as_ref().is_ok_and(|types| types.offsets.contains_key(offsets::NODE)),
         policy: (None, "the kernel's types are not to be had".to_owned()),
     };
     stand_in_the_way(&mut plan, facts, wish);
@@ -93,7 +93,7 @@ fn stand_in_the_way(plan: &mut Plan, facts: &Facts, wish: &Wish) {
 }
 
 fn fill(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
-    settings(plan, types);
+    settings(plan, facts, types, wish);
     plan.settings.kernel.registration_returns = wish.registration_returns.into();
     let selected = FUNCTION_ROLES.map(|role| select_role(plan, facts, types, wish, &role));
     let walk = walk(types);
@@ -115,7 +115,7 @@ fn fill(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
 }
 
 /// What every program reads by.
-pub(super) fn settings(plan: &mut Plan, types: &Types) {
+pub(super) fn settings(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
     let has = |helper: &str| types.helpers.contains(helper);
     let task_storage =
         has("task_storage_get") && has("get_current_task_btf") && types.offsets.contains_key(offsets::TASK_STORAGE);
@@ -130,6 +130,29 @@ pub(super) fn settings(plan: &mut Plan, types: &Types) {
         file_names: offsets::missing(types, &offsets::NAMES).is_none().into(),
         ..Features::default()
     };
+    processes(plan, facts, types, wish);
+}
+
+/// By which PID namespace processes are numbered.
+fn processes(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
+    let missing =
+        |members: &[&'static str]| offsets::missing(types, members).map(|member| format!("BTF has no {member}"));
+    let unnumbered = match &facts.pid_namespace {
+        Ok(0) => None,
+        Ok(namespace) => {
+            plan.settings.kernel.pid_namespace = *namespace;
+            missing(&offsets::NUMBERS)
+        }
+        Err(unknown) => Some(unknown.to_string()),
+    };
+    let untold = unnumbered.clone().or_else(|| missing(&offsets::DESCENT)).filter(|_| wish.descent);
+    let untold = untold.or_else(|| unnumbered.clone().filter(|_| wish.process));
+    if let Some(reason) = untold {
+        plan.errors.push(PlanError::Processes(reason));
+    } else if let Some(reason) = unnumbered {
+        plan.settings.kernel.pid_namespace = 0;
+        plan.lose(&["numbers of processes"], &format!("they are the initial PID namespace's: {reason}"));
+    }
 }
 
 /// How the cgroup of a task is told.
@@ -265,7 +288,6 @@ fn tracepoints(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
         }
     }
     tracepoint(plan, types, wish, &table::RING, wish.ring);
-    tracepoint(plan, types, wish, &table::DESCENT, wish.descent);
     detail::locks(plan, types, wish);
 }
 

@@ -123,7 +123,6 @@ fn the_programs_of_6_12_by_fentry() {
         "release_enter_fentry",
         "ledger",
         "ring_created",
-        "forked",
         "lock_wanted",
         "lock_returned",
     ];
@@ -148,7 +147,6 @@ fn the_programs_of_5_10_by_kprobe_do_not_walk() {
         "fault_exit_kretprobe",
         "ledger",
         "ring_created",
-        "forked",
     ];
     assert_eq!(programs(&plan), expected);
 }
@@ -158,7 +156,6 @@ fn a_daemon_hooks_nothing_that_bystanders_pass() {
     let wish = Wish {
         lookups: false,
         ring: false,
-        descent: false,
         registration_returns: false,
         locks: false,
         phases: false,
@@ -432,6 +429,7 @@ prop_compose! {
             ring,
             tables,
             descent,
+            process: descent,
             registration_returns,
             lean,
             locks,
@@ -457,7 +455,7 @@ proptest! {
         prop_assert!(plan.errors.iter().all(|e| !e.to_string().contains('\n')));
         prop_assert_eq!(plan.verdict() == Verdict::Nothing, plan.hooks.is_empty());
         let Ok(types) = &facts.types else { return Ok(()) };
-        prop_assert_eq!(plan.choices.len(), 14);
+        prop_assert_eq!(plan.choices.len(), 13);
         for choice in &plan.choices {
             let has_hook = plan.hooks.iter().any(|hook| hook.role == choice.role);
             prop_assert!(!has_hook || matches!(choice.chosen, Outcome::Hooked(_)));

@@ -23,6 +23,7 @@ mod fio;
 mod liburing;
 mod matrix;
 mod mixed;
+mod namespaces;
 mod operations;
 mod policies;
 mod prometheus;
@@ -61,6 +62,7 @@ pub fn all() -> Vec<Test> {
         cli::tests(),
         daemon::tests(),
         mixed::tests(),
+        namespaces::tests(),
         service::tests(),
         registered::tests(),
         workloads::tests(),

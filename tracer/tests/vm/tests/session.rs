@@ -178,7 +178,7 @@ fn on_a_terminal(context: &Context) -> TestResult {
     let shown = String::from_utf8(shown)?;
     println!("    {shown:?}");
     let last = shown.rsplit("\r\x1b[K").next().unwrap_or_default();
-    let attached = "pinscope: attached; the end of 500ms, or Ctrl-C, ends the session and prints the report\r\n";
+    let attached = "pinscope: attached; the end of 500ms or Ctrl-C ends the session and prints the report\r\n";
     ensure!(last == attached, "{shown:?}");
     Ok(Verdict::Passed)
 }

@@ -1,0 +1,164 @@
+//! Whose calls they are: in PID namespaces, and over generations of processes, beside strangers of the same number.
+//!
+//! The truth is the generator's own account, and the number that a process was made to get (`ns_last_pid`).
+
+use std::{fs, os::unix::fs::symlink, path::Path, process::Command, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+
+use super::without_tracer;
+use crate::{
+    context::Context,
+    generate,
+    pinscope::{self, Running, piped},
+    protocol::{Test, TestResult, Verdict},
+    report::Report,
+};
+
+/// Where the command's account is written.
+const ACCOUNT: &str = "/tmp/namespace-account.json";
+/// Makes a PID namespace of its own with a `/proc` of its own.
+const UNSHARE: [&str; 4] = ["unshare", "-p", "-f", "--mount-proc"];
+const TIME: Duration = Duration::from_mins(2);
+
+type Case = fn(&Context) -> TestResult;
+
+pub fn tests() -> Vec<Test> {
+    let cases: [(&str, Case); 6] = [
+        ("command", |context| command(context, 1)),
+        ("command_nested", |context| command(context, 2)),
+        ("process", process),
+        ("outsiders", outsiders),
+        ("orphans", orphans),
+        ("strangers_with_old_numbers", strangers),
+    ];
+    let test = |(name, run): (&str, Case)| {
+        Test::new(format!("namespaces_{name}"), move |context: &Context| match without_tracer(context) {
+            Some(verdict) => Ok(verdict),
+            None => run(context),
+        })
+    };
+    cases.into_iter().map(test).collect()
+}
+
+/// A process outside that registers all the time, under a name of its own.
+struct Decoy(Running);
+
+impl Decoy {
+    fn start() -> anyhow::Result<Self> {
+        const NAME: &str = "/tmp/decoy";
+        if !Path::new(NAME).exists() {
+            symlink(std::env::current_exe()?, NAME)?;
+        }
+        let mut command = Command::new(NAME);
+        command.args(["gen", "--out", "/dev/null", "steady", "--seconds", "100"]);
+        Ok(Self(Running::start(piped(&mut command))?))
+    }
+}
+
+/// Runs a shell's words so many namespaces deep.
+fn inside(levels: usize, words: &str) -> anyhow::Result<Report> {
+    let mut all = UNSHARE.repeat(levels);
+    all.extend(["sh", "-c", words]);
+    let (program, arguments) = all.split_first().context("no words")?;
+    let finished = Running::start(piped(Command::new(program).args(arguments)))?.finish(TIME)?.expect_code(0)?;
+    Report::of(&finished)
+}
+
+/// pinscope and the generator as a shell has them.
+fn report(context: &Context) -> String {
+    format!("{} report --json --attach {}", pinscope::binary().display(), context.attach)
+}
+
+fn generator() -> anyhow::Result<String> {
+    Ok(format!("{} gen --out {ACCOUNT}", std::env::current_exe()?.display()))
+}
+
+/// Makes the next process get this number.
+fn before(number: u32) -> String {
+    format!("echo {} >/proc/sys/kernel/ns_last_pid", number - 1)
+}
+
+fn processes(report: &Report) -> anyhow::Result<Vec<(Value, Value)>> {
+    let processes = report.json()["processes"].as_array().context("no processes")?;
+    Ok(processes.iter().map(|process| (process["comm"].clone(), process["pid"].clone())).collect())
+}
+
+/// A command in a namespace, with the number that a stranger outside has.
+fn command(context: &Context, levels: usize) -> TestResult {
+    let decoy = Decoy::start()?;
+    let number = decoy.0.id();
+    let words =
+        format!("{} && exec {} -- {} storm --threads 1 --count 300", before(number), report(context), generator()?);
+    let report = inside(levels, &words)?;
+    report.balanced(&generate::read(ACCOUNT)?)?;
+    let seen = processes(&report)?;
+    ensure!(seen == [(json!("guest"), json!(number))], "{seen:?}, and not guest {number}");
+    Ok(Verdict::Passed)
+}
+
+/// `--pid` means the process that has the number there.
+fn process(context: &Context) -> TestResult {
+    let decoy = Decoy::start()?;
+    let number = decoy.0.id();
+    let words = format!(
+        "{} && {{ {} steady --seconds 60 & exec {} --pid {number} --duration 1s; }}",
+        before(number),
+        generator()?,
+        report(context)
+    );
+    let seen = processes(&inside(1, &words)?)?;
+    ensure!(seen == [(json!("guest"), json!(number))], "{seen:?}, and not guest {number}");
+    Ok(Verdict::Passed)
+}
+
+/// Whoever is in no namespace that pinscope sees has the host's number, and is marked.
+fn outsiders(context: &Context) -> TestResult {
+    let decoy = Decoy::start()?;
+    let seen = processes(&inside(1, &format!("exec {} --duration 1s", report(context)))?)?;
+    let expected = (json!("decoy"), json!(format!("host:{}", decoy.0.id())));
+    ensure!(seen.contains(&expected), "{seen:?}, and not {expected:?}");
+    Ok(Verdict::Passed)
+}
+
+/// A descendant whose parents have all ended, in a session of its own, is one all the same.
+fn orphans(context: &Context) -> TestResult {
+    let done = "/tmp/orphan-done";
+    let _ = fs::remove_file(done);
+    let orphan = format!("{} storm --threads 1 --count 300; : >{done}", generator()?);
+    // The first shell's child ends at once: its own child is nobody's until somebody takes it.
+    let words = format!("sh -c 'setsid sh -c \"sleep 0.5; {orphan}\" &' & until [ -e {done} ]; do sleep 0.1; done");
+    let mut command = pinscope::command(&["report", "--json", "--attach", &context.attach, "--", "sh", "-c", &words]);
+    let finished = Running::start(&mut command)?.finish(TIME)?.expect_code(0)?;
+    Report::of(&finished)?.balanced(&generate::read(ACCOUNT)?)?;
+    Ok(Verdict::Passed)
+}
+
+/// The command's processes have ended, and strangers have got their numbers.
+fn strangers(context: &Context) -> TestResult {
+    const MOST: &str = "/proc/sys/kernel/pid_max";
+    let most = fs::read_to_string(MOST)?;
+    // The kernel takes no fewer than some hundreds a CPU.
+    let few = if fs::write(MOST, "700").is_ok() { 700 } else { 1024 };
+    fs::write(MOST, few.to_string())?;
+    let decoys =
+        "until [ -e /tmp/strangers-done ]; do /tmp/decoy gen --out /dev/null storm --threads 1 --count 3; done";
+    let _ = fs::remove_file("/tmp/strangers-done");
+    drop(Decoy::start()?);
+    let strangers = Running::start(piped(Command::new("sh").args(["-c", decoys])))?;
+    // A subshell is a process of its own.
+    let words = "n=0; while [ $n -lt 2000 ]; do ( : ); n=$((n + 1)); done; sleep 1";
+    let mut command = pinscope::command(&["report", "--json", "--attach", &context.attach, "--", "sh", "-c", words]);
+    let finished = Running::start(&mut command).and_then(|running| running.finish(TIME));
+    fs::write("/tmp/strangers-done", "")?;
+    fs::write(MOST, most)?;
+    strangers.finish(TIME)?;
+    let report = Report::of(&finished?.expect_code(0)?)?;
+    ensure!(
+        report.tally()?.all() == 0,
+        "strangers' calls were taken for the command's: {}",
+        report.json()["processes"]
+    );
+    Ok(Verdict::Passed)
+}
