@@ -207,6 +207,7 @@ fn kernel(release: &str, functions: &[(&str, &str)], ledger: &str) -> Facts {
         ledger_event: Ok(true),
         fentry: Trial::Works,
         privileges: root(),
+        switches: super::Switches::default(),
         pid_namespace: Ok(0),
     };
     mark(&mut facts, symbols::TRAMPOLINES);

@@ -13,6 +13,7 @@ mod mounts;
 mod namespace;
 pub mod privileges;
 pub mod prototype;
+mod switches;
 pub mod symbols;
 pub mod traceable;
 
@@ -26,6 +27,7 @@ pub use cgroups::Hierarchy;
 pub use features::Trial;
 pub use privileges::{Lockdown, Privileges};
 pub use prototype::Prototype;
+pub use switches::Switches;
 pub use symbols::Symbols;
 pub use traceable::Traceable;
 
@@ -130,6 +132,8 @@ pub struct Facts {
     pub fentry: Trial,
     /// Rights and the settings that restrict them.
     pub privileges: Privileges,
+    /// What keeps hooks from firing.
+    pub switches: Switches,
     /// Inode number of the PID namespace that processes are numbered by here; 0 for the initial one.
     pub pid_namespace: Known<u32>,
 }
@@ -158,6 +162,11 @@ impl Facts {
             kprobe_pmu: features::kprobe_pmu(sources),
             ledger_event,
             fentry: Trial::NotTried,
+            // Under lockdown nothing is to be mounted; see `empty_tracefs`.
+            switches: Switches::read(&Sources {
+                ask_kernel: sources.ask_kernel && empty_tracefs(&privileges).is_none(),
+                ..sources.clone()
+            }),
             privileges,
             pid_namespace: namespace::pid(&sources.proc),
         }
@@ -173,7 +182,8 @@ impl Facts {
         Self {
             symbols: Symbols::read(&sources.proc.join("kallsyms"), wanted.functions),
             traceable,
-            fentry: Trial::run(sources),
+            // A trial is an attachment too.
+            fentry: if self.switches.ftrace_off { Trial::NotTried } else { Trial::run(sources) },
             ..self
         }
     }

@@ -61,7 +61,18 @@ impl Obstacles {
     }
 }
 
+/// What an attachment made now would do no good by, and harm when it goes.
+fn ftrace_off(facts: &Facts) -> Option<String> {
+    facts
+        .switches
+        .ftrace_off
+        .then(|| "kernel.ftrace_enabled is 0: hooks would attach and never fire; set it to 1".to_owned())
+}
+
 fn no_trampolines(facts: &Facts) -> Option<String> {
+    if let Some(off) = ftrace_off(facts) {
+        return Some(off);
+    }
     if facts.symbols.as_ref().is_ok_and(|symbols| !symbols.has(symbols::TRAMPOLINES)) {
         return Some("the kernel has no BPF trampolines".to_owned());
     }
@@ -82,6 +93,12 @@ fn no_trampolines(facts: &Facts) -> Option<String> {
 }
 
 fn no_kprobes(facts: &Facts) -> Option<String> {
+    if let Some(off) = ftrace_off(facts) {
+        return Some(off);
+    }
+    if facts.switches.kprobes_off {
+        return Some("kprobes/enabled in debugfs is 0: kprobes would attach and never fire; write 1 to it".to_owned());
+    }
     match &facts.kprobe_pmu {
         Ok(true) => None,
         Ok(false) => Some("the kernel has no kprobes".to_owned()),

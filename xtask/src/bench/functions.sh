@@ -110,7 +110,7 @@ parts_of_start() {
     echo "bench-peak $(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/$watcher/status")"
     end_watcher
     sed -n 's/^.* start: \(.*\), after \([0-9]*\) us$/bench-step \2 \1/p' /tmp/start
-    pinscope report -vv --attach "$1" --rings --locks --phases --duration 100ms >/dev/null 2>>/tmp/start || echo "bench-error report: $(tail -n 3 /tmp/start)"
+    pinscope report -vv --attach "$1" --locks --phases --duration 100ms >/dev/null 2>>/tmp/start || echo "bench-error report: $(tail -n 3 /tmp/start)"
     pinscope audit -vv --attach "$1" --duration 100ms >/dev/null 2>>/tmp/start || echo "bench-error audit: $(tail -n 3 /tmp/start)"
     grep -q ' verified: ' /tmp/start || echo "bench-error the log names no program that was verified"
     sed -n 's/^.* verified: \([a-z_0-9]*\): \([0-9]*\) instructions$/bench-verified \2 \1/p' /tmp/start

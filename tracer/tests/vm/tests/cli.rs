@@ -35,7 +35,7 @@ const CAP_BPF: i32 = 39;
 type Case = fn(&Context) -> TestResult;
 
 pub fn tests() -> Vec<Test> {
-    let cases: [(&str, Case); 17] = [
+    let cases: [(&str, Case); 19] = [
         ("bad_option", bad_option),
         ("bad_values", bad_values),
         ("no_such_process", no_such_process),
@@ -53,6 +53,8 @@ pub fn tests() -> Vec<Test> {
         ("command_interrupted", command_interrupted),
         ("avoided_function", avoided_function),
         ("doctor", doctor),
+        ("ftrace_switched_off", ftrace_switched_off),
+        ("kprobes_switched_off", kprobes_switched_off),
     ];
     cases
         .into_iter()
@@ -235,6 +237,41 @@ fn doctor(context: &Context) -> TestResult {
     // Since 5.17 everything can be answered; before it something is degraded, and the exit code tells the two apart.
     let whole = context.kernel.can_be_walked();
     ensure!((text.code() == 0) == whole, "exit code {} on {}\n{}", text.code(), context.kernel.release, text.words());
+    Ok(Verdict::Passed)
+}
+
+fn ftrace_switched_off(context: &Context) -> TestResult {
+    switched_off(context, "/proc/sys/kernel/ftrace_enabled", "kernel.ftrace_enabled")
+}
+
+fn kprobes_switched_off(context: &Context) -> TestResult {
+    if context.attach != "kprobe" {
+        return Ok(Verdict::Ignored("no kprobe is attached in this mode".into()));
+    }
+    let mounted =
+        std::process::Command::new("mount").args(["-t", "debugfs", "debugfs", "/sys/kernel/debug"]).status()?;
+    ensure!(mounted.success(), "debugfs was not mounted");
+    let result = switched_off(context, "/sys/kernel/debug/kprobes/enabled", "kprobes/enabled");
+    std::process::Command::new("umount").arg("/sys/kernel/debug").status()?;
+    result
+}
+
+/// Hooks would attach and never fire: nothing is attached, one line says why, and all works once the switch is on again. That the
+/// kernel warned of nothing meanwhile is asked of every guest.
+fn switched_off(context: &Context, switch: &str, name: &str) -> TestResult {
+    match fs::write(switch, "0") {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            return Ok(Verdict::Ignored(format!("this kernel does not let {name} be switched off")));
+        }
+        written => written?,
+    }
+    let off = report(context, &["--duration", "200ms"]);
+    let doctor = pinscope::run(&["doctor", "--attach", &context.attach], TIME);
+    fs::write(switch, "1")?;
+    off?.expect_error_line(&[name])?;
+    let doctor = doctor?;
+    ensure!(doctor.code() != 0 && doctor.stdout.contains(name), "doctor says nothing of it\n{}", doctor.words());
+    report(context, &["--duration", "200ms"])?.expect_code(0)?;
     Ok(Verdict::Passed)
 }
 
