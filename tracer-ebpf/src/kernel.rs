@@ -114,9 +114,9 @@ fn number_at(task: u64, level: u32) -> Option<u32> {
     read(pid + u64::from(setting!(offset.pid_numbers)) + u64::from(level * NUMBER), setting!(offset.number))
 }
 
-/// Whether the task descends from pinscope: the command, its children and theirs. An orphan's parent is the next of its
-/// ancestors that asked for such (`PR_SET_CHILD_SUBREAPER`), as pinscope does: so the way up leads to it however many have ended.
-/// Nothing is kept of any process, and nothing can be missed. 2 where the way is longer than it is followed.
+/// Whether the task descends from the command's supervisor: the command, its children and theirs. An orphan's parent is the
+/// next of its ancestors that asked for such (`PR_SET_CHILD_SUBREAPER`), as the supervisor does: so the way up leads to it however
+/// many have ended. Nothing is kept of any process, and nothing can be missed. 2 where the way is longer than it is followed.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn descends(task: u64) -> u64 {
@@ -182,8 +182,8 @@ const MOST_LEVELS: u32 = 32;
 /// Size of a `struct upid`: an int and a pointer.
 const NUMBER: u32 = 16;
 
-/// Generations that are followed from a task up to pinscope.
-const MOST_GENERATIONS: u32 = 64;
+/// Generations that are followed from a task upwards.
+const MOST_GENERATIONS: u32 = 128;
 
 /// `struct iovec` (`include/uapi/linux/uio.h`).
 #[repr(C)]

@@ -31,16 +31,15 @@ fn passes() -> bool {
     if setting!(session.by_comm) != 0 && !comm_is_wanted() {
         return false;
     }
-    setting!(session.by_descent) == 0 || descends()
+    setting!(session.by_descent) == 0 || kernel::current_descends() == 1
 }
 
+/// Counts a call of a task of which it cannot be told whether it descends from the command: once, at its end.
 #[inline(always)]
-fn descends() -> bool {
-    let descends = kernel::current_descends();
-    if descends > 1 {
+pub fn count_untold() {
+    if setting!(session.by_descent) != 0 && kernel::current_descends() > 1 {
         count(Counter::LostDescendants);
     }
-    descends == 1
 }
 
 #[inline(always)]

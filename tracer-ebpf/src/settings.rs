@@ -192,7 +192,7 @@ pub struct Session {
     pub by_uid: u8,
     /// Only tasks whose `comm` is `comm`.
     pub by_comm: u8,
-    /// Only descendants of the thread group `tracer`, which orphans among them come back to.
+    /// Only descendants of the thread group `tracer`, the command's supervisor, which orphans among them come back to.
     pub by_descent: u8,
     /// Count registrations by ring.
     pub rings: u8,

@@ -72,7 +72,9 @@ fn run(arguments: Arguments, logging: &Arc<Logging>) -> Result<ExitCode> {
         }
         Command::DefaultConfig => print(&shipped::default_file()),
         Command::Metrics => print(&sink::prometheus::metrics_markdown()),
-        Command::Exec { command } => session::command::exec(&command).map(|()| ExitCode::FAILURE),
+        Command::Exec { control, command } => {
+            session::command::supervise(control, &command).map(|()| ExitCode::SUCCESS)
+        }
     }
 }
 

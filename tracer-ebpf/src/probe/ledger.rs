@@ -165,7 +165,7 @@ fn operation_of(frame: &Frame) -> Operation {
 #[inline(always)]
 fn without_entry(call: &impl Call, counters: &Counters, operation: Operation, ret: i64) {
     if !session::wants_current() {
-        return;
+        return session::count_untold();
     }
     let flags = if ret < 0 { flag::REFUSED_EARLY } else { flag::ENTRY_MISSED };
     counters.end(operation, ret);

@@ -339,7 +339,11 @@ impl Losses {
             ("processes", "registrations without a process: the map was full", self.processes),
             ("backings", "backings: the map was full", self.backings),
             ("reentries", "registrations: entered while one was still open", self.reentries),
-            ("descendants", "calls of tasks too many generations away from the command", self.descendants),
+            (
+                "descendants",
+                "calls of tasks of more than 128 generations, of which it is not known whose they are",
+                self.descendants,
+            ),
             ("short_records", "buffers with more files or backings than are told apart", self.short_records),
             ("rings", "operations not counted under their ring: the map was full", self.rings),
             ("judgements", "buffers not judged by policy: the map was full", self.judgements),

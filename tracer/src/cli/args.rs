@@ -55,9 +55,12 @@ pub enum Command {
     /// Print METRICS.md, generated from the table of metrics
     #[command(hide = true)]
     Metrics,
-    /// Waits for a byte on standard input, then becomes the command: how `-- COMMAND` is traced from its start
+    /// Waits to be let go, then runs the command: how `-- COMMAND` is traced from its start
     #[command(hide = true, name = "__exec")]
     Exec {
+        /// The descriptor by which it is let go
+        #[arg(long)]
+        control: i32,
         /// The command
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<std::ffi::OsString>,

@@ -66,7 +66,7 @@ impl Scope {
         }
         let command = if raw.argv.is_empty() { None } else { Some(find_command(&raw.argv)?) };
         if command.is_some() {
-            (session.by_descent, session.tracer) = (1, std::process::id());
+            session.by_descent = 1;
         }
         session.rings = 1;
         Ok(Self { session, pid: raw.pid, duration: raw.duration, command })

@@ -64,10 +64,11 @@ impl Progress {
     pub fn shown() -> Self {
         let shown = io::stderr().is_terminal().then(|| {
             let (steps, told) = mpsc::channel();
-            let writer = thread::spawn(move || show(&told, PATIENCE, &mut io::stderr()));
-            Shown { steps, writer }
+            let write = move || show(&told, PATIENCE, &mut io::stderr());
+            // Without a thread nothing is shown.
+            thread::Builder::new().spawn(write).ok().map(|writer| Shown { steps, writer })
         });
-        Self { begun: Instant::now(), shown }
+        Self { begun: Instant::now(), shown: shown.flatten() }
     }
 
     /// A step begins; the one before it has ended.

@@ -31,15 +31,16 @@ use crate::{
 
 /// Runs the session and prints what it saw; the exit code is the command's, where there is one.
 pub async fn audit(arguments: &args::Audit) -> Result<ExitCode> {
-    let scope = config::Scope::new(&arguments.scope)?;
+    let mut scope = config::Scope::new(&arguments.scope)?;
     let command = scope.command.as_deref().map(Command::hold).transpose()?;
+    scope.session.tracer = command.as_ref().map(Command::ancestor).transpose()?.unwrap_or(0);
     let wish = config::wish(&arguments.probes, false, &scope.session);
     let options = Options { session: scope.session, audit: true, ..Options::default() };
     let mut end = End::new(&scope, command)?;
     let session = Session::start(&wish, &options)?;
     let mut meta = super::meta(&session.release, session.mode(), &scope);
     meta.started = session.started.clone();
-    end.begin(scope.duration)?;
+    end.begin(scope.duration).await?;
     announce(&scope, " and prints the audit");
     let ended = end.wait().await?;
     meta.exit_code = ended.command_code();

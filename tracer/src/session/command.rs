@@ -1,77 +1,178 @@
 //! A command that is traced from its first instruction.
 //!
-//! pinscope starts itself with `__exec` in the command's place. That process stops, the probes are attached with its
-//! id as the ancestor to follow, and when it is let go it becomes the command.
+//! pinscope starts itself with `__exec` as the command's *supervisor*. That process waits for a byte from pinscope, which comes
+//! when the probes are attached; then it starts the command. It is a subreaper: orphans of the command's descendants come back
+//! to it, so that who descends from the command is who descends from this process, and nobody else's child does. If
+//! pinscope ends before, the supervisor does too, and the command never begins.
 
-use std::{ffi::OsString, os::unix::process::CommandExt, process::ExitStatus};
+use std::{
+    ffi::OsString,
+    io::{ErrorKind, Read as _, Write as _},
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, RawFd},
+        unix::{
+            net::UnixStream,
+            process::{CommandExt as _, ExitStatusExt as _},
+        },
+    },
+    process::ExitStatus,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
 
 use anyhow::{Context, Result, bail};
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use caps::CapSet;
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use rustix::{
+    io::FdFlags,
+    process::{Pid, Signal},
+};
+
+/// What pinscope tells the supervisor first; every other number is a signal for the command.
+const BEGIN: u8 = 0;
+
+/// The raw status of a command that could not be started: exit code 1.
+const NOT_STARTED: i32 = 1 << 8;
 
 /// A command that has not begun, or is running.
 pub struct Command {
-    child: tokio::process::Child,
-    pid: Pid,
+    supervisor: tokio::process::Child,
+    control: tokio::net::UnixStream,
     shown: String,
 }
 
 impl Command {
-    /// Starts the process that will become the command, and returns when it stands still.
+    /// Starts the supervisor, which waits.
     pub fn hold(argv: &[OsString]) -> Result<Self> {
-        // What descends from the command is found by the way up to this process: its orphans are to come back to it.
-        nix::sys::prctl::set_child_subreaper(true).context("cannot become the parent of the command's orphans")?;
         let shown = argv.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let child = tokio::process::Command::new("/proc/self/exe")
-            .arg("__exec")
-            .arg("--")
-            .args(argv)
-            .kill_on_drop(true)
-            .spawn()
-            .context("cannot start a process for the command")?;
-        let pid = child
-            .id()
-            .and_then(|id| Pid::from_raw(id.cast_signed()))
-            .context("the process for the command ended at once")?;
-        let stopped = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        let status = rustix::process::waitid(WaitId::Pid(pid), stopped).context("cannot wait for the command")?;
-        if !status.is_some_and(|status| status.stopped()) {
-            bail!("the process for the command {shown} ended before it began");
+        let (ours, theirs) = UnixStream::pair().context("cannot make the command's control socket")?;
+        let control = theirs.as_raw_fd();
+        let mut command = tokio::process::Command::new("/proc/self/exe");
+        command.args(["__exec", "--control", &control.to_string(), "--"]).args(argv);
+        // SAFETY: between fork and exec it makes one system call, on a descriptor of its own.
+        unsafe {
+            command.pre_exec(move || {
+                let control = std::os::fd::BorrowedFd::borrow_raw(control);
+                Ok(rustix::io::fcntl_setfd(control, FdFlags::empty())?)
+            });
         }
-        Ok(Self { child, pid, shown })
+        let supervisor = command.spawn().context("cannot start a process for the command, from /proc/self/exe")?;
+        ours.set_nonblocking(true)?;
+        let control = tokio::net::UnixStream::from_std(ours).context("cannot watch the command")?;
+        Ok(Self { supervisor, control, shown })
     }
 
-    /// Waits for the orphans that came back to this process and have ended, the command itself left alone: whoever waits
-    /// for that one learns its status.
-    pub fn reap_orphans(&self) {
-        let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
-        // Where the command is the one that is told of, the session ends.
-        while let Ok(status) = waitid(Id::All, ended | WaitPidFlag::WNOWAIT)
-            && let Some(orphan) = status.pid().filter(|pid| pid.as_raw() != self.pid.as_raw_nonzero().get())
-            && waitid(Id::Pid(orphan), ended).is_ok()
-        {}
+    /// The supervisor's process id, from which all descend that belong to the command.
+    pub fn ancestor(&self) -> Result<u32> {
+        self.supervisor.id().context("the process for the command has ended")
     }
 
-    /// Lets it become the command.
+    /// Lets the command begin.
     pub fn release(&self) -> Result<()> {
-        self.signal(Signal::CONT).with_context(|| format!("cannot let {} run", self.shown))
+        self.tell(BEGIN).with_context(|| format!("cannot let {} run", self.shown))
     }
 
     /// Sends it a signal.
-    pub fn signal(&self, signal: Signal) -> rustix::io::Result<()> {
-        rustix::process::kill_process(self.pid, signal)
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.tell(u8::try_from(signal.as_raw())?)
     }
 
-    /// Waits for its end. Cancel-safe.
+    /// A byte fits into the socket's buffer as long as the supervisor is there.
+    fn tell(&self, byte: u8) -> Result<()> {
+        self.control.try_write(&[byte]).map(drop).context("its process has ended")
+    }
+
+    /// Waits for its end. Cancel-safe: the status comes in one piece.
     pub async fn wait(&mut self) -> Result<ExitStatus> {
-        self.child.wait().await.with_context(|| format!("cannot wait for {}", self.shown))
+        let mut raw = [0; size_of::<i32>()];
+        loop {
+            self.control.readable().await.with_context(|| format!("cannot wait for {}", self.shown))?;
+            match self.control.try_read(&mut raw) {
+                Ok(count) if count == raw.len() => break,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                _ => bail!("the process that waited for {} has ended", self.shown),
+            }
+        }
+        // It has no more to do.
+        let _ = self.supervisor.wait().await;
+        Ok(ExitStatus::from_raw(i32::from_ne_bytes(raw)))
     }
 }
 
-/// What runs in the command's place until it is let go. Returns only where it fails.
-pub fn exec(argv: &[OsString]) -> Result<()> {
+/// What the supervisor does: it waits until it is told to begin, starts the command, and tells its status.
+pub fn supervise(control: RawFd, argv: &[OsString]) -> Result<()> {
+    // SAFETY: pinscope left this descriptor open for this process, and nothing else here knows it.
+    let mut control = unsafe { UnixStream::from_raw_fd(control) };
+    rustix::io::fcntl_setfd(&control, FdFlags::CLOEXEC).context("cannot keep the control socket from the command")?;
+    nix::sys::prctl::set_child_subreaper(true).context("cannot become the parent of the command's orphans")?;
+    // A terminal's signals reach the command by themselves, and pinscope, which decides.
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None).context("cannot block signals")?;
+    let mut byte = [0];
+    // An end of file, too, says that pinscope has gone.
+    if control.read(&mut byte).ok() != Some(1) || byte != [BEGIN] {
+        return Ok(());
+    }
+    // What pinscope may do to attach its probes the command need not.
+    let _ = caps::clear(None, CapSet::Ambient);
     let [name, arguments @ ..] = argv else { bail!("no command was given") };
-    rustix::process::kill_process(rustix::process::getpid(), Signal::STOP).context("cannot wait to be let go")?;
-    let error = std::process::Command::new(name).args(arguments).exec();
-    bail!("cannot run {}: {error}", name.to_string_lossy())
+    let mut command = std::process::Command::new(name);
+    // SAFETY: between fork and exec it makes one system call.
+    unsafe {
+        command.pre_exec(|| Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?));
+    }
+    let status = match command.args(arguments).spawn() {
+        Ok(child) => run(child.id(), &control)?,
+        Err(error) => {
+            eprintln!("pinscope: cannot run {}: {error}", name.to_string_lossy());
+            NOT_STARTED
+        }
+    };
+    // If pinscope has gone, nobody asks.
+    let _ = control.write_all(&status.to_ne_bytes());
+    Ok(())
+}
+
+/// Waits for the command, its orphans taken on the way, and passes signals on; gives its raw status.
+fn run(id: u32, control: &UnixStream) -> Result<i32> {
+    let command = Pid::from_raw(id.cast_signed()).context("the command has no process id")?;
+    let running = Arc::new(Mutex::new(true));
+    pass_on(control.try_clone()?, command, Arc::clone(&running))?;
+    loop {
+        let mut ended = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+        // SAFETY: the place is large enough for what the kernel writes; whoever ended stays to be waited for.
+        let told = unsafe { libc::waitid(libc::P_ALL, 0, ended.as_mut_ptr(), libc::WEXITED | libc::WNOWAIT) };
+        if told != 0 {
+            return Err(std::io::Error::last_os_error()).context("cannot wait for the command");
+        }
+        // SAFETY: filled by the kernel, or zeros.
+        let pid = unsafe { ended.assume_init().si_pid() };
+        let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut status = 0;
+        // SAFETY: the place is an int; the child has ended, so that its number is still its own.
+        let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
+        if waited == command.as_raw_nonzero().get() {
+            *running = false;
+            return Ok(status);
+        }
+    }
+}
+
+/// Passes pinscope's signals on to the command, as long as its number is its own. If pinscope has gone, so does this process: the
+/// command goes on alone.
+fn pass_on(mut control: UnixStream, command: Pid, running: Arc<Mutex<bool>>) -> Result<()> {
+    let listen = move || {
+        let mut byte = [0];
+        while control.read(&mut byte).ok() == Some(1) {
+            let running = running.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(signal) = Signal::from_named_raw(i32::from(byte[0])).filter(|_| *running) {
+                // It may be ending.
+                let _ = rustix::process::kill_process(command, signal);
+            }
+        }
+        let running = *running.lock().unwrap_or_else(PoisonError::into_inner);
+        if running {
+            std::process::exit(0);
+        }
+    };
+    thread::Builder::new().spawn(listen).map(drop).context("cannot listen for the command's signals")
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::{
     io::unix::AsyncFd,
@@ -44,16 +44,55 @@ fn ends(scope: &Scope) -> String {
     ends.join(" or ")
 }
 
-/// All that can end a session.
-pub struct End {
+/// The signals that end a session.
+struct Signals {
     interrupt: Stream,
     terminate: Stream,
-    hangup: Stream,
+    /// `None` where whoever started pinscope has it ignored (`nohup`): it stays so.
+    hangup: Option<Stream>,
+}
+
+impl Signals {
+    fn listen() -> Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        let hangup = if is_ignored(libc::SIGHUP) { None } else { Some(listen(SignalKind::hangup())?) };
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())?, hangup })
+    }
+
+    /// The next that comes. Cancel-safe.
+    async fn next(&mut self) -> Signal {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => Signal::INT,
+            _ = self.terminate.recv() => Signal::TERM,
+            _ = hangup => Signal::HUP,
+        }
+    }
+}
+
+/// Whether a signal is ignored, as this process was started.
+fn is_ignored(signal: libc::c_int) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: the action is only asked for, and its place is large enough.
+    let asked = unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: filled by the call, or zeros.
+    asked == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
+}
+
+/// For the runtime to look at what has arrived.
+const TURN: Duration = Duration::from_millis(1);
+
+/// All that can end a session.
+pub struct End {
+    signals: Signals,
     deadline: Option<Instant>,
     process: Option<AsyncFd<OwnedFd>>,
     command: Option<Command>,
-    /// A child has ended: the command, or an orphan of its descendants.
-    child: Stream,
 }
 
 /// How it ended.
@@ -82,20 +121,18 @@ impl Ended {
 impl End {
     /// Begins to listen for signals; the time runs from [`End::begin`].
     pub fn new(scope: &Scope, command: Option<Command>) -> Result<Self> {
-        let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-            hangup: listen(SignalKind::hangup())?,
-            deadline: None,
-            process: scope.pid.map(watch).transpose()?,
-            command,
-            child: listen(SignalKind::child())?,
-        })
+        Ok(Self { signals: Signals::listen()?, deadline: None, process: scope.pid.map(watch).transpose()?, command })
     }
 
-    /// Lets the command run and starts the time.
-    pub fn begin(&mut self, duration: Option<Duration>) -> Result<()> {
+    /// Lets the command run and starts the time. A signal that came during the start has ended the session: the command does
+    /// not begin.
+    pub async fn begin(&mut self, duration: Option<Duration>) -> Result<()> {
+        // A signal that has arrived is told of by the runtime, which has to have its turn.
+        if self.command.is_some()
+            && let Ok(signal) = tokio::time::timeout(TURN, self.signals.next()).await
+        {
+            bail!("signal {} came before the probes were attached: the command was not started", signal.as_raw());
+        }
         self.deadline = duration.and_then(|duration| Instant::now().checked_add(duration));
         self.command.as_ref().map_or(Ok(()), Command::release)
     }
@@ -103,34 +140,21 @@ impl End {
     /// Waits for the end. Cancel-safe.
     pub async fn wait(&mut self) -> Result<Ended> {
         let deadline = self.deadline;
-        let got = loop {
-            tokio::select! {
-                _ = self.interrupt.recv() => break Signal::INT,
-                _ = self.terminate.recv() => break Signal::TERM,
-                _ = self.hangup.recv() => break Signal::HUP,
-                () = async { sleep_until(deadline.unwrap_or_else(Instant::now)).await }, if deadline.is_some() => break Signal::TERM,
-                status = wait_for(self.command.as_mut()) => return Ok(Ended::Command(status?)),
-                () = ended(self.process.as_ref()) => return Ok(Ended::Plainly),
-                _ = self.child.recv(), if self.command.is_some() => {}
-            }
-            if let Some(command) = &self.command {
-                command.reap_orphans();
-            }
+        let got = tokio::select! {
+            signal = self.signals.next() => signal,
+            () = async { sleep_until(deadline.unwrap_or_else(Instant::now)).await }, if deadline.is_some() => Signal::TERM,
+            status = wait_for(self.command.as_mut()) => return Ok(Ended::Command(status?)),
+            () = ended(self.process.as_ref()) => return Ok(Ended::Plainly),
         };
         match self.command.as_mut() {
-            Some(command) => stop(command, got, &mut self.interrupt, &mut self.terminate).await.map(Ended::Command),
+            Some(command) => stop(command, got, &mut self.signals).await.map(Ended::Command),
             None => Ok(Ended::Plainly),
         }
     }
 }
 
 /// Ends the command: what reached only pinscope is sent on; a second signal kills.
-async fn stop(
-    command: &mut Command,
-    got: Signal,
-    interrupt: &mut Stream,
-    terminate: &mut Stream,
-) -> Result<ExitStatus> {
+async fn stop(command: &mut Command, got: Signal, signals: &mut Signals) -> Result<ExitStatus> {
     if let Ok(status) = tokio::time::timeout(GRACE, command.wait()).await {
         return status;
     }
@@ -138,8 +162,7 @@ async fn stop(
     let _ = command.signal(got);
     tokio::select! {
         status = command.wait() => return status,
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+        _ = signals.next() => {}
     }
     let _ = command.signal(Signal::KILL);
     command.wait().await

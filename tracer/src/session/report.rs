@@ -27,6 +27,7 @@ use crate::{
 pub async fn report(arguments: &args::Report, verbose: bool) -> Result<ExitCode> {
     let mut scope = config::Scope::new(&arguments.scope)?;
     let command = scope.command.as_deref().map(Command::hold).transpose()?;
+    scope.session.tracer = command.as_ref().map(Command::ancestor).transpose()?.unwrap_or(0);
     scope.session.processes = 1;
     let wish = config::wish(&arguments.probes, !arguments.no_lookups, &scope.session);
     let wish = config::with_details(wish, &mut scope.session, arguments.details);
@@ -35,7 +36,7 @@ pub async fn report(arguments: &args::Report, verbose: bool) -> Result<ExitCode>
     let mut session = Session::start(&wish, &options)?;
     log::show(&mut session, verbose)?;
     let mut meta = session.meta(&scope);
-    end.begin(scope.duration)?;
+    end.begin(scope.duration).await?;
     let which = if arguments.interval.is_none() { "the report" } else { "the report of the time since the last one" };
     announce(&scope, &format!(" and prints {which}"));
     let (ended, last) = wait(&session, &meta, arguments, &mut end).await?;

@@ -29,6 +29,7 @@ pub async fn trace(arguments: &args::Trace, verbose: bool) -> Result<ExitCode> {
     let mut scope = config::Scope::new(&arguments.scope)?;
     let ring_bytes = config::ring_bytes(arguments.buffer)?;
     let command = scope.command.as_deref().map(Command::hold).transpose()?;
+    scope.session.tracer = command.as_ref().map(Command::ancestor).transpose()?.unwrap_or(0);
     scope.session.records = 1;
     let wish = config::wish(&arguments.probes, !arguments.no_lookups, &scope.session);
     let wish = config::with_details(wish, &mut scope.session, arguments.details);
@@ -41,7 +42,7 @@ pub async fn trace(arguments: &args::Trace, verbose: bool) -> Result<ExitCode> {
     let mut printer = Printer::new(&session, arguments);
     printer.start(&session, &scope)?;
     announce(&scope, "");
-    end.begin(scope.duration)?;
+    end.begin(scope.duration).await?;
     let mut closed = std::pin::pin!(wait::closed(std::io::stdout()));
     let ended = loop {
         tokio::select! {

@@ -34,6 +34,7 @@ under_daemon() {
     pinscope daemon --attach "$1" >/dev/null 2>/tmp/messages &
     watcher=$!
     until_ready served /dev/null || return
+    echo "bench-peak $(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/$watcher/status")"
     echo "bench-resident $(resident)"
     cases
     served /tmp/metrics
@@ -101,13 +102,12 @@ starts() {
     parts_of_start "$1"
 }
 
-# What a start does, step by step, its memory, and what the verifier had to look at: of the daemon, and of sessions with all
+# What a start does, step by step (with the log of it, which costs a little more), and what the verifier had to look at: of the daemon, and of sessions with all
 # that there is.
 parts_of_start() {
     pinscope daemon -vv --attach "$1" --listen 127.0.0.1:9759 >/tmp/start 2>&1 &
     watcher=$!
     until_ready grep -q ' serving ' /tmp/start || { echo "bench-error start: $(tail -n 3 /tmp/start)"; return; }
-    echo "bench-peak $(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/$watcher/status")"
     end_watcher
     sed -n 's/^.* start: \(.*\), after \([0-9]*\) us$/bench-step \2 \1/p' /tmp/start
     pinscope report -vv --attach "$1" --locks --phases --duration 100ms >/dev/null 2>>/tmp/start || echo "bench-error report: $(tail -n 3 /tmp/start)"

@@ -20,6 +20,7 @@ mod debian;
 mod detail;
 mod evidence;
 mod fio;
+mod held;
 mod liburing;
 mod matrix;
 mod mixed;
@@ -60,6 +61,7 @@ pub fn all() -> Vec<Test> {
         scenarios::tests(),
         audit::tests(),
         cli::tests(),
+        held::tests(),
         daemon::tests(),
         mixed::tests(),
         namespaces::tests(),

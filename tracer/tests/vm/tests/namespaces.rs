@@ -25,12 +25,14 @@ const TIME: Duration = Duration::from_mins(2);
 type Case = fn(&Context) -> TestResult;
 
 pub fn tests() -> Vec<Test> {
-    let cases: [(&str, Case); 6] = [
+    let cases: [(&str, Case); 8] = [
         ("command", |context| command(context, 1)),
         ("command_nested", |context| command(context, 2)),
         ("process", process),
         ("outsiders", outsiders),
         ("orphans", orphans),
+        ("earlier_children", earlier_children),
+        ("generations", generations),
         ("strangers_with_old_numbers", strangers),
     ];
     let test = |(name, run): (&str, Case)| {
@@ -89,8 +91,9 @@ fn processes(report: &Report) -> anyhow::Result<Vec<(Value, Value)>> {
 fn command(context: &Context, levels: usize) -> TestResult {
     let decoy = Decoy::start()?;
     let number = decoy.0.id();
-    let words =
-        format!("{} && exec {} -- {} storm --threads 1 --count 300", before(number), report(context), generator()?);
+    // The command's own child gets the number; with more to do the shell does not become it.
+    let command = format!("{} && {} storm --threads 1 --count 300; :", before(number), generator()?);
+    let words = format!("exec {} -- sh -c '{command}'", report(context));
     let report = inside(levels, &words)?;
     report.balanced(&generate::read(ACCOUNT)?)?;
     let seen = processes(&report)?;
@@ -132,6 +135,34 @@ fn orphans(context: &Context) -> TestResult {
     let mut command = pinscope::command(&["report", "--json", "--attach", &context.attach, "--", "sh", "-c", &words]);
     let finished = Running::start(&mut command)?.finish(TIME)?.expect_code(0)?;
     Report::of(&finished)?.balanced(&generate::read(ACCOUNT)?)?;
+    Ok(Verdict::Passed)
+}
+
+/// A shell's earlier child is pinscope's own when the shell becomes pinscope, and is no descendant of the command.
+fn earlier_children(context: &Context) -> TestResult {
+    drop(Decoy::start()?);
+    let words = format!(
+        "/tmp/decoy gen --out /dev/null steady --seconds 100 & exec {} -- {} storm --threads 1 --count 300",
+        report(context),
+        generator()?
+    );
+    inside(1, &words)?.balanced(&generate::read(ACCOUNT)?)?;
+    Ok(Verdict::Passed)
+}
+
+/// Calls of a task too far down are no calls of the command's, and each is said to be untold once.
+fn generations(context: &Context) -> TestResult {
+    let deep = "/tmp/deep.sh";
+    let script = format!(
+        "#!/bin/sh\nif [ $1 -gt 0 ]; then sh $0 $(($1 - 1)); :; else {} storm --threads 1 --count 100; fi\n",
+        generator()?
+    );
+    fs::write(deep, script)?;
+    let mut command = pinscope::command(&["report", "--json", "--attach", &context.attach, "--", "sh", deep, "140"]);
+    let finished = Running::start(&mut command)?.finish(TIME)?.expect_code(0)?;
+    let (report, truth) = (Report::of(&finished)?, generate::read(ACCOUNT)?);
+    let untold = report.json()["lost"]["descendants"].as_u64().context("no count of what is untold")?;
+    ensure!(report.tally()?.all() == 0 && untold == truth.all(), "{untold} untold, in truth {}", truth.all());
     Ok(Verdict::Passed)
 }
 
