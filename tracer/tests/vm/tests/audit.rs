@@ -74,7 +74,7 @@ fn audit(context: &Context, pid: u32, work: impl FnOnce() -> anyhow::Result<()>)
     let arguments = ["audit", "-v", "--json", "--attach", &context.attach, "--pid", &pid];
     let running = Running::start(&mut pinscope::command(&arguments))?;
     let deadline = Instant::now() + TIME;
-    while !running.stderr().contains("attached; Ctrl-C") {
+    while !running.stderr().contains("attached; ") {
         ensure!(Instant::now() < deadline, "it does not attach: {}", running.stderr());
         thread::sleep(Duration::from_millis(10));
     }
