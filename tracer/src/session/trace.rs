@@ -40,9 +40,10 @@ pub async fn trace(arguments: &args::Trace, verbose: bool) -> Result<ExitCode> {
     log::show(&mut session, verbose)?;
     let mut records = Records::open(session.ebpf_mut()?)?;
     let mut printer = Printer::new(&session, arguments);
+    // What says that the session has begun comes after it has: from then on a signal ends it.
+    end.begin(scope.duration).await?;
     printer.start(&session, &scope)?;
     announce(&scope, "");
-    end.begin(scope.duration).await?;
     let mut closed = std::pin::pin!(wait::closed(std::io::stdout()));
     let ended = loop {
         tokio::select! {

@@ -123,7 +123,9 @@ fn beside_a_writer(context: &Context) -> TestResult {
         let verdict = q7["verdict"].as_str().unwrap_or_default();
         let begins =
             format!("Of {count} registrations, {count} took mmap_lock for reading and 0 for writing; together");
-        ensure!(q7["state"] == "answered" && verdict.starts_with(&begins), "{begins:?} is expected: {q7}");
+        // Since 7.0 the lock's tracepoints can be preempted: what was skipped degrades the answer.
+        let state = q7["state"] == "answered" || (q7["state"] == "degraded" && told.skipped()? > 0);
+        ensure!(state && verdict.starts_with(&begins), "{begins:?} is expected, answered: {q7}");
         let report = told.json();
         let locks = &report["locks"];
         let (wait, ours) = (number(locks, "/wait_ns")?, clock_of(&calls));
