@@ -99,7 +99,14 @@ impl Command {
     }
 }
 
-/// What the supervisor does: it waits until it is told to begin, starts the command, and tells its status.
+/// A session that ends early (an error, a closed pipe) takes its command with it. One that has ended has nobody to tell.
+impl Drop for Command {
+    fn drop(&mut self) {
+        let _ = self.signal(Signal::KILL);
+    }
+}
+
+/// Runs as the supervisor: waits for the byte that begins, starts the command, and sends its status back.
 pub fn supervise(control: RawFd, argv: &[OsString]) -> Result<()> {
     // SAFETY: pinscope left this descriptor open for this process, and nothing else here knows it.
     let mut control = unsafe { UnixStream::from_raw_fd(control) };

@@ -127,7 +127,7 @@ impl End {
     /// Lets the command run and starts the time. A signal that came during the start has ended the session: the command does
     /// not begin.
     pub async fn begin(&mut self, duration: Option<Duration>) -> Result<()> {
-        // A signal that has arrived is told of by the runtime, which has to have its turn.
+        // The runtime reports a signal that has arrived once it gets its turn.
         if self.command.is_some()
             && let Ok(signal) = tokio::time::timeout(TURN, self.signals.next()).await
         {

@@ -28,10 +28,11 @@ const TIME: Duration = Duration::from_mins(2);
 type Case = fn(&Context) -> TestResult;
 
 pub fn tests() -> Vec<Test> {
-    let cases: [(&str, Case); 6] = [
+    let cases: [(&str, Case); 7] = [
         ("goes_on_by_no_signal", continued),
         ("does_not_outlive_a_killed_start", killed),
         ("does_not_begin_after_a_signal", ended),
+        ("goes_with_a_session_that_ends_early", abandoned),
         ("is_kept_by_nohup", kept),
         ("has_no_capability_of_ours", capabilities),
         ("has_its_own_status", status),
@@ -102,6 +103,25 @@ fn ended(context: &Context) -> TestResult {
             finished.expect_error_line(&["was not started"])?;
         }
         ensure!(!Path::new(ACCOUNT).exists(), "the command began after signal {signal}");
+    }
+    Ok(Verdict::Passed)
+}
+
+/// Nobody reads the trace any more: its command does not go on alone.
+fn abandoned(context: &Context) -> TestResult {
+    let mark = format!("/tmp/abandoned-{}", std::process::id());
+    let words = format!(
+        "{} trace --attach {} -- sh -c 'echo $$ >{mark}; exec sleep 100' | head -n 1 >/dev/null",
+        pinscope::binary().display(),
+        context.attach
+    );
+    let mut command = Command::new("sh");
+    Running::start(pinscope::piped(command.args(["-c", &words])))?.finish(TIME)?;
+    let command = fs::read_to_string(&mark).context("the command did not begin")?;
+    let begun = Instant::now();
+    while Path::new(&format!("/proc/{}", command.trim())).exists() {
+        ensure!(begun.elapsed() < Duration::from_secs(10), "the command goes on");
+        thread::sleep(Duration::from_millis(5));
     }
     Ok(Verdict::Passed)
 }
