@@ -309,6 +309,45 @@ fn a_connection_serves_many_requests_and_ends_with_the_service() {
     assert_eq!(stream.read(&mut [0; 16]).unwrap(), 0);
 }
 
+/// Whom a restart of the service finds between `connect` and `write`.
+#[test]
+fn a_client_that_was_accepted_before_the_stop_is_answered_after_it() {
+    const BEAT: Duration = Duration::from_millis(100);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let listener = bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.to_string();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let stopped = async move { drop(stopped.await) };
+        let server = tokio::spawn(serve(vec![listener], good(), service(), stopped));
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        time::sleep(BEAT).await;
+        stop.send(()).unwrap();
+        time::sleep(BEAT).await;
+        assert!(TcpStream::connect(&address).await.is_err(), "it still listens");
+        // Without `Connection: close`: the service ends it.
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        time::timeout(LONG, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(status(&answer), "200", "{answer:?}");
+        time::timeout(LONG, server).await.expect("the service does not stop").unwrap();
+    });
+}
+
+#[test]
+fn a_client_that_asks_nothing_holds_a_stop_up_no_longer_than_the_limit() {
+    let limits = Limits { stop: Duration::from_millis(300), ..Limits::default() };
+    let mut begin = None;
+    let stream = with_service(limits, good(), service(), async |address| {
+        let stream = TcpStream::connect(&address).await.unwrap();
+        time::sleep(Duration::from_millis(50)).await;
+        begin = Some(std::time::Instant::now());
+        stream
+    });
+    assert!(begin.unwrap().elapsed() < Duration::from_secs(2));
+    drop(stream);
+}
+
 #[test]
 fn several_places_are_served_at_once() {
     let folder = tempfile::tempdir().unwrap();
