@@ -259,6 +259,11 @@ pub struct Daemon {
     #[arg(long, value_name = "PLACE")]
     pub listen: Vec<Listen>,
 
+    /// A name under which clients may ask besides this machine's own (its host name, alone and in its search domains, and
+    /// those in /etc/hosts), as a proxy or an alias in DNS has it; * for any; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub allow_host: Vec<String>,
+
     /// Also count the kernel's look-ups of VMAs; the hook lies on every slow GUP (KVM, ptrace)
     #[arg(long)]
     pub lookups: bool,

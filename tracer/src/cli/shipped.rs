@@ -10,7 +10,8 @@ use super::file::{DEFAULT_PATH, command, keys};
 const WIDTH: usize = 100;
 
 /// Examples for the options without a default.
-const EXAMPLES: [(&str, &str); 6] = [
+const EXAMPLES: [(&str, &str); 7] = [
+    ("allow-host", r#"["metrics.example.com"]"#),
     ("listen", r#"["127.0.0.1:9757"]"#),
     ("avoid", r#"["gup_vma_lookup"]"#),
     ("workloads", "200"),

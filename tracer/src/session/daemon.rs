@@ -60,7 +60,8 @@ pub async fn daemon(typed: &Typed, logging: Arc<Logging>) -> Result<ExitCode> {
     privileges::log(&outcome);
     let read = reader(session, statistics, Arc::clone(&board));
     let exporter = otlp.map(|options| otlp::Exporter::start(options, Arc::clone(&read), service.clone(), attached));
-    let listeners = Listeners::serve(sockets, Arc::clone(&read), service);
+    let hosts = http::Hosts::new(&config.daemon.allow_host);
+    let listeners = Listeners::serve(sockets, http::Content { read: Arc::clone(&read), service, hosts });
     let mut daemon = Daemon { typed, config, logging, board, listeners, exporter };
     daemon.ready(&read).await?;
     daemon.run(&mut signals, &outcome).await

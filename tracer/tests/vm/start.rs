@@ -99,7 +99,7 @@ fn says_ready(child: &mut Child) -> anyhow::Result<()> {
 fn answers(child: &mut Child, begun: Instant) -> anyhow::Result<()> {
     loop {
         if let Ok(mut stream) = TcpStream::connect(LISTEN) {
-            write!(stream, "GET /-/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
+            write!(stream, "GET /-/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
             ensure!(answer.starts_with("HTTP/1.1 200"), "the daemon answered {answer}");

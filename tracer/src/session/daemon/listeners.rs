@@ -6,10 +6,7 @@ use tokio::{sync::oneshot, task::JoinSet};
 
 use crate::{
     cli::listen::Listen,
-    sink::{
-        http::{self, Listener},
-        prometheus::Service,
-    },
+    sink::http::{self, Content, Listener},
 };
 
 /// Sockets before anything is served on them.
@@ -55,8 +52,7 @@ fn take(handed: &mut ListenFd, index: usize) -> Result<Listener> {
 
 /// What serves, one task a listener.
 pub struct Listeners {
-    read: http::Read,
-    service: Service,
+    content: Content,
     handed: bool,
     running: Vec<Running>,
     tasks: JoinSet<()>,
@@ -92,9 +88,9 @@ impl Running {
 
 impl Listeners {
     /// Begins to serve.
-    pub fn serve(sockets: Sockets, read: http::Read, service: Service) -> Self {
+    pub fn serve(sockets: Sockets, content: Content) -> Self {
         let handed = matches!(sockets, Sockets::Handed(_));
-        let mut listeners = Self { read, service, handed, running: Vec::new(), tasks: JoinSet::new() };
+        let mut listeners = Self { content, handed, running: Vec::new(), tasks: JoinSet::new() };
         match sockets {
             Sockets::Handed(sockets) => sockets.into_iter().for_each(|socket| listeners.add(None, socket)),
             Sockets::Bound(bound) => bound.into_iter().for_each(|(place, socket)| listeners.add(Some(place), socket)),
@@ -106,13 +102,12 @@ impl Listeners {
         let (stop, stopped) = oneshot::channel();
         let (open, closed) = oneshot::channel();
         self.running.push(Running { place, shown: socket.to_string(), stop, closed });
-        let (read, service) = (self.read.clone(), self.service.clone());
         let stop = async move {
             // That the sender is gone means the same.
             drop(stopped.await);
             open
         };
-        self.tasks.spawn(http::serve(vec![socket], read, service, stop));
+        self.tasks.spawn(http::serve(vec![socket], self.content.clone(), stop));
     }
 
     /// Listens at these places from now on. Where one cannot be bound, nothing changes.
@@ -192,10 +187,12 @@ mod tests {
     use std::{path::Path, sync::Arc};
 
     use super::*;
+    use crate::sink::prometheus::Service;
 
     fn listeners(places: &[Listen]) -> Listeners {
         let read: http::Read = Arc::new(|| anyhow::bail!("nothing to read"));
-        Listeners::serve(Sockets::open(places).unwrap(), read, Service::default())
+        let content = Content { read, service: Service::default(), hosts: http::Hosts::default() };
+        Listeners::serve(Sockets::open(places).unwrap(), content)
     }
 
     fn in_runtime(test: impl Future<Output = ()>) {

@@ -15,13 +15,14 @@ use std::{
 use anyhow::{Context as _, bail};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener, UnixSocket},
+    net::{TcpListener, TcpSocket, UnixListener, UnixSocket},
 };
 
 use crate::cli::listen::Listen;
 
-/// Connections that the kernel holds until they are accepted.
-const BACKLOG: u32 = 128;
+/// Connections that the kernel holds until they are accepted. Where these places are taken it drops further attempts, and the
+/// client tries again a second later.
+const BACKLOG: u32 = 4096;
 /// A Unix socket's owner and group may ask.
 const MODE: u32 = 0o660;
 
@@ -46,6 +47,18 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
+/// A connection, and whether it can be a browser's that a foreign name led here.
+pub(super) struct Accepted {
+    pub(super) stream: Box<dyn Stream>,
+    pub(super) names: bool,
+}
+
+impl Accepted {
+    fn new(stream: impl Stream + 'static, names: bool) -> Self {
+        Self { stream: Box::new(stream), names }
+    }
+}
+
 /// Listens there. The error names the place and what to do.
 ///
 /// A Unix socket's file has mode 0660. One that a dead process left is replaced; one in use, or a file that is no
@@ -58,7 +71,7 @@ pub fn bind(place: &Listen) -> anyhow::Result<Listener> {
 }
 
 fn bind_tcp(address: SocketAddr) -> anyhow::Result<Listener> {
-    net::TcpListener::bind(address).and_then(Listener::try_from).map_err(|error| {
+    listen_tcp(address).map(Listener::Tcp).map_err(|error| {
         let advice = match error.kind() {
             ErrorKind::AddrInUse => "another program listens there; stop it or choose another address",
             ErrorKind::AddrNotAvailable => "no interface of this machine has that address; choose another",
@@ -67,6 +80,14 @@ fn bind_tcp(address: SocketAddr) -> anyhow::Result<Listener> {
         };
         anyhow::anyhow!("cannot listen on {address}: {error}; {advice}")
     })
+}
+
+fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Connections of the process before that the kernel still remembers are no hindrance.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn bind_unix(path: &Path) -> anyhow::Result<Listener> {
@@ -161,14 +182,10 @@ impl fmt::Display for Listener {
 }
 
 impl Listener {
-    pub(super) fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Box<dyn Stream>>> {
+    pub(super) fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         match self {
-            Self::Tcp(listener) => {
-                listener.poll_accept(context).map_ok(|(stream, _)| Box::new(stream) as Box<dyn Stream>)
-            }
-            Self::Unix(listener, _) => {
-                listener.poll_accept(context).map_ok(|(stream, _)| Box::new(stream) as Box<dyn Stream>)
-            }
+            Self::Tcp(listener) => listener.poll_accept(context).map_ok(|(stream, _)| Accepted::new(stream, true)),
+            Self::Unix(listener, _) => listener.poll_accept(context).map_ok(|(stream, _)| Accepted::new(stream, false)),
         }
     }
 }

@@ -1,14 +1,18 @@
 //! The HTTP side of the service: metrics, health, and a page for people.
 
+mod hosts;
 mod listen;
+mod places;
 mod serve;
 mod share;
+mod turns;
 
 use std::{future::Future, sync::Arc};
 
 use anyhow::Context as _;
 use axum::{
     Router,
+    body::Bytes,
     extract::State,
     http::{StatusCode, Uri, header},
     response::{IntoResponse, Response},
@@ -23,9 +27,11 @@ use super::{
 };
 use crate::aggregate::Snapshot;
 
+pub use hosts::Hosts;
 pub use listen::{Listener, SocketFile, bind};
-use serve::Limits;
-use share::Readings;
+use serve::{Limits, Site};
+use share::{Reading, Readings};
+use turns::Turns;
 
 /// Reads the maps and folds them: may block. Never called twice at once; requests that wait share what it returns.
 pub type Read = Arc<dyn Fn() -> anyhow::Result<Snapshot> + Send + Sync>;
@@ -34,26 +40,46 @@ pub type Read = Arc<dyn Fn() -> anyhow::Result<Snapshot> + Send + Sync>;
 struct App {
     readings: Readings,
     service: Arc<Service>,
+    turns: Turns,
 }
 
+/// Why a request for figures has none.
+enum Failure {
+    /// Others are before it.
+    Busy,
+    /// They could not be read.
+    Read(Arc<anyhow::Error>),
+}
+
+const PLAIN: &str = "text/plain; charset=utf-8";
 /// The longest time between two refreshes of the page, seconds.
 const SLOWEST: u32 = 3600;
 
-/// Serves until `stop` is ready, then closes the sockets, drops what `stop` gave, and ends the requests under way. `read` runs
-/// on a thread that may block.
-pub async fn serve<T>(listeners: Vec<Listener>, read: Read, service: Service, stop: impl Future<Output = T>) {
-    serve_within(Limits::default(), listeners, read, service, stop).await;
+/// What is served.
+#[derive(Clone)]
+pub struct Content {
+    /// What the figures are read with, on a thread that may block.
+    pub read: Read,
+    /// What the service says of itself.
+    pub service: Service,
+    /// Under which names it may be asked.
+    pub hosts: Hosts,
+}
+
+/// Serves until `stop` is ready, then closes the sockets, drops what `stop` gave, and ends the requests under way.
+pub async fn serve<T>(listeners: Vec<Listener>, content: Content, stop: impl Future<Output = T>) {
+    serve_within(Limits::default(), listeners, content, stop).await;
 }
 
 async fn serve_within<T>(
     limits: Limits,
     listeners: Vec<Listener>,
-    read: Read,
-    service: Service,
+    Content { read, service, hosts }: Content,
     stop: impl Future<Output = T>,
 ) {
-    let app = App { readings: Readings::new(read), service: Arc::new(service) };
-    serve::serve(listeners, router(app, limits), limits, stop).await;
+    let turns = Turns::new(limits.turns, limits.turn);
+    let app = App { readings: Readings::new(read), service: Arc::new(service), turns };
+    serve::serve(listeners, Site { router: router(app, limits), hosts, limits }, stop).await;
 }
 
 fn router(app: App, limits: Limits) -> Router {
@@ -72,15 +98,15 @@ fn router(app: App, limits: Limits) -> Router {
 
 /// Always the text format 0.0.4, whatever is asked for: every scraper reads it, and no other is served.
 async fn metrics(State(app): State<App>) -> Response {
-    match app.show(prometheus::encode).await {
+    match app.show(Reading::metrics).await {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::CONTENT_TYPE)], text).into_response(),
-        Err(error) => failed(StatusCode::INTERNAL_SERVER_ERROR, &error),
+        Err(failure) => failed(StatusCode::INTERNAL_SERVER_ERROR, failure),
     }
 }
 
 async fn index(State(app): State<App>, uri: Uri) -> Response {
     let refresh = refresh(&uri);
-    match app.show(move |snapshot, service| page::page(snapshot, service, refresh)).await {
+    match app.show(move |reading, service| page::page(&reading.snapshot, service, refresh).into()).await {
         Ok(html) => {
             let headers = [
                 (header::CONTENT_TYPE, "text/html; charset=utf-8"),
@@ -91,7 +117,7 @@ async fn index(State(app): State<App>, uri: Uri) -> Response {
             ];
             (headers, html).into_response()
         }
-        Err(error) => failed(StatusCode::INTERNAL_SERVER_ERROR, &error),
+        Err(failure) => failed(StatusCode::INTERNAL_SERVER_ERROR, failure),
     }
 }
 
@@ -100,21 +126,26 @@ async fn ready(State(app): State<App>) -> Response {
     if !app.service.probes.iter().any(|probe| probe.attached) {
         return (StatusCode::SERVICE_UNAVAILABLE, "no probe is attached; pinscope doctor says why\n").into_response();
     }
-    match app.readings.next().await {
-        Ok(_) => "ready\n".into_response(),
-        Err(error) => failed(StatusCode::SERVICE_UNAVAILABLE, &error),
+    match app.show(|_, _| Bytes::from_static(b"ready\n")).await {
+        Ok(text) => ([(header::CONTENT_TYPE, PLAIN)], text).into_response(),
+        Err(failure) => failed(StatusCode::SERVICE_UNAVAILABLE, failure),
     }
 }
 
 impl App {
-    /// A new snapshot, written by `write` on a thread that may block.
-    async fn show<F>(&self, write: F) -> Result<String, Arc<anyhow::Error>>
+    /// A new reading, written by `write` on a thread that may block.
+    async fn show<F>(&self, write: F) -> Result<Bytes, Failure>
     where
-        F: FnOnce(&Snapshot, &Service) -> String + Send + 'static,
+        F: FnOnce(&Reading, &Service) -> Bytes + Send + 'static,
     {
-        let (snapshot, service) = (self.readings.next().await?, Arc::clone(&self.service));
-        let writing = task::spawn_blocking(move || write(&snapshot, &service));
-        writing.await.context("writing the answer ended early").map_err(Arc::new)
+        let turn = self.turns.take().await.ok_or(Failure::Busy)?;
+        let (reading, service) = (self.readings.next().await.map_err(Failure::Read)?, Arc::clone(&self.service));
+        let writing = task::spawn_blocking(move || {
+            // To the end of the work, also where the client hangs up.
+            let _turn = turn;
+            write(&reading, &service)
+        });
+        writing.await.context("writing the answer ended early").map_err(|error| Failure::Read(Arc::new(error)))
     }
 }
 
@@ -125,8 +156,14 @@ fn refresh(uri: &Uri) -> Option<u32> {
     seconds.map(|seconds: u32| seconds.clamp(1, SLOWEST))
 }
 
-fn failed(status: StatusCode, error: &anyhow::Error) -> Response {
-    (status, format!("{error:#}\n")).into_response()
+fn failed(status: StatusCode, failure: Failure) -> Response {
+    match failure {
+        Failure::Read(error) => (status, format!("{error:#}\n")).into_response(),
+        Failure::Busy => {
+            let again = [(header::RETRY_AFTER, "1")];
+            (StatusCode::SERVICE_UNAVAILABLE, again, "too many requests at once; ask again\n").into_response()
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,18 +1,40 @@
 //! One reading of the maps at a time, shared by all who asked before it began.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use anyhow::Context as _;
+use axum::body::Bytes;
 use tokio::{sync::Mutex, task};
 
 use super::Read;
-use crate::aggregate::Snapshot;
+use crate::{
+    aggregate::Snapshot,
+    sink::prometheus::{self, Service},
+};
 
-/// A snapshot, or why there is none; the same for all who share the reading.
-pub(super) type Outcome = Result<Arc<Snapshot>, Arc<anyhow::Error>>;
+/// What was read, or why nothing was; the same for all who share the reading.
+pub(super) type Outcome = Result<Arc<Reading>, Arc<anyhow::Error>>;
+
+/// What one reading of the maps gave.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) snapshot: Snapshot,
+    metrics: OnceLock<Bytes>,
+}
+
+impl Reading {
+    fn new(snapshot: Snapshot) -> Self {
+        Self { snapshot, metrics: OnceLock::new() }
+    }
+
+    /// As `/metrics` shows it: encoded once for all who share the reading. Takes its time.
+    pub(super) fn metrics(&self, service: &Service) -> Bytes {
+        self.metrics.get_or_init(|| prometheus::encode(&self.snapshot, service).into()).clone()
+    }
+}
 
 /// Readings in line. However many ask at once, two suffice: the one under way, which began before them and is too old for
 /// them, and the next, which is for all of them.
@@ -70,7 +92,7 @@ impl Readings {
         let read = Arc::clone(&self.read);
         // The lock goes along: it is kept to the reading's end even where this client hangs up.
         let reading = task::spawn_blocking(move || {
-            let outcome = read().map(Arc::new).map_err(Arc::new);
+            let outcome = read().map(Reading::new).map(Arc::new).map_err(Arc::new);
             *last = Some((number, outcome.clone()));
             outcome
         });
@@ -155,12 +177,12 @@ mod tests {
             let others: Vec<_> = (0..50).map(|_| ask(&readings)).collect();
             until(|| readings.line.waiting.load(Ordering::Relaxed) == 51).await;
             gate.open(100);
-            assert_eq!(first.await.unwrap().unwrap().elapsed_ns, 1);
+            assert_eq!(first.await.unwrap().unwrap().snapshot.elapsed_ns, 1);
             for other in others {
-                assert_eq!(other.await.unwrap().unwrap().elapsed_ns, 2);
+                assert_eq!(other.await.unwrap().unwrap().snapshot.elapsed_ns, 2);
             }
             assert_eq!(gate.come(), 2);
-            assert_eq!(readings.next().await.unwrap().elapsed_ns, 3);
+            assert_eq!(readings.next().await.unwrap().snapshot.elapsed_ns, 3);
             assert!(readings.line.last.lock().await.is_none(), "a snapshot is kept though nobody waits");
         });
     }
@@ -177,7 +199,7 @@ mod tests {
             time::sleep(Duration::from_millis(50)).await;
             assert_eq!(gate.come(), 1, "the maps are read twice at once");
             gate.open(100);
-            assert_eq!(next.await.unwrap().unwrap().elapsed_ns, 2);
+            assert_eq!(next.await.unwrap().unwrap().snapshot.elapsed_ns, 2);
         });
     }
 
