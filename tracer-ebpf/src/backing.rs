@@ -71,6 +71,9 @@ impl Kind {
     const FAILED: u32 = 1 << 5;
     const RULE: u32 = 6;
 
+    /// Of memory that was not looked at: it has no class.
+    pub const UNKNOWN: Self = Self(7);
+
     /// Kinds there can be under [`Rule::Plain`]; such a [`Kind`] is below it.
     pub const PLAIN: u32 = 1 << 6;
 

@@ -4,9 +4,9 @@
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_current_cgroup_id};
 use tracer_ebpf::{
     histogram,
-    policy::{Policy, Traits},
+    policy::Traits,
     record::{RegistrationRecord, flag},
-    workload::{self, REST, SLOTS, Slot, WorkloadTotals},
+    workload::{self, REFUSED, REST, SLOTS, Slot, WorkloadTotals},
 };
 
 use crate::{
@@ -139,7 +139,7 @@ pub fn whole(registration: &RegistrationRecord) {
 #[inline(always)]
 pub fn judged(traits: Traits) {
     let Some(totals) = Totals::of_current() else { return };
-    for policy in Policy::ALL {
+    for policy in REFUSED {
         if policy.refuses(traits) != 0 {
             totals.add_slot(Slot::Refused as usize + policy as usize, 1);
         }

@@ -11,11 +11,12 @@ use tracer_ebpf::{
     counter::Counter,
     histogram::Histogram,
     operation::Operation,
+    policy::Traits,
     record::{BACKING_SLICES, BufferRecord, Frame, ProcessTotals, RegistrationRecord, Walk, flag},
 };
 
 use crate::{
-    cgroup, cost, habit, judge, kernel,
+    cgroup, cost, habit, judge, kernel, length,
     maps::{
         BACKINGS, Counters, Distributions, FILESYSTEMS, PROCESSES, RECORDS, RINGS, add, add_field, count, observe,
         observe_duration, setting,
@@ -295,6 +296,7 @@ fn is_plain(frame: &Frame, ret: i64) -> bool {
         && frame.buffer.walk == Walk::Complete as u8
         && frame.buffer.vmas == 1
         && frame.buffer.traits.0 == 0
+        && Traits::of_length(frame.registration.bytes).0 == 0
 }
 
 /// The same as [`whole`] for a registration that [`is_plain`], at two thirds of the cost.
@@ -323,6 +325,7 @@ fn whole(frame: &mut Frame, counters: &Counters, operation: Operation) {
     if setting!(kernel.pin_is_buffer) != 0 {
         last(frame, operation, counters);
     }
+    length::refused(frame, operation, frame.registration.ret);
     frame.registration.flags |=
         if saw_all(frame) { flag::TIMED } else { flag::TIMED | flag::PARTS_MISSED | flag::VMAS_PARTIAL };
     distributions(&frame.registration, operation);

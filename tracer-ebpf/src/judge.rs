@@ -24,10 +24,12 @@ pub fn judge(buffer: &mut BufferRecord, counters: &Counters) {
         walk if walk == Walk::Hole as u8 => buffer.traits.with(Traits::UNPINNABLE),
         _ => return,
     };
-    // Refused before its pin: for its size or its address, and by no rule for what lies behind it.
-    if setting!(kernel.pin_is_buffer) == 0 && buffer.ret < 0 && buffer.flags & flag::PINNED == 0 {
+    let length = Traits::of_length(buffer.length);
+    // Refused before its pin, and not for the one length that rules differ in: its address, or a length that none takes.
+    if setting!(kernel.pin_is_buffer) == 0 && buffer.ret < 0 && buffer.flags & flag::PINNED == 0 && length.0 == 0 {
         return;
     }
+    let traits = traits.with(length);
     if traits.0 != 0 || buffer.ret < 0 {
         judged(buffer, traits.0);
     } else {
@@ -42,19 +44,25 @@ fn judged([buffer: BufferRecord], traits: u32) {
     let pid = if setting!(session.processes) != 0 { kernel::pid_tid().0 } else { 0 };
     let errno = buffer.ret.wrapping_neg().cast_unsigned();
     let key = JudgedKey { filesystem: slice.filesystem, kind: slice.kind, traits, errno, pid };
-    let totals = JUDGED.get_ptr_mut(key).or_else(|| {
-        // Another CPU may have made it meanwhile; then this fails and the look-up finds that one.
-        let _ = JUDGED.insert(key, JudgedTotals { buffers: 0, bytes: 0 }, BPF_NOEXIST.into());
-        JUDGED.get_ptr_mut(key)
-    });
-    let Some(totals) = totals else { count(Counter::LostJudgements); return 0 };
-    add_field!(totals.buffers, 1);
-    add_field!(totals.bytes, buffer.length);
+    count_as(&key, buffer.length);
     // What is refused here already has no more to lose.
     if setting!(session.workloads) != 0 && buffer.ret >= 0 {
         cgroup::judged(traits);
     }
 }
+}
+
+/// Counts a buffer of `length` bytes under `key`.
+#[inline(always)]
+pub fn count_as(key: &JudgedKey, length: u64) {
+    let totals = JUDGED.get_ptr_mut(key).or_else(|| {
+        // Another CPU may have made it meanwhile; then this fails and the look-up finds that one.
+        let _ = JUDGED.insert(key, JudgedTotals { buffers: 0, bytes: 0 }, BPF_NOEXIST.into());
+        JUDGED.get_ptr_mut(key)
+    });
+    let Some(totals) = totals else { return count(Counter::LostJudgements) };
+    add_field!(totals.buffers, 1);
+    add_field!(totals.bytes, length);
 }
 
 /// The first backing that adds a trait, or the first of all.

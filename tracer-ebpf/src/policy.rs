@@ -29,9 +29,17 @@ impl Traits {
     pub const TRACKED: Self = Self(1 << 5);
     /// A VMA of a file under DAX: GUP refuses to pin it for long on every kernel (`vma_is_fsdax` in `check_vma_flags`).
     pub const DAX: Self = Self(1 << 6);
+    /// More than 1 GiB, the most that kernels before 7.2 take, and less than 1 TiB, which none takes.
+    pub const LARGE: Self = Self(1 << 7);
 
     /// Combinations there can be; a power of two.
-    pub const COUNT: u32 = 1 << 7;
+    pub const COUNT: u32 = 1 << 8;
+
+    /// What the length of a buffer adds.
+    #[inline(always)]
+    pub const fn of_length(length: u64) -> Self {
+        Self(((length > 1 << 30 && length < 1 << 40) as u32) << 7)
+    }
 
     /// Whether all of `other` is in it.
     #[inline(always)]
@@ -65,14 +73,17 @@ pub enum Policy {
     AsProposed = 2,
     /// Since 6.5: no long-term pin for writing where the mapping needs dirty tracking (`writable_file_mapping_allowed`).
     Since65 = 3,
+    /// Since 7.2: the same, and buffers of more than 1 GiB (`io_validate_user_buf_range`).
+    Since72 = 4,
 }
 
 impl Policy {
     /// How many there are.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 5;
 
     /// Every policy, the oldest first.
-    pub const ALL: [Self; Self::COUNT] = [Self::Before65, Self::SingleSource, Self::AsProposed, Self::Since65];
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::Before65, Self::SingleSource, Self::AsProposed, Self::Since65, Self::Since72];
 
     /// The name used in every output.
     pub const fn name(self) -> &'static str {
@@ -81,14 +92,18 @@ impl Policy {
             Self::SingleSource => "single_source",
             Self::AsProposed => "as_proposed",
             Self::Since65 => "since_6_5",
+            Self::Since72 => "since_7_2",
         }
     }
 
     /// The errno (positive) with which it refuses a buffer, 0 where it does not.
     ///
-    /// GUP comes first, with DAX before all else of a VMA. The older rules then look at the pages in their order: the
-    /// first VMA's file, then the first that differs from it.
+    /// The length is looked at before the pin. In the pin GUP comes first, with DAX before all else of a VMA. The older
+    /// rules then look at the pages in their order: the first VMA's file, then the first that differs from it.
     pub const fn refuses(self, traits: Traits) -> i32 {
+        if traits.has(Traits::LARGE) && !matches!(self, Self::Since72) {
+            return EFAULT;
+        }
         if traits.has(Traits::DAX) {
             return EOPNOTSUPP;
         }
@@ -100,7 +115,7 @@ impl Policy {
             Self::SingleSource if traits.has(Traits::FIRST_FOREIGN) => EOPNOTSUPP,
             Self::SingleSource if traits.has(Traits::SEVERAL_SOURCES) => EINVAL,
             Self::AsProposed if traits.has(Traits::FILE) => EFAULT,
-            Self::Since65 if traits.has(Traits::TRACKED) => EFAULT,
+            Self::Since65 | Self::Since72 if traits.has(Traits::TRACKED) => EFAULT,
             _ => 0,
         }
     }
@@ -119,18 +134,29 @@ mod tests {
     fn the_matrix_of_mappings() {
         use Traits as T;
         let foreign = T::FIRST_FOREIGN.with(T::FOREIGN);
-        assert_eq!(verdicts(&[]), [0; 4]);
+        assert_eq!(verdicts(&[]), [0; 5]);
         // Read-only, hole, secretmem.
-        assert_eq!(verdicts(&[T::UNPINNABLE, foreign]), [EFAULT; 4]);
+        assert_eq!(verdicts(&[T::UNPINNABLE, foreign]), [EFAULT; 5]);
         // The same on DAX, which GUP looks at first.
-        assert_eq!(verdicts(&[T::DAX, T::UNPINNABLE, foreign]), [EOPNOTSUPP; 4]);
+        assert_eq!(verdicts(&[T::DAX, T::UNPINNABLE, foreign]), [EOPNOTSUPP; 5]);
         // ext4 shared and private.
-        assert_eq!(verdicts(&[foreign, T::FILE, T::TRACKED]), [EOPNOTSUPP, EOPNOTSUPP, EFAULT, EFAULT]);
-        assert_eq!(verdicts(&[foreign, T::FILE]), [EOPNOTSUPP, EOPNOTSUPP, EFAULT, 0]);
+        assert_eq!(verdicts(&[foreign, T::FILE, T::TRACKED]), [EOPNOTSUPP, EOPNOTSUPP, EFAULT, EFAULT, EFAULT]);
+        assert_eq!(verdicts(&[foreign, T::FILE]), [EOPNOTSUPP, EOPNOTSUPP, EFAULT, 0, 0]);
         // Private /dev/zero.
-        assert_eq!(verdicts(&[foreign]), [EOPNOTSUPP, EOPNOTSUPP, 0, 0]);
+        assert_eq!(verdicts(&[foreign]), [EOPNOTSUPP, EOPNOTSUPP, 0, 0, 0]);
         // anon next to memfd; anon next to ext4.
-        assert_eq!(verdicts(&[T::SEVERAL_SOURCES]), [0, EINVAL, 0, 0]);
-        assert_eq!(verdicts(&[T::SEVERAL_SOURCES, T::FOREIGN, T::FILE]), [EOPNOTSUPP, EINVAL, EFAULT, 0]);
+        assert_eq!(verdicts(&[T::SEVERAL_SOURCES]), [0, EINVAL, 0, 0, 0]);
+        assert_eq!(verdicts(&[T::SEVERAL_SOURCES, T::FOREIGN, T::FILE]), [EOPNOTSUPP, EINVAL, EFAULT, 0, 0]);
+        // More than 1 GiB: of anonymous memory, of a shared file, of what no kernel pins.
+        assert_eq!(verdicts(&[T::LARGE]), [EFAULT, EFAULT, EFAULT, EFAULT, 0]);
+        assert_eq!(verdicts(&[T::LARGE, foreign, T::FILE, T::TRACKED]), [EFAULT; 5]);
+        assert_eq!(verdicts(&[T::LARGE, T::DAX]), [EFAULT, EFAULT, EFAULT, EFAULT, EOPNOTSUPP]);
+    }
+
+    #[test]
+    fn a_length_beyond_the_old_limit_is_a_trait() {
+        const GIB: u64 = 1 << 30;
+        assert_eq!([0, 4096, GIB, 1 << 40, u64::MAX].map(Traits::of_length), [Traits::default(); 5]);
+        assert_eq!([GIB + 1, GIB + 4096, 512 * GIB, (1 << 40) - 1].map(Traits::of_length), [Traits::LARGE; 4]);
     }
 }

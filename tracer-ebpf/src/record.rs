@@ -321,6 +321,9 @@ pub struct Frame {
     pub stage: u32,
     /// 1 while pinscope's own walk takes `mmap_lock`, where the session watches the lock.
     pub walking: u32,
+    /// Second argument of the registration's function, an address in the task's memory: a register's iovecs, or an update's
+    /// `struct io_uring_rsrc_update2`.
+    pub request: u64,
     /// What is counted over the buffers.
     pub counts: Counts,
     /// Bucket of the duration. It is stored here and read back, so that the verifier does not track its value.
@@ -573,6 +576,13 @@ pub struct JudgedKey {
     pub errno: u32,
     /// Thread group; 0 where processes are not kept apart.
     pub pid: u32,
+}
+
+impl JudgedKey {
+    /// Of a buffer of which nothing but its length is known.
+    pub const fn of_length(traits: Traits, errno: u32) -> Self {
+        Self { filesystem: 0, kind: Kind::UNKNOWN, traits, errno, pid: 0 }
+    }
 }
 
 /// Value of the map `JUDGED`.

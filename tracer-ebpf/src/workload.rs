@@ -51,7 +51,7 @@ pub enum Slot {
     BeforeRequests = 9,
     /// Installations after it.
     AfterRequests = 10,
-    /// Buffers that a policy would refuse; `+ policy` for the others of its four.
+    /// Buffers that a policy would refuse; `+ policy` for the others of [`REFUSED`].
     Refused = 11,
     /// Registrations by [`VMA_BOUNDS`], those above the last bound in the sixth, where each buffer was walked whole.
     Vmas = 15,
@@ -62,6 +62,10 @@ pub enum Slot {
     /// Nanoseconds of those.
     DurationSum = 31,
 }
+
+/// The policies by which a workload's accepted buffers are counted. The last one is left out: it refuses what the one before
+/// it refuses, and no kernel but its own accepts a buffer that those two answer otherwise.
+pub const REFUSED: [Policy; 4] = [Policy::Before65, Policy::SingleSource, Policy::AsProposed, Policy::Since65];
 
 /// Slots of a [`WorkloadTotals`]; a power of two, so that a masked index is inside.
 pub const SLOTS: usize = 32;
@@ -80,7 +84,7 @@ impl WorkloadTotals {
         self.0[slot as usize]
     }
 
-    /// Buffers that the policy would refuse.
+    /// Accepted buffers that a policy of [`REFUSED`] would refuse.
     pub const fn refused(&self, policy: Policy) -> u64 {
         self.0[Slot::Refused as usize + policy as usize]
     }
@@ -213,7 +217,7 @@ mod tests {
 
     #[test]
     fn slots_follow_each_other() {
-        assert_eq!(Slot::Refused as usize + Policy::COUNT, Slot::Vmas as usize);
+        assert_eq!(Slot::Refused as usize + REFUSED.len(), Slot::Vmas as usize);
         assert_eq!(WorkloadTotals::default().vmas().len(), VMA_BOUNDS.len() + 1);
         assert_eq!(WorkloadTotals::default().durations().len(), DURATION_BOUNDS.len() + 1);
         assert_eq!(Slot::DurationSum as usize + 1, SLOTS);

@@ -31,15 +31,20 @@ const UNTOLD: u32 = u32::MAX;
 entry!(register_enter_kprobe, register_enter_fentry, |context| enter(
     Operation::Register,
     context.argument(0),
+    context.argument(1),
     context.argument(2) as u32,
     || was_used(&context)
 ));
 entry!(update_enter_kprobe, update_enter_fentry, |context| if context.argument(3) as u32 == RSRC_BUFFER {
-    enter(Operation::Update, context.argument(0), UNTOLD, || was_used(&context));
+    enter(Operation::Update, context.argument(0), context.argument(1), UNTOLD, || was_used(&context));
 });
-entry!(clone_enter_kprobe, clone_enter_fentry, |context| enter(Operation::Clone, context.argument(0), UNTOLD, || {
-    was_used(&context)
-}));
+entry!(clone_enter_kprobe, clone_enter_fentry, |context| enter(
+    Operation::Clone,
+    context.argument(0),
+    0,
+    UNTOLD,
+    || { was_used(&context) }
+));
 entry!(unregister_enter_kprobe, unregister_enter_fentry, |context| unregister(context.argument(0)));
 
 entry!(release_enter_kprobe, release_enter_fentry, |context| tables::released(context.argument(0)));
@@ -59,7 +64,7 @@ fn was_used(context: &impl Arguments) -> bool {
 
 /// Opens the task's frame.
 #[inline(always)]
-fn enter(operation: Operation, ring: u64, requested: u32, was_used: impl Fn() -> bool) {
+fn enter(operation: Operation, ring: u64, request: u64, requested: u32, was_used: impl Fn() -> bool) {
     if !session::wants_current() {
         return;
     }
@@ -74,6 +79,7 @@ fn enter(operation: Operation, ring: u64, requested: u32, was_used: impl Fn() ->
     if frame.stage != Stage::Idle as u32 {
         counters.add(Counter::Reentries, 1);
     }
+    frame.request = request;
     begin(frame, operation, ring, requested, was_used);
 }
 
@@ -137,7 +143,7 @@ fn unregister(ring: u64) {
     if frame::of(task).is_some_and(|frame| frame.stage != Stage::Idle as u32) {
         return count(Counter::InternalUnregisters);
     }
-    enter(Operation::Unregister, ring, UNTOLD, || false);
+    enter(Operation::Unregister, ring, 0, UNTOLD, || false);
 }
 
 /// Stamps the end; the tracepoint closes the frame.

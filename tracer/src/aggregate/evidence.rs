@@ -110,7 +110,7 @@ pub struct Judged {
     pub comm: String,
     /// Filesystem of the first backing that a rule objects to.
     pub filesystem: Option<String>,
-    /// Class of that backing.
+    /// Class of that backing, or [`UNKNOWN`].
     pub class: &'static str,
     /// Buffers.
     pub buffers: u64,
@@ -118,7 +118,10 @@ pub struct Judged {
     pub bytes: u64,
 }
 
-/// Every walked buffer, judged (Q4).
+/// Class of memory that was not looked at: of a buffer that the kernel refused for its length, which is all that is known of it.
+pub const UNKNOWN: &str = "unknown";
+
+/// Every walked buffer, judged (Q4), and those refused for their length.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Judgements {
     /// Buffers without any trait that a rule looks at, which the kernel accepted.
@@ -203,7 +206,7 @@ pub struct SharedBufferFile {
 /// `{seen: [...], verdicts: {policy: "ok" or an errno's name}}`.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
 fn traits<S: Serializer>(traits: &Traits, serializer: S) -> Result<S::Ok, S::Error> {
-    const NAMES: [(Traits, &str); 7] = [
+    const NAMES: [(Traits, &str); 8] = [
         (Traits::UNPINNABLE, "unpinnable"),
         (Traits::FIRST_FOREIGN, "first_foreign"),
         (Traits::FOREIGN, "foreign"),
@@ -211,6 +214,7 @@ fn traits<S: Serializer>(traits: &Traits, serializer: S) -> Result<S::Ok, S::Err
         (Traits::SEVERAL_SOURCES, "several_sources"),
         (Traits::TRACKED, "tracked"),
         (Traits::DAX, "dax"),
+        (Traits::LARGE, "large"),
     ];
     let seen = NAMES.into_iter().filter(|(one, _)| traits.has(*one)).map(|(_, name)| name);
     let verdicts = Policy::ALL.map(|policy| (policy.name(), result_name(-i64::from(policy.refuses(*traits)))));

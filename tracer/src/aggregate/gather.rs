@@ -3,13 +3,15 @@
 use std::cmp::Reverse;
 
 use tracer_ebpf::{
+    backing::Class,
     counter::Counter,
     histogram::Histogram,
     record::{self, COST_PAGES, COST_VMAS},
 };
 
 use super::{
-    CostCell, Habits, Installations, Judged, Judgements, Largest, Registered, Ring, Rings, SharedBufferFile, fold::Fold,
+    CostCell, Habits, Installations, Judged, Judgements, Largest, Registered, Ring, Rings, SharedBufferFile, UNKNOWN,
+    fold::Fold,
 };
 use crate::{decode::comm, source::sample::SampledRing};
 
@@ -129,7 +131,7 @@ impl Fold<'_> {
             pid: (key.pid != 0).then(|| key.pid.into()),
             comm: self.comm_of(key.pid),
             filesystem: self.sample.filesystems.get(&key.filesystem).cloned(),
-            class: key.kind.class()?.name(),
+            class: key.kind.class().map_or(UNKNOWN, Class::name),
             buffers: totals.buffers,
             bytes: totals.bytes,
         })

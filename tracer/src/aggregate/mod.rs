@@ -14,7 +14,7 @@ pub mod workloads;
 pub use books::{Books, OperationBooks, PartBooks};
 pub use detail::{LockSide, Locks, Part, Phases, SlowPins};
 pub use distribution::Distribution;
-pub use evidence::{CostCell, Installations, Judged, Judgements, Largest, Ring, Rings, SharedBufferFile};
+pub use evidence::{CostCell, Installations, Judged, Judgements, Largest, Ring, Rings, SharedBufferFile, UNKNOWN};
 pub use fold::{fold, fold_between};
 pub use snapshot::{
     Backing, Faults, Habits, Losses, Operation, Outcome, Process, Registered, ResultCount, Skipped, Snapshot, Split,

@@ -90,6 +90,11 @@ pub(crate) fn shared_file() -> Traits {
     Traits::FIRST_FOREIGN.with(Traits::FOREIGN).with(Traits::FILE).with(Traits::TRACKED)
 }
 
+/// What a private one has.
+pub(crate) fn private_file() -> Traits {
+    Traits::FIRST_FOREIGN.with(Traits::FOREIGN).with(Traits::FILE)
+}
+
 pub(crate) fn judged(traits: Traits, errno: i32, buffers: u64) -> Judged {
     Judged {
         traits,
@@ -204,7 +209,7 @@ pub(crate) fn a_snapshot() -> Snapshot {
         costs: Some(vec![cell(1, 1, 30, 900, 400), cell(1, 64, 8, 41_000, 500), cell(16, 16, 2, 9_000, 11_000)]),
         largest_registration: Some(largest(71, 4)),
         largest_buffer: Some(largest(18, 1)),
-        judgements: Some(judgements(Policy::Since65, vec![judged(shared_file(), 14, 2)])),
+        judgements: Some(judgements(Policy::Since65, vec![judged(shared_file(), 14, 2), judged(private_file(), 0, 1)])),
         multi_file_buffers: Some(1),
         shared_buffer_files: Some(vec![shared]),
         workloads: Some(workloads()),

@@ -23,7 +23,7 @@ use crate::aggregate::Snapshot;
 
 pub use evidence::{Column, Evidence, Hook, Table, Threshold, Value};
 pub use explain::{Advice, Explanation, explanations};
-pub use rules::Agreement;
+pub use rules::{Agreement, Verdict, running};
 
 /// What a snapshot alone does not say about how it was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use super::{
     Answer, Context, Draft, Question, Table, Value,
     evidence::{Column, errno_name, named, share, sum},
     reasons,
-    rules::{Agreement, Change, Refused, backing, changes, everywhere, judged, refused, words},
+    rules::{Agreement, Change, Refused, backing, changes, everywhere, judged, refused, running, words},
 };
 use crate::{
     aggregate::{Backing, Judgements, Snapshot},
@@ -38,7 +38,8 @@ const REFUSALS: &[Column] = &[
     Column { key: "backing", head: "backing" },
     Column { key: "buffers", head: "buffers" },
     Column { key: "here", head: "here" },
-    Column { key: "since_6_5", head: "6.5 on" },
+    Column { key: "since_7_2", head: "7.2 on" },
+    Column { key: "since_6_5", head: "6.5-7.1" },
     Column { key: "before_6_5", head: "before 6.5" },
     Column { key: "as_proposed", head: "proposed" },
     Column { key: "single_source", head: "6.3, 6.4" },
@@ -106,7 +107,7 @@ fn doubts(judgements: &Judgements, agreement: Option<&Agreement>) -> Vec<String>
 fn verdict(judgements: &Judgements) -> String {
     let n = judged(judgements);
     let refused = Policy::ALL.map(|policy| refused(judgements, policy).buffers);
-    let changes = changes(judgements, Policy::Since65);
+    let changes = changes(judgements, Policy::Since72);
     let hit = accepted_here(&changes);
     let upgrade = match hit.first() {
         None => String::new(),
@@ -124,14 +125,14 @@ fn verdict(judgements: &Judgements) -> String {
         hit => format!("; every kernel refuses {} (read-only, with a hole, or on DAX)", human::count(hit)),
     };
     if refused == [0; Policy::COUNT] {
-        return format!("None of {all} would be refused under any of the four rules{everywhere}.");
+        return format!("None of {all} would be refused under any of the five rules{everywhere}.");
     }
     let parts = Policy::ALL.into_iter().zip(refused).map(|(policy, buffers)| {
         let count = if buffers == 0 { "none".to_owned() } else { human::count(buffers) };
         match policy {
             Policy::Before65 => format!("{count} would be refused by the rule before 6.5"),
             Policy::AsProposed => format!("{count} by the one proposed"),
-            Policy::SingleSource | Policy::Since65 => format!("{count} by that of {}", words(policy)),
+            Policy::SingleSource | Policy::Since65 | Policy::Since72 => format!("{count} by that of {}", words(policy)),
         }
     });
     let parts: Vec<_> = parts.collect();
@@ -156,18 +157,32 @@ fn notes(judgements: &Judgements, agreement: Option<&Agreement>) -> Vec<String> 
     notes
 }
 
-/// Who would get another answer from another kernel.
+/// Who would get another answer from another kernel: first what a newer one refuses, then what it lifts, then what an older
+/// one refuses.
 fn sentences(judgements: &Judgements) -> Vec<String> {
-    let upgrade = changes(judgements, Policy::Since65);
-    let downgrade = changes(judgements, Policy::Before65);
-    let told = |changes: &[Change], accepted: bool, kernel: &str| {
-        let wanted = changes.iter().filter(|change| (change.here == 0) == accepted);
-        wanted.take(NAMED).map(|change| sentence(change, kernel)).collect::<Vec<_>>()
+    let of = |policy, accepted| {
+        let changes = changes(judgements, policy);
+        changes.into_iter().filter(|change| (change.here == 0) == accepted).collect::<Vec<_>>()
     };
-    let mut sentences = told(&upgrade, true, "after an upgrade to 6.5 or later");
-    sentences.extend(told(&upgrade, false, "after an upgrade to 6.5 or later"));
-    sentences.extend(told(&downgrade, true, "on a kernel before 6.5"));
-    sentences
+    let without = |changes: Vec<Change>, known: &[Change]| {
+        changes.into_iter().filter(|change| !known.contains(change)).collect::<Vec<_>>()
+    };
+    let lifted = of(Policy::Since65, false);
+    let lifted_later = without(of(Policy::Since72, false), &lifted);
+    // Before the last rule there are two others, of which the older one refuses more.
+    let large = if running(judgements) == Some(Policy::Since72) { of(Policy::Since65, true) } else { Vec::new() };
+    let older = without(of(Policy::Before65, true), &large);
+    let told = |changes: &[Change], kernel: &str| {
+        changes.iter().take(NAMED).map(|change| sentence(change, kernel)).collect::<Vec<_>>()
+    };
+    [
+        told(&of(Policy::Since72, true), "after an upgrade to 6.5 or later"),
+        told(&lifted, "after an upgrade to 6.5 or later"),
+        told(&lifted_later, "after an upgrade to 7.2 or later"),
+        told(&large, "on a kernel before 7.2"),
+        told(&older, "on a kernel before 6.5"),
+    ]
+    .concat()
 }
 
 fn sentence(change: &Change, kernel: &str) -> String {
@@ -228,7 +243,7 @@ fn refusals(judgements: &Judgements) -> Vec<Vec<Value>> {
         let process = Value::Process { pid: judged.pid, comm: judged.comm.clone() };
         let mut row =
             vec![process, Value::Text(backing(judged)), Value::Count(judged.buffers), Value::Errno(judged.errno)];
-        let rules = [Policy::Since65, Policy::Before65, Policy::AsProposed, Policy::SingleSource];
+        let rules = [Policy::Since72, Policy::Since65, Policy::Before65, Policy::AsProposed, Policy::SingleSource];
         row.extend(rules.map(|policy| Value::Errno(policy.refuses(judged.traits))));
         row
     };

@@ -6,7 +6,7 @@ use tracer_ebpf::policy::{Policy, Traits};
 
 use super::evidence::sum;
 use crate::{
-    aggregate::{Judged, Judgements},
+    aggregate::{Judged, Judgements, UNKNOWN},
     decode::Pid,
 };
 
@@ -19,7 +19,8 @@ pub(super) fn words(policy: Policy) -> &'static str {
         Policy::Before65 => "before 6.5",
         Policy::SingleSource => "6.3 and 6.4",
         Policy::AsProposed => "as proposed",
-        Policy::Since65 => "6.5 and later",
+        Policy::Since65 => "6.5 to 7.1",
+        Policy::Since72 => "7.2 and later",
     }
 }
 
@@ -60,7 +61,7 @@ pub(super) fn refused(judgements: &Judgements, policy: Policy) -> Refused {
 }
 
 /// The policy that the running kernel is under.
-pub(super) fn running(judgements: &Judgements) -> Option<Policy> {
+pub fn running(judgements: &Judgements) -> Option<Policy> {
     let name = judgements.kernel_policy?;
     Policy::ALL.into_iter().find(|policy| policy.name() == name)
 }
@@ -108,6 +109,41 @@ impl Agreement {
     }
 }
 
+/// What another rule makes of buffers that this kernel accepted or refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Accepted here, refused there.
+    Refused,
+    /// Refused here by a rule, accepted there.
+    Accepted,
+}
+
+impl Verdict {
+    /// The name used in every output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Accepted => "accepted",
+        }
+    }
+
+    /// `None` where `policy` answers as this kernel did, whose own rule is `running`.
+    pub fn of(judged: &Judged, running: Option<Policy>, policy: Policy) -> Option<Self> {
+        // Under its own rule a kernel's answer does not change; where it does not follow the rule, that is a disagreement.
+        if running == Some(policy) {
+            return None;
+        }
+        let there = policy.refuses(judged.traits);
+        if judged.errno == 0 {
+            return (there != 0).then_some(Self::Refused);
+        }
+        // A refusal that the running rule does not explain (a page beyond the end of its file) is no rule's: none lifts it.
+        let by_rule =
+            REFUSALS.contains(&judged.errno) && running.is_none_or(|rule| rule.refuses(judged.traits) == judged.errno);
+        (there == 0 && by_rule).then_some(Self::Accepted)
+    }
+}
+
 /// Buffers of one process that another rule answers otherwise than this kernel did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Change {
@@ -124,28 +160,15 @@ pub(super) struct Change {
 
 /// Buffers that this kernel accepted and `policy` refuses, or the other way round; most buffers first.
 pub(super) fn changes(judgements: &Judgements, policy: Policy) -> Vec<Change> {
-    // Under its own rule a kernel's answer does not change; where it does not follow the rule, that is a disagreement.
     let running = running(judgements);
-    if running == Some(policy) {
-        return Vec::new();
-    }
-    // A refusal that the running rule does not explain (a page beyond the end of its file) is no rule's: none lifts it.
-    let by_rule = |judged: &Judged| {
-        REFUSALS.contains(&judged.errno) && running.is_none_or(|rule| rule.refuses(judged.traits) == judged.errno)
-    };
     let mut changes: Vec<Change> = Vec::new();
-    for judged in &judgements.others {
-        let there = policy.refuses(judged.traits);
-        let differs = if judged.errno == 0 { there != 0 } else { there == 0 && by_rule(judged) };
-        if !differs {
-            continue;
-        }
+    for judged in judgements.others.iter().filter(|judged| Verdict::of(judged, running, policy).is_some()) {
         let change = Change {
             pid: judged.pid,
             comm: judged.comm.clone(),
             backing: backing(judged),
             here: judged.errno,
-            there,
+            there: policy.refuses(judged.traits),
             buffers: 0,
         };
         let same = |other: &&mut Change| Change { buffers: 0, ..(**other).clone() } == change;
@@ -164,7 +187,9 @@ pub(super) fn backing(judged: &Judged) -> String {
     let filesystem = judged.filesystem.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
     // Its rule is about what lies side by side in one buffer.
     let others = if judged.traits.has(Traits::SEVERAL_SOURCES) { " next to another source" } else { "" };
-    format!("{}{filesystem}{others}", judged.class)
+    let length = if judged.traits.has(Traits::LARGE) { ", more than 1 GiB" } else { "" };
+    let class = if judged.class == UNKNOWN { "unknown memory" } else { judged.class };
+    format!("{class}{filesystem}{others}{length}")
 }
 
 /// Buffers that were judged.

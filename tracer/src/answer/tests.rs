@@ -220,15 +220,15 @@ fn what_was_not_measured_degrades_all() {
 fn q4_under_each_rule() {
     assert_eq!(
         verdict(&a_snapshot(), "Q4"),
-        "Of 102 buffers 2 would be refused by the rule before 6.5, 2 by that of 6.3 and 6.4, 2 by the one proposed and 2 by that of 6.5 and later."
+        "Of 103 buffers 3 would be refused by the rule before 6.5, 3 by that of 6.3 and 6.4, 3 by the one proposed, 2 by that of 6.5 to 7.1 and 2 by that of 7.2 and later."
     );
     let hole = judgements(Policy::Since65, vec![judged(Traits::UNPINNABLE, 14, 3)]);
     assert_eq!(
         verdict(&Snapshot { judgements: Some(hole), ..a_snapshot() }, "Q4"),
-        "None of 103 buffers would be refused under any of the four rules; every kernel refuses 3 (read-only, with a hole, or on DAX)."
+        "None of 103 buffers would be refused under any of the five rules; every kernel refuses 3 (read-only, with a hole, or on DAX)."
     );
     let clean = Snapshot { judgements: Some(judgements(Policy::Since65, vec![])), ..a_snapshot() };
-    assert_eq!(verdict(&clean, "Q4"), "None of 100 buffers would be refused under any of the four rules.");
+    assert_eq!(verdict(&clean, "Q4"), "None of 100 buffers would be refused under any of the five rules.");
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn q4_names_whom_an_upgrade_would_hit() {
     assert_eq!(
         told.verdict.as_deref(),
         Some(
-            "3 buffers of fio (pid 42) are accepted here and would be refused by 6.5 and later; of 108 buffers none would be refused by the rule before 6.5, 5 by that of 6.3 and 6.4, 3 by the one proposed and 3 by that of 6.5 and later."
+            "3 buffers of fio (pid 42) are accepted here and would be refused by 6.5 and later; of 108 buffers none would be refused by the rule before 6.5, 5 by that of 6.3 and 6.4, 3 by the one proposed, 3 by that of 6.5 to 7.1 and 3 by that of 7.2 and later."
         )
     );
     assert_eq!(
@@ -251,6 +251,23 @@ fn q4_names_whom_an_upgrade_would_hit() {
         ]
     );
     assert_eq!(told.state, State::Answered);
+}
+
+#[test]
+fn q4_tells_what_differs_by_length() {
+    let notes = |running, errno| {
+        let told = judgements(running, vec![judged(Traits::LARGE, errno, 3)]);
+        let answer = of(&Snapshot { judgements: Some(told), ..a_snapshot() }, "Q4");
+        answer.evidence.notes.into_iter().next().unwrap()
+    };
+    assert_eq!(
+        notes(Policy::Since65, 14),
+        "fio (pid 42) is refused 3 buffers of file ext4, more than 1 GiB (EFAULT) on this kernel and would be accepted after an upgrade to 7.2 or later."
+    );
+    assert_eq!(
+        notes(Policy::Since72, 0),
+        "fio (pid 42) registers 3 buffers of file ext4, more than 1 GiB on this kernel and would be refused (EFAULT) on a kernel before 7.2."
+    );
 }
 
 #[test]

@@ -70,6 +70,10 @@ pub const TASK_STORAGE: &str = "task_struct.bpf_storage";
 /// is gone (since 7.2) the charge is inlined.
 pub const CHARGED_PAGES: &str = "io_mapped_ubuf.acct_pages";
 
+/// A member and the one behind it: since 7.2 a buffer's length has eight bytes, as it has to where more than 4 GiB can be
+/// registered.
+pub const LENGTH: [&str; 2] = ["io_mapped_ubuf.len", "io_mapped_ubuf.nr_bvecs"];
+
 /// Where the ledger's classic program reads, fixed in its instructions, for the verifier takes no computed offset.
 pub const LEDGER_EVENT: [(&str, u32); 3] = [
     ("trace_event_raw_io_uring_register.ctx", 8),
@@ -81,8 +85,9 @@ pub const LEDGER_EVENT: [(&str, u32); 3] = [
 const NODE_PARENT: &str = "kernfs_node.__parent";
 
 /// Every member that the facts are asked about.
-pub const MEMBERS: [&str; TABLE.len() + LEDGER_EVENT.len() + 3] = {
-    let mut members = [TASK_STORAGE; TABLE.len() + LEDGER_EVENT.len() + 3];
+pub const MEMBERS: [&str; TABLE.len() + LEDGER_EVENT.len() + 4] = {
+    let mut members = [TASK_STORAGE; TABLE.len() + LEDGER_EVENT.len() + 4];
+    members[TABLE.len() + LEDGER_EVENT.len() + 3] = LENGTH[0];
     members[TABLE.len() + LEDGER_EVENT.len() + 2] = NODE_PARENT;
     members[TABLE.len() + LEDGER_EVENT.len() + 1] = CHARGED_PAGES;
     let mut i = 0;
@@ -173,6 +178,12 @@ pub fn missing_for_cgroups(types: &Types) -> Option<&'static str> {
 /// Whether the ledger's event is laid out as its classic program reads it.
 pub fn ledger_event_is_known(types: &Types) -> bool {
     LEDGER_EVENT.iter().all(|(member, offset)| types.offsets.get(*member) == Some(offset))
+}
+
+/// Whether a buffer's length has eight bytes; `None` where its place is not known.
+pub fn has_wide_length(types: &Types) -> Option<bool> {
+    let [length, behind] = LENGTH.map(|member| types.offsets.get(member));
+    Some(behind?.checked_sub(*length?)? >= 8)
 }
 
 /// The first of `members` that this kernel does not have.

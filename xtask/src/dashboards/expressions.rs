@@ -125,8 +125,7 @@ fn fill(text: &str, window: &str) -> String {
         ("$__range", window),
         ("$instance", ".*"),
         ("$workload", ".*"),
-        // It would refuse what 6.5 and later accept, a private mapping of a file: so there is something to show.
-        ("$policy", "as_proposed"),
+        ("$policy", ".*"),
         ("$job", ".*"),
     ];
     values.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value))

@@ -57,6 +57,8 @@ impl Known {
 struct Parts {
     selectors: Vec<VectorSelector>,
     grouped: BTreeSet<String>,
+    /// Labels that `label_replace` makes.
+    made: BTreeSet<String>,
 }
 
 impl ExprVisitor for Parts {
@@ -69,6 +71,11 @@ impl ExprVisitor for Parts {
             Expr::Aggregate(aggregate) => {
                 let modifier = aggregate.modifier.iter();
                 self.grouped.extend(modifier.flat_map(|modifier| modifier.labels().labels.clone()));
+            }
+            Expr::Call(call) if call.func.name == "label_replace" => {
+                if let Some(Expr::StringLiteral(label)) = call.args.args.get(1).map(AsRef::as_ref) {
+                    self.made.insert(label.val.clone());
+                }
             }
             Expr::Binary(binary) => {
                 if let Some(modifier) = &binary.modifier {
@@ -111,6 +118,7 @@ fn every_expression_uses_metrics_and_labels_of_the_table() {
             }
             labels.extend(of_metric.clone());
         }
+        labels.extend(parts.made.clone());
         let foreign: Vec<_> = parts.grouped.difference(&labels).collect();
         assert!(foreign.is_empty(), "{place}: by {foreign:?}, which none of its metrics has");
     }

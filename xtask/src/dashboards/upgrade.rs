@@ -1,41 +1,48 @@
-//! The upgrade: whom the rule of another kernel would refuse.
+//! Mixed kernels and upgrades: what one kernel accepts and another refuses.
 
 use serde_json::json;
 
 use super::{
     fleet::to_host,
     grafana::{Dashboard, Panel, Row},
-    query::{NO_WORKLOADS, NOT_MEASURED, or_none, share},
+    query::{NO_WORKLOADS, NOT_MEASURED, or_none},
     variable::{choice, data_source, job, variable},
 };
 
 const RULES: &str = "\
-Every buffer is held against four rules, whatever kernel it runs on. All of them refuse what GUP never writes to.\n\n\
+Every buffer is held against five rules, whatever kernel it runs on, and a rule's answer against that of the kernel itself. \
+All rules refuse what GUP never writes to.\n\n\
 | policy | kernels | refuses |\n|---|---|---|\n\
-| `before_6_5` | to 6.2 | file mappings other than shmem and hugetlb (EOPNOTSUPP) |\n\
+| `before_6_5` | to 6.2 | file mappings other than shmem and hugetlb (EOPNOTSUPP); more than 1 GiB (EFAULT) |\n\
 | `single_source` | 6.3 and 6.4, some stable ones | the same, and buffers over several files (EINVAL) |\n\
-| `as_proposed` | none: the patch of April 2023 | any write to a file mapping other than shmem and hugetlb (EFAULT) |\n\
-| `since_6_5` | 6.5 and later | shared, writable file mappings that need dirty tracking (EFAULT) |\n\n\
-Choose at the top the rule of the kernel you upgrade to. Counts are since the probes were attached: a program that \
-registers once, at its start, is in them only if pinscope was there before it. Where it was started anew within the \
-time shown, they are of the start with most.";
+| `as_proposed` | none: the patch of April 2023 | any write to a file mapping other than shmem and hugetlb, more than 1 GiB (EFAULT) |\n\
+| `since_6_5` | 6.5 to 7.1 | shared, writable file mappings that need dirty tracking, more than 1 GiB (EFAULT) |\n\
+| `since_7_2` | 7.2 and later | shared, writable file mappings that need dirty tracking (EFAULT) |\n\n\
+What each kernel as it is released refuses, its successor refuses or accepts: so an upgrade lifts, and an older host beside \
+it is what refuses. Choose the other kernels' rules at the top. Counts are since the probes were attached: a program that \
+registers once, at its start, is in them only if pinscope was there before it.";
 
-/// What a query of the chosen rule matches.
-const CHOSEN: &str = r#"<here>, policy="$policy", outcome="ok""#;
+/// Buffers, or their bytes, that the chosen rules answer otherwise.
+const REFUSED: &str = r#"<here>, change="refused", policy=~"$policy""#;
+const ACCEPTED: &str = r#"<here>, change="accepted", policy=~"$policy""#;
+const BY: &str = " by (instance, policy, errno, class, filesystem)";
+const CHANGES: &str = "pinscope_policy_changes_total";
+const BYTES: &str = "pinscope_policy_changed_bytes_total";
+const JUDGED: &str = "pinscope_judged_buffers_total{<here>}";
 
 /// The dashboard.
 pub fn dashboard() -> Dashboard {
     Dashboard {
         uid: "pinscope-upgrade",
         title: "pinscope / upgrade",
-        description: "Whose registered buffers another kernel would refuse: every buffer held against four kernels' rules, by errno, memory, host and workload; and whether the running kernels answer as their own rule says.",
+        description: "What one kernel accepts and another refuses: buffers that hosts with other kernels would refuse, and what a newer kernel lifts, by rule, errno, memory, host and workload; and whether the running kernels answer as their own rule says.",
         variables: vec![
             data_source(),
             choice(
                 "policy",
-                "Rule",
-                "The rule of the kernel to upgrade to.",
-                &["since_6_5", "as_proposed", "single_source", "before_6_5"],
+                "Other rule",
+                "The rules of the kernels that a program also runs on, or is going to.",
+                &["since_7_2", "since_6_5", "single_source", "before_6_5", "as_proposed"],
             ),
             job(),
             variable("instance", "Instance", "Hosts.", r#"pinscope_info{job=~"$job"}"#, true),
@@ -56,47 +63,59 @@ fn standing(by: &str, selector: &str) -> String {
     format!("sum{by} (max_over_time({selector}[<range>]))")
 }
 
+/// Of the accepted buffers those that another of the chosen hosts refuses, by its rule.
+fn beside(by: &str) -> String {
+    format!(
+        r#"sum{by} (max_over_time({CHANGES}{{<here>, change="refused"}}[<range>]) and on (job, policy) pinscope_kernel_policy{{<here>}})"#
+    )
+}
+
+/// By the rule of the host that the counts are from, and by the other rule.
+fn between(change: &str) -> String {
+    format!(
+        r#"sum by (own, policy) (max_over_time({CHANGES}{{<here>, change="{change}", policy=~"$policy"}}[<range>]) * on (job, instance) group_left (own) max by (job, instance, own) (label_replace(pinscope_kernel_policy{{<here>}}, "own", "$1", "policy", "(.+)")))"#
+    )
+}
+
 fn summary() -> Row {
-    let refused = standing("", &format!("pinscope_policy_refusals_total{{{CHOSEN}}}"));
-    let judged = standing("", "pinscope_judged_buffers_total{<here>}");
-    let known = standing("", r#"pinscope_judged_buffers_total{<here>, judged=~"clean|other"}"#);
+    let judged = standing("", JUDGED);
     let panels = vec![
-        Panel::stat("Buffers it would refuse", "Of the chosen rule, of what the running kernels accepted since the probes were attached.")
+        Panel::stat("Refused by a host beside it", "Buffers that one host accepted and another one of those shown would refuse, by the rule that refuses most of them.")
             .size(4, 4)
-            .query(&format!("({refused}) or 0 * ({judged})"), "buffers")
+            .query(&format!("max({}) or 0 * ({judged})", beside(" by (policy)")), "buffers")
             .thresholds("green", &[("red", 1.0)])
             .at_the_end()
             .no_value(NOT_MEASURED),
-        Panel::stat("Share of the buffers", "Of those that were judged.")
+        Panel::stat("Hosts with such buffers", "Instances that accepted a buffer which another one of those shown would refuse.")
             .size(4, 4)
-            .unit("percentunit")
-            .query(&share(&format!("({refused}) or 0 * ({judged})"), &known), "refused")
+            .query(&format!("count({} > 0) or 0 * ({judged})", beside(" by (job, instance)")), "instances")
+            .thresholds("green", &[("red", 1.0)])
             .at_the_end()
-            .no_value("no buffer judged yet, or not measured"),
-        Panel::stat("Hosts", "Instances with at least one such buffer.")
+            .no_value(NOT_MEASURED),
+        Panel::stat("An upgrade would lift", "Buffers that a host refused by its rule and that the newest kernel accepts. Of a buffer that was refused for its length nothing else may be known.")
             .size(4, 4)
             .query(
                 &format!(
-                    "count({} > 0) or 0 * ({judged})",
-                    standing(" by (instance)", &format!("pinscope_policy_refusals_total{{{CHOSEN}}}"))
+                    "({}) or 0 * ({judged})",
+                    standing("", &format!(r#"{CHANGES}{{<here>, change="accepted", policy="since_7_2"}}"#))
                 ),
-                "instances",
+                "buffers",
+            )
+            .thresholds("green", &[("blue", 1.0)])
+            .at_the_end()
+            .no_value(NOT_MEASURED),
+        Panel::stat("An upgrade would refuse", "Buffers that a host accepted and that the newest kernel refuses. No kernel as it is released accepts such: one whose rule was taken out does.")
+            .size(4, 4)
+            .query(
+                &format!(
+                    "({}) or 0 * ({judged})",
+                    standing("", &format!(r#"{CHANGES}{{<here>, change="refused", policy="since_7_2"}}"#))
+                ),
+                "buffers",
             )
             .thresholds("green", &[("red", 1.0)])
             .at_the_end()
             .no_value(NOT_MEASURED),
-        Panel::stat("Workloads", "Workloads with at least one such buffer, of those that are there; what those that went away had is in the sums.")
-            .size(4, 4)
-            .query(
-                &format!(
-                    "count({} > 0) or 0 * count(pinscope_workload_policy_refusals_total{{<work>}})",
-                    standing(" by (workload)", r#"pinscope_workload_policy_refusals_total{<living>, policy="$policy"}"#)
-                ),
-                "workloads",
-            )
-            .thresholds("green", &[("red", 1.0)])
-            .at_the_end()
-            .no_value(NO_WORKLOADS),
         Panel::stat("Not judged", "Buffers of which too little is known: not walked to the end, or no room to count them.")
             .size(4, 4)
             .query(&standing("", r#"pinscope_judged_buffers_total{<here>, judged="unjudged"}"#), "buffers")
@@ -109,74 +128,88 @@ fn summary() -> Row {
             .thresholds("green", &[("orange", 1.0)])
             .at_the_end()
             .no_value("these kernels' rule cannot be told"),
-        Panel::bars("Buffers that each rule would refuse", "Of what the running kernels accepted since the probes were attached.")
+        Panel::table("From kernel to kernel", "Buffers by the rule of the host that they were registered on and by the other rule: accepted there and refused by the other one, and refused there and accepted by the other one.")
             .size(12, 9)
-            .query(
-                &or_none(&standing(" by (policy)", r#"pinscope_policy_refusals_total{<here>, outcome="ok"}"#), "policy", "pinscope_judged_buffers_total{<here>}"),
-                "{{policy}}",
-            )
-            .no_value(NOT_MEASURED),
+            .query(&between("refused"), "")
+            .query(&between("accepted"), "")
+            .columns(&[("own", "Rule here"), ("policy", "Other rule"), ("Value #A", "Accepted, refused there"), ("Value #B", "Refused, accepted there")])
+            .sorted_by("Accepted, refused there")
+            .no_value("every rule answers all of them alike, or not measured on these kernels"),
         Panel::text("The rules", RULES).size(12, 9),
     ];
-    Row { title: "Would the next kernel refuse it?", panels }
+    Row { title: "What another kernel answers otherwise", panels }
 }
 
 fn who() -> Row {
-    let all = |metric: &str| format!("{metric}{{{CHOSEN}}}");
-    let by = " by (instance, errno, class, filesystem)";
-    let panels = vec![
-        Panel::table("By host and memory", "Buffers that were accepted and that the chosen rule would refuse, since the probes were attached.")
+    let columns = [
+        ("instance", "Instance"),
+        ("policy", "Other rule"),
+        ("errno", "Errno"),
+        ("class", "Class"),
+        ("filesystem", "Filesystem"),
+        ("Value #A", "Buffers"),
+        ("Value #B", "Bytes"),
+    ];
+    let table = |title, description: &str, selector: &str, empty| {
+        Panel::table(title, description)
             .size(12, 9)
-            .query(&standing(by, &all("pinscope_policy_refusals_total")), "")
-            .query(&standing(by, &all("pinscope_policy_refused_bytes_total")), "")
-            .columns(&[
-                ("instance", "Instance"), ("errno", "Answer"), ("class", "Class"), ("filesystem", "Filesystem"),
-                ("Value #A", "Buffers"), ("Value #B", "Bytes"),
-            ])
+            .query(&standing(BY, &format!("{CHANGES}{{{selector}}}")), "")
+            .query(&standing(BY, &format!("{BYTES}{{{selector}}}")), "")
+            .columns(&columns)
             .field("Instance", &[("links", to_host())])
             .field("Bytes", &[("unit", json!("bytes"))])
             .sorted_by("Buffers")
-            .no_value("none would be refused, or not measured on these kernels"),
-        Panel::table("By workload", "Buffers that were accepted and that the chosen rule would refuse, since the probes were attached, and what the workload is.")
-            .size(12, 9)
+            .no_value(empty)
+    };
+    let panels = vec![
+        table(
+            "Accepted here, refused there",
+            "Buffers that the host accepted and that the other rule would refuse with the errno, since the probes were attached.",
+            REFUSED,
+            "none would be refused, or not measured on these kernels",
+        ),
+        table(
+            "Refused here, accepted there",
+            "Buffers that the host refused by its rule with the errno and that the other rule accepts, since the probes were attached. Class unknown: refused for the length, and nothing else is known of it.",
+            ACCEPTED,
+            "none was refused that another kernel accepts, or not measured on these kernels",
+        ),
+        Panel::table("Accepted here, refused there, by workload", "Buffers that were accepted and that the other rule would refuse, since the probes were attached, and what the workload is.")
+            .size(24, 9)
             .query(
-                r#"(sum by (job, instance, workload) (max_over_time(pinscope_workload_policy_refusals_total{<work>, policy="$policy"}[<range>])) > 0) * on (job, instance, workload) group_left (kind, unit, pod_uid, container_id) max by (job, instance, workload, kind, unit, pod_uid, container_id) (pinscope_workload_info{<work>})"#,
+                r#"(sum by (job, instance, workload, policy) (max_over_time(pinscope_workload_policy_refusals_total{<work>, policy=~"$policy"}[<range>]) unless on (job, instance, policy) pinscope_kernel_policy{<here>}) > 0) * on (job, instance, workload) group_left (kind, unit, pod_uid, container_id) max by (job, instance, workload, kind, unit, pod_uid, container_id) (pinscope_workload_info{<work>})"#,
                 "",
             )
             .columns(&[
                 ("instance", "Instance"), ("workload", "Workload"), ("kind", "Kind"), ("unit", "Unit"),
-                ("pod_uid", "Pod"), ("container_id", "Container"), ("Value", "Buffers"),
+                ("pod_uid", "Pod"), ("container_id", "Container"), ("policy", "Other rule"), ("Value", "Buffers"),
             ])
             .field("Instance", &[("links", to_host())])
             .sorted_by("Buffers")
-            .no_value("none would be refused, or not told by workload"),
+            .no_value(NO_WORKLOADS),
     ];
     Row { title: "Who, and with which memory", panels }
 }
 
 fn over_time() -> Row {
-    let judged = "rate(pinscope_judged_buffers_total{<here>}[<rate>])";
+    let judged = format!("rate({JUDGED}[<rate>])");
+    let rate = |selector: &str| {
+        or_none(&format!("sum by (policy) (rate({CHANGES}{{{selector}}}[<rate>]))"), "policy", &judged)
+    };
     let panels = vec![
-        Panel::lines("By rule", "Buffers a second that were accepted and that each rule would refuse.")
+        Panel::lines("Accepted here, refused there", "Buffers a second, by the other rule.")
             .unit("cps")
-            .query(&or_none(r#"sum by (policy) (rate(pinscope_policy_refusals_total{<here>, outcome="ok"}[<rate>]))"#, "policy", judged), "{{policy}}")
+            .query(&rate(REFUSED), "{{policy}}")
             .no_value(NOT_MEASURED),
-        Panel::areas("By memory, chosen rule", "Buffers a second that were accepted and that the chosen rule would refuse, by what lies behind them.")
+        Panel::lines("Refused here, accepted there", "Buffers a second, by the other rule.")
+            .unit("cps")
+            .query(&rate(ACCEPTED), "{{policy}}")
+            .no_value(NOT_MEASURED),
+        Panel::lines("Accepted here, refused there, by workload", "Buffers a second of the ten workloads with most, by the other rule.")
             .unit("cps")
             .query(
-                &or_none(
-                    &format!("sum by (errno, class, filesystem) (rate(pinscope_policy_refusals_total{{{CHOSEN}}}[<rate>]))"),
-                    "class",
-                    judged,
-                ),
-                "{{errno}} {{class}} {{filesystem}}",
-            )
-            .no_value(NOT_MEASURED),
-        Panel::lines("By workload, chosen rule", "Buffers a second that were accepted and that the chosen rule would refuse, of the ten workloads with most.")
-            .unit("cps")
-            .query(
-                r#"topk(10, sum by (workload) (rate(pinscope_workload_policy_refusals_total{<living>, policy="$policy"}[<rate>])))"#,
-                "{{workload}}",
+                r#"topk(10, sum by (workload, policy) (rate(pinscope_workload_policy_refusals_total{<living>, policy=~"$policy"}[<rate>]) unless on (job, instance, policy) pinscope_kernel_policy{<here>}))"#,
+                "{{workload}} {{policy}}",
             )
             .no_value("none would be refused, or not told by workload"),
     ];
@@ -194,6 +227,9 @@ fn answers() -> Row {
             .query("sum by (answer) (rate(pinscope_policy_answers_total{<here>}[<rate>]))", "{{answer}}")
             .color("agreed", "green")
             .color(".*though.*", "red")
+            .no_value("these kernels' rule cannot be told"),
+        Panel::bars("Hosts by rule", "Instances by the rule that their kernel is under, as its types tell.")
+            .query("count by (policy) (pinscope_kernel_policy{<here>})", "{{policy}}")
             .no_value("these kernels' rule cannot be told"),
         Panel::table("By kernel", "Instances by the kernel that they run, and the answers of these kernels against their own rule since the probes were attached.")
             .query("count by (kernel) (pinscope_info{<here>})", "")

@@ -32,15 +32,19 @@ pub fn job() -> Value {
     variable
 }
 
-/// A choice among given words, the first of them to begin with.
+/// Some of given words, all of them to begin with.
 pub fn choice(name: &str, label: &str, description: &str, values: &[&str]) -> Value {
-    let options: Vec<_> = values
-        .iter()
-        .enumerate()
-        .map(|(at, value)| json!({ "selected": at == 0, "text": value, "value": value }))
-        .collect();
+    let option = |text: &str, value: &str, selected| json!({ "selected": selected, "text": text, "value": value });
+    let all = option("All", "$__all", true);
+    let options = std::iter::once(all).chain(values.iter().map(|value| option(value, value, false)));
     let mut variable = blank("custom", name, label, description);
-    put(&mut variable, json!({ "query": values.join(","), "current": options[0], "options": options }));
+    put(
+        &mut variable,
+        json!({
+            "query": values.join(","), "options": options.collect::<Vec<_>>(), "includeAll": true, "multi": true,
+            "allValue": ".*", "current": { "selected": true, "text": ["All"], "value": ["$__all"] },
+        }),
+    );
     variable
 }
 

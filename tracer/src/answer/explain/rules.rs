@@ -272,7 +272,12 @@ fn refused_mapping(case: &Case<'_>) -> Option<Said> {
     let running = running(case.judgements?)?;
     let by_rule = |judged: &&&Judged| {
         let rule = running.refuses(judged.traits);
-        rule != 0 && rule == judged.errno && (judged.traits.has(Traits::DAX) || !judged.traits.has(Traits::UNPINNABLE))
+        // A length is no matter of the mapping's kind either.
+        let length = judged.traits.has(Traits::LARGE);
+        !length
+            && rule != 0
+            && rule == judged.errno
+            && (judged.traits.has(Traits::DAX) || !judged.traits.has(Traits::UNPINNABLE))
     };
     let hit: Vec<_> = case.judged.iter().filter(by_rule).collect();
     let first = hit.first()?;
@@ -306,12 +311,12 @@ const NEXT_KERNEL: &[Threshold] =
 fn next_kernel(case: &Case<'_>) -> Option<Said> {
     let judgements = case.judgements?;
     // Under that rule already, the kernel's own answer says more than ours.
-    let running = running(judgements).filter(|policy| *policy != Policy::Since65)?;
+    let running = running(judgements).filter(|policy| !matches!(policy, Policy::Since65 | Policy::Since72))?;
     let hit: Vec<_> =
-        case.judged.iter().filter(|judged| judged.errno == 0 && Policy::Since65.refuses(judged.traits) != 0).collect();
+        case.judged.iter().filter(|judged| judged.errno == 0 && Policy::Since72.refuses(judged.traits) != 0).collect();
     let first = hit.first()?;
     let buffers = sum(&hit, |judged| judged.buffers);
-    let errno = errno_name(Policy::Since65.refuses(first.traits));
+    let errno = errno_name(Policy::Since72.refuses(first.traits));
     let backing = human::plain(&crate::answer::rules::backing(first));
     Some(Said {
         seen: format!(

@@ -108,6 +108,8 @@ fn what_the_next_kernel_refuses() {
     assert_eq!(to(Policy::Since65, shared_file().with(Traits::UNPINNABLE), 14), [""; 0]);
     assert_eq!(to(Policy::Since65, shared_file(), 12), [""; 0]);
     assert_eq!(to(Policy::Since65, shared_file(), 0), [""; 0]);
+    assert_eq!(to(Policy::Since65, Traits::LARGE, 14), [""; 0]);
+    assert_eq!(to(Policy::Since72, Traits::LARGE, 0), [""; 0]);
     let other = judgements(Policy::Before65, vec![judged(shared_file(), 0, 3)]);
     assert_eq!(advice_to(process(43, "other", Habits::default()), Some(other), &context()), [""; 0]);
 }

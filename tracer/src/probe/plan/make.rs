@@ -395,7 +395,7 @@ pub(super) fn tracepoint(plan: &mut Plan, types: &Types, wish: &Wish, role: &Tra
 }
 
 /// The rule that this kernel itself is under. The prototype of `pin_user_pages` tells which side of 6.5 it is on, whatever
-/// its version says.
+/// its version says; the width of a buffer's length on which side of 7.2.
 fn policy(types: &Types) -> (Option<Policy>, String) {
     let found = types.functions.get("pin_user_pages").map(|prototypes| prototypes.iter().map(|p| p.parameters.len()));
     match found.and_then(|mut counts| counts.next()) {
@@ -404,6 +404,9 @@ fn policy(types: &Types) -> (Option<Policy>, String) {
             "pin_user_pages gives VMAs: before 6.5; 6.3, 6.4 and stable kernels since February 2023 want one source"
                 .to_owned(),
         ),
+        Some(4) if offsets::has_wide_length(types) == Some(true) => {
+            (Some(Policy::Since72), "a buffer's length has eight bytes (io_mapped_ubuf.len): 7.2 or later".to_owned())
+        }
         Some(4) => (Some(Policy::Since65), "pin_user_pages gives no VMAs: 6.5 or later".to_owned()),
         _ => (None, "the prototype of pin_user_pages is not known here".to_owned()),
     }

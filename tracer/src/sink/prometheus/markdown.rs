@@ -35,8 +35,12 @@ sum by (operation, result) (rate(pinscope_registrations_total{result!=\"ok\"}[5m
 # New sets of buffers a second on rings that are at work already
 rate(pinscope_installations_total{requests=\"after\"}[5m])
 
-# Buffers that an upgrade to 6.5 or later would refuse, by filesystem
-sum by (filesystem) (rate(pinscope_policy_refusals_total{policy=\"since_6_5\", outcome=\"ok\"}[5m]))
+# Buffers accepted here that another host of the job would refuse, since the probes were attached
+sum by (job, instance, policy, errno, class, filesystem) (pinscope_policy_changes_total{change=\"refused\"} > 0)
+  and on (job, policy) pinscope_kernel_policy
+
+# Buffers refused here that a newer kernel accepts
+sum by (policy, errno, class, filesystem) (pinscope_policy_changes_total{change=\"accepted\", policy=~\"since_.*\"})
 
 # 99th percentile of a successful registration
 histogram_quantile(0.99, sum by (le) (rate(pinscope_registration_duration_seconds_bucket{operation=\"register\", outcome=\"ok\"}[5m])))

@@ -1,13 +1,13 @@
 //! Samples of what the answers rest on: rings, and buffers under each policy.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use tracer_ebpf::policy::Policy;
 
 use super::{Sample, Scrape, calls::outcome};
 use crate::{
     aggregate::{Distribution, Judged, Rings},
-    answer::{Agreement, State},
+    answer::{Agreement, State, Verdict, running},
     decode::result_name,
 };
 
@@ -44,28 +44,62 @@ pub(super) fn judged<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
         .collect()
 }
 
-/// What each policy would refuse, over all processes: theirs are too many for labels.
+/// Labels of a row in the table's order.
+type Labels<'a> = [Cow<'a, str>; 5];
+
+/// What each policy would refuse.
 pub(super) fn refusals<'a>(scrape: &Scrape<'a>, of: fn(&Judged) -> u64) -> Vec<Sample<'a>> {
+    by_policy(scrape, of, |judged, policy| {
+        let errno = policy.refuses(judged.traits);
+        let outcome = outcome(judged.errno == 0);
+        (errno != 0)
+            .then(|| [policy.name().into(), name(errno), judged.class.into(), filesystem(judged), outcome.into()])
+    })
+}
+
+/// What each policy answers otherwise than this kernel did.
+pub(super) fn changes<'a>(scrape: &Scrape<'a>, of: fn(&Judged) -> u64) -> Vec<Sample<'a>> {
+    let running = scrape.snapshot.judgements.as_ref().and_then(running);
+    by_policy(scrape, of, |judged, policy| {
+        let change = Verdict::of(judged, running, policy)?;
+        let errno = match change {
+            Verdict::Refused => policy.refuses(judged.traits),
+            Verdict::Accepted => judged.errno,
+        };
+        Some([policy.name().into(), change.name().into(), name(errno), judged.class.into(), filesystem(judged)])
+    })
+}
+
+/// Sums over all processes: theirs are too many for labels.
+fn by_policy<'a>(
+    scrape: &Scrape<'a>,
+    of: fn(&Judged) -> u64,
+    labels: impl Fn(&'a Judged, Policy) -> Option<Labels<'a>>,
+) -> Vec<Sample<'a>> {
     let others = scrape.snapshot.judgements.iter().flat_map(|judgements| &judgements.others);
-    let mut sums: BTreeMap<(&str, i32, &str, &str, &str), u64> = BTreeMap::new();
+    let mut sums: BTreeMap<Labels<'_>, u64> = BTreeMap::new();
     for judged in others {
-        for policy in Policy::ALL {
-            let errno = policy.refuses(judged.traits);
-            if errno != 0 {
-                let filesystem = judged.filesystem.as_deref().unwrap_or_default();
-                let outcome = outcome(judged.errno == 0);
-                let sum = sums.entry((policy.name(), errno, judged.class, filesystem, outcome)).or_default();
-                *sum = sum.saturating_add(of(judged));
-            }
+        for labels in Policy::ALL.into_iter().filter_map(|policy| labels(judged, policy)) {
+            let sum = sums.entry(labels).or_default();
+            *sum = sum.saturating_add(of(judged));
         }
     }
     let sums = sums.into_iter();
-    sums.map(|((policy, errno, class, filesystem, outcome), sum)| {
-        let errno = result_name(-i64::from(errno)).into();
-        let labels = [policy.into(), errno, class.into(), filesystem.into(), outcome.into()];
-        Sample { labels: labels.into_iter().collect(), ..Sample::count(&[], sum) }
-    })
-    .collect()
+    sums.map(|(labels, sum)| Sample { labels: labels.into_iter().collect(), ..Sample::count(&[], sum) }).collect()
+}
+
+fn filesystem(judged: &Judged) -> Cow<'_, str> {
+    judged.filesystem.as_deref().unwrap_or_default().into()
+}
+
+/// An errno's name; `errno` is positive.
+fn name<'a>(errno: i32) -> Cow<'a, str> {
+    result_name(-i64::from(errno)).into()
+}
+
+pub(super) fn kernel_policy<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    let policy = scrape.snapshot.judgements.as_ref().and_then(|judgements| judgements.kernel_policy);
+    policy.iter().map(|policy| Sample::count(&[policy], 1)).collect()
 }
 
 pub(super) fn agreement<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {

@@ -193,7 +193,7 @@ pub const METRICS: &[Metric] = &[
         name: "pinscope_policy_refusals_total",
         kind: Type::Counter,
         labels: POLICY,
-        help: "Buffers that each kernel's rule (before_6_5, single_source, as_proposed, since_6_5) would refuse, and what this kernel did with them: ok, failed.",
+        help: "Buffers that each kernel's rule (before_6_5, single_source, as_proposed, since_6_5, since_7_2) would refuse, and what this kernel did with them: ok, failed.",
         source: "walk; map of judgements",
         samples: |scrape| questions::refusals(scrape, |judged| judged.buffers),
     },
@@ -204,6 +204,30 @@ pub const METRICS: &[Metric] = &[
         help: "Bytes of the buffers that each kernel's rule would refuse, and what this kernel did with them.",
         source: "walk; map of judgements",
         samples: |scrape| questions::refusals(scrape, |judged| judged.bytes),
+    },
+    Metric {
+        name: "pinscope_policy_changes_total",
+        kind: Type::Counter,
+        labels: CHANGE,
+        help: "Buffers that another kernel's rule answers otherwise than this kernel did. Change refused: accepted here, and refused there with errno. Change accepted: refused here with errno by this kernel's rule, and accepted there (class unknown: refused for more than 1 GiB, all else unknown).",
+        source: "walk; map of judgements",
+        samples: |scrape| questions::changes(scrape, |judged| judged.buffers),
+    },
+    Metric {
+        name: "pinscope_policy_changed_bytes_total",
+        kind: Type::Counter,
+        labels: CHANGE,
+        help: "Bytes of the buffers that another kernel's rule answers otherwise than this kernel did.",
+        source: "walk; map of judgements",
+        samples: |scrape| questions::changes(scrape, |judged| judged.bytes),
+    },
+    Metric {
+        name: "pinscope_kernel_policy",
+        kind: Type::Gauge,
+        labels: &["policy"],
+        help: "Always 1; the rule that this kernel is under. Absent where it cannot be told.",
+        source: "BTF",
+        samples: questions::kernel_policy,
     },
     Metric {
         name: "pinscope_policy_answers_total",
@@ -601,7 +625,7 @@ pub const METRICS: &[Metric] = &[
         name: "pinscope_workload_policy_refusals_total",
         kind: Type::Counter,
         labels: &["workload", "policy"],
-        help: "Buffers of the workload that each kernel's rule would refuse, and that this kernel accepted.",
+        help: "Buffers of the workload that each kernel's rule would refuse, and that this kernel accepted. No kernel accepts what only since_7_2 refuses: it is left out.",
         source: WORKLOADS,
         samples: workloads::refusals,
     },
@@ -662,5 +686,6 @@ const WORKLOADS: &str = "map WORKLOADS; path and presence of the cgroup";
 const WORKLOAD: &[&str] = &["workload"];
 const BACKING: &[&str] = &["class", "filesystem", "shared", "writable", "outcome"];
 const POLICY: &[&str] = &["policy", "errno", "class", "filesystem", "outcome"];
+const CHANGE: &[&str] = &["policy", "change", "errno", "class", "filesystem"];
 /// An operation, or `buffer` or `pin`.
 const HOOK: &[&str] = &["hook"];

@@ -14,7 +14,7 @@ use crate::{
         tests::{a_sample, any_known, any_sample},
         workloads::{Told, Workloads},
     },
-    answer::fixture::{a_snapshot, context, judged, judgements, shared_file},
+    answer::fixture::{a_snapshot, context, judged, judgements, private_file, shared_file},
     decode::Known,
 };
 
@@ -200,7 +200,7 @@ fn what_the_answers_rest_on_is_served() {
         ("pinscope_ring_gap_seconds_bucket{le=\"0.001048575\"}", 0.0),
         ("pinscope_ring_gap_seconds_bucket{le=\"0.004194303\"}", 1.0),
         ("pinscope_judged_buffers_total{judged=\"clean\"}", 100.0),
-        ("pinscope_judged_buffers_total{judged=\"other\"}", 2.0),
+        ("pinscope_judged_buffers_total{judged=\"other\"}", 3.0),
         (
             "pinscope_policy_refusals_total{policy=\"since_6_5\",errno=\"EFAULT\",class=\"file\",filesystem=\"ext4\",outcome=\"failed\"}",
             2.0,
@@ -209,7 +209,7 @@ fn what_the_answers_rest_on_is_served() {
             "pinscope_policy_refused_bytes_total{policy=\"before_6_5\",errno=\"EOPNOTSUPP\",class=\"file\",filesystem=\"ext4\",outcome=\"failed\"}",
             8192.0,
         ),
-        ("pinscope_policy_answers_total{answer=\"agreed\"}", 102.0),
+        ("pinscope_policy_answers_total{answer=\"agreed\"}", 103.0),
         ("pinscope_policy_answers_total{answer=\"accepted_though_refused\"}", 0.0),
     ] {
         assert_eq!(samples.get(name), Some(&value), "{name}");
@@ -301,6 +301,57 @@ fn more_judgements_never_lower_a_counter() {
     }
     let name = "pinscope_policy_refusals_total{policy=\"single_source\",errno=\"EOPNOTSUPP\",class=\"file\",filesystem=\"ext4\",outcome=\"ok\"}";
     assert_eq!((before[name], after[name]), (3.0, 5.0));
+}
+
+#[test]
+fn what_another_kernel_answers_otherwise_is_served_both_ways() {
+    // What mappings get on real kernels: a private one of a file, a shared one, anonymous memory of more than 1 GiB.
+    let of = |policy, others: [(Traits, i32); 3]| {
+        let others = others.map(|(traits, errno)| judged(traits, errno, 1)).into();
+        let judgements = judgements(policy, others);
+        let samples = parse(&encode(&Snapshot { judgements: Some(judgements), ..a_snapshot() }, &service()));
+        let changes = samples.into_iter().filter(|(name, _)| {
+            name.starts_with("pinscope_policy_changes_total") || name.starts_with("pinscope_kernel_policy")
+        });
+        let labels = |name: String| name.split('"').skip(1).step_by(2).take(3).collect::<Vec<_>>().join(" ");
+        changes.map(|(name, value)| (labels(name), value)).collect::<BTreeMap<_, _>>()
+    };
+    let is = |changes: BTreeMap<String, f64>, wanted: &[(&str, f64)]| {
+        let wanted = wanted.iter().map(|(labels, count)| ((*labels).to_owned(), *count)).collect::<BTreeMap<_, _>>();
+        assert_eq!(changes, wanted);
+    };
+    let all = |errnos: [i32; 3]| [(private_file(), errnos[0]), (shared_file(), errnos[1]), (Traits::LARGE, errnos[2])];
+    is(
+        of(Policy::SingleSource, all([95, 95, 14])),
+        &[
+            ("single_source", 1.0),
+            ("since_6_5 accepted EOPNOTSUPP", 1.0),
+            ("since_7_2 accepted EOPNOTSUPP", 1.0),
+            ("since_7_2 accepted EFAULT", 1.0),
+        ],
+    );
+    is(
+        of(Policy::Since65, all([0, 14, 14])),
+        &[
+            ("since_6_5", 1.0),
+            ("before_6_5 refused EOPNOTSUPP", 1.0),
+            ("single_source refused EOPNOTSUPP", 1.0),
+            ("as_proposed refused EFAULT", 1.0),
+            ("since_7_2 accepted EFAULT", 1.0),
+        ],
+    );
+    is(
+        of(Policy::Since72, all([0, 14, 0])),
+        &[
+            ("since_7_2", 1.0),
+            ("before_6_5 refused EOPNOTSUPP", 1.0),
+            ("before_6_5 refused EFAULT", 1.0),
+            ("single_source refused EOPNOTSUPP", 1.0),
+            ("single_source refused EFAULT", 1.0),
+            ("as_proposed refused EFAULT", 2.0),
+            ("since_6_5 refused EFAULT", 1.0),
+        ],
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Samples by workload.
 
-use tracer_ebpf::{policy::Policy, workload::Slot};
+use tracer_ebpf::workload::{REFUSED, Slot};
 
 use super::{Sample, Scrape, Value};
 use crate::aggregate::workloads::{Row, Told, Workloads};
@@ -94,7 +94,7 @@ pub(super) fn installations<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
 }
 
 pub(super) fn refusals<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
-    counts(scrape, |told| told.walk, |row| Policy::ALL.map(|policy| (policy.name(), row.totals.refused(policy))))
+    counts(scrape, |told| told.walk, |row| REFUSED.map(|policy| (policy.name(), row.totals.refused(policy))))
 }
 
 pub(super) fn own<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {

@@ -98,7 +98,7 @@ fn serves_evidence(context: &Context) -> TestResult {
     rings(&scrape, &accounts, accepted)?;
     if context.kernel.can_be_walked() {
         let clean = accounts.iter().flat_map(|account| installed(account)).map(|call| call.buffers).sum();
-        judged(&scrape, &policies::truth(context, &probe)?, clean)?;
+        judged(&scrape, &policies::truth(context, &probe)?, clean, policies::own(context))?;
     } else {
         ensure!(scrape.samples("pinscope_policy_refusals_total").count() == 0, "judged without a walk");
     }
@@ -144,7 +144,23 @@ fn rings(scrape: &Scrape, accounts: &[&Account], others: u64) -> anyhow::Result<
     is(scrape, "pinscope_ring_installation_ordinal_bucket", &[("le", "1")], rings)
 }
 
-fn judged(scrape: &Scrape, truth: &policies::Counts, clean: u64) -> anyhow::Result<()> {
+/// Buffers that another kernel's rule answers otherwise: by that rule, how, and the errno on either side.
+fn changes<'a>(truth: &'a policies::Counts, own: &str) -> BTreeMap<(&'static str, &'static str, &'a str), u64> {
+    let mut changes = BTreeMap::new();
+    for ((answers, here), buffers) in truth {
+        for (policy, there) in policies::NAMES.into_iter().zip(answers).filter(|(policy, _)| *policy != own) {
+            let change = match (here.as_str(), there.as_str()) {
+                ("ok", there) if there != "ok" => ("refused", there),
+                (here, "ok") if here != "ok" => ("accepted", here),
+                _ => continue,
+            };
+            *changes.entry((policy, change.0, change.1)).or_default() += buffers;
+        }
+    }
+    changes
+}
+
+fn judged(scrape: &Scrape, truth: &policies::Counts, clean: u64, own: &str) -> anyhow::Result<()> {
     let mut refusals: BTreeMap<(&str, &str, &str), u64> = BTreeMap::new();
     let mut all = clean;
     for ((answers, own), buffers) in truth {
@@ -159,6 +175,12 @@ fn judged(scrape: &Scrape, truth: &policies::Counts, clean: u64) -> anyhow::Resu
         is(scrape, "pinscope_policy_refusals_total", &labels, *buffers)?;
     }
     is(scrape, "pinscope_policy_refusals_total", &[], refusals.values().sum())?;
+    for ((policy, change, errno), buffers) in &changes(truth, own) {
+        let labels = [("policy", *policy), ("change", *change), ("errno", *errno)];
+        is(scrape, "pinscope_policy_changes_total", &labels, *buffers)?;
+    }
+    is(scrape, "pinscope_policy_changes_total", &[], changes(truth, own).values().sum())?;
+    is(scrape, "pinscope_kernel_policy", &[("policy", own)], 1)?;
     is(scrape, "pinscope_judged_buffers_total", &[], all)?;
     is(scrape, "pinscope_judged_buffers_total", &[("judged", "unjudged")], 0)?;
     is(scrape, "pinscope_policy_answers_total", &[], all)?;

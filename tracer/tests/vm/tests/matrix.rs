@@ -15,7 +15,7 @@ use crate::{
     sys::{self, HUGE_PAGE, PAGE},
 };
 
-const GIB: u64 = 1 << 30;
+pub const GIB: u64 = 1 << 30;
 
 /// What the kernel's rules give.
 type Rule = fn(&Kernel) -> &'static str;
@@ -160,7 +160,7 @@ fn pair(space: &mut Space, first: Kind, second: Kind) -> anyhow::Result<Buffer> 
 }
 
 /// More than 1 GiB of addresses over 2 MiB of memory: one file, mapped again and again, a VMA each time.
-fn wide(space: &mut Space) -> anyhow::Result<u64> {
+pub fn wide(space: &mut Space) -> anyhow::Result<u64> {
     let file = sys::memfd_of(0, HUGE_PAGE)?;
     let address = space.end();
     for _ in 0..=GIB / HUGE_PAGE {

@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
-use super::without_tracer;
+use super::{
+    matrix::{GIB, wide},
+    without_tracer,
+};
 use crate::{
     context::Context,
     errno::result_name,
@@ -16,17 +19,17 @@ use crate::{
     report::Report,
     ring::{Buffer, Request, Ring, entries},
     space::{Kind, Space},
-    sys::PAGE,
+    sys::{HUGE_PAGE, PAGE},
 };
 
-/// What the four policies answer: before 6.5, with a single source, as proposed, since 6.5.
-pub type Answers = [&'static str; 4];
+/// What the policies answer: before 6.5, with a single source, as proposed, since 6.5, since 7.2.
+pub type Answers = [&'static str; 5];
 
 const OK: &str = "ok";
-pub const ALL_TAKE: Answers = [OK; 4];
-const NONE_TAKE: Answers = ["EFAULT"; 4];
-const SHARED_FILE: Answers = ["EOPNOTSUPP", "EOPNOTSUPP", "EFAULT", "EFAULT"];
-pub const PRIVATE_FILE: Answers = ["EOPNOTSUPP", "EOPNOTSUPP", "EFAULT", OK];
+pub const ALL_TAKE: Answers = [OK; 5];
+const NONE_TAKE: Answers = ["EFAULT"; 5];
+const SHARED_FILE: Answers = ["EOPNOTSUPP", "EOPNOTSUPP", "EFAULT", "EFAULT", "EFAULT"];
+pub const PRIVATE_FILE: Answers = ["EOPNOTSUPP", "EOPNOTSUPP", "EFAULT", OK, OK];
 
 /// Mappings side by side in one buffer, a page or a huge page each; no kind is a hole.
 struct Case {
@@ -37,6 +40,9 @@ struct Case {
 const fn case(kinds: &'static [Option<Kind>], answers: Answers) -> Case {
     Case { kinds, answers }
 }
+
+/// More than 1 GiB of one file, mapped again and again, a VMA each time.
+const LARGE: Answers = ["EFAULT", "EFAULT", "EFAULT", "EFAULT", OK];
 
 const CASES: [Case; 33] = [
     case(&[Some(Kind::Anon)], ALL_TAKE),
@@ -55,7 +61,7 @@ const CASES: [Case; 33] = [
     case(&[Some(Kind::Ramfs)], SHARED_FILE),
     case(&[Some(Kind::RamfsPrivate)], PRIVATE_FILE),
     // Anonymous to GUP, a file to io_uring.
-    case(&[Some(Kind::ZeroPrivate)], ["EOPNOTSUPP", "EOPNOTSUPP", OK, OK]),
+    case(&[Some(Kind::ZeroPrivate)], ["EOPNOTSUPP", "EOPNOTSUPP", OK, OK, OK]),
     case(&[Some(Kind::Zero)], ALL_TAKE),
     case(&[Some(Kind::ReadOnly)], NONE_TAKE),
     case(&[Some(Kind::NoAccess)], NONE_TAKE),
@@ -65,17 +71,17 @@ const CASES: [Case; 33] = [
     case(&[Some(Kind::Block)], SHARED_FILE),
     case(&[Some(Kind::BlockPrivate)], PRIVATE_FILE),
     // Where the guest has such a filesystem on /mnt/dax.
-    case(&[Some(Kind::Dax)], ["EOPNOTSUPP"; 4]),
-    case(&[Some(Kind::DaxPrivate)], ["EOPNOTSUPP"; 4]),
+    case(&[Some(Kind::Dax)], ["EOPNOTSUPP"; 5]),
+    case(&[Some(Kind::DaxPrivate)], ["EOPNOTSUPP"; 5]),
     // A rule's answer and every kernel's: GUP stops at the first that it refuses, the old rules look at all pages after it.
     case(&[Some(Kind::Ext4Private), Some(Kind::ReadOnly)], NONE_TAKE),
     case(&[Some(Kind::Anon), Some(Kind::ReadOnly)], NONE_TAKE),
-    case(&[Some(Kind::Anon), Some(Kind::Memfd)], [OK, "EINVAL", OK, OK]),
-    case(&[Some(Kind::Memfd), Some(Kind::Anon)], [OK, "EINVAL", OK, OK]),
-    case(&[Some(Kind::Memfd), Some(Kind::Memfd)], [OK, "EINVAL", OK, OK]),
-    case(&[Some(Kind::Memfd), Some(Kind::Ext4)], ["EOPNOTSUPP", "EINVAL", "EFAULT", "EFAULT"]),
+    case(&[Some(Kind::Anon), Some(Kind::Memfd)], [OK, "EINVAL", OK, OK, OK]),
+    case(&[Some(Kind::Memfd), Some(Kind::Anon)], [OK, "EINVAL", OK, OK, OK]),
+    case(&[Some(Kind::Memfd), Some(Kind::Memfd)], [OK, "EINVAL", OK, OK, OK]),
+    case(&[Some(Kind::Memfd), Some(Kind::Ext4)], ["EOPNOTSUPP", "EINVAL", "EFAULT", "EFAULT", "EFAULT"]),
     case(&[Some(Kind::Ext4), Some(Kind::Memfd)], SHARED_FILE),
-    case(&[Some(Kind::Anon), Some(Kind::Ext4Private)], ["EOPNOTSUPP", "EINVAL", "EFAULT", OK]),
+    case(&[Some(Kind::Anon), Some(Kind::Ext4Private)], ["EOPNOTSUPP", "EINVAL", "EFAULT", OK, OK]),
     case(&[Some(Kind::Anon), None, Some(Kind::Memfd)], NONE_TAKE),
     case(&[None, Some(Kind::Anon)], NONE_TAKE),
 ];
@@ -88,7 +94,7 @@ pub fn tests() -> Vec<Test> {
 pub type Counts = BTreeMap<(Vec<String>, String), u64>;
 
 /// The policies by name, in the order of the answers.
-pub const NAMES: [&str; 4] = ["before_6_5", "single_source", "as_proposed", "since_6_5"];
+pub const NAMES: [&str; 5] = ["before_6_5", "single_source", "as_proposed", "since_6_5", "since_7_2"];
 
 /// Registers every case, and prints a line for each: its number and what the kernel answered.
 pub fn probe() -> ExitCode {
@@ -114,6 +120,8 @@ fn register_all() -> anyhow::Result<()> {
     }
     // A mapping that no program makes for its data.
     report(CASES.len(), &ring, entries(&maps::read()?)?);
+    let mut space = Space::new(GIB + HUGE_PAGE);
+    report(CASES.len() + 1, &ring, Buffer { address: wide(&mut space)?, length: GIB + PAGE });
     // Refused for their size, which no rule for mappings is about.
     for length in [(1 << 40) + PAGE, 0] {
         let refused = ring.call(Request::Register(&[Buffer { address: PAGE, length }]));
@@ -189,18 +197,33 @@ pub fn truth(context: &Context, stdout: &str) -> anyhow::Result<Counts> {
             continue;
         }
         // The entries are mapped from a file that is neither shmem nor hugetlb, and nothing tracks their pages.
-        let answers = CASES.get(number).map_or(PRIVATE_FILE, |case| case.answers);
-        let own = if context.kernel.refuses_files() { answers[1] } else { answers[3] };
+        let last = if number == CASES.len() { PRIVATE_FILE } else { LARGE };
+        let answers = CASES.get(number).map_or(last, |case| case.answers);
+        let own = answers[place(context)];
         ensure!(answer == own, "case {number}: the kernel answered {answer}, and its rule is {own}");
         let answers = answers.map(str::to_owned).to_vec();
         *counts.entry((answers, answer.to_owned())).or_default() += 1;
     }
     let tried = counts.values().sum::<u64>() + absent;
-    ensure!(tried == CASES.len() as u64 + 1, "not all cases were tried: {counts:?}");
+    ensure!(tried == CASES.len() as u64 + 2, "not all cases were tried: {counts:?}");
     let dax = if std::path::Path::new("/dev/pmem0").exists() { 0 } else { 2 };
     let secret = u64::from(context.kernel.version < Version(6, 5));
     ensure!(absent <= dax + secret, "{absent} cases are absent");
     Ok(counts)
+}
+
+/// The kernel's own rule.
+pub fn own(context: &Context) -> &'static str {
+    NAMES[place(context)]
+}
+
+/// Its place among [`NAMES`].
+fn place(context: &Context) -> usize {
+    match context.kernel.version {
+        _ if context.kernel.refuses_files() => 1,
+        version if version < Version(7, 2) => 3,
+        _ => 4,
+    }
 }
 
 /// How often which answers came together with which of the kernel's own, as a report tells it.
@@ -219,7 +242,7 @@ pub fn seen(judgements: &Value) -> anyhow::Result<Counts> {
 
 /// The policy that pinscope takes the kernel to be under is the one it is under.
 fn agrees(context: &Context, judgements: &Value) -> anyhow::Result<()> {
-    let own = if context.kernel.refuses_files() { "single_source" } else { "since_6_5" };
+    let own = own(context);
     ensure!(judgements["kernel_policy"] == own, "it is under {own}: {}", judgements["kernel_policy"]);
     ensure!(judgements["unjudged"] == 0, "unjudged: {}", judgements["unjudged"]);
     Ok(())
