@@ -5,7 +5,7 @@ use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_current_cgroup_id};
 use tracer_ebpf::{
     histogram,
     policy::Traits,
-    record::{RegistrationRecord, flag},
+    record::{Frame, RegistrationRecord, flag},
     workload::{self, REFUSED, REST, SLOTS, Slot, WorkloadTotals},
 };
 
@@ -108,13 +108,15 @@ pub fn plain(registration: &RegistrationRecord, bucket: usize) {
 
 /// Any other one, its flags complete: what is counted is what the totals of the machine count.
 #[inline(always)]
-pub fn whole(registration: &RegistrationRecord) {
+pub fn whole(frame: &Frame) {
+    let registration = &frame.registration;
     let Some(totals) = Totals::of_current() else { return };
     if registration.ret < 0 {
         totals.add(Slot::Failed, 1);
     } else {
-        totals.add(Slot::Succeeded, 1);
-        if fold::installs(registration) {
+        let partial = registration.flags & flag::PARTIAL != 0;
+        totals.add(if partial { Slot::Partial } else { Slot::Succeeded }, 1);
+        if fold::installs(frame) {
             let used = registration.flags & flag::RING_USED != 0;
             totals.add(if used { Slot::AfterRequests } else { Slot::BeforeRequests }, 1);
         }

@@ -137,8 +137,15 @@ pub struct Totals {
     pub kinds: [BackingTotals; Kind::PLAIN as usize],
 }
 
-/// Entries of the map `RESULTS`, laid out flat: for each operation, a slot for each errno.
-pub const RESULT_SLOTS: usize = Operation::COUNT * ERRNO_SLOTS;
+/// Row of the map `RESULTS` behind those of the operations: updates that installed some of their buffers and not all, by
+/// the errno of the one that stopped them; slot 0 where that is not known.
+pub const PARTIAL_RESULTS: usize = Operation::COUNT;
+
+/// Entries of the map `RESULTS`: one for each operation, and [`PARTIAL_RESULTS`].
+pub const RESULT_ROWS: usize = Operation::COUNT + 1;
+
+/// The map `RESULTS`, laid out flat: for each row, a slot for each errno.
+pub const RESULT_SLOTS: usize = RESULT_ROWS * ERRNO_SLOTS;
 
 /// Errnos told apart; slot 0 is success, the last one is every larger errno (none is known to come here).
 pub const ERRNO_SLOTS: usize = 256;
@@ -161,6 +168,11 @@ pub const fn result_slot(operation: Operation, ret: i64) -> usize {
     operation as usize * ERRNO_SLOTS + errno_slot(ret)
 }
 
+/// The slot of a partial update in the flat layout; `ret` is the refused buffer's, 0 where it is not known.
+pub const fn partial_slot(ret: i64) -> usize {
+    PARTIAL_RESULTS * ERRNO_SLOTS + errno_slot(ret)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,6 +188,7 @@ mod tests {
         assert_eq!(result_slot(Operation::Register, 0), 0);
         assert_eq!(result_slot(Operation::Register, 12), 0);
         assert_eq!(result_slot(Operation::Update, -14), ERRNO_SLOTS + 14);
-        assert_eq!(result_slot(Operation::Unregister, i64::MIN), RESULT_SLOTS - 1);
+        assert_eq!(result_slot(Operation::Unregister, i64::MIN) + 1, partial_slot(0));
+        assert_eq!(partial_slot(i64::MIN), RESULT_SLOTS - 1);
     }
 }

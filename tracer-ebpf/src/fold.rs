@@ -26,7 +26,7 @@ use crate::{
     walk,
 };
 
-/// A buffer that failed in an update which tells only how many it did: `-EIO` stands for its errno, which nothing shows.
+/// A buffer that failed in an update which tells only how many it did: stands for its errno, which nothing shows.
 const UNTOLD: i32 = -5;
 
 /// In place of a buffer's result, while the return of the pin that stands for it was not seen.
@@ -52,6 +52,8 @@ pub fn buffer(frame: &mut Frame, counters: &Counters) {
     registration.flags |= buffer.flags & (flag::BACKINGS_CAPPED | flag::PARTS_MISSED);
     if buffer.ret < 0 {
         registration.failed_buffers += 1;
+    } else {
+        frame.counts.bytes += buffer.length;
     }
     if buffer.walk != Walk::Complete as u8 {
         // An empty slot has no VMAs to be known, nor has what the kernel refuses as no range.
@@ -217,7 +219,9 @@ pub fn registration(
     registration.ret = ret;
     let walked = registration.walk_ns;
     registration.duration_ns = frame.end_ns.wrapping_sub(registration.header.start_ns).wrapping_sub(walked);
-    counters.end(operation, ret);
+    if operation as u8 == Operation::Update as u8 && is_short(registration) {
+        registration.flags |= flag::PARTIAL;
+    }
     let ret = forgotten(&registration.ret);
     if returned {
         counters.add_of(Counter::Returns, operation, 1);
@@ -243,6 +247,13 @@ pub fn registration(
     debug!(context, "{} buffers, {} VMAs, returned {}", frame.registration.buffers, frame.registration.vmas, ret);
 }
 
+/// Whether an update did fewer buffers than it was asked for, and some: the kernel tells of no errno then.
+#[inline(always)]
+fn is_short(registration: &RegistrationRecord) -> bool {
+    let told = registration.requested != u32::MAX;
+    told && registration.ret >= 0 && registration.ret < i64::from(registration.requested)
+}
+
 /// What a register, an update or a clone does to its ring and to what is registered: at its function's return, where the
 /// kernel still holds the ring's `uring_lock`, so that calls of several threads come one after the other, and in their
 /// order. The tracepoint, which takes the place of a return that was missed, comes after that lock up to 6.12.
@@ -260,9 +271,23 @@ pub fn settle(frame: &Frame, operation: Operation, ret: i64) {
 
 /// Whether a call that succeeded put a buffer into a table: not one that made empty slots, or emptied them.
 #[inline(always)]
-pub fn installs(registration: &RegistrationRecord) -> bool {
-    let told = setting!(kernel.buffers) != 0 && registration.flags & flag::PARTS_MISSED == 0;
-    registration.operation == Operation::Clone as u8 || !told || registration.bytes != 0
+pub fn installs(frame: &Frame) -> bool {
+    let registration = &frame.registration;
+    let told = setting!(kernel.buffers) != 0 && registration.flags & flag::PARTS_MISSED == 0 && saw_all(frame);
+    registration.operation == Operation::Clone as u8 || !told || accepted(frame) != 0
+}
+
+/// Bytes of the buffers that a call which succeeded put into the table. A register puts all of them there; an update stops
+/// at the first that is refused.
+#[inline(always)]
+fn accepted(frame: &Frame) -> u64 {
+    let registration = &frame.registration;
+    if registration.operation != Operation::Update as u8 {
+        return registration.bytes;
+    }
+    let last =
+        frame.counts.pending != 0 && frame.buffer.ret == 0 && registration.ret >= i64::from(registration.buffers);
+    frame.counts.bytes + if last { frame.buffer.length } else { 0 }
 }
 
 /// Whether entry and return of each buffer and each pin were seen.
@@ -304,7 +329,8 @@ fn is_plain(frame: &Frame, ret: i64) -> bool {
 fn plain(frame: &mut Frame, counters: &Counters, operation: Operation) {
     let registration = &mut frame.registration;
     registration.vmas = 1;
-    let bucket = observe_duration(true, operation, registration.duration_ns);
+    counters.succeeded(operation);
+    let bucket = observe_duration(Histogram::DurationOk as u32 + operation as u32, registration.duration_ns);
     frame.bucket = bucket as u64;
     let bucket = forgotten(&frame.bucket) as usize;
     let registration = &mut frame.registration;
@@ -328,21 +354,47 @@ fn whole(frame: &mut Frame, counters: &Counters, operation: Operation) {
     length::refused(frame, operation, frame.registration.ret);
     frame.registration.flags |=
         if saw_all(frame) { flag::TIMED } else { flag::TIMED | flag::PARTS_MISSED | flag::VMAS_PARTIAL };
+    end(frame, counters, operation);
     distributions(&frame.registration, operation);
     parts(frame, counters);
-    if frame.registration.ret >= 0 && operation as u8 != Operation::Unregister as u8 && installs(&frame.registration) {
+    if frame.registration.ret >= 0 && operation as u8 != Operation::Unregister as u8 && installs(frame) {
         let used = frame.registration.flags & flag::RING_USED != 0;
         let when = if used { Counter::InstallationsAfterRequests } else { Counter::InstallationsBeforeRequests };
         counters.add(when, 1);
     }
     if setting!(session.workloads) != 0 && operation as u8 != Operation::Unregister as u8 {
-        cgroup::whole(&frame.registration);
+        cgroup::whole(frame);
+    }
+}
+
+/// Counts the call's result. An update that stopped at a buffer tells how many it had done before; what stopped it is that
+/// buffer's own result, where it came as far as its function.
+#[inline(always)]
+fn end(frame: &mut Frame, counters: &Counters, operation: Operation) {
+    let registration = &mut frame.registration;
+    if operation as u8 == Operation::Update as u8 && registration.ret >= 0 && registration.failed_buffers != 0 {
+        registration.flags |= flag::PARTIAL;
+    }
+    let told = registration.failed_buffers != 0 && frame.buffer.flags & flag::PARTS_MISSED == 0;
+    if registration.flags & flag::PARTIAL != 0 {
+        counters.partial(operation, if told { frame.buffer.ret } else { 0 });
+    } else if registration.ret >= 0 {
+        counters.succeeded(operation);
+    } else {
+        counters.failed(operation, registration.ret);
     }
 }
 
 #[inline(always)]
 fn distributions(registration: &RegistrationRecord, operation: Operation) {
-    observe_duration(registration.ret >= 0, operation, registration.duration_ns);
+    let histogram = if registration.flags & flag::PARTIAL != 0 {
+        Histogram::DurationPartial as u32
+    } else if registration.ret >= 0 {
+        Histogram::DurationOk as u32 + operation as u32
+    } else {
+        Histogram::DurationFailed as u32 + operation as u32
+    };
+    observe_duration(histogram, registration.duration_ns);
     if registration.buffers == 0 {
         return;
     }
@@ -403,7 +455,7 @@ fn costs(registration: &RegistrationRecord, counters: &Counters) {
 
 /// Counts a call and its result for its process, whose totals it gives back.
 #[inline(always)]
-pub fn process_call(ret: i64) -> Option<*mut ProcessTotals> {
+pub fn process_call(ret: i64, partial: bool) -> Option<*mut ProcessTotals> {
     let pid = kernel::pid_tid().0;
     let Some(totals) = PROCESSES.get_ptr_mut(pid).or_else(|| new_process(pid)) else {
         count(Counter::LostProcesses);
@@ -412,6 +464,8 @@ pub fn process_call(ret: i64) -> Option<*mut ProcessTotals> {
     add_field!(totals.registrations, 1);
     if ret < 0 {
         add_field!(totals.failed, 1);
+    } else if partial {
+        add_field!(totals.partial, 1);
     }
     Some(totals)
 }
@@ -421,7 +475,7 @@ apart! {
 fn process([frame: Frame], operation: u32) {
     cost::registration(&frame.registration);
     let registration = &frame.registration;
-    let Some(totals) = process_call(registration.ret) else { return 0 };
+    let Some(totals) = process_call(registration.ret, registration.flags & flag::PARTIAL != 0) else { return 0 };
     add_field!(totals.buffers, registration.buffers.into());
     add_field!(totals.bytes, registration.bytes);
     add_field!(totals.vmas, registration.vmas);

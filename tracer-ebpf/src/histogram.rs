@@ -105,30 +105,32 @@ pub enum Histogram {
     DurationOk = 0,
     /// Nanoseconds of failed operations; `+ operation` likewise.
     DurationFailed = 4,
+    /// Nanoseconds of updates that installed some of their buffers and not all.
+    DurationPartial = 8,
     /// Nanoseconds in the pin, all buffers of a registration together (register and update).
-    Pin = 8,
+    Pin = 9,
     /// VMAs of a registration: the sum over its buffers, where each was walked whole.
-    VmasPerRegistration = 9,
+    VmasPerRegistration = 10,
     /// VMAs of a buffer that was walked whole.
-    VmasPerBuffer = 10,
+    VmasPerBuffer = 11,
     /// Buffers that a register or an update handed to the kernel's per-buffer function.
-    BuffersPerRegistration = 11,
+    BuffersPerRegistration = 12,
     /// Bytes of a registration: the sum of its buffers' lengths.
-    BytesPerRegistration = 12,
+    BytesPerRegistration = 13,
     /// Nanoseconds from the making of a ring to each installation on it, of rings whose making was seen.
-    RingAge = 13,
+    RingAge = 14,
     /// Nanoseconds from an installation to the next on the same ring.
-    RingGap = 14,
+    RingGap = 15,
     /// Which installation of its ring each was, from 1.
-    RingOrdinal = 15,
+    RingOrdinal = 16,
 }
 
 impl Histogram {
     /// How many there are.
-    pub const COUNT: usize = 16;
+    pub const COUNT: usize = 17;
 
     /// How many of them are durations of operations.
-    pub const DURATIONS: usize = 8;
+    pub const DURATIONS: usize = 9;
 
     /// Where a [`crate::counter::Counter::Plain`] registration is a one, without having been put there.
     pub const ONES: [Self; 3] = [Self::VmasPerRegistration, Self::VmasPerBuffer, Self::BuffersPerRegistration];

@@ -8,7 +8,7 @@ use aya_ebpf::{
     bindings::task_struct,
     helpers::{
         bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel,
-        bpf_probe_read_kernel_str_bytes,
+        bpf_probe_read_kernel_str_bytes, bpf_probe_read_user,
     },
 };
 use tracer_ebpf::{
@@ -35,6 +35,15 @@ pub unsafe fn typed<T: Copy>(base: u64, offset: u32) -> T {
 pub fn read<T: Copy>(base: u64, offset: u32) -> Option<T> {
     // SAFETY: the helper checks the address and fails instead of faulting.
     unsafe { bpf_probe_read_kernel((base as *const u8).wrapping_add(offset as usize).cast::<T>()) }.ok()
+}
+
+/// The buffers that an update asks for: `nr` of `struct io_uring_rsrc_update2` at this address of the current task's memory.
+/// `None` where the page is not there yet; the kernel faults it in, a program cannot.
+#[inline(always)]
+pub fn update_count(argument: u64) -> Option<u32> {
+    const NR: usize = 24;
+    // SAFETY: the helper checks the address and fails instead of faulting.
+    unsafe { bpf_probe_read_user((argument as *const u8).wrapping_add(NR).cast()) }.ok()
 }
 
 /// The current task: typed for the verifier since 5.12, a mere address before. A program asks once and hands it on,

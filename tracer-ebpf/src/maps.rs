@@ -18,7 +18,7 @@ use aya_ebpf::{
 use tracer_ebpf::{
     audit::{self, AuditCounter, AuditKey, AuditTotals},
     backing::{BackingKey, BackingTotals, Kind},
-    counter::{self, Counter, ERRNO_SLOTS, Totals},
+    counter::{self, Counter, ERRNO_SLOTS, PARTIAL_RESULTS, RESULT_ROWS, Totals},
     detail::{self, Detail},
     histogram::{self, Histogram, SLOTS, SUM, Sizes},
     opaque::opaque,
@@ -97,9 +97,9 @@ pub static BLANK: Array<Frame, 1> = Array::new();
 #[btf_map]
 pub static TOTALS: PerCpuArray<Totals, 1> = PerCpuArray::new();
 
-/// Failures by errno; successes are [`Counter::Succeeded`].
+/// Failures by errno; successes are [`Counter::Succeeded`]. Behind the operations' rows [`PARTIAL_RESULTS`].
 #[btf_map]
-pub static RESULTS: PerCpuArray<[u64; ERRNO_SLOTS], { Operation::COUNT }> = PerCpuArray::new();
+pub static RESULTS: PerCpuArray<[u64; ERRNO_SLOTS], RESULT_ROWS> = PerCpuArray::new();
 
 #[btf_map]
 pub static DURATIONS: PerCpuArray<[u64; SLOTS], { Histogram::DURATIONS }> = PerCpuArray::new();
@@ -217,15 +217,24 @@ impl Counters {
 
     /// Counts one end of an operation, as the tracepoint tells it.
     #[inline(always)]
-    pub fn end(&self, operation: Operation, ret: i64) {
+    pub fn succeeded(&self, operation: Operation) {
         self.add_of(Counter::Ledger, operation, 1);
-        if ret >= 0 {
-            self.add_of(Counter::Succeeded, operation, 1);
-        } else if let Some(slots) = RESULTS.get_ptr_mut(operation as u32) {
-            // Where the compiler knows the sign it leaves out the mask that the verifier needs to see.
-            let ret = opaque(ret.cast_unsigned()).cast_signed();
-            add(slots.cast::<u64>().wrapping_add(counter::errno_slot(ret)), 1);
-        }
+        self.add_of(Counter::Succeeded, operation, 1);
+    }
+
+    /// The same of one that was refused; `ret` is its negative errno.
+    #[inline(always)]
+    pub fn failed(&self, operation: Operation, ret: i64) {
+        self.add_of(Counter::Ledger, operation, 1);
+        add_result(operation as u32, ret);
+    }
+
+    /// The same of an update that installed some of its buffers and not all; `ret` is that of the buffer that stopped it, 0
+    /// where it is not known.
+    #[inline(always)]
+    pub fn partial(&self, operation: Operation, ret: i32) {
+        self.add_of(Counter::Ledger, operation, 1);
+        add_result(PARTIAL_RESULTS as u32, ret.into());
     }
 
     /// Counts a plain registration; `used` where its ring had been given requests.
@@ -237,6 +246,15 @@ impl Counters {
     #[inline(always)]
     fn add_slot(&self, slot: usize, value: u64) {
         add(self.0.cast::<u64>().wrapping_add(slot & (Counter::SLOTS - 1)), value);
+    }
+}
+
+#[inline(always)]
+fn add_result(row: u32, ret: i64) {
+    if let Some(slots) = RESULTS.get_ptr_mut(row) {
+        // Where the compiler knows the sign it leaves out the mask that the verifier needs to see.
+        let ret = opaque(ret.cast_unsigned()).cast_signed();
+        add(slots.cast::<u64>().wrapping_add(counter::errno_slot(ret)), 1);
     }
 }
 
@@ -257,12 +275,11 @@ pub fn count(counter: Counter) {
     }
 }
 
-/// Puts a duration into the histogram of an operation; gives its bucket.
+/// Puts a duration into its histogram; gives its bucket.
 #[inline(always)]
-pub fn observe_duration(ok: bool, operation: Operation, nanoseconds: u64) -> usize {
-    let first = if ok { Histogram::DurationOk } else { Histogram::DurationFailed };
+pub fn observe_duration(histogram: u32, nanoseconds: u64) -> usize {
     let bucket = histogram::index(nanoseconds);
-    if let Some(slots) = DURATIONS.get_ptr_mut(first as u32 + operation as u32) {
+    if let Some(slots) = DURATIONS.get_ptr_mut(histogram) {
         put_into(slots.cast(), bucket, nanoseconds);
     }
     bucket

@@ -96,6 +96,8 @@ pub mod flag {
     pub const PARTS_MISSED: u32 = 1 << 9;
     /// The ring had been given requests when the registration began.
     pub const RING_USED: u32 = 1 << 10;
+    /// An update that installed some of its buffers and not all: it stopped at the one after those.
+    pub const PARTIAL: u32 = 1 << 11;
 }
 
 /// In a process's or thread's number: its task is in no PID namespace that pinscope sees, and the rest is its number in the
@@ -140,7 +142,8 @@ pub struct RegistrationRecord {
     pub flags: u32,
     /// Buffers that reached the per-buffer function.
     pub buffers: u32,
-    /// `nr_args` of `io_sqe_buffers_register`: buffers asked for; `u32::MAX` where the call does not tell.
+    /// Buffers asked for: `nr_args` of `io_sqe_buffers_register`, `nr` of an update's argument; `u32::MAX` where that
+    /// cannot be told.
     pub requested: u32,
     /// Buffers that failed.
     pub failed_buffers: u32,
@@ -263,6 +266,8 @@ pub struct Walker {
 pub struct Counts {
     /// VMAs that the walks saw, buffer by buffer.
     pub vmas: u64,
+    /// Bytes of the buffers that were accepted so far.
+    pub bytes: u64,
     /// Whether `buffer` is yet to be folded (see `Features::pin_is_buffer`).
     pub pending: u32,
     /// Returns of the per-buffer function seen.
@@ -375,6 +380,8 @@ pub struct ProcessTotals {
     pub registrations: u64,
     /// Those that failed.
     pub failed: u64,
+    /// Updates that installed some of their buffers and not all.
+    pub partial: u64,
     /// Buffers.
     pub buffers: u64,
     /// Bytes.
@@ -494,6 +501,7 @@ impl ProcessTotals {
     pub const ZERO: Self = Self {
         registrations: 0,
         failed: 0,
+        partial: 0,
         buffers: 0,
         bytes: 0,
         vmas: 0,

@@ -17,7 +17,7 @@ use crate::{
 #[inline(always)]
 pub fn ended(frame: &Frame, operation: Operation, ret: i64, counters: &Counters) {
     let registration = &frame.registration;
-    if ret >= 0 && !fold::installs(registration) {
+    if ret >= 0 && !fold::installs(frame) {
         return;
     }
     let Some(ring) = RINGS.get_ptr_mut(registration.ring).or_else(|| unseen(registration.ring)) else {

@@ -61,6 +61,8 @@ pub enum Slot {
     Durations = 22,
     /// Nanoseconds of those.
     DurationSum = 31,
+    /// Updates that installed some of their buffers and not all.
+    Partial = 32,
 }
 
 /// The policies by which a workload's accepted buffers are counted. The last one is left out: it refuses what the one before
@@ -68,12 +70,18 @@ pub enum Slot {
 pub const REFUSED: [Policy; 4] = [Policy::Before65, Policy::SingleSource, Policy::AsProposed, Policy::Since65];
 
 /// Slots of a [`WorkloadTotals`]; a power of two, so that a masked index is inside.
-pub const SLOTS: usize = 32;
+pub const SLOTS: usize = 64;
 
 /// What is counted of one cgroup, by [`Slot`]: value of the map `WORKLOADS`, by the kernel's id of the cgroup.
 #[repr(transparent)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkloadTotals(pub [u64; SLOTS]);
+
+impl Default for WorkloadTotals {
+    fn default() -> Self {
+        Self::ZERO
+    }
+}
 
 impl WorkloadTotals {
     /// Nothing counted.
@@ -220,7 +228,7 @@ mod tests {
         assert_eq!(Slot::Refused as usize + REFUSED.len(), Slot::Vmas as usize);
         assert_eq!(WorkloadTotals::default().vmas().len(), VMA_BOUNDS.len() + 1);
         assert_eq!(WorkloadTotals::default().durations().len(), DURATION_BOUNDS.len() + 1);
-        assert_eq!(Slot::DurationSum as usize + 1, SLOTS);
+        assert!((Slot::Partial as usize) < SLOTS && SLOTS.is_power_of_two());
     }
 
     #[test]

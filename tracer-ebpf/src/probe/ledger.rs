@@ -168,10 +168,14 @@ fn without_entry(call: &impl Call, counters: &Counters, operation: Operation, re
         return session::count_untold();
     }
     let flags = if ret < 0 { flag::REFUSED_EARLY } else { flag::ENTRY_MISSED };
-    counters.end(operation, ret);
+    if ret >= 0 {
+        counters.succeeded(operation);
+    } else {
+        counters.failed(operation, ret);
+    }
     counters.add_of(if ret < 0 { Counter::RefusedEarly } else { Counter::MissedEntries }, operation, 1);
     if setting!(session.processes) != 0 && operation as u8 != Operation::Unregister as u8 {
-        fold::process_call(ret);
+        fold::process_call(ret, false);
     }
     if setting!(session.workloads) != 0 && operation as u8 != Operation::Unregister as u8 {
         cgroup::call(ret);

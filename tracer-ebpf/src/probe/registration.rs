@@ -25,24 +25,25 @@ use crate::{
 /// `IORING_RSRC_BUFFER` of `include/uapi/linux/io_uring.h`: the other type is files.
 const RSRC_BUFFER: u32 = 1;
 
-/// The call does not tell how many buffers it asks for.
+/// How many buffers the call asks for is not known.
 const UNTOLD: u32 = u32::MAX;
 
 entry!(register_enter_kprobe, register_enter_fentry, |context| enter(
     Operation::Register,
     context.argument(0),
     context.argument(1),
-    context.argument(2) as u32,
+    || context.argument(2) as u32,
     || was_used(&context)
 ));
 entry!(update_enter_kprobe, update_enter_fentry, |context| if context.argument(3) as u32 == RSRC_BUFFER {
-    enter(Operation::Update, context.argument(0), context.argument(1), UNTOLD, || was_used(&context));
+    let requested = || kernel::update_count(context.argument(1)).unwrap_or(UNTOLD);
+    enter(Operation::Update, context.argument(0), context.argument(1), requested, || was_used(&context));
 });
 entry!(clone_enter_kprobe, clone_enter_fentry, |context| enter(
     Operation::Clone,
     context.argument(0),
     0,
-    UNTOLD,
+    || UNTOLD,
     || { was_used(&context) }
 ));
 entry!(unregister_enter_kprobe, unregister_enter_fentry, |context| unregister(context.argument(0)));
@@ -64,7 +65,7 @@ fn was_used(context: &impl Arguments) -> bool {
 
 /// Opens the task's frame.
 #[inline(always)]
-fn enter(operation: Operation, ring: u64, request: u64, requested: u32, was_used: impl Fn() -> bool) {
+fn enter(operation: Operation, ring: u64, request: u64, requested: impl Fn() -> u32, was_used: impl Fn() -> bool) {
     if !session::wants_current() {
         return;
     }
@@ -80,7 +81,7 @@ fn enter(operation: Operation, ring: u64, request: u64, requested: u32, was_used
         counters.add(Counter::Reentries, 1);
     }
     frame.request = request;
-    begin(frame, operation, ring, requested, was_used);
+    begin(frame, operation, ring, requested(), was_used);
 }
 
 #[inline(always)]
@@ -99,6 +100,7 @@ fn begin(frame: &mut Frame, operation: Operation, ring: u64, requested: u32, was
     }
     registration.operation = operation as u8;
     registration.ring = ring;
+    registration.requested = requested;
     if was_used() {
         registration.flags = flag::RING_USED;
     }
@@ -106,7 +108,6 @@ fn begin(frame: &mut Frame, operation: Operation, ring: u64, requested: u32, was
         if setting!(session.records) != 0 {
             registration.header.kind = KIND_REGISTRATION;
             registration.header.tid = kernel::pid_tid().1;
-            registration.requested = requested;
         }
         if setting!(session.processes) != 0 {
             habit::begin(frame);
@@ -143,7 +144,7 @@ fn unregister(ring: u64) {
     if frame::of(task).is_some_and(|frame| frame.stage != Stage::Idle as u32) {
         return count(Counter::InternalUnregisters);
     }
-    enter(Operation::Unregister, ring, 0, UNTOLD, || false);
+    enter(Operation::Unregister, ring, 0, || UNTOLD, || false);
 }
 
 /// Stamps the end; the tracepoint closes the frame.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use tracer_ebpf::{
-    counter::{Counter, ERRNO_SLOTS},
+    counter::{Counter, ERRNO_SLOTS, PARTIAL_RESULTS},
     operation::Operation,
 };
 
@@ -191,8 +191,9 @@ fn skipped_entries(sample: &Sample, operation: Operation) -> u64 {
 
 /// Results counted of an operation.
 fn counted(sample: &Sample, operation: Operation) -> u64 {
-    let first = operation as usize * ERRNO_SLOTS;
-    sample.results.iter().skip(first).take(ERRNO_SLOTS).fold(0, |sum, count| sum.saturating_add(*count))
+    let of = |row: usize| sample.results.iter().skip(row * ERRNO_SLOTS).take(ERRNO_SLOTS);
+    let partial = (operation == Operation::Update).then(|| of(PARTIAL_RESULTS)).into_iter().flatten();
+    of(operation as usize).chain(partial).fold(0, |sum, count| sum.saturating_add(*count))
 }
 
 fn in_flight(operations: &[OperationBooks], sample: &Sample) -> Option<i64> {

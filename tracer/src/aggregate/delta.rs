@@ -71,6 +71,7 @@ fn process_since(now: &ProcessTotals, then: &ProcessTotals) -> Option<ProcessTot
     (registrations > 0).then(|| ProcessTotals {
         registrations,
         failed: now.failed.saturating_sub(then.failed),
+        partial: now.partial.saturating_sub(then.partial),
         buffers: now.buffers.saturating_sub(then.buffers),
         bytes: now.bytes.saturating_sub(then.bytes),
         vmas: now.vmas.saturating_sub(then.vmas),

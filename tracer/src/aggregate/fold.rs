@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use tracer_ebpf::{
-    counter::{Counter, ERRNO_SLOTS},
+    counter::{Counter, ERRNO_SLOTS, PARTIAL_RESULTS},
     histogram::Histogram,
     operation::Operation,
 };
@@ -13,7 +13,7 @@ use super::{
     Split, Unregisters, Walks, gather::habits, snapshot,
 };
 use crate::{
-    decode::{Known, comm, result_name},
+    decode::{Known, PARTIAL, comm, result_name},
     source::sample::Sample,
 };
 
@@ -84,27 +84,30 @@ impl Fold<'_> {
     }
 
     fn operation(&self, operation: Operation) -> snapshot::Operation {
-        let results = self.results(operation);
-        let (mut ok, mut failed) = (0_u64, 0_u64);
-        for (errno, count) in &results {
-            let sum = if *errno == 0 { &mut ok } else { &mut failed };
-            *sum = sum.saturating_add(*count);
+        let results = self.results(operation as usize);
+        let partial_reasons = if operation == Operation::Update { self.results(PARTIAL_RESULTS) } else { Vec::new() };
+        let sum = |counts: &mut dyn Iterator<Item = u64>| counts.fold(0, u64::saturating_add);
+        let partial = sum(&mut partial_reasons.iter().map(|(_, count)| *count));
+        let mut named: Vec<_> = results.iter().map(|(errno, count)| result(slot_name(*errno), *count)).collect();
+        if partial > 0 {
+            named.push(result(PARTIAL.to_owned(), partial));
+            named.sort_by_key(|result| Reverse(result.count));
         }
+        let reason = |errno| if errno == 0 { "unknown".to_owned() } else { slot_name(errno) };
         snapshot::Operation {
             operation: operation.name(),
-            ok,
-            failed,
-            results: results
-                .into_iter()
-                .map(|(errno, count)| ResultCount { result: slot_name(errno), count })
-                .collect(),
+            ok: sum(&mut results.iter().filter(|(errno, _)| *errno == 0).map(|(_, count)| *count)),
+            partial,
+            failed: sum(&mut results.iter().filter(|(errno, _)| *errno != 0).map(|(_, count)| *count)),
+            results: named,
+            partial_reasons: partial_reasons.into_iter().map(|(errno, count)| result(reason(errno), count)).collect(),
             duration: self.known.timed(operation).then(|| self.outcome(operation)),
         }
     }
 
     /// Results that came, by errno (0 is success), most frequent first.
-    fn results(&self, operation: Operation) -> Vec<(usize, u64)> {
-        let slots = self.sample.results.iter().skip(operation as usize * ERRNO_SLOTS).take(ERRNO_SLOTS);
+    fn results(&self, row: usize) -> Vec<(usize, u64)> {
+        let slots = self.sample.results.iter().skip(row * ERRNO_SLOTS).take(ERRNO_SLOTS);
         let mut results: Vec<_> =
             slots.enumerate().map(|(errno, count)| (errno, *count)).filter(|(_, count)| *count > 0).collect();
         results.sort_by_key(|(_, count)| Reverse(*count));
@@ -114,6 +117,11 @@ impl Fold<'_> {
     fn outcome(&self, operation: Operation) -> Outcome {
         Outcome {
             ok: self.distribution(Histogram::DurationOk as usize + operation as usize),
+            partial: if operation == Operation::Update {
+                self.distribution(Histogram::DurationPartial as usize)
+            } else {
+                Distribution::default()
+            },
             failed: self.distribution(Histogram::DurationFailed as usize + operation as usize),
         }
     }
@@ -121,7 +129,7 @@ impl Fold<'_> {
     fn split(&self) -> Option<Split> {
         let operations = [Operation::Register, Operation::Update];
         let timed = operations.into_iter().filter(|operation| self.known.timed(*operation));
-        let whole = timed.map(|operation| self.outcome(operation)).map(|outcome| outcome.ok.merge(&outcome.failed));
+        let whole = timed.map(|operation| self.outcome(operation).whole());
         let total_ns = whole.reduce(|a, b| a.merge(&b)).filter(|_| self.known.pins)?.sum();
         let pin_ns = self.distribution(Histogram::Pin as usize).sum();
         let missed = [
@@ -184,6 +192,7 @@ impl Fold<'_> {
                 cgroup_id: (totals.cgroup > 0).then_some(totals.cgroup),
                 registrations: totals.registrations,
                 failed: totals.failed,
+                partial: totals.partial,
                 buffers: buffers.then_some(totals.buffers),
                 bytes: buffers.then_some(totals.bytes),
                 vmas: walk.then_some(totals.vmas),
@@ -234,6 +243,10 @@ impl Fold<'_> {
 
 fn same_backing(a: &Backing, b: &Backing) -> bool {
     (a.class, &a.filesystem, a.shared, a.writable, a.ok) == (b.class, &b.filesystem, b.shared, b.writable, b.ok)
+}
+
+fn result(result: String, count: u64) -> ResultCount {
+    ResultCount { result, count }
 }
 
 fn slot_name(errno: usize) -> String {

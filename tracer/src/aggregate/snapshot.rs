@@ -104,12 +104,17 @@ pub struct Registered {
 pub struct Operation {
     /// `register`, `update`, `clone` or `unregister`.
     pub operation: &'static str,
-    /// Times it ended well.
+    /// Calls that did all they were asked for.
     pub ok: u64,
-    /// Times it failed.
+    /// Updates that installed some of their buffers and stopped at one.
+    pub partial: u64,
+    /// Calls that failed.
     pub failed: u64,
-    /// Counts by result, most frequent first, success among them.
+    /// Counts by result, most frequent first: `ok`, `partial` or the errno's name.
     pub results: Vec<ResultCount>,
+    /// Partial updates by the errno of the buffer at which they stopped; `unknown` where it did not come as far as its
+    /// function.
+    pub partial_reasons: Vec<ResultCount>,
     /// How long it took.
     pub duration: Option<Outcome>,
 }
@@ -117,14 +122,14 @@ pub struct Operation {
 impl Operation {
     /// Times it was called.
     pub fn total(&self) -> u64 {
-        self.ok.saturating_add(self.failed)
+        self.ok.saturating_add(self.partial).saturating_add(self.failed)
     }
 }
 
 /// How often an operation had a result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ResultCount {
-    /// `ok` or the errno's name; `other` for what is larger than any errno known.
+    /// `ok`, `partial` or the errno's name; `other` for what is larger than any errno known.
     pub result: String,
     /// How often.
     pub count: u64,
@@ -133,10 +138,20 @@ pub struct ResultCount {
 /// Durations in nanoseconds, by outcome.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Outcome {
-    /// Of those that ended well.
+    /// Of those that did all they were asked for.
     pub ok: Distribution,
+    /// Of updates that installed some of their buffers and not all.
+    pub partial: Distribution,
     /// Of those that failed.
     pub failed: Distribution,
+}
+
+impl Outcome {
+    /// All of them.
+    #[must_use]
+    pub fn whole(&self) -> Distribution {
+        self.ok.merge(&self.partial).merge(&self.failed)
+    }
 }
 
 /// Sums over all registers and updates.
@@ -197,6 +212,8 @@ pub struct Process {
     pub registrations: u64,
     /// Those that failed.
     pub failed: u64,
+    /// Updates that installed some of their buffers and not all.
+    pub partial: u64,
     /// Buffers.
     pub buffers: Option<u64>,
     /// Bytes.

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use tracer_ebpf::{
     backing::{BackingKey, BackingTotals, Class, Kind},
-    counter::{Counter, RESULT_SLOTS, result_slot},
+    counter::{Counter, RESULT_SLOTS, partial_slot, result_slot},
     histogram::{Histogram, SLOTS, SUM, index},
     operation::Operation,
     record::{self, ProcessTotals},
@@ -111,6 +111,7 @@ pub(crate) fn any_sample() -> impl Strategy<Value = Sample> {
     let process = (figure(), figure(), figure(), any::<[u8; 16]>()).prop_map(|(a, b, c, comm)| ProcessTotals {
         registrations: a,
         failed: b,
+        partial: c,
         buffers: c,
         bytes: a,
         vmas: b,
@@ -214,6 +215,26 @@ fn registrations_are_counted_by_operation_and_result() {
     let result = |result: &str, count| ResultCount { result: result.to_owned(), count };
     assert_eq!(operation.results, [result("ok", 10), result("EFAULT", 2)]);
     assert_eq!(snapshot.operations[Operation::Update as usize].results, []);
+}
+
+#[test]
+fn a_partial_update_is_a_result_of_its_own() {
+    let mut sample = a_sample();
+    sample.results[result_slot(Operation::Update, 0)] = 4;
+    sample.results[result_slot(Operation::Update, -22)] = 1;
+    sample.results[partial_slot(-14)] = 5;
+    sample.results[partial_slot(0)] = 2;
+    sample.counters[Counter::Ledger.of(Operation::Update)] = 12;
+    sample.counters[Counter::Entries.of(Operation::Update)] = 12;
+    sample.counters[Counter::Returns.of(Operation::Update)] = 12;
+    let snapshot = fold(&sample, &Known::all());
+    let update = &snapshot.operations[Operation::Update as usize];
+    assert_eq!((update.ok, update.partial, update.failed, update.total()), (4, 7, 1, 12));
+    let result = |result: &str, count| ResultCount { result: result.to_owned(), count };
+    assert_eq!(update.results, [result("partial", 7), result("ok", 4), result("EINVAL", 1)]);
+    assert_eq!(update.partial_reasons, [result("EFAULT", 5), result("unknown", 2)]);
+    assert_eq!(snapshot.books.operations[Operation::Update as usize].unexplained, 0);
+    assert!(register(&snapshot).partial_reasons.is_empty());
 }
 
 #[test]

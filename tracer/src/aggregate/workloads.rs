@@ -91,8 +91,13 @@ pub struct Row {
 impl Row {
     /// Registers, updates and clones.
     pub const fn calls(&self) -> u64 {
-        self.totals.get(Slot::Succeeded).saturating_add(self.totals.get(Slot::Failed))
+        calls(&self.totals)
     }
+}
+
+const fn calls(totals: &WorkloadTotals) -> u64 {
+    let short = totals.get(Slot::Partial).saturating_add(totals.get(Slot::Failed));
+    totals.get(Slot::Succeeded).saturating_add(short)
 }
 
 /// What has no series of its own, counted once each.
@@ -310,12 +315,7 @@ impl Folder {
         let other = Row { workload: Workload::other(), totals: other.spread() };
         let ended = Row { workload: Workload::ended(), totals: self.ended.spread() };
         let rest = self.rest.spread();
-        Workloads {
-            rows: own.chain([other, ended]).collect(),
-            folded: self.folded,
-            unattributed: rest.get(Slot::Succeeded).saturating_add(rest.get(Slot::Failed)),
-            told,
-        }
+        Workloads { rows: own.chain([other, ended]).collect(), folded: self.folded, unattributed: calls(&rest), told }
     }
 }
 

@@ -100,9 +100,7 @@ fn missing_pass(snapshot: &Snapshot, costs: Option<&[CostCell]>, why: &[String])
 /// Registers and updates whose time is known, as it is in the split.
 fn calls(snapshot: &Snapshot) -> u64 {
     let timed = snapshot.operations.iter().filter(|operation| ["register", "update"].contains(&operation.operation));
-    let counts = timed
-        .filter_map(|operation| operation.duration.as_ref())
-        .map(|d| d.ok.count().saturating_add(d.failed.count()));
+    let counts = timed.filter_map(|operation| operation.duration.as_ref()).map(|duration| duration.whole().count());
     counts.fold(0, u64::saturating_add)
 }
 

@@ -198,7 +198,7 @@ pub struct Trace {
     #[arg(long)]
     pub json: bool,
 
-    /// Only registrations that failed
+    /// Only registrations that failed, or installed only some of their buffers
     #[arg(long)]
     pub failed: bool,
 

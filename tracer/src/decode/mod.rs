@@ -22,9 +22,9 @@ use tracer_ebpf::{
 
 pub use assemble::{Assembler, Counts, Filesystems};
 pub use known::Known;
-pub use names::{Clock, comm, result_name};
+pub use names::{Clock, PARTIAL, comm, result_name};
 pub use pid::Pid;
-pub use registration::{Backing, Buffer, Registration, Ring};
+pub use registration::{Backing, Buffer, Refused, Registration, Ring};
 
 /// One record, its numbers checked against the enums they stand for.
 #[derive(Clone, Debug, PartialEq)]

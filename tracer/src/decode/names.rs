@@ -7,6 +7,9 @@ use std::{
 
 use nix::errno::Errno;
 
+/// The result of an update that installed some of its buffers and stopped at one.
+pub const PARTIAL: &str = "partial";
+
 /// The name of a result: `ok`, or the errno (`EFAULT`); an errno without a name is `errno_NUMBER`.
 /// `ret` is a return value, a negative errno on failure.
 pub fn result_name(ret: i64) -> String {

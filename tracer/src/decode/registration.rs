@@ -6,7 +6,7 @@ use tracer_ebpf::{
     record::{BufferRecord, RegistrationRecord, Walk, flag},
 };
 
-use super::{Clock, Filesystems, Known, Pid, comm, known::pins_buffers, result_name, sight::Sight};
+use super::{Clock, Filesystems, Known, PARTIAL, Pid, comm, known::pins_buffers, result_name, sight::Sight};
 
 /// One registration with its buffers. Times are nanoseconds, pinscope's own walks left out of all but `walk_ns`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -17,10 +17,12 @@ pub struct Registration {
     pub start_ns: u64,
     /// Name of the [`Operation`].
     pub operation: &'static str,
-    /// `ok` or the errno's name.
+    /// `ok`, `partial` (an update that installed some of its buffers and stopped at one) or the errno's name.
     pub result: String,
     /// What the kernel's function returned: a negative errno, or for an update the number done.
     pub ret: i64,
+    /// The buffer at which the kernel stopped, where it came as far as one.
+    pub refused: Option<Refused>,
     /// Thread group.
     pub pid: Pid,
     /// Thread.
@@ -33,7 +35,7 @@ pub struct Registration {
     pub cgroup_id: Option<u64>,
     /// The ring.
     pub ring: Option<Ring>,
-    /// Buffers that were asked for (register only).
+    /// Buffers that were asked for (register and update).
     pub requested: Option<u32>,
     /// Buffers that reached the kernel's per-buffer function.
     pub buffers: Option<u32>,
@@ -79,6 +81,15 @@ pub struct Registration {
     pub degraded: Vec<String>,
     /// The buffers, in the order in which the kernel took them.
     pub buffer_list: Vec<Buffer>,
+}
+
+/// The buffer at which the kernel stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Refused {
+    /// Its place in the call's list, from 0.
+    pub index: u64,
+    /// The errno's name; unknown for one that the kernel refused before its function.
+    pub result: Option<String>,
 }
 
 /// A ring.
@@ -162,6 +173,11 @@ pub(super) struct Context<'a> {
 }
 
 impl Registration {
+    /// Whether it failed, or did not all it was asked for.
+    pub fn is_short(&self) -> bool {
+        self.ret < 0 || self.result == PARTIAL
+    }
+
     /// Number of the ring is `ring`; `buffers` are those whose records came.
     pub(super) fn new(
         context: &Context<'_>,
@@ -178,15 +194,16 @@ impl Registration {
             time: context.clock.rfc3339(record.header.start_ns).filter(|_| record.header.start_ns > 0),
             start_ns: record.header.start_ns,
             operation: operation.name(),
-            result: result_name(record.ret),
+            result: if sight.has(flag::PARTIAL) { PARTIAL.to_owned() } else { result_name(record.ret) },
             ret: record.ret,
+            refused: sight.refused(),
             pid: record.pid.into(),
             tid: record.header.tid.into(),
             comm: comm(&record.comm),
             uid: record.uid,
             cgroup_id: (record.cgroup > 0).then_some(record.cgroup),
             ring: ring.map(|id| Ring::new(id, record)),
-            requested: (sight.seen() && operation == Operation::Register && record.requested != u32::MAX)
+            requested: (sight.seen() && pins_buffers(operation) && record.requested != u32::MAX)
                 .then_some(record.requested),
             buffers: sight.has_buffers().then_some(record.buffers),
             failed_buffers: (sight.has_buffers() && context.known.buffer_returns && !sight.parts_missed())

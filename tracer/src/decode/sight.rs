@@ -5,7 +5,7 @@ use tracer_ebpf::{
     record::{BACKING_SLICES, BufferRecord, FILES, RegistrationRecord, Walk, flag},
 };
 
-use super::Known;
+use super::{Known, names::result_name, registration::Refused};
 
 /// A registration's record, held against what the attached probes can tell.
 pub(super) struct Sight<'a> {
@@ -68,6 +68,18 @@ impl Sight<'_> {
     /// A return of a part was not seen.
     pub(super) fn parts_missed(&self) -> bool {
         self.has(flag::PARTS_MISSED)
+    }
+
+    /// The buffer at which the kernel stopped. An update tells how many it had done before; a register stops at the buffer
+    /// that fails, so that as many came before it as reached its function.
+    pub(super) fn refused(&self) -> Option<Refused> {
+        let failed = self.buffers.iter().map(|(_, buffer)| buffer).find(|buffer| buffer.ret < 0);
+        let failed = failed.filter(|buffer| self.known.buffer_returns && buffer.flags & flag::PARTS_MISSED == 0);
+        let result = failed.map(|buffer| result_name(buffer.ret.into()));
+        if self.has(flag::PARTIAL) {
+            return Some(Refused { index: self.record.ret.unsigned_abs(), result });
+        }
+        failed.map(|buffer| Refused { index: buffer.index.into(), result })
     }
 
     pub(super) fn times(&self) -> Times {

@@ -201,7 +201,7 @@ fn the_keys_are_those_that_are_documented() {
         keys(&json),
         "accounting_ns backings buffer_list buffers bytes cgroup_id comm degraded duration_ns failed_buffers fault_ns \
          files files_capped lock_acquisitions lock_wait_ns lookup_ns lookups major_faults minor_faults operation pid \
-         pin_ns requested rest_ns result ret ring start_ns tid time uid vmas vmas_complete walk_ns"
+         pin_ns refused requested rest_ns result ret ring start_ns tid time uid vmas vmas_complete walk_ns"
     );
     assert_eq!(
         keys(&json["buffer_list"][0]),
@@ -275,6 +275,36 @@ fn a_call_refused_early_has_no_figures() {
     assert_eq!((given.ring, given.buffers, given.bytes, given.vmas), (None, None, None, None));
     assert_eq!((given.duration_ns, given.requested), (None, None));
     assert_eq!(given.degraded.len(), 1);
+}
+
+#[test]
+fn a_partial_update_names_the_buffer_at_which_it_stopped() {
+    let mut registration = a_registration();
+    registration.operation = Operation::Update as u8;
+    registration.flags |= flag::PARTIAL;
+    (registration.ret, registration.requested, registration.buffers) = (1, 3, 2);
+    let mut refused = a_buffer();
+    (refused.index, refused.ret) = (1, -14);
+    let given = whole(Known::all(), &registration, &[a_buffer(), refused]);
+    assert_eq!((given.result.as_str(), given.ret, given.requested, given.is_short()), ("partial", 1, Some(3), true));
+    assert_eq!(given.refused, Some(Refused { index: 1, result: Some("EFAULT".to_owned()) }));
+    // The list itself could not be read, or the size was refused before the function.
+    let given = whole(Known::all(), &registration, &[a_buffer()]);
+    assert_eq!(given.refused, Some(Refused { index: 1, result: None }));
+    registration.flags &= !flag::PARTIAL;
+    assert!(!whole(Known::all(), &registration, &[a_buffer()]).is_short());
+}
+
+#[test]
+fn a_refused_register_names_the_buffer_that_was_refused() {
+    let mut registration = a_registration();
+    (registration.ret, registration.buffers) = (-14, 2);
+    let mut refused = a_buffer();
+    (refused.index, refused.ret) = (1, -14);
+    let given = whole(Known::all(), &registration, &[a_buffer(), refused]);
+    assert_eq!(given.refused, Some(Refused { index: 1, result: Some("EFAULT".to_owned()) }));
+    assert!(given.is_short());
+    assert_eq!(whole(Known::all(), &registration, &[]).refused, None);
 }
 
 #[test]

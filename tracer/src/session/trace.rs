@@ -170,7 +170,7 @@ impl<'a> Printer<'a> {
 fn wanted(registration: &Registration, arguments: &args::Trace) -> bool {
     let duration = || arguments.min_duration.map(|wanted| u64::try_from(wanted.as_nanos()).unwrap_or(u64::MAX));
     let backing = |class: &String| registration.backings.iter().any(|backing| backing.class == class.as_str());
-    (!arguments.failed || registration.ret < 0)
+    (!arguments.failed || registration.is_short())
         && arguments.min_vmas.is_none_or(|wanted| registration.vmas.is_some_and(|vmas| vmas >= wanted))
         && duration().is_none_or(|wanted| registration.duration_ns.is_some_and(|took| took >= wanted))
         && (arguments.backing.is_empty() || arguments.backing.iter().any(backing))

@@ -30,13 +30,14 @@ struct Report<'a> {
 /// type "report", schema 1
 /// version, kernel, mode, scope, command, exit_code, started      see `sink::Meta`
 /// elapsed_ns
-/// operations[4]   operation, ok, failed, results[{result, count}], duration {ok, failed} of DISTRIBUTION
+/// operations[4]   operation, ok, partial, failed, results[{result, count}], partial_reasons[{result, count}],
+///                 duration {ok, partial, failed} of DISTRIBUTION
 /// split           total_ns, pin_ns, rest_ns, complete            register and update together
 /// pin, registration_vmas, buffer_vmas, registration_buffers, registration_bytes      DISTRIBUTION
 /// faults          minor, major;  lookups;  multi_file_buffers
 /// backings[]      class, filesystem, shared, writable, ok, buffers, vmas, bytes
 /// pid, wherever it stands: as pinscope's PID namespace has it; a text `host:NUMBER` where the process is not in that.
-/// processes[]     pid, comm, uid, cgroup_id, registrations, failed, buffers, bytes, vmas, duration_ns, pin_ns,
+/// processes[]     pid, comm, uid, cgroup_id, registrations, failed, partial, buffers, bytes, vmas, duration_ns, pin_ns,
 ///                 habits {enomem, minor_faults, major_faults, faulting_pin_ns, faulting_bytes, large_buffers, large_bytes,
 ///                 large_bvecs, adjacent_buffers, adjacent_bytes, long_lists, repeated, repeated_ns, many_vma_buffers,
 ///                 many_vmas, many_vma_pin_ns}

@@ -47,7 +47,11 @@ fn header(page: &mut Page, snapshot: &Snapshot, meta: &Meta) {
     }
     for operation in snapshot.operations.iter().filter(|operation| operation.total() > 0) {
         let (calls, failed) = (human::plural(operation.total(), "call"), human::count(operation.failed));
-        facts.push((operation.operation, format!("{calls}, {failed} failed")));
+        let partial = match operation.partial {
+            0 => String::new(),
+            partial => format!(", {} partial", human::count(partial)),
+        };
+        facts.push((operation.operation, format!("{calls}{partial}, {failed} failed")));
     }
     for (name, fact) in facts {
         page.paragraph("- ", &format!("{name}: {fact}"));

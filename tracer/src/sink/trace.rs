@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{Meta, human, json::SCHEMA};
 use crate::{
     aggregate::Losses,
-    decode::{Backing, Counts, Registration},
+    decode::{Backing, Counts, PARTIAL, Registration},
 };
 
 /// No line for people is wider.
@@ -17,7 +17,8 @@ pub fn header() -> String {
 }
 
 /// One registration, at most 100 columns: time, process (comm/pid), operation, result, buffers, bytes, VMAs (`+`
-/// where it is a lower bound), duration, the pins' share of it, what lies behind. `-` is unknown.
+/// where it is a lower bound), duration, the pins' share of it, what lies behind. `-` is unknown. Where only some of the
+/// buffers were installed, the place in the list (from 0) of the one that was refused, and why, come before what lies behind.
 pub fn line(registration: &Registration) -> String {
     let bound = if registration.vmas_complete { "" } else { "+" };
     columns([
@@ -30,16 +31,23 @@ pub fn line(registration: &Registration) -> String {
         &told(registration.vmas, |vmas| format!("{vmas}{bound}")),
         &told(registration.duration_ns, human::short_duration),
         &told(share(registration), |share| format!("{:.0}%", share * 100.0)),
-        &behind(&registration.backings),
+        &format!("{}{}", stopped_at(registration), behind(&registration.backings)),
     ])
 }
 
 fn columns(cells: [&str; 10]) -> String {
     let [time, process, call, result, buffers, bytes, vmas, took, pin, backings] = cells;
     let line = format!(
-        "{time:<12} {process:<14} {call:<8} {result:<6} {buffers:>4} {bytes:>5} {vmas:>5} {took:>6} {pin:>4} {backings}"
+        "{time:<12} {process:<14} {call:<8} {result:<7} {buffers:>4} {bytes:>5} {vmas:>5} {took:>6} {pin:>4} {backings}"
     );
     human::cut(line.trim_end(), WIDTH)
+}
+
+/// `[1] EFAULT, ` for the buffer at which an update stopped.
+fn stopped_at(registration: &Registration) -> String {
+    let partial = registration.result == PARTIAL;
+    let Some(refused) = registration.refused.as_ref().filter(|_| partial) else { return String::new() };
+    format!("[{}] {}, ", refused.index, refused.result.as_deref().unwrap_or("refused"))
 }
 
 fn told<T>(figure: Option<T>, show: impl Fn(T) -> String) -> String {
@@ -157,7 +165,7 @@ mod tests {
 
     use super::*;
     use crate::decode::{
-        Assembler, Clock, Known,
+        Assembler, Clock, Known, Refused,
         tests::{a_buffer, a_registration, bytes_of},
     };
 
@@ -173,8 +181,8 @@ mod tests {
     fn a_registration_is_a_line_under_its_heads() {
         assert_eq!(
             format!("{}\n{}", header(), line(&registration())),
-            "TIME (UTC)   PROCESS        CALL     RESULT BUFS BYTES  VMAS   TOOK  PIN BACKINGS\n\
-             01:46:40.124 fio/11         register ok        1 8.00K     2 50.0µs  80% anon+ext4"
+            "TIME (UTC)   PROCESS        CALL     RESULT  BUFS BYTES  VMAS   TOOK  PIN BACKINGS\n\
+             01:46:40.124 fio/11         register ok         1 8.00K     2 50.0µs  80% anon+ext4"
         );
     }
 
@@ -193,7 +201,7 @@ mod tests {
             result: "EINVAL".to_owned(),
             ..bare
         };
-        assert_eq!(line(&unknown), "-            fio/11         unregister EINVAL    -     -     -      -    -");
+        assert_eq!(line(&unknown), "-            fio/11         unregister EINVAL     -     -     -      -    -");
         let bound = Registration { vmas_complete: false, ..registration() };
         assert!(line(&bound).contains("   2+ "), "{}", line(&bound));
     }
@@ -203,6 +211,22 @@ mod tests {
         let mut shared = registration();
         shared.backings[1].shared = true;
         assert!(line(&shared).ends_with("anon+ext4*"));
+    }
+
+    #[test]
+    fn a_partial_update_says_where_it_stopped_and_why() {
+        let refused = Some(Refused { index: 1, result: Some("EFAULT".to_owned()) });
+        let partial =
+            Registration { operation: "update", result: PARTIAL.to_owned(), ret: 1, refused, ..registration() };
+        assert!(line(&partial).ends_with("[1] EFAULT, anon+ext4"), "{}", line(&partial));
+        let one = parse(&json_line(&partial).unwrap());
+        assert_eq!((&one["result"], &one["refused"]), (&json!("partial"), &json!({"index": 1, "result": "EFAULT"})));
+        let untold = Registration { refused: Some(Refused { index: 3, result: None }), ..partial };
+        assert!(
+            line(&untold).contains(" partial ") && line(&untold).contains("[3] refused, anon"),
+            "{}",
+            line(&untold)
+        );
     }
 
     fn parse(line: &str) -> Value {

@@ -8,10 +8,9 @@ use aya::{
 };
 use tracer_ebpf::{
     backing::{BackingKey, BackingTotals, Kind},
-    counter::{ERRNO_SLOTS, Totals},
+    counter::{ERRNO_SLOTS, RESULT_ROWS, Totals},
     detail,
     histogram::{Histogram, SLOTS, Sizes},
-    operation::Operation,
     record::{Cost, JudgedKey, JudgedTotals, Largest, PastRing, ProcessTotals, Ring, SharedFile, SharedFileKey},
     table::Registered,
 };
@@ -105,8 +104,8 @@ fn totals(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
 fn results(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
     const NAME: &str = "RESULTS";
     let array: PerCpuArray<_, [u64; ERRNO_SLOTS]> = per_cpu(ebpf, NAME)?;
-    for (operation, slots) in (0..Operation::COUNT as u32).zip(sample.results.chunks_mut(ERRNO_SLOTS)) {
-        for cpu in array.get(&operation, 0).map_err(|error| ReadError::Kernel(NAME, error))?.iter() {
+    for (row, slots) in (0..RESULT_ROWS as u32).zip(sample.results.chunks_mut(ERRNO_SLOTS)) {
+        for cpu in array.get(&row, 0).map_err(|error| ReadError::Kernel(NAME, error))?.iter() {
             add(slots, cpu);
         }
     }

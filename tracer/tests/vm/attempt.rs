@@ -5,6 +5,7 @@ use std::fs;
 use crate::{
     clock,
     context::Context,
+    errno::result_name,
     filesystem::Filesystems,
     maps::{self, Layout},
     ring::{Answer, Buffer, Request, Ring},
@@ -33,6 +34,14 @@ pub struct Attempt {
     pub answer: Answer,
     /// Minor and major faults that this thread took around the call.
     pub faults: (u64, u64),
+}
+
+impl Attempt {
+    /// The call's result: an update that did some of what it was asked for returns how much.
+    pub fn result(&self) -> String {
+        let short = self.operation == "update" && (0..self.buffers.len() as i64).contains(&self.answer.ret);
+        if short { "partial".to_owned() } else { result_name(self.answer.ret) }
+    }
 }
 
 /// Does what is asked, having looked at /proc/self/maps right before.

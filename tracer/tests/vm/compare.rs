@@ -53,7 +53,7 @@ impl Check<'_> {
 
     fn process(&mut self, attempt: &Attempt, record: &Record) {
         self.equal("operation", record.operation.as_str(), attempt.operation);
-        self.equal("result", record.result.clone(), result_name(attempt.answer.ret));
+        self.equal("result", record.result.clone(), attempt.result());
         self.equal("ret", record.ret, attempt.answer.ret);
         self.equal("pid", record.pid, attempt.pid);
         self.equal("comm", record.comm.as_str(), attempt.comm.as_str());
@@ -62,7 +62,7 @@ impl Check<'_> {
             self.equal("cgroup_id", record.cgroup_id, Some(id));
         }
         self.holds(record.time.is_some(), || "the wall-clock time is unknown".into());
-        if attempt.operation == "register" {
+        if matches!(attempt.operation, "register" | "update") {
             self.equal("requested", record.requested, attempt.requested);
         }
     }
@@ -114,6 +114,7 @@ impl Check<'_> {
             self.holds(reached.contains(&seen.len()), || format!("{} buffers seen, {reached:?} reached", seen.len()));
         }
         self.holds(seen.len() <= truth.len(), || format!("{} buffers, only {} were given", seen.len(), truth.len()));
+        self.refused(attempt, record, failed_at);
         let pairs: Vec<_> = seen.into_iter().zip(truth).collect();
         for (place, (buffer, (asked, layout))) in pairs.iter().enumerate() {
             self.buffer(place, buffer, *asked, layout);
@@ -125,6 +126,22 @@ impl Check<'_> {
         if pairs.iter().all(|(buffer, _)| matches!(buffer.walk.as_str(), "complete" | "hole")) {
             let layouts: Vec<&Layout> = pairs.iter().map(|(_, (_, layout))| layout).collect();
             self.totals(record, &layouts);
+        }
+    }
+
+    /// Where the kernel stopped, and why. Some kernels look at a buffer's size before they call the function for it.
+    fn refused(&mut self, attempt: &Attempt, record: &Record, failed_at: Option<usize>) {
+        let told = record.refused.as_ref().map(|refused| refused.index);
+        let reached = record.buffer_list.iter().any(|buffer| buffer.ret.is_some_and(|ret| ret < 0));
+        if attempt.result() == "partial" {
+            self.equal("the refused buffer", told, failed_at.map(|index| index as u64));
+        } else if reached {
+            self.equal("the refused buffer", told, Some(failed_at.unwrap_or(0) as u64));
+        } else {
+            self.equal("the refused buffer", told, None);
+        }
+        if let (Some(refused), true) = (&record.refused, attempt.answer.ret < 0) {
+            self.equal("its result", refused.result.as_deref(), Some(result_name(attempt.answer.ret).as_str()));
         }
     }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::maps::{Backing, Share};
 
 /// Keys that each registration has to have, be their value null.
-const REGISTRATION_KEYS: [&str; 31] = [
+const REGISTRATION_KEYS: [&str; 32] = [
     "type",
     "schema",
     "time",
@@ -14,6 +14,7 @@ const REGISTRATION_KEYS: [&str; 31] = [
     "operation",
     "result",
     "ret",
+    "refused",
     "pid",
     "tid",
     "comm",
@@ -124,6 +125,13 @@ impl BufferSeen {
     }
 }
 
+/// The buffer at which the kernel stopped.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct RefusedSeen {
+    pub index: u64,
+    pub result: Option<String>,
+}
+
 /// One registration.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Record {
@@ -132,6 +140,7 @@ pub struct Record {
     pub operation: String,
     pub result: String,
     pub ret: i64,
+    pub refused: Option<RefusedSeen>,
     pub pid: u32,
     pub tid: u32,
     pub comm: String,

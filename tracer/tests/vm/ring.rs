@@ -123,10 +123,10 @@ impl Request<'_> {
         }
     }
 
-    /// Buffers that `io_sqe_buffers_register` is asked for.
+    /// Buffers that a register or an update asks for.
     pub fn requested(&self) -> Option<u64> {
         match self {
-            Self::Register(buffers) | Self::Register2(buffers) => Some(buffers.len() as u64),
+            Self::Register(buffers) | Self::Register2(buffers) | Self::Update(_, buffers) => Some(buffers.len() as u64),
             Self::Sparse(count) => Some(u64::from(*count)),
             _ => None,
         }

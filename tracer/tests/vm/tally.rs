@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use crate::record::Record;
@@ -34,6 +35,16 @@ impl Tally {
                 self.add(operation, result, *count);
             }
         }
+    }
+
+    /// Takes so many of the updates that ended well for partial ones, which the kernel's tracepoint does not tell apart.
+    pub fn partial(&mut self, count: u64) -> anyhow::Result<()> {
+        let results = self.0.entry("update".to_owned()).or_default();
+        let ok = results.remove("ok").unwrap_or(0);
+        let ok = ok.checked_sub(count).with_context(|| format!("{count} updates are partial, of {ok}"))?;
+        self.add("update", "ok", ok);
+        self.add("update", "partial", count);
+        Ok(())
     }
 
     /// Of one operation with one result.

@@ -182,7 +182,7 @@ fn refusals() -> Row {
                 "{{operation}} {{result}}",
             )
             .no_value(NOT_MEASURED),
-        Panel::table("Refused, by instance", "Calls that failed since the probes were attached, the highest count in this time.")
+        Panel::table("Refused, by instance", "Calls that failed or (partial) installed only some of their buffers since the probes were attached, the highest count in this time.")
             .size(12, 8)
             .query(
                 r#"topk(50, sum by (instance, operation, result) (max_over_time(pinscope_registrations_total{<here>, result!="ok"}[<range>])))"#,

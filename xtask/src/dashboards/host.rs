@@ -113,7 +113,7 @@ fn calls() -> Row {
             .unit("ops")
             .query("sum by (operation) (rate(pinscope_registrations_total{<here>}[<rate>]))", "{{operation}}")
             .no_value(NOT_MEASURED),
-        Panel::areas("Refused, by errno", "Calls a second that fail.")
+        Panel::areas("Refused, by errno", "Calls a second that fail, or (partial) install only some of their buffers.")
             .unit("ops")
             .query(
                 &or_none(
@@ -214,10 +214,13 @@ fn workloads() -> Row {
             .unit("ops")
             .query(&by("pinscope_workload_registrations_total{<living>}"), "{{workload}}")
             .no_value(NO_WORKLOADS),
-        Panel::lines("Refused", "Calls a second that fail, of the ten workloads with most.")
-            .unit("ops")
-            .query(&by(r#"pinscope_workload_registrations_total{<living>, outcome="failed"}"#), "{{workload}}")
-            .no_value(NO_WORKLOADS),
+        Panel::lines(
+            "Refused",
+            "Calls a second that fail or install only some of their buffers, of the ten workloads with most.",
+        )
+        .unit("ops")
+        .query(&by(r#"pinscope_workload_registrations_total{<living>, outcome!="ok"}"#), "{{workload}}")
+        .no_value(NO_WORKLOADS),
         Panel::lines(
             "Duration, p99",
             "99 of 100 registrations of the workload take at most this long; the ten slowest.",
@@ -265,7 +268,7 @@ fn workload_table() -> Row {
             .size(24, 9)
             .query("max by (workload, kind, unit, slice, pod_uid, container_id, runtime) (pinscope_workload_info{<work>})", "")
             .query(&total("pinscope_workload_registrations_total{<work>}"), "")
-            .query(&total(r#"pinscope_workload_registrations_total{<work>, outcome="failed"}"#), "")
+            .query(&total(r#"pinscope_workload_registrations_total{<work>, outcome!="ok"}"#), "")
             .query(&total("pinscope_workload_buffers_total{<work>}"), "")
             .query(&total("pinscope_workload_bytes_total{<work>}"), "")
             .query(&total("pinscope_workload_pin_seconds_total{<work>}"), "")

@@ -97,7 +97,11 @@ fn apply(rule: &Rule, case: &Case<'_>) -> Option<Advice> {
 }
 
 fn summary(process: &Process, nothing: bool) -> String {
-    let failed = if process.failed > 0 { format!(" ({} failed)", human::count(process.failed)) } else { String::new() };
+    let short = [(process.failed, "failed"), (process.partial, "partial")];
+    let short =
+        short.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{} {what}", human::count(*count)));
+    let short = short.collect::<Vec<_>>().join(", ");
+    let failed = if short.is_empty() { short } else { format!(" ({short})") };
     let calls = human::plural(process.registrations, "call");
     let mut facts = vec![format!("{calls}{failed} took {}", human::duration(process.duration_ns))];
     if let Some(part) = process.pin_ns.and_then(|pin_ns| share(pin_ns, process.duration_ns)) {

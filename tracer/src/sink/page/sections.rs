@@ -22,6 +22,11 @@ pub(super) fn tiles(snapshot: &Snapshot) -> Markup {
     let counted = || counted(snapshot);
     let sum = |of: fn(&Operation) -> u64| counted().map(of).reduce(u64::saturating_add).map(human::count);
     let failed = sum(|operation| operation.failed).map(|failed| format!("{failed} failed"));
+    let partial = counted().map(|operation| operation.partial).fold(0, u64::saturating_add);
+    let failed = failed.map(|failed| match partial {
+        0 => failed,
+        partial => format!("{failed}, {} partial", human::count(partial)),
+    });
     let buffers = snapshot.registration_buffers.as_ref().ok_or(UNKNOWN).map(|buffers| human::count(buffers.sum()));
     let bytes = snapshot.registration_bytes.as_ref().map(|bytes| human::bytes(bytes.sum()));
     let vmas = snapshot.buffer_vmas.as_ref();
@@ -102,13 +107,14 @@ pub(super) fn registrations(snapshot: &Snapshot) -> Markup {
     let body = html! {
         div class="scroll" {
             table {
-                thead { tr { th { "operation" } th { "calls" } th { "ok" } th { "failed" } } }
+                thead { tr { th { "operation" } th { "calls" } th { "ok" } th { "partial" } th { "failed" } } }
                 tbody {
                     @for operation in counted(snapshot) {
                         tr {
                             td { (operation.operation) small { (text::failures(operation)) } }
                             td { (human::count(operation.total())) }
                             td { (human::count(operation.ok)) }
+                            td { (human::count(operation.partial)) }
                             td { (human::count(operation.failed)) }
                         }
                     }
@@ -141,6 +147,9 @@ pub(super) fn durations(snapshot: &Snapshot) -> Markup {
         &html! {
             @for operation in &snapshot.operations {
                 (chart::histogram(operation.operation, operation.duration.as_ref().map(|duration| &duration.ok), human::duration))
+            @if let Some(partial) = operation.duration.as_ref().map(|duration| &duration.partial).filter(|partial| partial.count() > 0) {
+                (chart::histogram(&format!("{}, partial", operation.operation), Some(partial), human::duration))
+            }
             @if let Some(failed) = operation.duration.as_ref().map(|duration| &duration.failed).filter(|failed| failed.count() > 0) {
                 (chart::histogram(&format!("{}, failed", operation.operation), Some(failed), human::duration))
             }

@@ -79,7 +79,8 @@ fn busy() -> Snapshot {
         operation.results = [("ok", 8400), ("EFAULT", 20), ("ENOMEM", 4)]
             .map(|(result, count)| ResultCount { result: result.to_owned(), count })
             .to_vec();
-        operation.duration = Some(Outcome { ok: spread(8400, 52_000.0), failed: spread(24, 9000.0) });
+        operation.duration =
+            Some(Outcome { ok: spread(8400, 52_000.0), failed: spread(24, 9000.0), ..Outcome::default() });
     }
     snapshot
 }
@@ -129,7 +130,7 @@ fn it_shows_what_there_is() {
         ">healthy<",
         "Linux 6.12.107-cloud-amd64",
         "<small>buffers in one VMA</small>",
-        "<td>register<small>EFAULT 20, ENOMEM 4</small></td><td>8,424</td><td>8,400</td><td>24</td>",
+        "<td>register<small>EFAULT 20, ENOMEM 4</small></td><td>8,424</td><td>8,400</td><td>0</td><td>24</td>",
         "file ext4, shared, refused",
         "<td>fio.service<small>unit</small></td><td>3</td>",
         "<code>io_pin_pages</code>",
@@ -172,7 +173,15 @@ fn names_from_outside_cannot_break_out() {
     sample.filesystems.insert(9, bad.to_owned());
     let mut snapshot = Snapshot { degraded: vec![bad.to_owned()], ..fold(&sample, &Known::all()) };
     snapshot.processes = Some(vec![Process { comm: bad.to_owned(), ..Process::default() }]);
-    snapshot.operations.push(Operation { operation: "register", ok: 1, failed: 0, results: vec![], duration: None });
+    snapshot.operations.push(Operation {
+        operation: "register",
+        ok: 1,
+        partial: 0,
+        failed: 0,
+        results: vec![],
+        partial_reasons: vec![],
+        duration: None,
+    });
     let mut service = service();
     service.kernel = bad.to_owned();
     service.probes[0].function = bad.to_owned();

@@ -27,7 +27,7 @@ pub(super) fn workloads(snapshot: &Snapshot) -> Markup {
         @if rows.is_empty() { p class="soft" { "None seen yet." } } @else {
             div class="scroll" {
                 table {
-                    thead { tr { th { "workload" } th { "calls" } th class="wide" { "failed" } th { "bytes" } th { "mean time" } } }
+                    thead { tr { th { "workload" } th { "calls" } th class="wide" { "not ok" } th { "bytes" } th { "mean time" } } }
                     tbody { @for row in rows.into_iter().take(WORKLOADS) { (line(workloads, row)) } }
                 }
             }
@@ -46,7 +46,7 @@ fn line(workloads: &Workloads, row: &Row) -> Markup {
         tr {
             td { (human::plain(&row.workload.name)) @if !row.workload.kind.is_many() { small { (row.workload.kind.name()) } } }
             td { (human::count(row.calls())) }
-            td class="wide" { (human::count(row.totals.get(Slot::Failed))) }
+            td class="wide" { (human::count(row.totals.get(Slot::Failed).saturating_add(row.totals.get(Slot::Partial)))) }
             td { (bytes.unwrap_or_else(unknown)) }
             td { (mean.map_or_else(unknown, human::duration)) }
         }

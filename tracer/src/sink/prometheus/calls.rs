@@ -1,7 +1,12 @@
 //! Samples of calls, of what they touch and of the books over them; and the small shapes that many metrics have.
 
+use tracer_ebpf::operation::Operation;
+
 use super::{Sample, Scrape};
-use crate::aggregate::{Backing, Distribution, OperationBooks, PartBooks, Walks};
+use crate::{
+    aggregate::{Backing, Distribution, OperationBooks, PartBooks, Walks},
+    decode::PARTIAL,
+};
 
 pub(super) fn outcome(ok: bool) -> &'static str {
     if ok { "ok" } else { "failed" }
@@ -37,11 +42,31 @@ pub(super) fn registrations<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     let counted = counted.filter(|(_, books)| books.is_counted());
     counted
         .flat_map(|(operation, _)| {
-            let failed = operation.results.iter().filter(|result| result.result != "ok");
-            let failed = failed.map(|result| Sample::count(&[operation.operation, &result.result], result.count));
-            [Sample::count(&[operation.operation, "ok"], operation.ok)].into_iter().chain(failed)
+            let name = operation.operation;
+            let failed = operation.results.iter().filter(|result| !["ok", PARTIAL].contains(&result.result.as_str()));
+            let failed = failed.map(|result| Sample::count(&[name, &result.result], result.count));
+            let partial = may_be_partial(name).then(|| Sample::count(&[name, PARTIAL], operation.partial));
+            [Sample::count(&[name, "ok"], operation.ok)].into_iter().chain(partial).chain(failed)
         })
         .collect()
+}
+
+fn may_be_partial(operation: &str) -> bool {
+    operation == Operation::Update.name()
+}
+
+/// Why partial updates stopped where they did. The most frequent reason is there from the start.
+pub(super) fn partial<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    const USUAL: &str = "EFAULT";
+    let counted = scrape.snapshot.operations.iter().zip(&scrape.snapshot.books.operations);
+    let updates = counted.filter(|(operation, books)| may_be_partial(operation.operation) && books.is_counted());
+    let reasons = updates.flat_map(|(operation, _)| {
+        let reasons = &operation.partial_reasons;
+        let none = !reasons.iter().any(|reason| reason.result == USUAL);
+        let usual = none.then(|| Sample::count(&[USUAL], 0));
+        usual.into_iter().chain(reasons.iter().map(|reason| Sample::count(&[&reason.result], reason.count)))
+    });
+    reasons.collect()
 }
 
 pub(super) fn durations<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
@@ -49,10 +74,13 @@ pub(super) fn durations<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     let timed = operations.filter_map(|operation| Some((operation.operation, operation.duration.as_ref()?)));
     timed
         .flat_map(|(name, duration)| {
+            let partial = may_be_partial(name).then(|| Sample::distribution(&[name, PARTIAL], &duration.partial));
             [
                 Sample::distribution(&[name, outcome(true)], &duration.ok),
                 Sample::distribution(&[name, outcome(false)], &duration.failed),
             ]
+            .into_iter()
+            .chain(partial)
         })
         .collect()
 }

@@ -13,6 +13,8 @@ Generated from the list in `tracer/src/sink/prometheus/table.rs`; do not edit.
 - **What is not known is absent, never zero**: a metric whose hook this kernel does not offer is not there.
   `pinscope_degraded_reasons` says how many reasons there are, `pinscope doctor` which.
 - Times leave out pinscope's own walks.
+- `outcome` of calls: `ok` did all it was asked for, `partial` is an update that installed some of its buffers and stopped at
+  one, `failed` returned an errno.
 - Counts in a histogram's buckets are exact: every `le` is the inclusive end of a bucket that the kernel side keeps.
 
 ";

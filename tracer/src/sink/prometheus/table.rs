@@ -9,9 +9,17 @@ pub const METRICS: &[Metric] = &[
         name: "pinscope_registrations_total",
         kind: Type::Counter,
         labels: &["operation", "result"],
-        help: "Calls that concern a ring's registered buffers, by operation and result (ok, or the errno's name).",
+        help: "Calls that concern a ring's registered buffers, by operation and result: ok, partial (an update that installed some of its buffers and stopped at one), or the errno's name.",
         source: "tracepoint io_uring_register; map RESULTS",
         samples: calls::registrations,
+    },
+    Metric {
+        name: "pinscope_partial_updates_total",
+        kind: Type::Counter,
+        labels: &["reason"],
+        help: "Updates of which some buffers were installed and one was refused, by that one's errno; unknown where it was refused before the kernel's per-buffer function.",
+        source: "argument of io_register_rsrc_update; return of the per-buffer function or its pin",
+        samples: calls::partial,
     },
     Metric {
         name: "pinscope_registration_duration_seconds",

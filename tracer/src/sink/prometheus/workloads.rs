@@ -2,8 +2,11 @@
 
 use tracer_ebpf::workload::{REFUSED, Slot};
 
-use super::{Sample, Scrape, Value};
-use crate::aggregate::workloads::{Row, Told, Workloads};
+use super::{Sample, Scrape, Value, calls::outcome};
+use crate::{
+    aggregate::workloads::{Row, Told, Workloads},
+    decode::PARTIAL,
+};
 
 fn workloads<'a>(scrape: &Scrape<'a>) -> Option<&'a Workloads> {
     scrape.snapshot.workloads.as_ref()
@@ -48,7 +51,18 @@ pub(super) fn info<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
 }
 
 pub(super) fn registrations<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
-    counts(scrape, |_| true, |row| [("ok", row.totals.get(Slot::Succeeded)), ("failed", row.totals.get(Slot::Failed))])
+    counts(
+        scrape,
+        |_| true,
+        |row| [Slot::Succeeded, Slot::Partial, Slot::Failed].map(|slot| (outcome_of(slot), row.totals.get(slot))),
+    )
+}
+
+fn outcome_of(slot: Slot) -> &'static str {
+    match slot {
+        Slot::Partial => PARTIAL,
+        slot => outcome(slot == Slot::Succeeded),
+    }
 }
 
 pub(super) fn durations<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {

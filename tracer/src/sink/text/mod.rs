@@ -8,8 +8,9 @@ mod sections;
 
 use super::{Meta, human};
 use crate::{
-    aggregate::{Operation, OperationBooks, Snapshot},
+    aggregate::{Operation, OperationBooks, ResultCount, Snapshot},
     answer::Told,
+    decode::PARTIAL,
 };
 pub use audit::audit;
 use page::Page;
@@ -188,10 +189,16 @@ fn losses(snapshot: &Snapshot) -> Vec<String> {
     all.filter(|(count, _)| *count > 0).map(|(count, what)| format!("{} {what}", human::count(count))).collect()
 }
 
-/// What failed and why: `EFAULT 20, ENOMEM 4`.
+/// What failed and why, and at which refusals partial updates stopped: `EFAULT 20, ENOMEM 4; partial: EFAULT 6`.
 pub(super) fn failures(operation: &Operation) -> String {
-    let failed = operation.results.iter().filter(|result| result.result != "ok");
-    failed.map(|result| format!("{} {}", result.result, human::count(result.count))).collect::<Vec<_>>().join(", ")
+    let list = |results: &mut dyn Iterator<Item = &ResultCount>| {
+        results.map(|result| format!("{} {}", result.result, human::count(result.count))).collect::<Vec<_>>().join(", ")
+    };
+    let failed =
+        list(&mut operation.results.iter().filter(|result| !["ok", PARTIAL].contains(&result.result.as_str())));
+    let partial = list(&mut operation.partial_reasons.iter());
+    let partial = if partial.is_empty() { partial } else { format!("partial: {partial}") };
+    [failed, partial].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

@@ -17,13 +17,16 @@ const BACKINGS: usize = 12;
 pub(super) const BAR: usize = 40;
 
 pub(super) fn registrations(page: &mut Page, snapshot: &Snapshot) {
-    let row = |[label, calls, ok, failed]: [&str; 4]| format!("{label:<14}{calls:>9}{ok:>9}{failed:>9}   ");
+    let row = |[label, calls, ok, partial, failed]: [&str; 5]| {
+        format!("{label:<14}{calls:>9}{ok:>9}{partial:>9}{failed:>9}   ")
+    };
     page.blank();
-    page.line(&(row(["REGISTRATIONS", "calls", "ok", "failed"]) + "why"));
+    page.line(&(row(["REGISTRATIONS", "calls", "ok", "partial", "failed"]) + "why"));
     for operation in snapshot.operations.iter().filter(|operation| operation.total() > 0) {
         let label = format!("  {}", operation.operation);
-        let [calls, ok, failed] = [operation.total(), operation.ok, operation.failed].map(human::count);
-        page.paragraph(&row([&label, &calls, &ok, &failed]), &failures(operation));
+        let figures = [operation.total(), operation.ok, operation.partial, operation.failed];
+        let [calls, ok, partial, failed] = figures.map(human::count);
+        page.paragraph(&row([&label, &calls, &ok, &partial, &failed]), &failures(operation));
     }
 }
 
@@ -68,6 +71,7 @@ pub(super) fn durations(page: &mut Page, snapshot: &Snapshot) {
     for operation in &snapshot.operations {
         if let Some(duration) = &operation.duration {
             rows.push((format!("  {} ok", operation.operation), &duration.ok));
+            rows.push((format!("  {} partial", operation.operation), &duration.partial));
             rows.push((format!("  {} failed", operation.operation), &duration.failed));
         }
     }
@@ -176,7 +180,7 @@ pub(in crate::sink) fn describe(backing: &Backing) -> String {
 
 pub(super) fn processes(page: &mut Page, snapshot: &Snapshot) {
     let Some(processes) = snapshot.processes.as_ref().filter(|processes| !processes.is_empty()) else { return };
-    let columns = [("calls", 9), ("failed", 9), ("buffers", 9), ("bytes", 10), ("time", 10), ("pin", 8)];
+    let columns = [("calls", 9), ("not ok", 9), ("buffers", 9), ("bytes", 10), ("time", 10), ("pin", 8)];
     page.section("PROCESSES", &columns);
     let (shown, others) = processes.split_at(processes.len().min(PROCESSES));
     for process in shown {
@@ -193,7 +197,7 @@ fn process_cells(process: &Process) -> [(String, usize); 6] {
     let share = share.map(|pin| human::percent(pin as f64 / process.duration_ns as f64));
     [
         (human::count(process.registrations), 9),
-        (human::count(process.failed), 9),
+        (human::count(process.failed.saturating_add(process.partial)), 9),
         (process.buffers.map_or_else(dash, human::count), 9),
         (process.bytes.map_or_else(dash, human::bytes), 10),
         (human::duration(process.duration_ns), 10),
@@ -206,6 +210,7 @@ fn add(sum: &Process, process: &Process) -> Process {
     Process {
         registrations: sum.registrations.saturating_add(process.registrations),
         failed: sum.failed.saturating_add(process.failed),
+        partial: sum.partial.saturating_add(process.partial),
         buffers: add(sum.buffers, process.buffers),
         bytes: add(sum.bytes, process.bytes),
         vmas: add(sum.vmas, process.vmas),

@@ -26,6 +26,7 @@ mod matrix;
 mod mixed;
 mod namespaces;
 mod operations;
+mod outcomes;
 mod policies;
 mod prometheus;
 mod random;
@@ -46,6 +47,7 @@ pub fn all() -> Vec<Test> {
         matrix::tests(),
         vmas::tests(),
         operations::tests(),
+        outcomes::tests(),
         policies::tests(),
         evidence::tests(),
         answers::tests(),
@@ -117,6 +119,7 @@ pub fn probe(name: &str) -> Option<ExitCode> {
     match name {
         "int80" => Some(ExitCode::from(compat::probe())),
         "policies" => Some(policies::probe()),
+        "outcomes" => Some(outcomes::probe()),
         "empty" => Some(crate::start::empty()),
         _ => None,
     }
