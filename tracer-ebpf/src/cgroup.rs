@@ -23,7 +23,8 @@ impl Totals {
     fn of_current() -> Option<Self> {
         let id = current();
         let found = WORKLOADS.get_ptr_mut(id).or_else(|| {
-            first_seen(id);
+            let named = setting!(kernel.cgroup_names) != 0;
+            first_seen(id, if named { kernel::cgroup_node(kernel::current_task()).unwrap_or(0) } else { 0 });
             WORKLOADS.get_ptr_mut(id)
         });
         found.or_else(|| WORKLOADS.get_ptr_mut(REST)).map(|entry| Self(entry.cast()))
@@ -57,32 +58,41 @@ impl Totals {
 /// The kernel's id of the current task's cgroup: in the default hierarchy, or where that holds no processes in the one of a
 /// controller of version 1.
 #[inline(always)]
-fn current() -> u64 {
+pub fn current() -> u64 {
     if setting!(kernel.cgroup_subsystem) != 0 {
-        kernel::cgroup_node().and_then(kernel::node_id).unwrap_or(REST)
+        kernel::cgroup_node(kernel::current_task()).and_then(kernel::node_id).unwrap_or(REST)
     } else {
         // SAFETY: takes nothing, cannot fail.
         unsafe { bpf_get_current_cgroup_id() }
     }
 }
 
+/// The same of any task; its cgroup's entries are made, so that it is known though it calls nothing.
+#[inline(always)]
+pub fn of(task: u64) -> u64 {
+    let node = if setting!(kernel.cgroup_names) != 0 { kernel::cgroup_node(task) } else { None };
+    let Some((node, id)) = node.and_then(|node| Some((node, kernel::node_id(node)?))) else { return REST };
+    if WORKLOADS.get_ptr(id).is_none() {
+        first_seen(id, node);
+    }
+    id
+}
+
 /// Makes the entries of a cgroup.
 #[inline(never)]
 #[expect(clippy::needless_borrows_for_generic_args, reason = "by value it would lie on the stack")]
-fn first_seen(id: u64) {
+fn first_seen(id: u64, node: u64) {
     // Its own copy in the read-only data: it is large for a program's stack.
     static BLANK: WorkloadTotals = WorkloadTotals::ZERO;
     // Another CPU may have made it meanwhile; then this fails.
     let _ = WORKLOADS.insert(id, &BLANK, BPF_NOEXIST.into());
-    if setting!(kernel.cgroup_names) == 0 || id == REST || WORKLOADS.get_ptr(id).is_none() {
+    if node == 0 || id == REST || WORKLOADS.get_ptr(id).is_none() {
         return;
     }
     let Some(blank) = BLANK_CGROUP.get_ptr(0) else { return };
     // SAFETY: a value of the map, which nothing writes to.
     let _ = CGROUPS.insert(id, unsafe { &*blank }, BPF_NOEXIST.into());
-    if let Some(entry) = CGROUPS.get_ptr_mut(id)
-        && let Some(node) = kernel::cgroup_node()
-    {
+    if let Some(entry) = CGROUPS.get_ptr_mut(id) {
         // SAFETY: a value of the map. Whoever else is here writes the same, and user space reads it when it is whole.
         kernel::cgroup_path(node, unsafe { &mut *entry });
     }

@@ -265,7 +265,7 @@ pub fn settle(frame: &Frame, operation: Operation, ret: i64) {
         rings::ended(frame, operation, ret, &counters);
     }
     if setting!(session.tables) != 0 {
-        tables::ended(frame, operation, ret);
+        tables::ended(frame.registration.ring, operation, ret);
     }
 }
 

@@ -387,11 +387,16 @@ pub fn describe(file: u64, superblock: u64, described: &mut SharedFile) -> Optio
     unsafe { bpf_probe_read_kernel_str_bytes(name as *const u8, &mut described.name) }.ok().map(|_| ())
 }
 
-/// The `kernfs_node` of the current task's cgroup in the hierarchy that workloads are told by.
+/// The current task, as a number.
 #[inline(always)]
-pub fn cgroup_node() -> Option<u64> {
+pub fn current_task() -> u64 {
     // SAFETY: takes nothing, cannot fail.
-    let task = unsafe { bpf_get_current_task() };
+    unsafe { bpf_get_current_task() }
+}
+
+/// The `kernfs_node` of a task's cgroup in the hierarchy that workloads are told by.
+#[inline(always)]
+pub fn cgroup_node(task: u64) -> Option<u64> {
     let set: u64 = read(task, setting!(offset.task_cgroups))?;
     let subsystem = setting!(kernel.cgroup_subsystem);
     let cgroup: u64 = if subsystem == 0 {
@@ -449,4 +454,91 @@ pub fn coalescing(imu: u64) -> (u32, u32) {
 #[inline(always)]
 pub fn mapped_ubuf(slot: u64, ret: i64) -> Option<u64> {
     if setting!(kernel.buffer_returns_node) != 0 { read(ret as u64, setting!(offset.node_buf)) } else { read(slot, 0) }
+}
+
+/// Name of the files that are rings, with its final zero, as two words: "[io_urin" and "g]".
+const RING_NAME: [u64; 2] = [u64::from_le_bytes(*b"[io_urin"), 0x5d67];
+
+/// Whether a file is a ring: by its name on the filesystem of anonymous inodes, where nobody but the kernel gives names.
+#[inline(always)]
+pub fn is_ring(file: u64) -> bool {
+    named_as_ring(file).unwrap_or(false)
+}
+
+#[inline(always)]
+fn named_as_ring(file: u64) -> Option<bool> {
+    let inode: u64 = read(file, setting!(offset.file_inode))?;
+    let superblock: u64 = read(inode, setting!(offset.inode_sb))?;
+    let magic: u64 = read(superblock, setting!(offset.sb_magic))?;
+    if magic != ANON_INODE_FS_MAGIC {
+        return Some(false);
+    }
+    let dentry: u64 = read(file, setting!(offset.file_path) + setting!(offset.path_dentry))?;
+    let name: u64 = read(dentry, setting!(offset.dentry_name) + setting!(offset.qstr_name))?;
+    let [low, high]: [u64; 2] = [read(name, 0)?, read(name, size_of::<u64>() as u32)?];
+    // The name, its end, and nothing of what stands behind.
+    Some(low == RING_NAME[0] && high & 0xff_ffff == RING_NAME[1])
+}
+
+/// Address of the slots of a ring's table of buffers, and how many they are; nothing where it has none.
+#[inline(always)]
+pub fn table(ring: u64) -> (u64, u32) {
+    let (slots, count) = if setting!(kernel.table_nodes) != 0 {
+        let table = setting!(offset.ring_table);
+        (table + setting!(offset.table_nodes), table + setting!(offset.table_count))
+    } else {
+        (setting!(offset.ring_buffers), setting!(offset.ring_buffer_count))
+    };
+    let (slots, count) = (read(ring, slots).unwrap_or(0), read(ring, count).unwrap_or(0));
+    if count == 0 { (0, 0) } else { (slots, count) }
+}
+
+/// What stands in a slot.
+pub enum Slot {
+    /// Nothing, or a buffer of the kernel's own (ublk): no memory of a user is pinned for it.
+    Empty,
+    /// Memory of a user: address and bytes.
+    Buffer(u64, u64),
+    /// It could not be read.
+    Unreadable,
+}
+
+/// The slot of a table at an address. The ring's table may change meanwhile: whoever asks has to see to it.
+#[inline(always)]
+pub fn slot(place: u64) -> Slot {
+    let Some(mut buffer) = read::<u64>(place, 0) else { return Slot::Unreadable };
+    if buffer == 0 {
+        return Slot::Empty;
+    }
+    if setting!(kernel.table_nodes) != 0 {
+        let Some(of_node) = read::<u64>(buffer, setting!(offset.node_buf)) else { return Slot::Unreadable };
+        buffer = of_node;
+    }
+    range(buffer).unwrap_or(Slot::Unreadable)
+}
+
+/// What an empty slot's `io_mapped_ubuf.ubuf` is, where such slots have one (to 6.12).
+const DUMMY: u64 = u64::MAX;
+
+#[inline(always)]
+fn range(buffer: u64) -> Option<Slot> {
+    // `IO_REGBUF_F_KBUF`, or a bool.
+    let own = match setting!(kernel.imu_kernel) {
+        0 => 0,
+        1 => read::<u8>(buffer, setting!(offset.imu_is_kernel))?,
+        _ => read::<u8>(buffer, setting!(offset.imu_flags))?,
+    };
+    if own & 1 != 0 {
+        return Some(Slot::Empty);
+    }
+    let start: u64 = read(buffer, setting!(offset.imu_start))?;
+    if start == DUMMY {
+        return Some(Slot::Empty);
+    }
+    let length = match setting!(kernel.imu_length) {
+        0 => read::<u64>(buffer, setting!(offset.imu_end))?.wrapping_sub(start),
+        4 => read::<u32>(buffer, setting!(offset.imu_length))?.into(),
+        _ => read::<u64>(buffer, setting!(offset.imu_length))?,
+    };
+    Some(Slot::Buffer(start, length))
 }

@@ -28,7 +28,7 @@ use tracer_ebpf::{
         Ring, SharedFile, SharedFileKey,
     },
     settings::Settings,
-    table::{self, Registered, Table},
+    table::{self, Followed, Listed, Table},
     workload::{CgroupPath, WorkloadTotals},
 };
 
@@ -125,9 +125,17 @@ pub static RINGS: LruHashMap<u64, Ring, 16384> = LruHashMap::new();
 #[btf_map]
 pub static TABLES: HashMap<u64, Table, { table::TABLES }> = HashMap::new();
 
-/// The sums over [`TABLES`]. Not per CPU: a table is let go on another one than it was made on.
+/// Not 0 while rings that were there before are looked for.
 #[btf_map]
-pub static REGISTERED: Array<Registered, 1> = Array::new();
+pub static SEARCHING: Array<u64, 1> = Array::new();
+
+/// What became of the search, and the tables that found no room.
+#[btf_map]
+pub static FOLLOWED: Array<Followed, 1> = Array::new();
+
+/// Buffers of the part of a table that was asked for last.
+#[btf_map]
+pub static LISTED: Array<Listed, 1> = Array::new();
 
 /// Rings on which buffers were installed and whose `io_ring_ctx` has become another's since.
 #[btf_map]

@@ -122,6 +122,40 @@ pub struct Offsets {
     pub node_name: u32,
     /// `kernfs_node.parent`, `__parent` since 6.15.
     pub node_parent: u32,
+    /// `file.private_data`: of a ring's file its `io_ring_ctx`.
+    pub file_private: u32,
+    /// `io_ring_ctx.user_bufs` (to 6.12).
+    pub ring_buffers: u32,
+    /// `io_ring_ctx.nr_user_bufs` (to 6.12).
+    pub ring_buffer_count: u32,
+    /// `io_ring_ctx.buf_table` (since 6.13).
+    pub ring_table: u32,
+    /// `io_rsrc_data.nodes` (since 6.13).
+    pub table_nodes: u32,
+    /// `io_rsrc_data.nr`.
+    pub table_count: u32,
+    /// `io_ring_ctx.mm_account`.
+    pub ring_mm: u32,
+    /// `io_mapped_ubuf.ubuf`.
+    pub imu_start: u32,
+    /// `io_mapped_ubuf.ubuf_end` (to 6.1).
+    pub imu_end: u32,
+    /// `io_mapped_ubuf.len` (since 6.12).
+    pub imu_length: u32,
+    /// `io_mapped_ubuf.is_kbuf` (6.16 to 6.19).
+    pub imu_is_kernel: u32,
+    /// `io_mapped_ubuf.flags` (since 7.0).
+    pub imu_flags: u32,
+    /// `task_struct.io_uring`.
+    pub task_rings: u32,
+    /// `io_uring_task.registered_rings`.
+    pub indexed_rings: u32,
+    /// `bpf_iter__task_file.task`.
+    pub file_found_task: u32,
+    /// `bpf_iter__task_file.file`.
+    pub file_found: u32,
+    /// `bpf_iter__task.task`.
+    pub task_found: u32,
 }
 
 /// What this kernel has; 0 is no.
@@ -164,6 +198,15 @@ pub struct Features {
     pub cgroup_subsystem: u8,
     /// Buffers are hooked, by the per-buffer function or by the pin: how many bytes a registration has is known.
     pub buffers: u8,
+    /// A ring's table is a `io_rsrc_data` with nodes (since 6.13), not an array of `io_mapped_ubuf`.
+    pub table_nodes: u8,
+    /// Bytes of `io_mapped_ubuf.len`: 4, or 8 since 7.2; 0 where there is `ubuf_end` instead.
+    pub imu_length: u8,
+    /// How a buffer of the kernel's own is told from a user's: 1 by `io_mapped_ubuf.is_kbuf`, 2 by `flags`; 0 where a table
+    /// holds none such.
+    pub imu_kernel: u8,
+    /// Always 0.
+    pub reserved: u8,
     /// Inode number of pinscope's PID namespace, by which processes are numbered; 0 for the initial one.
     pub pid_namespace: u32,
 }

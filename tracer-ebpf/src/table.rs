@@ -1,37 +1,74 @@
-//! What is registered now: the table of each ring, and the sums over them.
+//! What is registered now: the rings with a table of buffers, and what is in a table.
 
 /// Rings with a table that are followed at a time.
 pub const TABLES: usize = 16384;
 
-/// Value of the map `TABLES`, by address of the `io_ring_ctx`: a ring's table of buffers, from the registration that
-/// made it until the kernel lets it go.
+/// Value of the map `TABLES`, by address of the `io_ring_ctx`: a ring that has a table of buffers. What is in it is read
+/// from the kernel's own when somebody asks.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Table {
-    /// Bytes of its buffers.
-    pub bytes: u64,
-    /// Its buffers; empty slots are none.
-    pub buffers: u32,
-    /// Not 0 where it is not known what is in it: then the others are 0.
-    pub unknown: u32,
+    /// When it was made or found: `bpf_ktime_get_ns`.
+    pub made_ns: u64,
+    /// Address of the kernel's array of slots. Another one there means that this table's end was missed.
+    pub slots: u64,
+    /// Its `mm_struct`: the addresses of the buffers are in it.
+    pub mm: u64,
+    /// The kernel's id of the cgroup of whoever made it; 0 where that is not told.
+    pub cgroup: u64,
+    /// Changes of its slots since.
+    pub changes: u32,
+    /// Not 0 while one is under way.
+    pub changing: u32,
+    /// Not 0 for one that the kernel let go during the search: a late finder is not to put it here again.
+    pub gone: u32,
+    /// Always 0.
+    pub reserved: u32,
 }
 
-impl Table {
-    /// One of which it is not known what is in it.
-    pub const UNKNOWN: Self = Self { bytes: 0, buffers: 0, unknown: 1 };
-}
-
-/// The one value of the map `REGISTERED`: sums over the map `TABLES`, kept as they change, so that reading them does not
-/// take a walk over all rings.
+/// The one value of the map `FOLLOWED`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Registered {
-    /// Bytes of the tables that are known.
-    pub bytes: u64,
-    /// Their buffers.
-    pub buffers: u64,
-    /// Tables that are not known.
-    pub unknown: u64,
-    /// Tables that found no room in the map, since the start. After the first the sums are too low for good.
+pub struct Followed {
+    /// Tables that found no room in the map, since the start.
     pub lost: u64,
+    /// Rings that the search saw, with a table or without.
+    pub rings: u64,
+}
+
+/// Slots that are listed at a time; a power of two, so that a masked index is inside.
+pub const SLOTS_AT_ONCE: usize = 1024;
+
+/// One buffer of a table.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Range {
+    /// User address.
+    pub start: u64,
+    /// Bytes.
+    pub length: u64,
+}
+
+/// The one value of the map `LISTED`: buffers of a part of a table.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Slots of the whole table.
+    pub slots: u64,
+    /// Buffers in this part.
+    pub buffers: u64,
+    /// They.
+    pub ranges: [Range; SLOTS_AT_ONCE],
+}
+
+/// What the program that lists a table says.
+pub mod listed {
+    /// `LISTED` holds the part that was asked for.
+    pub const WHOLE: u32 = 0;
+    /// The table is not there, or no longer.
+    pub const GONE: u32 = 1;
+    /// It changed meanwhile.
+    pub const CHANGED: u32 = 2;
+    /// Kernel memory could not be read.
+    pub const UNREADABLE: u32 = 3;
 }

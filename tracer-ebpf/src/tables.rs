@@ -1,44 +1,87 @@
-//! What is registered now, by ring.
+//! Which rings have a table of buffers now.
 //!
-//! The kernel refuses to register where there is a table, so a register that succeeds tells all that is in it. An update
-//! or a clone changes slots of which it is not known what was in them: from then on that table is not in the sums, but
-//! counted as unknown until it is let go.
+//! A table is noted when a call that made it returns, or when the search finds it; what is in it is read from the kernel
+//! when user space asks (`probe/table.rs`). A change of its slots is marked from its function's entry to its return, both
+//! under the ring's `uring_lock`, so that a reader can tell that it read across one.
 
-use tracer_ebpf::{
-    operation::Operation,
-    record::{Frame, flag},
-    table::Table,
-};
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns};
+use tracer_ebpf::{operation::Operation, table::Table};
 
 use crate::{
-    fold,
-    maps::{REGISTERED, TABLES, add, add_field},
+    cgroup, kernel,
+    maps::{FOLLOWED, SEARCHING, TABLES, add_field, setting},
 };
+
+/// A change of a ring's slots begins.
+#[inline(always)]
+pub fn changing(ring: u64) {
+    if let Some(table) = TABLES.get_ptr_mut(ring) {
+        // SAFETY: a value of the map, of plain integers.
+        unsafe { (&raw mut (*table).changing).write_volatile(1) };
+    }
+}
 
 /// A register, an update or a clone that ended.
 #[inline(always)]
-pub fn ended(frame: &Frame, operation: Operation, ret: i64) {
-    let registration = &frame.registration;
-    if ret < 0 {
+pub fn ended(ring: u64, operation: Operation, ret: i64) {
+    if operation as u8 == Operation::Unregister as u8 {
         return;
     }
-    let whole = operation as u8 == Operation::Register as u8
-        && registration.flags & flag::PARTS_MISSED == 0
-        && fold::saw_all(frame);
-    let table = if whole {
-        // An empty slot reaches the per-buffer function, and no pin.
-        Table { bytes: registration.bytes, buffers: frame.counts.pins, unknown: 0 }
-    } else {
-        Table::UNKNOWN
-    };
-    put(registration.ring, table);
+    // Of what an update was refused, some may be done.
+    if ret >= 0 || operation as u8 != Operation::Register as u8 {
+        changed(ring, u32::from(operation as u8 != Operation::Register as u8));
+    }
 }
 
-/// An operation of which no entry was seen.
+/// Notes what a ring's table is now. A global function, so that the verifier checks it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn changed(ring: u64, slots_only: u32) -> u32 {
+    let slots = kernel::table(ring).0;
+    if slots_only != 0
+        && let Some(table) = TABLES.get_ptr_mut(ring)
+    {
+        // SAFETY: a value of the map, of plain integers; the ring's lock keeps other writers away.
+        unsafe {
+            let changes = (&raw const (*table).changes).read_volatile();
+            (&raw mut (*table).slots).write_volatile(slots);
+            (&raw mut (*table).changes).write_volatile(changes.wrapping_add(1));
+            (&raw mut (*table).changing).write_volatile(0);
+        }
+        return 0;
+    }
+    if slots != 0 {
+        let cgroup = if setting!(session.workloads) != 0 { cgroup::current() } else { 0 };
+        put(ring, slots, kernel::mm(kernel::task()), cgroup, 0);
+    }
+    0
+}
+
+/// A ring that the search came upon, in a file or an index of this task.
 #[inline(always)]
-pub fn without_entry(ring: u64, operation: Operation, ret: i64) {
-    if ret >= 0 && operation as u8 != Operation::Unregister as u8 {
-        put(ring, Table::UNKNOWN);
+pub fn found(ring: u64, task: u64) {
+    if let Some(followed) = FOLLOWED.get_ptr_mut(0) {
+        add_field!(followed.rings, 1);
+    }
+    let slots = kernel::table(ring).0;
+    if slots == 0 {
+        return;
+    }
+    let cgroup = if setting!(session.workloads) != 0 { cgroup::of(task) } else { 0 };
+    let mm = kernel::read(ring, setting!(offset.ring_mm)).unwrap_or(0);
+    put(ring, slots, mm, cgroup, BPF_NOEXIST.into());
+}
+
+#[inline(always)]
+fn put(ring: u64, slots: u64, mm: u64, cgroup: u64, flags: u64) {
+    // SAFETY: takes nothing, cannot fail.
+    let made_ns = unsafe { bpf_ktime_get_ns() };
+    let table = Table { made_ns, slots, mm, cgroup, ..Table::default() };
+    if TABLES.insert(ring, table, flags).is_err()
+        && TABLES.get_ptr(ring).is_none()
+        && let Some(followed) = FOLLOWED.get_ptr_mut(0)
+    {
+        add_field!(followed.lost, 1);
     }
 }
 
@@ -46,34 +89,11 @@ pub fn without_entry(ring: u64, operation: Operation, ret: i64) {
 /// that failed, of which there is no table here.
 #[inline(always)]
 pub fn released(ring: u64) {
-    let Some(table) = TABLES.get_ptr(ring) else { return };
-    // SAFETY: a value of the map, of plain integers.
-    let table = unsafe { *table };
-    // Whoever removes it takes it from the sums.
-    if TABLES.remove(ring).is_ok() {
-        change(&table, true);
+    let Some(searching) = SEARCHING.get_ptr(0) else { return };
+    // SAFETY: a value of the map, an integer.
+    if unsafe { searching.read_volatile() } != 0 {
+        let _ = TABLES.insert(ring, Table { gone: 1, ..Table::default() }, 0);
+    } else if TABLES.get_ptr(ring).is_some() {
+        let _ = TABLES.remove(ring);
     }
-}
-
-/// What was there, if anything was: a table that was changed, or one whose end was missed.
-#[inline(never)]
-fn put(ring: u64, table: Table) {
-    released(ring);
-    if TABLES.insert(ring, table, 0).is_ok() {
-        change(&table, false);
-    } else if let Some(registered) = REGISTERED.get_ptr_mut(0) {
-        add_field!(registered.lost, 1);
-    }
-}
-
-#[inline(always)]
-fn change(table: &Table, less: bool) {
-    let Some(registered) = REGISTERED.get_ptr_mut(0) else { return };
-    let signed = |value: u64| if less { value.wrapping_neg() } else { value };
-    // SAFETY: a value of the map; only the addresses of its fields are taken.
-    let (bytes, buffers, unknown) =
-        unsafe { (&raw mut (*registered).bytes, &raw mut (*registered).buffers, &raw mut (*registered).unknown) };
-    add(bytes, signed(table.bytes));
-    add(buffers, signed(table.buffers.into()));
-    add(unknown, signed(table.unknown.into()));
 }

@@ -184,7 +184,7 @@ fn without_entry(call: &impl Call, counters: &Counters, operation: Operation, re
         ring::without_entry(call.ring(), operation, ret);
     }
     if setting!(session.tables) != 0 {
-        tables::without_entry(call.ring(), operation, ret);
+        tables::ended(call.ring(), operation, ret);
     }
     if setting!(session.records) == 0 {
         return;

@@ -10,6 +10,7 @@ pub mod phase;
 mod pin;
 mod registration;
 mod ring;
+mod table;
 
 /// A program for a function's entry, as kprobe and as fentry.
 macro_rules! entry {

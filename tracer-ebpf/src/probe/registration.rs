@@ -113,6 +113,9 @@ fn begin(frame: &mut Frame, operation: Operation, ring: u64, requested: u32, was
             habit::begin(frame);
         }
     }
+    if setting!(session.tables) != 0 && matches!(operation, Operation::Update | Operation::Clone) {
+        tables::changing(frame.registration.ring);
+    }
     let registration = &mut frame.registration;
     frame.stage = Stage::Registration as u32;
     // Last, so that the hook's own work stands before the registration's time.

@@ -69,7 +69,7 @@ impl Fold<'_> {
             degraded: self.known.degraded.clone(),
             locks: Locks::new(self.sample, self.known),
             phases: Phases::new(self.sample, self.known),
-            registered: self.registered(),
+            registered: self.sample.registered.clone().filter(|_| self.known.tables),
             runs: self.sample.runs.clone(),
             own: self.sample.own.clone(),
         }
@@ -235,7 +235,7 @@ impl Fold<'_> {
             short_records: known.walk.then(|| self.count(Counter::ShortRecords)),
             rings: known.rings.then(|| self.count(Counter::LostRings)),
             judgements: known.walk.then(|| self.count(Counter::LostJudgements)),
-            tables: known.tables.then_some(self.sample.registered.lost),
+            tables: self.sample.registered.as_ref().filter(|_| known.tables).map(|registered| registered.lost),
             files: (known.walk && known.processes).then(|| self.count(Counter::LostFiles)),
         }
     }

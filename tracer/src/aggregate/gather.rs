@@ -10,16 +10,12 @@ use tracer_ebpf::{
 };
 
 use super::{
-    CostCell, Habits, Installations, Judged, Judgements, Largest, Registered, Ring, Rings, SharedBufferFile, UNKNOWN,
-    fold::Fold,
+    CostCell, Habits, Installations, Judged, Judgements, Largest, Ring, Rings, SharedBufferFile, UNKNOWN, fold::Fold,
 };
 use crate::{decode::comm, source::sample::SampledRing};
 
 /// `IORING_SETUP_REGISTERED_FD_ONLY`, since 6.5: the ring has no fd, but an index.
 const REGISTERED_FD_ONLY: u32 = 1 << 15;
-
-/// How the programs at the end of a table are called.
-const RELEASES: &str = "release_enter";
 
 impl Fold<'_> {
     /// Of the installations whose entry was seen.
@@ -55,17 +51,6 @@ impl Fold<'_> {
         let mut rings: Vec<_> = self.sample.rings.iter().map(|totals| ring(totals, requests)).collect();
         rings.sort_by_key(|ring| (Reverse(ring.installations()), ring.pid, ring.fd));
         rings
-    }
-
-    /// Exact or not at all: not where a table found no room, or the end of one may have been missed.
-    pub(super) fn registered(&self) -> Option<Registered> {
-        let missed = self.sample.skipped.iter().any(|(program, runs)| program.starts_with(RELEASES) && *runs > 0);
-        let record = &self.sample.registered;
-        (self.known.tables && self.known.pins && record.lost == 0 && !missed).then_some(Registered {
-            buffers: record.buffers,
-            bytes: record.bytes,
-            unknown_rings: record.unknown,
-        })
     }
 
     /// The cells in use.

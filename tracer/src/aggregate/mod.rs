@@ -8,6 +8,7 @@ mod distribution;
 mod evidence;
 mod fold;
 mod gather;
+pub mod registered;
 mod snapshot;
 pub mod workloads;
 
@@ -17,8 +18,8 @@ pub use distribution::Distribution;
 pub use evidence::{CostCell, Installations, Judged, Judgements, Largest, Ring, Rings, SharedBufferFile, UNKNOWN};
 pub use fold::{fold, fold_between};
 pub use snapshot::{
-    Backing, Faults, Habits, Losses, Operation, Outcome, Process, Registered, ResultCount, Skipped, Snapshot, Split,
-    Unregisters, Walks,
+    Backing, Faults, Habits, Losses, Operation, Outcome, Process, ResultCount, Skipped, Snapshot, Split, Unregisters,
+    Walks,
 };
 
 #[cfg(test)]

@@ -79,24 +79,13 @@ pub struct Snapshot {
     pub phases: Option<Phases>,
     /// What is registered now; a service's.
     #[serde(skip)]
-    pub registered: Option<Registered>,
+    pub registered: Option<super::registered::Registered>,
     /// Runs of the programs, where the kernel keeps statistics; a service's.
     #[serde(skip)]
     pub runs: Option<BTreeMap<String, Runs>>,
     /// pinscope itself; a service's.
     #[serde(skip)]
     pub own: Option<Own>,
-}
-
-/// What is registered at the moment by rings whose registration was seen.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Registered {
-    /// Buffers.
-    pub buffers: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Rings with a table of which it is not known what is in it, in neither of the others.
-    pub unknown_rings: u64,
 }
 
 /// The figures of one operation.

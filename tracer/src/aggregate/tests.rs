@@ -5,10 +5,13 @@ use tracer_ebpf::{
     histogram::{Histogram, SLOTS, SUM, index},
     operation::Operation,
     record::{self, ProcessTotals},
-    table::Registered,
 };
 
-use super::{Books, ResultCount, Snapshot, fold, fold_between, snapshot};
+use super::{
+    Books, ResultCount, Snapshot, fold, fold_between,
+    registered::{Registered, Share},
+    snapshot,
+};
 use crate::{
     decode::Known,
     source::{own::Own, runs::Runs, sample::Sample},
@@ -90,7 +93,13 @@ pub(crate) fn a_sample() -> Sample {
     ];
     sample.filesystems.insert(9, "ext4".to_owned());
     sample.skipped.insert("register_enter_fentry".to_owned(), 0);
-    sample.registered = Registered { bytes: 40 * 4096, buffers: 40, unknown: 1, lost: 0 };
+    sample.registered = Some(Registered {
+        rings: 6,
+        unknown_rings: 1,
+        all: Share { buffers: 40, bytes: 40 * 4096, pinned: 10 * 4096 },
+        from_before: true,
+        ..Registered::default()
+    });
     sample.runs = Some([("ledger".to_owned(), Runs { count: 14, nanoseconds: 7_000 })].into());
     sample.own = Some(Own {
         cpu_seconds: 1.25,

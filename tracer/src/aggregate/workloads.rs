@@ -13,6 +13,7 @@ use tracer_ebpf::{
     workload::{Slot, WorkloadTotals},
 };
 
+use super::registered::{Share, Shares};
 use crate::decode::{Known, workload::Workload};
 
 /// The series of a workload of which no cgroup is left ends after this, and after [`SHOWN`] readings: its last increments
@@ -86,6 +87,8 @@ pub struct Row {
     pub workload: Workload,
     /// Its counts, spread.
     pub totals: WorkloadTotals,
+    /// What it has registered now; `None` where that is not followed.
+    pub registered: Option<Share>,
 }
 
 impl Row {
@@ -295,8 +298,20 @@ impl Folder {
         }
     }
 
-    /// The figures as of the last reading.
-    pub fn workloads(&self, told: Told) -> Workloads {
+    /// By the names of the rows. A cgroup without a seat, or that is gone, is in `other`.
+    fn registered(&self, shares: &Shares) -> BTreeMap<String, Share> {
+        let mut rows: BTreeMap<String, Share> = BTreeMap::new();
+        for (id, share) in shares {
+            let seated = self.cgroups.get(id).filter(|cgroup| cgroup.seated);
+            let workload = seated.and_then(|cgroup| cgroup.workload.as_ref());
+            let name = workload.map_or_else(|| Workload::other().name, |workload| workload.name.clone());
+            *rows.entry(name).or_default() += *share;
+        }
+        rows
+    }
+
+    /// The figures as of the last reading, and what each cgroup has registered.
+    pub fn workloads(&self, told: Told, shares: Option<&Shares>) -> Workloads {
         let mut sums: BTreeMap<&str, WorkloadTotals> =
             self.series.iter().map(|(name, series)| (name.as_str(), series.past)).collect();
         let mut other = self.other.plus(&self.rest);
@@ -311,11 +326,22 @@ impl Folder {
             }
         }
         let own = self.series.values().zip(sums.values());
-        let own = own.map(|(series, sum)| Row { workload: series.workload.clone(), totals: sum.spread() });
-        let other = Row { workload: Workload::other(), totals: other.spread() };
-        let ended = Row { workload: Workload::ended(), totals: self.ended.spread() };
+        let mut registered = shares.map(|shares| self.registered(shares));
+        let mut row = |workload: Workload, totals: WorkloadTotals| Row {
+            registered: registered.as_mut().map(|shares| shares.remove(&workload.name).unwrap_or_default()),
+            totals: totals.spread(),
+            workload,
+        };
+        let own: Vec<_> = own.map(|(series, sum)| row(series.workload.clone(), *sum)).collect();
+        let other = row(Workload::other(), other);
+        let ended = row(Workload::ended(), self.ended);
         let rest = self.rest.spread();
-        Workloads { rows: own.chain([other, ended]).collect(), folded: self.folded, unattributed: calls(&rest), told }
+        Workloads {
+            rows: own.into_iter().chain([other, ended]).collect(),
+            folded: self.folded,
+            unattributed: calls(&rest),
+            told,
+        }
     }
 }
 

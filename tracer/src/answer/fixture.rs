@@ -10,6 +10,7 @@ use crate::{
     aggregate::{
         CostCell, Distribution, Habits, Installations, Judged, Judgements, Largest, Process, Ring, Rings,
         SharedBufferFile, Snapshot, fold,
+        registered::Share,
         tests::a_sample,
         workloads::{Folded, Row, Told, Workloads},
     },
@@ -166,7 +167,8 @@ pub(crate) fn workloads() -> Workloads {
         totals.0[Slot::VmasSum as usize] = calls - 1 + 2000;
         totals.0[Slot::Durations as usize + 2] = calls;
         totals.0[Slot::DurationSum as usize] = calls * 10_000;
-        Row { workload, totals }
+        let registered = Some(Share { buffers: calls, bytes: calls * 4096, pinned: 4096 });
+        Row { workload, totals, registered }
     };
     let id = "0123456789abcdef".repeat(4);
     Workloads {

@@ -191,7 +191,10 @@ fn kernel(release: &str, functions: &[(&str, &str)], ledger: &str) -> Facts {
                 .chain(offsets::LEDGER_EVENT.map(|(member, offset)| (member.to_owned(), offset)))
                 .collect(),
             functions: functions.iter().map(|&(f, p)| (f.to_owned(), vec![Prototype::parse(p)])).collect(),
-            ids: (1..).zip(functions).map(|(id, &(function, _))| (function.to_owned(), id)).collect(),
+            ids: (1..)
+                .zip(functions.iter().map(|(function, _)| *function).chain(table::SEARCHES.map(|s| s.function)))
+                .map(|(id, function)| (function.to_owned(), id))
+                .collect(),
             tracepoints: tracepoints.map(|(name, p)| (name.to_owned(), Prototype::parse(p))).into(),
             helpers: owned(wanted.helpers),
             structs: owned(wanted.structs),

@@ -8,7 +8,7 @@ use std::{
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint, TracePoint},
+    programs::{FEntry, FExit, Iter, KProbe, Program, ProgramError, RawTracePoint, TracePoint},
 };
 use aya_obj::btf::{BtfType, Func, FuncLinkage};
 use rustix::process::{Resource, Rlimit};
@@ -19,7 +19,7 @@ use super::{
     object::{self, ObjectError},
     plan::{Hook, Kind, Plan},
     progress::{Progress, Step},
-    table::{LEDGER_GROUP, Role},
+    table::{LEDGER_GROUP, Role, SEARCHES},
     tracefs,
 };
 use crate::{
@@ -188,10 +188,10 @@ impl<'a> Work<'a> {
     }
 }
 
-/// The kernel's types as the library asks for them: the functions of the trampolines, each under its own id. Whole they are
+/// The kernel's types as the library asks for them: the functions of trampolines and iterators, each under its own id. Whole they are
 /// some 120,000 types, which it would keep, and look through for each program.
 fn abridged(plan: &Plan, types: &Types) -> Btf {
-    let trampolines = plan.hooks.iter().filter(|hook| matches!(hook.kind, Kind::Fentry | Kind::Fexit));
+    let trampolines = plan.hooks.iter().filter(|hook| matches!(hook.kind, Kind::Fentry | Kind::Fexit | Kind::Iterator));
     let functions: BTreeMap<u32, &str> =
         trampolines.filter_map(|hook| types.ids.get(&hook.function).map(|&id| (id, hook.function.as_str()))).collect();
     let mut btf = Btf::new();
@@ -277,7 +277,8 @@ fn load_program(program: &mut Program, hook: &Hook, btf: &Btf) -> Result<(), Str
         Kind::Kprobe | Kind::Kretprobe => typed::<KProbe>(program).and_then(KProbe::load),
         Kind::Fentry => typed::<FEntry>(program).and_then(|program| program.load(&hook.function, btf)),
         Kind::Fexit => typed::<FExit>(program).and_then(|program| program.load(&hook.function, btf)),
-        Kind::RawTracepoint => typed::<RawTracePoint>(program).and_then(RawTracePoint::load),
+        Kind::RawTracepoint | Kind::Call => typed::<RawTracePoint>(program).and_then(RawTracePoint::load),
+        Kind::Iterator => typed::<Iter>(program).and_then(|program| program.load(target(hook), btf)),
         Kind::Tracepoint => typed::<TracePoint>(program).and_then(TracePoint::load),
     };
     loaded.map_err(|error| explain(&hook.program, &error))?;
@@ -300,6 +301,8 @@ fn attach_program(program: &mut Program, hook: &Hook) -> Result<(), String> {
             typed::<RawTracePoint>(program).and_then(|program| program.attach(&hook.function).map(drop))
         }
         Kind::Tracepoint => return attach_tracepoint(program, hook),
+        // These run when they are asked to.
+        Kind::Iterator | Kind::Call => return Ok(()),
     };
     attached.map_err(|error| explain(&hook.program, &error))
 }
@@ -310,6 +313,11 @@ fn attach_tracepoint(program: &mut Program, hook: &Hook) -> Result<(), String> {
         program.attach(LEDGER_GROUP, &hook.function).map(drop)
     };
     tracefs::mounted(&mut attach)?.map_err(|error| explain(&hook.program, &error))
+}
+
+/// The name of an iterator, to which the library gives that of the function.
+fn target(hook: &Hook) -> &'static str {
+    SEARCHES.iter().find(|search| search.function == hook.function).map_or("", |search| search.target)
 }
 
 fn typed<'a, T>(program: &'a mut Program) -> Result<&'a mut T, ProgramError>

@@ -8,7 +8,7 @@ use crate::kernel::Types;
 type Slot = fn(&mut Offsets) -> &mut u32;
 
 /// Every member that is read, as `struct.member`, and its place in the settings.
-const TABLE: [(&str, Slot); 48] = [
+const TABLE: [(&str, Slot); 65] = [
     ("task_struct.mm", |o| &mut o.task_mm),
     ("task_struct.min_flt", |o| &mut o.task_min_flt),
     ("task_struct.maj_flt", |o| &mut o.task_maj_flt),
@@ -57,6 +57,23 @@ const TABLE: [(&str, Slot); 48] = [
     ("kernfs_node.id", |o| &mut o.node_id),
     ("kernfs_node.name", |o| &mut o.node_name),
     ("kernfs_node.parent", |o| &mut o.node_parent),
+    ("file.private_data", |o| &mut o.file_private),
+    ("io_ring_ctx.user_bufs", |o| &mut o.ring_buffers),
+    ("io_ring_ctx.nr_user_bufs", |o| &mut o.ring_buffer_count),
+    ("io_ring_ctx.buf_table", |o| &mut o.ring_table),
+    ("io_rsrc_data.nodes", |o| &mut o.table_nodes),
+    ("io_rsrc_data.nr", |o| &mut o.table_count),
+    ("io_ring_ctx.mm_account", |o| &mut o.ring_mm),
+    ("io_mapped_ubuf.ubuf", |o| &mut o.imu_start),
+    ("io_mapped_ubuf.ubuf_end", |o| &mut o.imu_end),
+    ("io_mapped_ubuf.len", |o| &mut o.imu_length),
+    ("io_mapped_ubuf.is_kbuf", |o| &mut o.imu_is_kernel),
+    ("io_mapped_ubuf.flags", |o| &mut o.imu_flags),
+    ("task_struct.io_uring", |o| &mut o.task_rings),
+    ("io_uring_task.registered_rings", |o| &mut o.indexed_rings),
+    ("bpf_iter__task_file.task", |o| &mut o.file_found_task),
+    ("bpf_iter__task_file.file", |o| &mut o.file_found),
+    ("bpf_iter__task.task", |o| &mut o.task_found),
 ];
 
 /// A member that is there where a slot of a table is a node of its own (since 6.13).
@@ -126,6 +143,29 @@ pub const WALK: [&str; 16] = [
 /// What finds the parent of a task.
 pub const DESCENT: [&str; 2] = ["task_struct.real_parent", "task_struct.tgid"];
 
+/// What finds rings by files and by their tasks' indexes.
+pub const SEARCH: [&str; 13] = [
+    "bpf_iter__task_file.task",
+    "bpf_iter__task_file.file",
+    "bpf_iter__task.task",
+    "task_struct.io_uring",
+    "io_uring_task.registered_rings",
+    "file.private_data",
+    "file.f_inode",
+    "inode.i_sb",
+    "super_block.s_magic",
+    "file.f_path",
+    "path.dentry",
+    "dentry.d_name",
+    "qstr.name",
+];
+
+/// What a table is read by: since 6.13, and before.
+const TABLE_OF_NODES: [&str; 5] =
+    ["io_ring_ctx.buf_table", "io_rsrc_data.nodes", "io_rsrc_data.nr", NODE, "io_mapped_ubuf.len"];
+const TABLE_OF_BUFFERS: [&str; 2] = ["io_ring_ctx.user_bufs", "io_ring_ctx.nr_user_bufs"];
+const TABLE_OF_ANY: [&str; 2] = ["io_ring_ctx.mm_account", "io_mapped_ubuf.ubuf"];
+
 /// What numbers a task by a PID namespace that is not the initial one.
 pub const NUMBERS: [&str; 9] = [
     "task_struct.group_leader",
@@ -175,6 +215,32 @@ pub fn missing_for_cgroups(types: &Types) -> Option<&'static str> {
     missing(types, &CGROUP).or((!parent).then_some("kernfs_node.parent"))
 }
 
+/// The first member that a ring's table cannot be read without.
+pub fn missing_for_tables(types: &Types) -> Option<&'static str> {
+    let end = || length_of_buffer(types) == 0 && !types.offsets.contains_key("io_mapped_ubuf.ubuf_end");
+    let layout: &[_] = if types.offsets.contains_key(NODE) { &TABLE_OF_NODES } else { &TABLE_OF_BUFFERS };
+    missing(types, layout).or_else(|| missing(types, &TABLE_OF_ANY)).or_else(|| end().then_some("io_mapped_ubuf.len"))
+}
+
+/// Bytes of `io_mapped_ubuf.len`, up to the member behind it; 0 where there is no such member.
+pub fn length_of_buffer(types: &Types) -> u8 {
+    let offset = |member: &str| types.offsets.get(member).copied();
+    match (offset("io_mapped_ubuf.len"), offset("io_mapped_ubuf.nr_bvecs")) {
+        (Some(length), Some(behind)) if behind == length + 4 => 4,
+        (Some(_), _) => 8,
+        (None, _) => 0,
+    }
+}
+
+/// See [`tracer_ebpf::settings::Features::imu_kernel`].
+pub fn kernel_buffers(types: &Types) -> u8 {
+    match (types.offsets.contains_key("io_mapped_ubuf.is_kbuf"), types.offsets.contains_key("io_mapped_ubuf.flags")) {
+        (true, _) => 1,
+        (false, true) => 2,
+        (false, false) => 0,
+    }
+}
+
 /// Whether the ledger's event is laid out as its classic program reads it.
 pub fn ledger_event_is_known(types: &Types) -> bool {
     LEDGER_EVENT.iter().all(|(member, offset)| types.offsets.get(*member) == Some(offset))
@@ -219,6 +285,10 @@ mod tests {
                 .chain(&FAULTS)
                 .chain(&REQUESTS)
                 .chain(&NAMES)
+                .chain(&SEARCH)
+                .chain(&TABLE_OF_NODES)
+                .chain(&TABLE_OF_BUFFERS)
+                .chain(&TABLE_OF_ANY)
                 .all(|member| MEMBERS.contains(member))
         );
         assert_eq!(missing(&Types::default(), &FAULTS), Some("task_struct.min_flt"));

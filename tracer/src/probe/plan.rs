@@ -4,6 +4,7 @@ mod audit;
 mod detail;
 mod error;
 mod make;
+mod tables;
 #[cfg(test)]
 mod tests;
 
@@ -85,6 +86,10 @@ pub enum Kind {
     RawTracepoint,
     /// At a tracepoint, as a perf event.
     Tracepoint,
+    /// By an iterator of the kernel's, which pinscope reads.
+    Iterator,
+    /// By pinscope's own call, attached nowhere.
+    Call,
 }
 
 impl Kind {
@@ -97,6 +102,8 @@ impl Kind {
             Self::Fexit => "fexit",
             Self::RawTracepoint => "raw_tracepoint",
             Self::Tracepoint => "tracepoint",
+            Self::Iterator => "iterator",
+            Self::Call => "call",
         }
     }
 }

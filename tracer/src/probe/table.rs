@@ -31,6 +31,8 @@ pub enum Role {
     Lock,
     /// The end of a ring's table of buffers, by whomever.
     Release,
+    /// What is in the tables of rings, and the search for those that were there before.
+    Table,
     /// A function that takes hold of user pages, in an audit.
     Audit(Gup),
 }
@@ -49,6 +51,7 @@ impl Role {
             Self::Accounting => "accounting",
             Self::Lock => "lock",
             Self::Release => "release",
+            Self::Table => "table",
             Self::Audit(function) => function.name(),
         }
     }
@@ -66,6 +69,7 @@ impl Role {
             Self::Accounting => "time of the accounting of pinned pages",
             Self::Lock => "acquisitions of mmap_lock, and the waits for it",
             Self::Release => "the end of a table of buffers: what is registered now",
+            Self::Table => "what is in the tables of rings, also of those that were there before",
             Self::Audit(_) => "who takes hold of user pages, and of which",
         }
     }
@@ -320,8 +324,34 @@ pub const FUNCTION_ROLES: [FunctionRole; 10] = [
         handler: "release",
         returns: false,
         only_with: None,
-        figures: &["what is registered now"],
+        figures: &[REGISTERED],
     },
+];
+
+/// How the names of the programs at the end of a table begin.
+pub const RELEASES: &str = "release_enter";
+/// Figure: what the tables of rings hold.
+pub const REGISTERED: &str = "what is registered now";
+/// Figure: what they held when the session began.
+pub const REGISTERED_BEFORE: &str = "what was registered before the start";
+/// The program that reads a table.
+pub const LIST_TABLE: &str = "list_table";
+
+/// An iterator of the kernel's that comes upon rings.
+#[derive(Clone, Copy, Debug)]
+pub struct Search {
+    /// The program that it runs.
+    pub program: &'static str,
+    /// Its function in BTF.
+    pub function: &'static str,
+    /// Its name.
+    pub target: &'static str,
+}
+
+/// Together they come upon every ring that a process holds by an fd or by an index.
+pub const SEARCHES: [Search; 2] = [
+    Search { program: "rings_of_files", function: "bpf_iter_task_file", target: "task_file" },
+    Search { program: "rings_of_indexes", function: "bpf_iter_task", target: "task" },
 ];
 
 /// Figure: the VMAs that a walk sees.
@@ -389,8 +419,8 @@ pub const LOCK_RETURNED: TracepointRole = TracepointRole {
     figures: &[LOCKS],
 };
 
-/// Every function of the table.
-const FUNCTIONS: [&str; 15] = [
+/// Every function of the table, and those of [`SEARCHES`].
+const FUNCTIONS: [&str; 17] = [
     "io_sqe_buffers_register",
     "io_register_rsrc_update",
     "io_register_clone_buffers",
@@ -406,6 +436,8 @@ const FUNCTIONS: [&str; 15] = [
     "handle_mm_fault",
     OUTER_ACCOUNTING,
     INNER_ACCOUNTING,
+    SEARCHES[0].function,
+    SEARCHES[1].function,
 ];
 
 /// What the facts have to be asked about for a plan.
@@ -430,6 +462,7 @@ mod tests {
     #[test]
     fn the_facts_are_asked_about_every_function() {
         let candidates = FUNCTION_ROLES.iter().flat_map(|role| role.candidates).map(|c| c.function);
+        let candidates = candidates.chain(SEARCHES.map(|search| search.function));
         assert_eq!(candidates.collect::<BTreeSet<_>>(), FUNCTIONS.into_iter().collect());
         for role in FUNCTION_ROLES {
             assert!(role.only_with.is_none_or(|name| wanted().structs.contains(&name)));

@@ -8,9 +8,16 @@ use crate::{
         attach::Options,
         health::Health,
         plan::{Kind, Plan, no_accounting_times, no_lookup_times},
-        table::{Role, VMAS},
+        table::{LIST_TABLE, REGISTERED_BEFORE, Role, SEARCHES, VMAS},
     },
 };
+
+/// Whether the tables that were there before can be found, all of them.
+pub fn tables_before(results: &[(String, Result<(), String>)], health: &Health) -> bool {
+    let loaded = |name: &str| results.iter().any(|(program, result)| program == name && result.is_ok());
+    SEARCHES.iter().all(|search| loaded(search.program))
+        && !health.lost.iter().any(|lost| lost.figure == REGISTERED_BEFORE)
+}
 
 /// What the attached probes can tell.
 pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Health, options: &Options) -> Known {
@@ -27,6 +34,7 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
         let ok = |name: &str| results.iter().any(|(program, result)| program == name && result.is_ok());
         hooks.peek().is_some() && hooks.all(|hook| ok(&hook.program))
     };
+    let loaded = |name: &str| results.iter().any(|(program, result)| program == name && result.is_ok());
     let phases = options.session.phases != 0 && both(Role::Pin);
     let untimed = [no_lookup_times(plan), no_accounting_times(plan)].into_iter().flatten().filter(|_| phases);
     let lost = health.lost.iter().map(|lost| format!("{}: {}", lost.figure, lost.reason));
@@ -52,7 +60,7 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
             && attached(Role::Release, false)
             && attached(Role::Ledger, false)
             && attached(Role::Registration(Operation::Register), false)
-            && attached(per_buffer, false),
+            && loaded(LIST_TABLE),
         ring_requests: plan.settings.kernel.ring_requests != 0 && installs,
         file_names: plan.settings.kernel.file_names != 0,
         ring_exits: plan.ring_exits,

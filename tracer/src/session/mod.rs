@@ -23,6 +23,7 @@ pub use self::{audit::audit, daemon::daemon, report::report, trace::trace};
 use crate::{
     aggregate::{
         self, Snapshot,
+        registered::{Registered, Shares},
         workloads::{Told, Workloads},
     },
     answer::{Context, Hook},
@@ -38,7 +39,7 @@ use crate::{
         table,
     },
     sink::Meta,
-    source::{maps, own::Own, runs::Statistics, sample::Sample, workloads},
+    source::{maps, own::Own, runs::Statistics, sample::Sample, tables, workloads},
 };
 
 /// Probes at work.
@@ -59,6 +60,8 @@ pub struct Session {
     processes: bool,
     /// Where workloads are kept apart.
     workloads: Option<Mutex<workloads::Source>>,
+    /// Where what is registered is followed.
+    tables: Option<Mutex<tables::Source>>,
 }
 
 impl Session {
@@ -80,7 +83,14 @@ impl Session {
             health.fail(why);
         }
         let processes = options.session.processes != 0;
-        let known = known::known(&plan, &results, &health, options);
+        let mut known = known::known(&plan, &results, &health, options);
+        let tables = match &mut attached {
+            Ok(attached) if known.tables => {
+                let before = known::tables_before(&results, &health);
+                Some(Mutex::new(follow_tables(&mut attached.ebpf, &results, before, &mut known)?))
+            }
+            _ => None,
+        };
         let baseline = match &attached {
             Ok(attached) => maps::read(&attached.ebpf, processes).context("cannot read the figures")?,
             Err(_) => Sample::default(),
@@ -107,6 +117,7 @@ impl Session {
             began_seconds,
             processes,
             workloads,
+            tables,
         })
     }
 
@@ -138,10 +149,17 @@ impl Session {
         Ok(aggregate::fold(&self.sample()?, &self.known))
     }
 
-    fn read_workloads(&self, source: &Mutex<workloads::Source>) -> Result<Workloads> {
+    fn read_workloads(&self, source: &Mutex<workloads::Source>, shares: Option<&Shares>) -> Result<Workloads> {
         // A reading that panicked left what it had: the next goes on from there.
         let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
-        source.read(clock().1, Told::of(&self.known)).context("cannot read the figures")
+        source.read(clock().1, Told::of(&self.known), shares).context("cannot read the figures")
+    }
+
+    fn read_tables(&self, source: &Mutex<tables::Source>, sample: &Sample) -> Result<Registered> {
+        let ends = sample.skipped.iter().filter(|(program, _)| program.starts_with(table::RELEASES));
+        let skipped = ends.map(|(_, runs)| *runs).reduce(u64::saturating_add);
+        let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
+        source.read(self.ebpf()?, skipped).context("cannot read the figures")
     }
 
     /// The same with what a service says of itself.
@@ -150,7 +168,10 @@ impl Session {
             Own::read().map(|own| Own { started_seconds: self.began_seconds.unwrap_or(own.started_seconds), ..own });
         let runs = self.attached.as_ref().map(|attached| statistics.read(&attached.ebpf)).unwrap_or_default();
         let sample = Sample { runs, own, ..self.sample()? };
-        let workloads = self.workloads.as_ref().map(|source| self.read_workloads(source)).transpose()?;
+        let registered = self.tables.as_ref().map(|source| self.read_tables(source, &sample)).transpose()?;
+        let shares = registered.as_ref().map(|registered| &registered.cgroups);
+        let workloads = self.workloads.as_ref().map(|source| self.read_workloads(source, shares)).transpose()?;
+        let sample = Sample { registered, ..sample };
         Ok(Snapshot { workloads, ..aggregate::fold(&sample, &self.known) })
     }
 
@@ -184,6 +205,17 @@ impl Session {
     pub fn mode(&self) -> &'static str {
         self.plan.mechanism.filter(|_| self.attached.is_ok()).map_or("none", Mechanism::name)
     }
+}
+
+/// Looks for the tables that were there before, as far as it can. Where not `all` can be found, what is registered is a lower
+/// bound.
+fn follow_tables(ebpf: &mut Ebpf, results: &Results, mut all: bool, known: &mut Known) -> Result<tables::Source> {
+    let loaded = |name: &str| results.iter().any(|(program, result)| program == name && result.is_ok());
+    if let Err(why) = tables::search(ebpf, loaded) {
+        all = false;
+        known.degraded.push(format!("{}: {why}", table::REGISTERED_BEFORE));
+    }
+    tables::Source::start(ebpf, all).context("cannot read the figures")
 }
 
 /// What became of each hook, by its program's name.

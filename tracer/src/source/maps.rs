@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap as BpfHashMap, Map, MapError, PerCpuArray, PerCpuHashMap},
+    maps::{HashMap as BpfHashMap, Map, MapError, PerCpuArray, PerCpuHashMap},
 };
 use tracer_ebpf::{
     backing::{BackingKey, BackingTotals, Kind},
@@ -12,7 +12,6 @@ use tracer_ebpf::{
     detail,
     histogram::{Histogram, SLOTS, Sizes},
     record::{Cost, JudgedKey, JudgedTotals, Largest, PastRing, ProcessTotals, Ring, SharedFile, SharedFileKey},
-    table::Registered,
 };
 
 use super::{
@@ -47,7 +46,6 @@ pod!(
     LargestOf(Largest),
     FileKey(SharedFileKey),
     FileOf(SharedFile),
-    RegisteredNow(Registered),
 );
 
 /// Why the maps could not be read.
@@ -59,6 +57,9 @@ pub enum ReadError {
     /// The kernel refused.
     #[error("cannot read the eBPF map {0}: {1}")]
     Kernel(&'static str, MapError),
+    /// The kernel refused to run a program of ours.
+    #[error("cannot run the eBPF program {0}: {1}")]
+    Run(&'static str, String),
 }
 
 pub(super) fn map<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a Map, ReadError> {
@@ -74,7 +75,6 @@ pub fn read(ebpf: &Ebpf, processes: bool) -> Result<Sample, ReadError> {
     sizes(ebpf, &mut sample)?;
     details(ebpf, &mut sample)?;
     sample.backings.extend(backings(ebpf)?);
-    sample.registered = registered(ebpf)?;
     sample.filesystems = filesystems(ebpf)?;
     sample.judged = entries(ebpf, "JUDGED", |key: JudgedUnder, totals: JudgedBuffers| (key.0, totals.0))?;
     if processes {
@@ -143,13 +143,6 @@ fn details(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
         add(&mut sample.details, cpu);
     }
     Ok(())
-}
-
-fn registered(ebpf: &Ebpf) -> Result<Registered, ReadError> {
-    const NAME: &str = "REGISTERED";
-    let failed = |error| ReadError::Kernel(NAME, error);
-    let array: Array<_, RegisteredNow> = Array::try_from(map(ebpf, NAME)?).map_err(failed)?;
-    Ok(array.get(&0, 0).map_err(failed)?.0)
 }
 
 fn sum<'a>(cpus: impl Iterator<Item = &'a BackingTotals>) -> BackingTotals {

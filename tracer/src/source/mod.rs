@@ -8,5 +8,6 @@ pub mod records;
 pub mod runs;
 pub mod sample;
 mod skipped;
+pub mod tables;
 pub mod wait;
 pub mod workloads;

@@ -11,10 +11,10 @@ use tracer_ebpf::{
     record::{
         COST_PAGES, COST_VMAS, Cost, JudgedKey, JudgedTotals, Largest, ProcessTotals, Ring, SharedFile, SharedFileKey,
     },
-    table::Registered,
 };
 
 use super::{own::Own, runs::Runs};
+use crate::aggregate::registered::Registered;
 
 /// A ring on which something was installed or refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,8 +58,8 @@ pub struct Sample {
     pub skipped: BTreeMap<String, u64>,
     /// By [`tracer_ebpf::detail::Detail`], then the histograms of waits; [`detail::SLOTS`] of them.
     pub details: Vec<u64>,
-    /// What is registered now; of use only where the session follows it.
-    pub registered: Registered,
+    /// What is registered now, where the session follows it; only a service reads it.
+    pub registered: Option<Registered>,
     /// Runs by program, where the kernel keeps statistics; only a service reads them.
     pub runs: Option<BTreeMap<String, Runs>>,
     /// This process; only a service reads it.
@@ -110,7 +110,7 @@ impl Default for Sample {
             shared_files: Vec::new(),
             skipped: BTreeMap::new(),
             details: vec![0; detail::SLOTS],
-            registered: Registered::default(),
+            registered: None,
             runs: None,
             own: None,
             elapsed_ns: 0,

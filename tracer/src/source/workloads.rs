@@ -20,7 +20,10 @@ use tracer_ebpf::workload::{CgroupPath, NAME, REST, WorkloadTotals};
 
 use super::{batch::Batch, maps::ReadError};
 use crate::{
-    aggregate::workloads::{Folder, Reading, Told, Workloads},
+    aggregate::{
+        registered::Shares,
+        workloads::{Folder, Reading, Told, Workloads},
+    },
     decode::workload::Workload,
     kernel::Hierarchy,
 };
@@ -111,7 +114,7 @@ impl Source {
     ///
     /// # Errors
     /// The kernel refuses to read the map.
-    pub fn read(&mut self, now_ns: u64, told: Told) -> Result<Workloads, ReadError> {
+    pub fn read(&mut self, now_ns: u64, told: Told, shares: Option<&Shares>) -> Result<Workloads, ReadError> {
         let mut readings = Vec::new();
         let mut rest = WorkloadTotals::default();
         let all = self.counted()?;
@@ -144,7 +147,7 @@ impl Source {
                 self.baseline.remove(&id);
             }
         }
-        Ok(self.folder.workloads(told))
+        Ok(self.folder.workloads(told, shares))
     }
 
     fn counted(&self) -> Result<Vec<(u64, Counted)>, ReadError> {

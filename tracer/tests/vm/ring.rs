@@ -38,6 +38,8 @@ pub enum Request<'a> {
     Clone(i32),
     /// `IORING_UNREGISTER_BUFFERS`.
     Unregister,
+    /// `IORING_REGISTER_PBUF_RING` of so many entries in memory of ours (5.19).
+    BufferRing(u64, u32),
     /// Any opcode, with no argument and this count.
     Bare(u32, u32),
 }
@@ -58,6 +60,7 @@ const UNREGISTER_BUFFERS: u32 = 1;
 const REGISTER_BUFFERS2: u32 = 15;
 const REGISTER_BUFFERS_UPDATE: u32 = 16;
 const REGISTER_RING_FDS: u32 = 20;
+const REGISTER_PBUF_RING: u32 = 22;
 const CLONE_BUFFERS: u32 = 30;
 const USE_REGISTERED_RING: u32 = 1 << 31;
 const RSRC_REGISTER_SPARSE: u32 = 1;
@@ -97,6 +100,17 @@ struct CloneBuffers {
     reserved: [u32; 3],
 }
 
+/// `struct io_uring_buf_reg`.
+#[repr(C)]
+#[derive(Default)]
+struct BufferRing {
+    address: u64,
+    entries: u32,
+    group: u16,
+    flags: u16,
+    reserved: [u64; 3],
+}
+
 impl Request<'_> {
     /// Name of the operation in pinscope's output.
     pub fn operation(&self) -> &'static str {
@@ -105,6 +119,7 @@ impl Request<'_> {
             Self::Update(..) => "update",
             Self::Clone(_) => "clone",
             Self::Unregister => "unregister",
+            Self::BufferRing(..) => "none",
             Self::Bare(opcode, _) => match opcode & !USE_REGISTERED_RING {
                 REGISTER_BUFFERS | REGISTER_BUFFERS2 => "register",
                 UNREGISTER_BUFFERS => "unregister",
@@ -119,7 +134,7 @@ impl Request<'_> {
     pub fn buffers(&self) -> &[Buffer] {
         match self {
             Self::Register(buffers) | Self::Register2(buffers) | Self::Update(_, buffers) => buffers,
-            Self::Sparse(_) | Self::Clone(_) | Self::Unregister | Self::Bare(..) => &[],
+            Self::Sparse(_) | Self::Clone(_) | Self::Unregister | Self::BufferRing(..) | Self::Bare(..) => &[],
         }
     }
 
@@ -157,6 +172,10 @@ impl Request<'_> {
                 with(clock, fd, CLONE_BUFFERS | bits, &argument, 1)
             }
             Self::Unregister => raw(clock, fd, UNREGISTER_BUFFERS | bits, 0, 0),
+            Self::BufferRing(address, entries) => {
+                let argument = BufferRing { address: *address, entries: *entries, ..Default::default() };
+                with(clock, fd, REGISTER_PBUF_RING | bits, &argument, 1)
+            }
             Self::Bare(opcode, count) => raw(clock, fd, *opcode | bits, 0, *count),
         }
     }

@@ -29,7 +29,7 @@ fn read(folder: &mut Folder, at: u64, readings: Vec<Reading>) -> (Workloads, Vec
     for id in &told_all {
         folder.forget(at * SECOND, *id);
     }
-    (folder.workloads(Told::default()), told_all)
+    (folder.workloads(Told::default(), None), told_all)
 }
 
 /// Successes by name, those that were counted together among them; `ended` once there are any.
@@ -117,8 +117,23 @@ fn without_a_name_it_is_other_until_it_has_one() {
 fn what_is_not_attributed_is_in_other() {
     let mut folder = Folder::new(1);
     folder.read(0, vec![reading(1, "a", 1)], counted(5));
-    let workloads = folder.workloads(Told::default());
+    let workloads = folder.workloads(Told::default(), None);
     assert_eq!((successes(&workloads), workloads.unattributed), (all(&[("a.service", 3), ("other", 15)]), 15));
+}
+
+#[test]
+fn what_is_registered_goes_to_the_row_of_its_cgroup() {
+    let share = |bytes| Share { buffers: 1, bytes, pinned: bytes };
+    let mut folder = Folder::new(1);
+    folder.read(0, vec![reading(1, "a", 1), reading(2, "b", 1), reading(3, "a", 1)], counted(0));
+    let shares = [(1, share(10)), (2, share(200)), (3, share(3000)), (77, share(40_000))].into();
+    let registered = |shares| {
+        let rows = folder.workloads(Told::default(), shares).rows;
+        rows.into_iter().map(|row| (row.workload.name, row.registered.map(|share| share.bytes))).collect::<Vec<_>>()
+    };
+    let rows = |a, other, ended| [("a.service", a), ("other", other), ("ended", ended)].map(|(n, b)| (n.to_owned(), b));
+    assert_eq!(registered(Some(&shares)), rows(Some(3010), Some(40_200), Some(0)));
+    assert_eq!(registered(None), rows(None, None, None));
 }
 
 /// A machine in small: what its cgroups counted, which are there, which have an entry.
@@ -220,7 +235,7 @@ proptest! {
                     folder.forget(now, id);
                 }
             }
-            let workloads = folder.workloads(Told::default());
+            let workloads = folder.workloads(Told::default(), None);
             let rows: BTreeMap<String, WorkloadTotals> =
                 workloads.rows.iter().map(|row| (row.workload.name.clone(), row.totals)).collect();
             prop_assert_eq!(rows.len(), workloads.rows.len());

@@ -105,7 +105,7 @@ pub fn mechanism_of(kind: Kind) -> &'static str {
     match kind {
         Kind::Kprobe | Kind::Kretprobe => Mechanism::Kprobe.name(),
         Kind::Fentry | Kind::Fexit => Mechanism::Fentry.name(),
-        Kind::RawTracepoint | Kind::Tracepoint => kind.name(),
+        Kind::RawTracepoint | Kind::Tracepoint | Kind::Iterator | Kind::Call => kind.name(),
     }
 }
 

@@ -6,7 +6,7 @@ use tracer_ebpf::{
     settings::{Features, Settings},
 };
 
-use super::{Choice, Hook, Kind, OLDEST, Outcome, Plan, PlanError, Wish, detail};
+use super::{Choice, Hook, Kind, OLDEST, Outcome, Plan, PlanError, Wish, detail, tables};
 use crate::{
     kernel::{Facts, Types},
     probe::{
@@ -109,6 +109,7 @@ fn fill(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
         }
     }
     cgroups(plan, types, wish);
+    tables::tables(plan, facts, types, wish);
     tracepoints(plan, facts, types, wish);
     note_the_walk(plan, &walk, selected.iter().flatten().any(|s| s.role == Role::Buffer));
     too_old(plan, facts);

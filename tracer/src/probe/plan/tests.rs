@@ -121,6 +121,9 @@ fn the_programs_of_6_12_by_fentry() {
         "accounting_enter_fentry",
         "accounting_exit_fexit",
         "release_enter_fentry",
+        "list_table",
+        "rings_of_files",
+        "rings_of_indexes",
         "ledger",
         "ring_created",
         "lock_wanted",
@@ -149,6 +152,48 @@ fn the_programs_of_5_10_by_kprobe_do_not_walk() {
         "ring_created",
     ];
     assert_eq!(programs(&plan), expected);
+}
+
+#[test]
+fn tables_are_read_by_the_kernels_own_layout() {
+    let of = |facts: &Facts| {
+        let kernel = plan(facts, &Wish::default()).settings.kernel;
+        (kernel.table_nodes, kernel.imu_length, kernel.imu_kernel)
+    };
+    let with = |mut facts: Facts, members: &[(&str, Option<u32>)]| {
+        let offsets = &mut facts.types.as_mut().expect("types").offsets;
+        for (member, offset) in members {
+            match offset {
+                Some(offset) => offsets.insert(format!("io_mapped_ubuf.{member}"), *offset),
+                None => offsets.remove(&format!("io_mapped_ubuf.{member}")),
+            };
+        }
+        facts
+    };
+    // As their BTF has them.
+    let old = [("len", None), ("is_kbuf", None), ("flags", None)];
+    assert_eq!(of(&with(fixture::debian_6_1(), &old)), (0, 0, 0));
+    let words = [("ubuf_end", None), ("len", Some(8)), ("nr_bvecs", Some(12)), ("is_kbuf", None), ("flags", None)];
+    assert_eq!(of(&with(fixture::debian_6_12(), &words)), (0, 4, 0));
+    let bools = [("ubuf_end", None), ("len", Some(8)), ("nr_bvecs", Some(12)), ("flags", None)];
+    assert_eq!(of(&with(fixture::debian_6_16(), &bools)), (1, 4, 1));
+    let long = [("ubuf_end", None), ("len", Some(8)), ("nr_bvecs", Some(16)), ("is_kbuf", None)];
+    assert_eq!(of(&with(fixture::debian_7_3(), &long)), (1, 8, 2));
+    let unknown = plan(&with(fixture::debian_6_1(), &[("len", None), ("ubuf_end", None)]), &Wish::default());
+    assert!(unknown.hooks.iter().all(|hook| !matches!(hook.role, Role::Release | Role::Table)));
+    assert_eq!(unknown.degraded[0].figure, "what is registered now");
+}
+
+#[test]
+fn what_was_there_before_is_found_from_the_initial_namespace_alone() {
+    let lost = |plan: &Plan| plan.degraded.iter().any(|lost| lost.figure == table::REGISTERED_BEFORE);
+    assert!(!lost(&plan(&fixture::debian_6_12(), &Wish::default())));
+    let inner = Facts { pid_namespace: Ok(0xf000_0001), ..fixture::debian_6_12() };
+    assert!(lost(&plan(&inner, &Wish::default())));
+    let mut without = fixture::debian_6_12();
+    without.types.as_mut().expect("types").ids.remove("bpf_iter_task_file");
+    let plan = plan(&without, &Wish::default());
+    assert!(lost(&plan) && plan.hooks.iter().any(|hook| hook.program == "list_table"));
 }
 
 #[test]
@@ -455,7 +500,7 @@ proptest! {
         prop_assert!(plan.errors.iter().all(|e| !e.to_string().contains('\n')));
         prop_assert_eq!(plan.verdict() == Verdict::Nothing, plan.hooks.is_empty());
         let Ok(types) = &facts.types else { return Ok(()) };
-        prop_assert_eq!(plan.choices.len(), 13);
+        prop_assert_eq!(plan.choices.len(), 14);
         for choice in &plan.choices {
             let has_hook = plan.hooks.iter().any(|hook| hook.role == choice.role);
             prop_assert!(!has_hook || matches!(choice.chosen, Outcome::Hooked(_)));

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::{card, chart};
 use crate::{
-    aggregate::{Operation, Snapshot},
+    aggregate::{Operation, Snapshot, registered::Registered},
     answer::{Answer, State},
     sink::{human, text},
 };
@@ -50,9 +50,27 @@ pub(super) fn tiles(snapshot: &Snapshot) -> Markup {
             (tile("buffers in one VMA", single, walked.as_deref()))
             (tile("p99 of a register", quantile(0.99), median.as_deref()))
             (tile("time in the pins", pins, Some("of register and update")))
+            @if let Some(registered) = &snapshot.registered { (registered_now(registered)) }
             (tile("coverage", coverage, Some(balance)))
         }
     }
+}
+
+/// What is pinned and what is registered now, with what is not known of it.
+fn registered_now(registered: &Registered) -> Markup {
+    let least = if registered.is_lower_bound() { "at least " } else { "" };
+    let unknown = match registered.unknown_rings {
+        0 => String::new(),
+        unknown => format!(", {} unknown", human::count(unknown)),
+    };
+    let share = &registered.all;
+    let note = format!(
+        "{} registered in {} buffers on {} rings{unknown}",
+        human::bytes(share.bytes),
+        human::count(share.buffers),
+        human::count(registered.rings),
+    );
+    tile("pinned now", Ok(format!("{least}{}", human::bytes(share.pinned))), Some(&note))
 }
 
 /// The operations whose calls are counted.

@@ -2,6 +2,7 @@ use super::*;
 use crate::{
     aggregate::{
         Backing, Distribution, Habits, Operation, Outcome, Process, ResultCount, fold,
+        registered::{Registered, Share},
         tests::{a_sample, any_known, any_sample},
     },
     answer::fixture::{a_snapshot, context, process, values as values_of},
@@ -102,6 +103,18 @@ fn pages() -> [(&'static str, String); 3] {
         }
     }
     pages
+}
+
+#[test]
+fn what_is_pinned_and_registered_is_shown_with_what_is_not_known() {
+    let of = |registered| page(&Snapshot { registered, ..a_snapshot() }, &service(), None);
+    let share = Share { buffers: 8, bytes: 4 << 20, pinned: 1 << 20 };
+    let whole = Registered { rings: 4, all: share, from_before: true, ..Registered::default() };
+    let html = of(Some(whole.clone()));
+    assert!(html.contains("<b>1.00 MiB</b><small>4.00 MiB registered in 8 buffers on 4 rings</small>"), "{html}");
+    let html = of(Some(Registered { unknown_rings: 1, ..whole }));
+    assert!(html.contains("<b>at least 1.00 MiB</b>") && html.contains("on 4 rings, 1 unknown"), "{html}");
+    assert!(!of(None).contains("pinned now</small>"));
 }
 
 #[test]

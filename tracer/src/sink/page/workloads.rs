@@ -20,14 +20,19 @@ const WORKLOADS: usize = 12;
 /// Where calls are counted by workload.
 pub(super) fn workloads(snapshot: &Snapshot) -> Markup {
     let Some(workloads) = &snapshot.workloads else { return html! {} };
-    let mut rows: Vec<_> = workloads.rows.iter().filter(|row| row.calls() > 0).collect();
+    let mut rows: Vec<_> = workloads
+        .rows
+        .iter()
+        .filter(|row| row.calls() > 0 || row.registered.is_some_and(|share| share.buffers > 0))
+        .collect();
     rows.sort_by_key(|row| (row.workload.kind.is_many(), Reverse(row.calls())));
     let more = rows.len().saturating_sub(WORKLOADS) as u64;
+    let pinned = rows.iter().any(|row| row.registered.is_some());
     let body = html! {
         @if rows.is_empty() { p class="soft" { "None seen yet." } } @else {
             div class="scroll" {
                 table {
-                    thead { tr { th { "workload" } th { "calls" } th class="wide" { "not ok" } th { "bytes" } th { "mean time" } } }
+                    thead { tr { th { "workload" } th { "calls" } th class="wide" { "not ok" } th { "bytes" } @if pinned { th { "pinned now" } } th { "mean time" } } }
                     tbody { @for row in rows.into_iter().take(WORKLOADS) { (line(workloads, row)) } }
                 }
             }
@@ -48,6 +53,7 @@ fn line(workloads: &Workloads, row: &Row) -> Markup {
             td { (human::count(row.calls())) }
             td class="wide" { (human::count(row.totals.get(Slot::Failed).saturating_add(row.totals.get(Slot::Partial)))) }
             td { (bytes.unwrap_or_else(unknown)) }
+            @if let Some(share) = row.registered { td { (human::bytes(share.pinned)) } }
             td { (mean.map_or_else(unknown, human::duration)) }
         }
     }

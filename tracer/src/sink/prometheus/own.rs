@@ -2,7 +2,7 @@
 
 use super::{Sample, Scrape};
 use crate::{
-    aggregate::Registered,
+    aggregate::registered::Registered,
     probe::health::Status,
     source::{own::Own, runs::Runs},
 };

@@ -393,25 +393,49 @@ pub const METRICS: &[Metric] = &[
         name: "pinscope_registered_buffers",
         kind: Type::Gauge,
         labels: &[],
-        help: "Buffers that are registered now, by registers that pinscope saw. Absent without --rings, where the end of a table is not seen (5.10), and once one may have been missed.",
-        source: "map of tables; entry of (__)io_sqe_buffers_unregister",
-        samples: |scrape| own::registered(scrape, |registered| registered.buffers),
+        help: "Buffers in the tables of all rings now, those from before the start among them. A buffer counts once for each ring that has it. Absent without --rings, and where the end of a table is not seen (5.10).",
+        source: REGISTERED,
+        samples: |scrape| own::registered(scrape, |registered| registered.all.buffers),
     },
     Metric {
         name: "pinscope_registered_bytes",
         kind: Type::Gauge,
         labels: &[],
-        help: "Bytes of the buffers that are registered now. Absent as pinscope_registered_buffers is.",
-        source: "as pinscope_registered_buffers",
-        samples: |scrape| own::registered(scrape, |registered| registered.bytes),
+        help: "Bytes of the buffers that are registered now: the same memory counts once for each buffer that it is in. Absent as pinscope_registered_buffers is.",
+        source: REGISTERED,
+        samples: |scrape| own::registered(scrape, |registered| registered.all.bytes),
+    },
+    Metric {
+        name: "pinscope_pinned_bytes",
+        kind: Type::Gauge,
+        labels: &[],
+        help: "Bytes of the pages under the buffers that are registered now: whole pages, each address of a process's memory once, however many buffers and rings have it. Memory that two processes share counts for each. Absent as pinscope_registered_buffers is.",
+        source: REGISTERED,
+        samples: |scrape| own::registered(scrape, |registered| registered.all.pinned),
+    },
+    Metric {
+        name: "pinscope_registered_rings",
+        kind: Type::Gauge,
+        labels: &[],
+        help: "Rings that have a table of buffers now. Absent as pinscope_registered_buffers is.",
+        source: REGISTERED,
+        samples: |scrape| own::registered(scrape, |registered| registered.rings),
     },
     Metric {
         name: "pinscope_registered_unknown_rings",
         kind: Type::Gauge,
         labels: &[],
-        help: "Rings with a table of which it is not known what is in it, until it is let go: changed by an update, made by a clone, or its register was not wholly seen. They are in neither pinscope_registered_buffers nor pinscope_registered_bytes. Absent as those are.",
-        source: "as pinscope_registered_buffers",
+        help: "Of pinscope_registered_rings, those whose table changed each time that it was read, or could not be read: their buffers are in no other figure. Absent as pinscope_registered_buffers is.",
+        source: REGISTERED,
         samples: |scrape| own::registered(scrape, |registered| registered.unknown_rings),
+    },
+    Metric {
+        name: "pinscope_registered_lower_bound",
+        kind: Type::Gauge,
+        labels: &[],
+        help: "1 where more may be registered than the gauges say: the tables from before the start could not all be found (not in the initial PID namespace), some found no room, or some are unknown. Else 0. Absent as pinscope_registered_buffers is.",
+        source: REGISTERED,
+        samples: |scrape| own::registered(scrape, |registered| registered.is_lower_bound().into()),
     },
     Metric {
         name: "pinscope_program_runs_total",
@@ -638,6 +662,22 @@ pub const METRICS: &[Metric] = &[
         samples: workloads::refusals,
     },
     Metric {
+        name: "pinscope_workload_registered_bytes",
+        kind: Type::Gauge,
+        labels: WORKLOAD,
+        help: "The workload's share of pinscope_registered_bytes: the tables that its tasks made. Absent as that is.",
+        source: REGISTERED,
+        samples: |scrape| workloads::registered(scrape, |share| share.bytes),
+    },
+    Metric {
+        name: "pinscope_workload_pinned_bytes",
+        kind: Type::Gauge,
+        labels: WORKLOAD,
+        help: "The same of pinscope_pinned_bytes. Memory of one process that several workloads registered counts for each.",
+        source: REGISTERED,
+        samples: |scrape| workloads::registered(scrape, |share| share.pinned),
+    },
+    Metric {
         name: "pinscope_workloads",
         kind: Type::Gauge,
         labels: &[],
@@ -689,6 +729,9 @@ pub const METRICS: &[Metric] = &[
 
 /// The process' own folder.
 const OWN: &str = "/proc/self";
+/// Where what is registered now comes from.
+const REGISTERED: &str =
+    "map TABLES; the kernel's tables, read at the scrape; iterators over files and tasks at the start";
 /// Where all figures by workload come from.
 const WORKLOADS: &str = "map WORKLOADS; path and presence of the cgroup";
 const WORKLOAD: &[&str] = &["workload"];

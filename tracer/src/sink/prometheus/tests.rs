@@ -11,11 +11,13 @@ use super::*;
 use crate::{
     aggregate::{
         fold,
+        registered::Registered,
         tests::{a_sample, any_known, any_sample},
         workloads::{Told, Workloads},
     },
     answer::fixture::{a_snapshot, context, judged, judgements, private_file, shared_file},
     decode::Known,
+    source::sample::Sample,
 };
 
 pub(crate) fn service() -> Service {
@@ -222,7 +224,10 @@ fn pinscope_itself_is_served() {
     for (name, value) in [
         ("pinscope_registered_buffers", 40.0),
         ("pinscope_registered_bytes", 163_840.0),
+        ("pinscope_pinned_bytes", 40_960.0),
+        ("pinscope_registered_rings", 6.0),
         ("pinscope_registered_unknown_rings", 1.0),
+        ("pinscope_registered_lower_bound", 1.0),
         ("pinscope_program_runs_total{program=\"ledger\"}", 14.0),
         ("pinscope_program_run_seconds_total{program=\"ledger\"}", 0.000_007),
         ("pinscope_degraded_reason{figure=\"VMA look-ups\",reason=\"avoided: on request\"}", 1.0),
@@ -237,18 +242,19 @@ fn pinscope_itself_is_served() {
 }
 
 #[test]
-fn tables_that_were_not_followed_leave_no_figure() {
-    let of = |lost, skipped| {
-        let mut sample = a_sample();
-        sample.registered.lost = lost;
-        sample.skipped.insert("release_enter_fentry".to_owned(), skipped);
+fn a_sum_that_lacks_something_is_marked() {
+    let bound = "pinscope_registered_lower_bound";
+    let of = |registered| {
+        let sample = Sample { registered, ..a_sample() };
         parse(&encode(&fold(&sample, &Known::all()), &service()))
     };
-    assert!(of(0, 0).contains_key("pinscope_registered_buffers"));
-    let full = of(1, 0);
-    assert!(!full.keys().any(|name| name.starts_with("pinscope_registered_")));
-    assert_eq!(full.get("pinscope_lost_total{what=\"tables\"}"), Some(&1.0));
-    assert!(!of(0, 1).keys().any(|name| name.starts_with("pinscope_registered_")));
+    let whole = Registered { from_before: true, ..Registered::default() };
+    assert_eq!(of(Some(whole.clone())).get(bound), Some(&0.0));
+    let full = of(Some(Registered { lost: 1, ..whole.clone() }));
+    assert_eq!((full.get(bound), full.get("pinscope_lost_total{what=\"tables\"}")), (Some(&1.0), Some(&1.0)));
+    assert_eq!(of(Some(Registered { unknown_rings: 1, ..whole })).get(bound), Some(&1.0));
+    assert_eq!(of(Some(Registered::default())).get(bound), Some(&1.0));
+    assert!(!of(None).keys().any(|name| name.starts_with("pinscope_registered_") || name == "pinscope_pinned_bytes"));
 }
 
 #[test]

@@ -4,7 +4,10 @@ use tracer_ebpf::workload::{REFUSED, Slot};
 
 use super::{Sample, Scrape, Value, calls::outcome};
 use crate::{
-    aggregate::workloads::{Row, Told, Workloads},
+    aggregate::{
+        registered::Share,
+        workloads::{Row, Told, Workloads},
+    },
     decode::PARTIAL,
 };
 
@@ -109,6 +112,11 @@ pub(super) fn installations<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
 
 pub(super) fn refusals<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     counts(scrape, |told| told.walk, |row| REFUSED.map(|policy| (policy.name(), row.totals.refused(policy))))
+}
+
+pub(super) fn registered<'a>(scrape: &Scrape<'a>, of: fn(&Share) -> u64) -> Vec<Sample<'a>> {
+    let rows = rows(scrape, |_| true);
+    rows.filter_map(|row| Some(Sample::count(&[&row.workload.name], of(row.registered.as_ref()?)))).collect()
 }
 
 pub(super) fn own<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {

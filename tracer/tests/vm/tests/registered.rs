@@ -1,10 +1,15 @@
 //! What is registered now, against what our own rings hold; and what a daemon says of itself.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
     fs,
     process::Command,
-    thread,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Sender},
+    },
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -12,6 +17,7 @@ use anyhow::{Context as _, ensure};
 
 use super::{storm::generator, without_tracer};
 use crate::{
+    cgroup::{self, Cgroup},
     context::Context,
     daemon::{Daemon, Scrape, label},
     kernel::Version,
@@ -20,6 +26,7 @@ use crate::{
     ring::{Buffer, EMPTY, Request, Ring},
     space::{Kind, Space},
     sys::PAGE,
+    user::{SERVICE, as_user},
 };
 
 /// The end of a table goes through no function of its own before.
@@ -28,9 +35,13 @@ const CLONES: Version = Version(6, 12);
 /// A ring's end is the work of a kernel thread.
 const PATIENCE: Duration = Duration::from_secs(30);
 const MANY: usize = 200;
+const WORKLOAD: &str = "registered.service";
 
 pub fn tests() -> Vec<Test> {
     vec![
+        Test::new("daemon_registered_was_there_before", before).within(Duration::from_mins(2)),
+        Test::new("daemon_registered_in_a_namespace", namespace).within(Duration::from_mins(2)),
+        Test::new("daemon_registered_while_it_started", amid).within(Duration::from_mins(2)),
         Test::new("daemon_registered_is_what_rings_hold", holds).within(Duration::from_mins(3)),
         Test::new("daemon_registered_comes_back_after_a_storm", storm).within(Duration::from_mins(3)),
         Test::new("daemon_registered_is_absent_without_rings", absent).within(Duration::from_mins(2)),
@@ -39,51 +50,35 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-/// What a ring has in its table: buffers and bytes, or something that pinscope cannot know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Held {
-    Known(u64, u64),
-    Unknown,
+/// Our rings by their fd, and the slots of their tables.
+type Truth = BTreeMap<i32, Vec<Buffer>>;
+
+/// What is served of it, in the order of [`expected`].
+const GAUGES: [&str; 6] = [
+    "pinscope_registered_rings",
+    "pinscope_registered_buffers",
+    "pinscope_registered_bytes",
+    "pinscope_pinned_bytes",
+    "pinscope_registered_unknown_rings",
+    "pinscope_registered_lower_bound",
+];
+
+fn figures(scrape: &Scrape) -> Option<Vec<f64>> {
+    GAUGES.iter().map(|name| scrape.samples(name).next().map(|(_, value)| value)).collect()
 }
 
-/// Our rings by their fd.
-type Truth = BTreeMap<i32, Held>;
-
-fn figures(scrape: &Scrape) -> Option<[f64; 3]> {
-    let value = |name: &str| scrape.samples(name).next().map(|(_, value)| value);
-    Some([
-        value("pinscope_registered_buffers")?,
-        value("pinscope_registered_bytes")?,
-        value("pinscope_registered_unknown_rings")?,
-    ])
-}
-
-fn expected(truth: &Truth) -> [f64; 3] {
-    truth.values().fold([0.0; 3], |[buffers, bytes, unknown], held| match held {
-        Held::Known(more, length) => [buffers + *more as f64, bytes + *length as f64, unknown],
-        Held::Unknown => [buffers, bytes, unknown + 1.0],
-    })
-}
-
-/// Runs of the program at the end of tables that the kernel skipped.
-fn skipped_ends(scrape: &Scrape) -> f64 {
-    let skipped = scrape.samples("pinscope_skipped_runs_total");
-    let of_ends =
-        skipped.filter(|(labels, _)| label(labels, "program").is_some_and(|name| name.starts_with("release_")));
-    of_ends.map(|(_, runs)| runs).sum()
+fn expected(truth: &Truth) -> Vec<f64> {
+    let buffers: Vec<_> = truth.values().flatten().filter(|buffer| buffer.length > 0).collect();
+    let bytes: u64 = buffers.iter().map(|buffer| buffer.length).sum();
+    let pages = |buffer: &&Buffer| buffer.address / PAGE..(buffer.address + buffer.length).div_ceil(PAGE);
+    let pinned: BTreeSet<_> = buffers.iter().flat_map(pages).collect();
+    [truth.len() as u64, buffers.len() as u64, bytes, pinned.len() as u64 * PAGE, 0, 0].map(|n| n as f64).into()
 }
 
 fn check(daemon: &Daemon, truth: &Truth, when: &str) -> anyhow::Result<()> {
-    let scrape = daemon.scrape()?;
-    let Some(seen) = figures(&scrape) else {
-        // Where tasks preempt each other in a trampoline the kernel skips runs, and says so: the end of a table may be
-        // among them, and what is registered is unknown from then on.
-        ensure!(skipped_ends(&scrape) > 0.0, "{when}: the gauges are not there, and no end of a table was skipped");
-        return Ok(());
-    };
+    let seen = figures(&daemon.scrape()?).with_context(|| format!("{when}: a gauge is not there"))?;
     let wanted = expected(truth);
-    let differs = seen.iter().zip(wanted).any(|(seen, wanted)| (seen - wanted).abs() > 0.5);
-    ensure!(!differs, "{when}: buffers, bytes and unknown rings are {seen:?}, in truth {wanted:?}");
+    ensure!(seen == wanted, "{when}: {GAUGES:?} are {seen:?}, in truth {wanted:?}");
     Ok(())
 }
 
@@ -101,12 +96,25 @@ fn check_soon(daemon: &Daemon, truth: &Truth, when: &str) -> anyhow::Result<()> 
 fn make(truth: &mut Truth, ring: &Ring, request: Request<'_>) -> anyhow::Result<()> {
     let answer = ring.call(request);
     ensure!(answer.ret >= 0, "{request:?} was answered {}", answer.ret);
-    let buffers = request.buffers().iter().filter(|buffer| buffer.length > 0);
     match request {
-        Request::Unregister => truth.remove(&ring.fd()),
-        Request::Update(..) | Request::Clone(_) => truth.insert(ring.fd(), Held::Unknown),
-        _ => truth.insert(ring.fd(), Held::Known(buffers.clone().count() as u64, buffers.map(|b| b.length).sum())),
-    };
+        Request::Unregister => {
+            truth.remove(&ring.fd());
+        }
+        Request::Update(first, buffers) => {
+            let table = truth.get_mut(&ring.fd()).context("an update without a table")?;
+            table[first as usize..][..buffers.len()].copy_from_slice(buffers);
+        }
+        Request::Clone(source) => {
+            let table = truth.get(&source).context("a clone of nothing")?.clone();
+            truth.insert(ring.fd(), table);
+        }
+        Request::Sparse(slots) => {
+            truth.insert(ring.fd(), vec![EMPTY; slots as usize]);
+        }
+        _ => {
+            truth.insert(ring.fd(), request.buffers().to_vec());
+        }
+    }
     Ok(())
 }
 
@@ -117,27 +125,185 @@ fn buffers(space: &mut Space, pages: &[u64]) -> anyhow::Result<Vec<Buffer>> {
         .collect()
 }
 
-fn holds(context: &Context) -> TestResult {
+/// So many buffers in a row, of which two share each page.
+fn halves(space: &mut Space, count: u64) -> anyhow::Result<Vec<Buffer>> {
+    let start = space.map(Kind::Anon, count.div_ceil(2) * PAGE)?;
+    Ok((0..count).map(|n| Buffer { address: start + n * PAGE / 2, length: PAGE / 2 }).collect())
+}
+
+/// What rings had when the daemon came, and what becomes of them.
+fn before(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
     }
-    let mut space = Space::new(128 * PAGE);
-    let (few, more) = (buffers(&mut space, &[1, 2, 3])?, buffers(&mut space, &[5, 8, 1, 1])?);
-    let sparse = [few[0], EMPTY, few[2]];
+    let mut space = Space::new(4096 * PAGE);
+    let (few, many) = (buffers(&mut space, &[1, 2, 3])?, halves(&mut space, 3000)?);
     let mut truth = Truth::new();
-    let old = Ring::new()?;
-    ensure!(old.call(Request::Register(&few)).ret == 0, "a ring that was there before");
-    let daemon = Daemon::start(context, &["--rings"])?;
+    // In a file, in four with the same pages, larger than is read at once, sparse, without a table.
+    let rings: Vec<_> = (0..7).map(|_| Ring::new()).collect::<Result<_, _>>()?;
+    for ring in &rings[..4] {
+        make(&mut truth, ring, Request::Register(&few))?;
+    }
+    make(&mut truth, &rings[4], Request::Register2(&many))?;
+    let sparse = if context.kernel.version >= ENDS_ARE_SEEN { Request::Sparse(64) } else { Request::Register2(&few) };
+    make(&mut truth, &rings[5], sparse)?;
+    let (indexed, held) = Indexed::new(few[1..].to_vec())?;
+    truth.insert(INDEXED, held);
+    // With no more than the service has: the search reads nothing of other users' processes by its own rights.
+    let daemon = Daemon::start_as(context, &["--rings"], &as_user(SERVICE)?)?;
     if context.kernel.version < ENDS_ARE_SEEN {
         ensure!(figures(&daemon.scrape()?).is_none(), "there are gauges of what is registered");
         daemon.end()?;
         return Ok(Verdict::Passed);
     }
-    check(&daemon, &truth, "a ring that was there before")?;
+    check(&daemon, &truth, "rings that were there before")?;
+    make(&mut truth, &rings[5], Request::Update(7, &few))?;
+    make(&mut truth, &rings[0], Request::Update(0, &many[5..6]))?;
+    check(&daemon, &truth, "updates of them")?;
+    make(&mut truth, &rings[1], Request::Unregister)?;
+    check(&daemon, &truth, "an unregister of one")?;
+    for ring in rings {
+        truth.remove(&ring.fd());
+        drop(ring);
+    }
+    check_soon(&daemon, &truth, "the end of those that have an fd")?;
+    drop(indexed);
+    truth.remove(&INDEXED);
+    check_soon(&daemon, &truth, "the end of all")?;
+    daemon.end()?;
+    Ok(Verdict::Passed)
+}
+
+/// In a PID namespace the kernel lists its own processes only: our ring is not found, and that is said.
+fn namespace(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    if let Some(why) = context.kernel.lacks("end of a table that is seen", ENDS_ARE_SEEN) {
+        return Ok(Verdict::Ignored(why));
+    }
+    let mut space = Space::new(16 * PAGE);
+    let table = buffers(&mut space, &[1, 2])?;
+    let ring = Ring::new()?;
+    ensure!(ring.call(Request::Register(&table)).ret == 0, "the register");
+    let unshare = ["unshare", "-p", "-f", "--mount-proc"].map(OsString::from);
+    let daemon = Daemon::start_as(context, &["--rings"], &unshare)?;
+    let bound = |scrape: &Scrape| scrape.sum("pinscope_registered_lower_bound", &[]);
+    let scrape = daemon.scrape()?;
+    ensure!((bound(&scrape) - 1.0).abs() < 0.1, "the figure is not marked as a lower bound");
+    let named = [("figure", "what was registered before the start")];
+    ensure!(scrape.has("pinscope_degraded_reason", &named), "no reason is given");
+    let later = Ring::new()?;
+    ensure!(later.call(Request::Register(&table)).ret == 0, "the register");
+    let seen = daemon.scrape()?.sum("pinscope_registered_buffers", &[]);
+    ensure!((seen - 2.0).abs() < 0.1, "{seen} buffers, of 2 from since the start");
+    // The one process in it is its init: with it all goes.
+    let inner = fs::read_to_string(format!("/proc/{0}/task/{0}/children", daemon.id())).context("children")?;
+    let inner = inner.trim().parse().context("not one child")?;
+    // SAFETY: a signal to a process of ours.
+    ensure!(unsafe { libc::kill(inner, libc::SIGKILL) } == 0, "{}", std::io::Error::last_os_error());
+    Ok(Verdict::Passed)
+}
+
+/// Stands for the fd of [`Indexed`] in our notes.
+const INDEXED: i32 = -1;
+
+/// A ring with an index and no fd, where the kernel has such (5.18): it lives as long as its thread.
+struct Indexed {
+    end: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Indexed {
+    /// With these buffers, which it gives back.
+    fn new(buffers: Vec<Buffer>) -> anyhow::Result<(Self, Vec<Buffer>)> {
+        let ((end, ended), (ready, is_ready)) = (mpsc::channel::<()>(), mpsc::channel());
+        let thread = thread::spawn(move || {
+            let made = Ring::new().map_err(anyhow::Error::from).and_then(|ring| {
+                let answer = ring.call(Request::Register(&buffers));
+                ensure!(answer.ret == 0, "the register was answered {}", answer.ret);
+                // With neither fd nor mappings, where the index keeps it.
+                Ok(ring.index().is_err().then_some(ring))
+            });
+            let (kept, made) = made.map_or_else(|error| (None, Err(error)), |ring| (ring, Ok(())));
+            let _ = ready.send(made.map(|()| buffers));
+            // Until the sender is gone.
+            let _ = ended.recv();
+            drop(kept);
+        });
+        let buffers = is_ready.recv().context("the thread is gone")??;
+        Ok((Self { end: Some(end), thread: Some(thread) }, buffers))
+    }
+}
+
+impl Drop for Indexed {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Rings that come and go while the daemon looks for those that were there before.
+fn amid(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    if let Some(why) = context.kernel.lacks("end of a table that is seen", ENDS_ARE_SEEN) {
+        return Ok(Verdict::Ignored(why));
+    }
+    let mut space = Space::new(16 * PAGE);
+    let table = buffers(&mut space, &[1, 2])?;
+    let ring = Ring::new()?;
+    let mut truth = Truth::new();
+    make(&mut truth, &ring, Request::Register(&table))?;
+    let done = AtomicBool::new(false);
+    let daemon = thread::scope(|scope| {
+        let churn = || {
+            while !done.load(Ordering::Relaxed) {
+                let Ok(ring) = Ring::new() else { continue };
+                let _ = ring.call(Request::Register(&table));
+                let _ = ring.call(Request::Unregister);
+                let _ = ring.call(Request::Register(&table[..1]));
+            }
+        };
+        let churning = [scope.spawn(churn), scope.spawn(churn)];
+        let daemon = Daemon::start(context, &["--rings"]);
+        done.store(true, Ordering::Relaxed);
+        drop(churning);
+        daemon
+    })?;
+    check_soon(&daemon, &truth, "after rings that came and went at the start")?;
+    daemon.end()?;
+    Ok(Verdict::Passed)
+}
+
+fn holds(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    if let Some(why) = context.kernel.lacks("end of a table that is seen", ENDS_ARE_SEEN) {
+        return Ok(Verdict::Ignored(why));
+    }
+    let mut space = Space::new(128 * PAGE);
+    let (few, more) = (buffers(&mut space, &[1, 2, 3])?, buffers(&mut space, &[5, 8, 1, 1])?);
+    let sparse = [few[0], EMPTY, few[2]];
+    let mut truth = Truth::new();
+    let daemon = Daemon::start(context, &["--rings"])?;
     let (a, b, c) = (Ring::new()?, Ring::new()?, Ring::new()?);
     make(&mut truth, &a, Request::Register(&few))?;
+    let cgroup = Cgroup::new(cgroup::ROOT, WORKLOAD)?;
+    cgroup.enter()?;
     make(&mut truth, &b, Request::Register2(&sparse))?;
+    cgroup::leave(cgroup::ROOT)?;
     check(&daemon, &truth, "two registers")?;
+    let workload = [("workload", WORKLOAD)];
+    let share = |name: &str| daemon.scrape().map(|scrape| scrape.sum(name, &workload));
+    let shares = [share("pinscope_workload_registered_bytes")?, share("pinscope_workload_pinned_bytes")?];
+    let own = (few[0].length + few[2].length) as f64;
+    ensure!(
+        shares.iter().all(|share| (share - own).abs() < 0.5),
+        "shares of a workload are {shares:?}, in truth {own}"
+    );
     let hole = [few[0], Buffer { address: 1 << 40, length: PAGE }];
     ensure!(c.call(Request::Register(&hole)).ret < 0 && a.call(Request::Register(&more)).ret < 0, "both are refused");
     check(&daemon, &truth, "a register that failed, and one on a ring that has a table")?;
@@ -146,18 +312,33 @@ fn holds(context: &Context) -> TestResult {
     make(&mut truth, &b, Request::Register(&more))?;
     check(&daemon, &truth, "a register after it")?;
     make(&mut truth, &a, Request::Update(1, &more[..1]))?;
-    make(&mut truth, &old, Request::Update(0, &more[..1]))?;
-    check(&daemon, &truth, "updates, one on a ring that was there before")?;
+    check(&daemon, &truth, "an update that replaces")?;
+    make(&mut truth, &a, Request::Update(0, &[EMPTY, EMPTY]))?;
+    check(&daemon, &truth, "an update that empties")?;
+    let half = a.call(Request::Update(0, &[few[0], hole[1]]));
+    ensure!(half.ret == 1, "an update of one that is good and one that is not was answered {}", half.ret);
+    truth.get_mut(&a.fd()).context("no table")?[0] = few[0];
+    check(&daemon, &truth, "an update that was refused half-way")?;
     make(&mut truth, &a, Request::Unregister)?;
     make(&mut truth, &a, Request::Register(&few))?;
     check(&daemon, &truth, "a table that is known again")?;
+    // It pins its ring of descriptors, which is no registered buffer.
+    let descriptors = buffers(&mut space, &[1])?[0];
+    let answer = a.call(Request::BufferRing(descriptors.address, 64));
+    ensure!(answer.ret == 0, "a ring of buffers was answered {}", answer.ret);
+    check(&daemon, &truth, "a ring of buffers")?;
+    let mut rings = vec![a, b];
     if context.kernel.version >= CLONES {
-        make(&mut truth, &c, Request::Clone(b.fd()))?;
+        make(&mut truth, &c, Request::Clone(rings[1].fd()))?;
         check(&daemon, &truth, "a clone")?;
-        make(&mut truth, &c, Request::Unregister)?;
+        let source = rings.remove(1);
+        truth.remove(&source.fd());
+        drop(source);
+        check_soon(&daemon, &truth, "a clone whose source is gone")?;
     }
+    rings.push(c);
     many(&daemon, &mut truth, &few)?;
-    for ring in [old, a, b, c] {
+    for ring in rings {
         truth.remove(&ring.fd());
         drop(ring);
         check_soon(&daemon, &truth, "a ring that is closed")?;
@@ -201,21 +382,7 @@ fn storm(context: &Context) -> TestResult {
     let words = generator(&["storm", "--threads", "4", "--count", "3000", "--seed", "11"])?;
     let mut command = Command::new(&words[0]);
     Running::start(pinscope::piped(command.args(&words[1..])))?.finish(Duration::from_mins(1))?.expect_code(0)?;
-    let after = check_soon(&daemon, &truth, "after the storm");
-    if after.is_err() {
-        // The only excuse: runs at the end of a table were skipped. Then there is no figure.
-        let scrape = daemon.scrape()?;
-        let skipped = scrape
-            .samples("pinscope_skipped_runs_total")
-            .filter(|(labels, _)| label(labels, "program").is_some_and(|name| name.starts_with("release_")))
-            .map(|(_, runs)| runs)
-            .sum::<f64>();
-        if skipped > 0.0 {
-            ensure!(figures(&scrape).is_none(), "{skipped} runs were skipped, and there is a figure all the same");
-            return Ok(Verdict::Passed);
-        }
-    }
-    after?;
+    check_soon(&daemon, &truth, "after the storm")?;
     daemon.end()?;
     Ok(Verdict::Passed)
 }

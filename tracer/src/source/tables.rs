@@ -1,0 +1,268 @@
+//! The tables of buffers that rings have now: which there are, and what is in them.
+//!
+//! The map `TABLES` says which rings have a table; its contents are the kernel's own, read by a program that pinscope runs
+//! itself. A table is read when it is first seen, and again after each change. None is read under the ring's lock.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, Read as _},
+    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
+    sync::Arc,
+};
+
+use aya::{
+    Ebpf,
+    maps::{Array, Map, MapError},
+    programs::{Program, RawTracePoint, RawTracePointRunOptions, TestRun as _},
+};
+use tracer_ebpf::table::{Followed, Listed, Range, SLOTS_AT_ONCE, Table, listed};
+
+use super::{
+    batch::Batch,
+    maps::{ReadError, map},
+};
+use crate::{
+    aggregate::registered::{self, Registered},
+    probe::table::{LIST_TABLE, SEARCHES},
+};
+
+/// A slot that no table has: nothing is listed.
+const BEHIND_ALL: u64 = u64::MAX;
+
+/// How often a part of a table is read anew that changed while it was read.
+const TRIES: usize = 4;
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct TablePod(Table);
+
+// SAFETY: `repr(C)` over integers, with no padding, for which every bit pattern is a value.
+unsafe impl aya::Pod for TablePod {}
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct ListedPod(Listed);
+
+// SAFETY: as above.
+unsafe impl aya::Pod for ListedPod {}
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct FollowedPod(Followed);
+
+// SAFETY: as above.
+unsafe impl aya::Pod for FollowedPod {}
+
+/// Puts the rings into the map that had a table before the hooks were there. They are attached by now, so that none is
+/// missed in between. By the programs that are loaded; the plan says what others would find.
+///
+/// # Errors
+/// The kernel refuses; what was there before is not known then.
+pub fn search(ebpf: &mut Ebpf, loaded: impl Fn(&str) -> bool) -> Result<(), String> {
+    searching(ebpf, true)?;
+    let found = SEARCHES.iter().filter(|search| loaded(search.program)).try_for_each(|search| {
+        let program = ebpf.program(search.program).ok_or_else(|| format!("there is no program {}", search.program))?;
+        let fd = program.fd().map_err(|error| error.to_string())?;
+        run(fd.as_fd().as_raw_fd()).map_err(|error| format!("{}: {error}", search.target))
+    });
+    searching(ebpf, false)?;
+    found
+}
+
+/// While it is set, a table that goes leaves a mark, so that an iterator that saw it before does not put it back.
+fn searching(ebpf: &mut Ebpf, on: bool) -> Result<(), String> {
+    let map = ebpf.map_mut("SEARCHING").ok_or("there is no map SEARCHING")?;
+    let mut map: Array<_, u64> = Array::try_from(map).map_err(|error| error.to_string())?;
+    map.set(0, u64::from(on), 0).map_err(|error| error.to_string())
+}
+
+/// `enum bpf_cmd` and `enum bpf_attach_type`.
+const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_ITER_CREATE: libc::c_long = 33;
+const BPF_TRACE_ITER: u32 = 28;
+
+/// Runs an iterator to its end. The library makes iterators too, of programs that it may change.
+fn run(program: i32) -> io::Result<()> {
+    let link = bpf(BPF_LINK_CREATE, [program.cast_unsigned(), 0, BPF_TRACE_ITER, 0])?;
+    let mut iterator = File::from(bpf(BPF_ITER_CREATE, [link.as_raw_fd().cast_unsigned(), 0, 0, 0])?);
+    // The programs write nothing: there is nothing to read but the end.
+    let mut nothing = [0; 64];
+    while iterator.read(&mut nothing)? > 0 {}
+    Ok(())
+}
+
+/// A command of bpf(2) that takes four words and gives a descriptor.
+fn bpf(command: libc::c_long, attributes: [u32; 4]) -> io::Result<OwnedFd> {
+    // SAFETY: the kernel reads the attributes, whose size it is told.
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const attributes, size_of_val(&attributes)) };
+    let fd = i32::try_from(answer).map_err(io::Error::other)?;
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor that the kernel has just made, and that nobody else has.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// What is registered, from one reading to the next.
+pub struct Source {
+    batch: Batch<u64, TablePod>,
+    /// By ring.
+    known: HashMap<u64, Read>,
+    /// Ends of tables that no hook saw, as of the last reading.
+    skipped: Option<u64>,
+    /// What the last reading came to, while nothing changes.
+    sum: Option<Registered>,
+    /// Tables that were there before are among them.
+    from_before: bool,
+}
+
+/// What was read of one ring.
+struct Read {
+    /// What the map had.
+    of: Table,
+    /// What is in the table; `None` where it could not be read.
+    buffers: Option<Arc<[Range]>>,
+}
+
+impl Source {
+    /// `from_before` says whether the search found all that was there.
+    ///
+    /// # Errors
+    /// The object has no such map.
+    pub fn start(ebpf: &Ebpf, from_before: bool) -> Result<Self, ReadError> {
+        const NAME: &str = "TABLES";
+        let batch = match map(ebpf, NAME)? {
+            Map::HashMap(data) => Batch::new(data).map_err(|error| ReadError::Kernel(NAME, error))?,
+            _ => return Err(ReadError::Missing(NAME)),
+        };
+        Ok(Self { batch, known: HashMap::new(), skipped: None, sum: None, from_before })
+    }
+
+    /// What is registered now. `skipped` counts the ends of tables that no hook saw, where the kernel tells.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn read(&mut self, ebpf: &Ebpf, skipped: Option<u64>) -> Result<Registered, ReadError> {
+        let tables = self.batch.read().map_err(|error| ReadError::Kernel("TABLES", error.into()))?;
+        let tables: HashMap<_, _> =
+            tables.into_iter().map(|(ring, table)| (ring, table.0)).filter(|(_, table)| table.gone == 0).collect();
+        let before = self.known.len();
+        let reader = Reader::of(ebpf)?;
+        // A table whose end was missed stays as it is in the map: only a look into the kernel's memory tells.
+        let missed = skipped.is_none() || skipped != self.skipped;
+        self.skipped = skipped;
+        let as_it_was = |ring: &u64, read: &mut Read| {
+            read.buffers.is_some()
+                && tables.get(ring).is_some_and(|table| *table == read.of)
+                && (!missed || reader.is_there(*ring))
+        };
+        self.known.retain(as_it_was);
+        if self.known.len() == before
+            && self.known.len() == tables.len()
+            && let Some(sum) = &self.sum
+        {
+            return Ok(Registered { lost: lost(ebpf)?, ..sum.clone() });
+        }
+        for (ring, of) in tables {
+            if self.known.contains_key(&ring) {
+                continue;
+            }
+            match reader.table(ring)? {
+                Content::Whole(buffers) => {
+                    self.known.insert(ring, Read { of, buffers: Some(buffers.into()) });
+                }
+                Content::Unknown => {
+                    self.known.insert(ring, Read { of, buffers: None });
+                }
+                Content::Gone => {}
+            }
+        }
+        let tables = self.known.values().map(|read| registered::Table {
+            mm: read.of.mm,
+            cgroup: read.of.cgroup,
+            buffers: read.buffers.as_deref(),
+        });
+        let sum = Registered { from_before: self.from_before, lost: lost(ebpf)?, ..registered::sum(tables) };
+        self.sum = Some(sum.clone());
+        Ok(sum)
+    }
+}
+
+/// Tables that found no room in the map.
+fn lost(ebpf: &Ebpf) -> Result<u64, ReadError> {
+    const NAME: &str = "FOLLOWED";
+    let failed = |error| ReadError::Kernel(NAME, error);
+    let map: Array<_, FollowedPod> = Array::try_from(map(ebpf, NAME)?).map_err(failed)?;
+    Ok(map.get(&0, 0).map_err(failed)?.0.lost)
+}
+
+/// What is in a table.
+enum Content {
+    Whole(Vec<Range>),
+    Gone,
+    Unknown,
+}
+
+/// Reads tables.
+struct Reader<'a> {
+    program: &'a RawTracePoint,
+    listed: Array<&'a aya::maps::MapData, ListedPod>,
+}
+
+impl<'a> Reader<'a> {
+    fn of(ebpf: &'a Ebpf) -> Result<Self, ReadError> {
+        const NAME: &str = "LISTED";
+        let Some(Program::RawTracePoint(program)) = ebpf.program(LIST_TABLE) else {
+            return Err(ReadError::Missing(LIST_TABLE));
+        };
+        let listed = Array::try_from(map(ebpf, NAME)?).map_err(|error| ReadError::Kernel(NAME, error))?;
+        Ok(Self { program, listed })
+    }
+
+    /// Whether the kernel still has this table; where it does not, the program takes it out of the map.
+    fn is_there(&self, ring: u64) -> bool {
+        self.run(ring, BEHIND_ALL).is_ok_and(|said| said != listed::GONE)
+    }
+
+    /// What the program says of a part that begins at this slot.
+    fn run(&self, ring: u64, first: u64) -> Result<u32, ReadError> {
+        let mut options = RawTracePointRunOptions::new();
+        options.args[..2].copy_from_slice(&[ring, first]);
+        let result = self.program.test_run(options);
+        Ok(result.map_err(|error| ReadError::Run(LIST_TABLE, error.to_string()))?.return_value)
+    }
+
+    fn table(&self, ring: u64) -> Result<Content, ReadError> {
+        let (mut all, mut first) = (Vec::new(), 0);
+        loop {
+            let part = match self.part(ring, first)? {
+                (listed::WHOLE, Some(part)) => part,
+                (listed::GONE, _) => return Ok(Content::Gone),
+                _ => return Ok(Content::Unknown),
+            };
+            let buffers = usize::try_from(part.buffers).unwrap_or(SLOTS_AT_ONCE).min(SLOTS_AT_ONCE);
+            all.extend_from_slice(&part.ranges[..buffers]);
+            first += SLOTS_AT_ONCE as u64;
+            if first >= part.slots {
+                return Ok(Content::Whole(all));
+            }
+        }
+    }
+
+    /// A part, and what the program said of it.
+    fn part(&self, ring: u64, first: u64) -> Result<(u32, Option<Box<Listed>>), ReadError> {
+        let mut said = listed::CHANGED;
+        for _ in 0..TRIES {
+            said = self.run(ring, first)?;
+            if said != listed::CHANGED {
+                break;
+            }
+        }
+        if said != listed::WHOLE {
+            return Ok((said, None));
+        }
+        let part = self.listed.get(&0, 0).map_err(|error: MapError| ReadError::Kernel("LISTED", error))?;
+        Ok((said, Some(Box::new(part.0))))
+    }
+}
