@@ -9,9 +9,14 @@ use yaml_rust2::{Yaml, YamlLoader};
 use super::{all as dashboards, listed, shown};
 
 /// What may rightly return nothing, by a metric that has to be absent for it or a part of the place, and the reason.
-const EMPTY: [Excuse; 12] = [
+const EMPTY: [Excuse; 17] = [
     Excuse::Absent("pinscope_registered_bytes", "only with --rings"),
     Excuse::Absent("pinscope_registered_buffers", "only with --rings"),
+    Excuse::Absent("pinscope_pinned_bytes", "only with --rings"),
+    Excuse::Absent("pinscope_registered_unknown_rings", "only with --rings"),
+    Excuse::Absent("pinscope_registered_lower_bound", "only with --rings"),
+    Excuse::Absent("pinscope_workload_registered_bytes", "only with --rings"),
+    Excuse::Absent("pinscope_workload_pinned_bytes", "only with --rings"),
     Excuse::Absent("pinscope_degraded_reason{", "only where something cannot be had"),
     Excuse::Absent("pinscope_phase_seconds_total", "only with --phases"),
     Excuse::Absent("pinscope_mmap_lock_wait_seconds", "only with --locks"),

@@ -69,9 +69,12 @@ fn summary() -> Row {
                 "after requests",
             )
             .no_value(NOTHING_YET),
-        Panel::stat("Pinned now", "Bytes of the buffers that are registered at this moment.")
-            .unit("bytes")
-            .query("sum(pinscope_registered_bytes{<here>})", "bytes")
+        Panel::stat("Pinned now", "Bytes of the pages under all registered buffers, each page once; over the instances that tell, with those that do not, and those whose figure is a lower bound.")
+            .query("sum(pinscope_pinned_bytes{<here>})", "pinned")
+            .query("count(pinscope_info{<here>} unless on (job, instance) pinscope_pinned_bytes{<here>}) or 0 * count(pinscope_info{<here>})", "instances without")
+            .query("sum(pinscope_registered_lower_bound{<here>})", "lower bounds")
+            .query("sum(pinscope_registered_unknown_rings{<here>})", "unknown rings")
+            .field("pinned", &[("unit", json!("bytes"))])
             .no_value(REGISTERED),
         Panel::stat("Coverage", "The lowest share, over the instances, of calls that were measured, of those that the kernel's own tracepoint saw; since the probes were attached.")
             .unit("percentunit")

@@ -66,10 +66,14 @@ fn health() -> Row {
             .query("min(pinscope_attached_seconds{<here>})", "attached")
             .option("graphMode", json!("none"))
             .no_value("not scraped"),
-        Panel::stat("Registered now", "Buffers that are registered at this moment, and their bytes.")
+        Panel::stat("Registered now", "Buffers in the tables of all rings, their bytes, and the pages under them: memory that several buffers or rings have is registered several times and pinned once. A lower bound where rings are unknown, or where what was there before the start could not be found.")
             .query("sum(pinscope_registered_buffers{<here>})", "buffers")
-            .query("sum(pinscope_registered_bytes{<here>})", "bytes")
-            .field("bytes", &[("unit", json!("bytes"))])
+            .query("sum(pinscope_registered_bytes{<here>})", "registered")
+            .query("sum(pinscope_pinned_bytes{<here>})", "pinned")
+            .query("sum(pinscope_registered_unknown_rings{<here>})", "unknown rings")
+            .query("sum(pinscope_registered_lower_bound{<here>})", "lower bound")
+            .field("registered", &[("unit", json!("bytes"))])
+            .field("pinned", &[("unit", json!("bytes"))])
             .size(4, 4)
             .no_value(REGISTERED),
         Panel::stat("In flight", "Registrations that were entered and have not ended.")
@@ -257,6 +261,20 @@ fn workloads() -> Row {
             "{{workload}}",
         )
         .no_value("none in this time, or not told by workload"),
+        Panel::areas(
+            "Pinned",
+            "Bytes of the pages under the buffers that the workload's tasks have registered, of the ten with most.",
+        )
+        .unit("bytes")
+        .query("topk(10, sum by (workload) (pinscope_workload_pinned_bytes{<work>}))", "{{workload}}")
+        .no_value(REGISTERED),
+        Panel::areas(
+            "Registered",
+            "Bytes in the tables of the rings that the workload's tasks made, of the ten with most.",
+        )
+        .unit("bytes")
+        .query("topk(10, sum by (workload) (pinscope_workload_registered_bytes{<work>}))", "{{workload}}")
+        .no_value(REGISTERED),
     ];
     Row { title: "By workload", panels }
 }

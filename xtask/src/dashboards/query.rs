@@ -7,7 +7,7 @@ pub const NOTHING_YET: &str = "none in this time, or not measured on this kernel
 /// For a coverage, which there is none of without calls.
 pub const NO_CALLS: &str = "no calls yet, or not measured";
 /// For what is registered now.
-pub const REGISTERED: &str = "not asked for (--rings)";
+pub const REGISTERED: &str = "not asked for (--rings), or not measured on this kernel";
 /// For figures by workload.
 pub const NO_WORKLOADS: &str = "no workload seen, or told by workload on no instance here";
 
