@@ -1,16 +1,15 @@
 //! What BTF says: where the fields are, what the functions' prototypes are, which helpers there are.
 
+pub(crate) mod layout;
+mod reader;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    fs::File,
-    io,
-    os::fd::{AsRawFd, OwnedFd},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::Path,
 };
 
-use btf_rs::{Backend, Btf, BtfType, Type};
-use regex::Regex;
-use rustix::fs::MemfdFlags;
+use layout::Kind;
+use reader::{ReadError, Reader, Type};
 
 use super::{
     Known, Unknown, Wanted,
@@ -65,7 +64,7 @@ impl Types {
                 let prototypes = btf.prototypes(name);
                 (!prototypes.is_empty()).then_some(prototypes)
             }),
-            ids: keep(&functions, |name| btf.function_ids.get(name).copied()),
+            ids: keep(&functions, |name| btf.function_id(name)),
             tracepoints: keep(wanted.tracepoints, |name| btf.tracepoint(name)),
             helpers: btf.helpers(wanted.helpers),
             structs: wanted.structs.iter().filter(|name| btf.is_struct(name)).map(|&n| n.to_owned()).collect(),
@@ -77,96 +76,92 @@ impl Types {
 
 /// BTF, with the types of the names that are wanted found in one pass: the kernel's has some 120,000 types.
 struct Index {
-    btf: Btf,
-    by_name: HashMap<String, Vec<Type>>,
-    function_ids: HashMap<String, u32>,
+    btf: Reader,
+    by_name: HashMap<String, Vec<(u32, Type)>>,
+    /// Enums without a name.
+    anonymous: Vec<Type>,
 }
 
 impl Index {
-    fn open(path: &Path, wanted: &Wanted<'_>) -> anyhow::Result<Self> {
-        // The parser works on a mapping of the file, which sysfs gives only since 6.16.
-        let file = in_memory(path)?;
-        let copy = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let btf = Btf::from_file_with_backend(copy, Backend::Mmap)?;
-        let mut by_name: HashMap<String, Vec<Type>> = HashMap::new();
-        let mut function_ids = HashMap::new();
-        for id in btf.resolve_ids_by_regex(&names(wanted)?)? {
-            let kind = btf.resolve_type_by_id(id)?;
-            let Some(name) = kind.as_btf_type().and_then(|kind| btf.resolve_name(kind).ok()) else { continue };
-            if let Type::Func(_) = kind {
-                function_ids.entry(name.clone()).or_insert(id);
+    fn open(path: &Path, wanted: &Wanted<'_>) -> Result<Self, ReadError> {
+        let names = names(wanted);
+        let mut found = Vec::new();
+        let mut enums = Vec::new();
+        let btf = Reader::open(path, |id, kind, name| {
+            if name.is_empty() {
+                if kind == Kind::Enum && !wanted.enumerators.is_empty() {
+                    enums.push(id);
+                }
+            } else if names.contains(name) {
+                found.push(id);
             }
-            by_name.entry(name).or_default().push(kind);
+        })?;
+        let mut by_name: HashMap<String, Vec<(u32, Type)>> = HashMap::new();
+        for (id, kind) in found.into_iter().filter_map(|id| Some((id, btf.get(id)?))) {
+            by_name.entry(btf.name(kind.name()).to_owned()).or_default().push((id, kind));
         }
-        Ok(Self { btf, by_name, function_ids })
+        let anonymous = enums.into_iter().filter_map(|id| btf.get(id)).collect();
+        Ok(Self { btf, by_name, anonymous })
     }
 
-    fn named(&self, name: &str) -> &[Type] {
-        self.by_name.get(name).map_or(&[], Vec::as_slice)
+    /// The types of a name that are of a kind, with their ids.
+    fn named(&self, name: &str, kind: Kind) -> impl Iterator<Item = &(u32, Type)> {
+        self.by_name.get(name).into_iter().flatten().filter(move |(_, found)| found.kind() == kind)
     }
 
     fn is_struct(&self, name: &str) -> bool {
-        self.named(name).iter().any(|kind| matches!(kind, Type::Struct(_)))
+        self.named(name, Kind::Struct).next().is_some()
+    }
+
+    fn function_id(&self, name: &str) -> Option<u32> {
+        self.named(name, Kind::Func).next().map(|(id, _)| *id)
     }
 
     /// Offset of `struct.member`; `None` too where two structs of the name disagree.
     fn offset(&self, path: &str) -> Option<u32> {
         let (structure, member) = path.split_once('.')?;
-        let mut found: Vec<u32> = self
-            .named(structure)
-            .iter()
-            .filter(|kind| matches!(kind, Type::Struct(_)))
-            .filter_map(|kind| self.member_offset(kind, member, 0))
-            .collect();
+        let structs = self.named(structure, Kind::Struct);
+        let mut found: Vec<u32> = structs.filter_map(|(_, kind)| self.member_offset(kind, member, 0)).collect();
         found.dedup();
         if let [bits] = found[..] { (bits % 8 == 0).then_some(bits / 8) } else { None }
     }
 
     /// Offset in bits of a member, looked for in nested anonymous structs and unions as well.
-    fn member_offset(&self, kind: &Type, member: &str, depth: usize) -> Option<u32> {
-        let (Type::Struct(outer) | Type::Union(outer)) = kind else {
-            return None;
-        };
-        if depth > CHAIN {
+    fn member_offset(&self, outer: &Type, member: &str, depth: usize) -> Option<u32> {
+        if depth > CHAIN || !matches!(outer.kind(), Kind::Struct | Kind::Union) {
             return None;
         }
-        outer.members.iter().find_map(|candidate| {
-            let name = self.btf.resolve_name(candidate).unwrap_or_default();
+        outer.members().find_map(|candidate| {
+            let name = self.btf.name(candidate.name);
+            let (offset, width) = candidate.bits;
             if name == member {
-                return candidate.bitfield_size().is_none_or(|bits| bits == 0).then(|| candidate.bit_offset());
+                return width.is_none_or(|bits| bits == 0).then_some(offset);
             }
             if !name.is_empty() {
                 return None;
             }
-            let inner = self.unqualified(candidate.get_type_id()?)?;
-            Some(candidate.bit_offset() + self.member_offset(&inner, member, depth + 1)?)
+            let inner = self.unqualified(candidate.word)?;
+            offset.checked_add(self.member_offset(&inner, member, depth + 1)?)
         })
     }
 
     /// The type behind qualifiers and tags; `None` where it is broken.
     fn unqualified(&self, mut id: u32) -> Option<Type> {
         for _ in 0..CHAIN {
-            let kind = self.resolve(id)?;
-            id = match &kind {
-                Type::Const(inner) | Type::Volatile(inner) | Type::Restrict(inner) => inner.get_type_id()?,
-                Type::TypeTag(inner) => inner.get_type_id()?,
-                _ => return Some(kind),
-            };
+            let kind = self.btf.get(id)?;
+            if kind.kind() != Kind::Qualifier {
+                return Some(kind);
+            }
+            id = kind.target();
         }
         None
-    }
-
-    fn resolve(&self, id: u32) -> Option<Type> {
-        if id == 0 { Some(Type::Void) } else { self.btf.resolve_type_by_id(id).ok() }
     }
 
     /// Every distinct prototype of the functions of this name.
     fn prototypes(&self, name: &str) -> Vec<Prototype> {
         let mut all = Vec::new();
-        for kind in self.named(name) {
-            let Type::Func(function) = kind else { continue };
-            let prototype = function.get_type_id().and_then(|id| self.prototype(id));
-            if let Some(prototype) = prototype.filter(|p| !all.contains(p)) {
+        for (_, function) in self.named(name, Kind::Func) {
+            if let Some(prototype) = self.prototype(function.target()).filter(|p| !all.contains(p)) {
                 all.push(prototype);
             }
         }
@@ -174,18 +169,14 @@ impl Index {
     }
 
     fn prototype(&self, id: u32) -> Option<Prototype> {
-        let Type::FuncProto(function) = self.resolve(id)? else {
-            return None;
-        };
-        let parameters = function.parameters.iter().map(|parameter| {
-            let kind =
-                if parameter.is_variadic() { "...".to_owned() } else { self.spelled(parameter.get_type_id()?, 0)? };
-            Some(Parameter { name: self.btf.resolve_name(parameter).unwrap_or_default(), kind })
+        let function = self.btf.get(id).filter(|kind| kind.kind() == Kind::FuncProto)?;
+        let parameters = function.members().map(|parameter| {
+            let variadic = parameter.name == 0 && parameter.word == 0;
+            let kind = if variadic { "...".to_owned() } else { self.spelled(parameter.word, 0)? };
+            Some(Parameter { name: self.btf.name(parameter.name).to_owned(), kind })
         });
-        Some(Prototype {
-            returns: self.spelled(function.return_type_id(), 0)?,
-            parameters: parameters.collect::<Option<_>>()?,
-        })
+        let parameters = parameters.collect::<Option<_>>()?;
+        Some(Prototype { returns: self.spelled(function.target(), 0)?, parameters })
     }
 
     /// A type in the normal form of [`Prototype`].
@@ -194,23 +185,22 @@ impl Index {
             return None;
         }
         let kind = self.unqualified(id)?;
-        let name =
-            || kind.as_btf_type().and_then(|kind| self.btf.resolve_name(kind).ok()).filter(|name| !name.is_empty());
-        Some(match &kind {
-            Type::Void => "void".to_owned(),
-            Type::Ptr(target) => {
-                let target = target.get_type_id()?;
-                if let Some(Type::FuncProto(_)) = self.unqualified(target) {
+        let name = || Some(self.btf.name(kind.name())).filter(|name| !name.is_empty());
+        Some(match kind.kind() {
+            Kind::Void => "void".to_owned(),
+            Kind::Ptr => {
+                let target = self.unqualified(kind.target())?;
+                if target.kind() == Kind::FuncProto {
                     "function *".to_owned()
                 } else {
-                    pointer(&self.spelled(target, depth + 1)?)
+                    pointer(&self.spelled(kind.target(), depth + 1)?)
                 }
             }
-            Type::Union(_) => format!("union {}", name()?),
-            Type::Enum(_) | Type::Enum64(_) => format!("enum {}", name()?),
-            Type::Fwd(forward) if forward.is_union() => format!("union {}", name()?),
-            Type::Struct(_) | Type::Fwd(_) => format!("struct {}", name()?),
-            _ => integer(&name()?).to_owned(),
+            Kind::Union => format!("union {}", name()?),
+            Kind::Enum | Kind::Enum64 => format!("enum {}", name()?),
+            Kind::Fwd if kind.is_union() => format!("union {}", name()?),
+            Kind::Struct | Kind::Fwd => format!("struct {}", name()?),
+            _ => integer(name()?).to_owned(),
         })
     }
 
@@ -218,14 +208,9 @@ impl Index {
     /// function that calls its probes has the names, which a typedef of a function pointer does not carry.
     fn tracepoint(&self, name: &str) -> Option<Prototype> {
         let [there, with_names @ ..] = TRACEPOINT_PREFIXES.map(|prefix| format!("{prefix}{name}"));
-        let pointer = self.named(&there).iter().find_map(|kind| match kind {
-            Type::Typedef(typedef) => self.resolve(typedef.get_type_id()?),
-            _ => None,
-        })?;
-        let Type::Ptr(pointer) = pointer else {
-            return None;
-        };
-        let unnamed = pointer.get_type_id().and_then(|id| self.prototype(id))?;
+        let (_, typedef) = self.named(&there, Kind::Typedef).next()?;
+        let pointer = self.btf.get(typedef.target()).filter(|kind| kind.kind() == Kind::Ptr)?;
+        let unnamed = self.prototype(pointer.target())?;
         let mut prototype = with_names
             .iter()
             .flat_map(|function| self.prototypes(function))
@@ -238,76 +223,44 @@ impl Index {
         Some(prototype)
     }
 
-    fn helpers(&self, wanted: &[&str]) -> BTreeSet<String> {
-        let members = self.named(HELPERS).iter().filter_map(|kind| match kind {
-            Type::Enum(list) => Some(&list.members),
-            _ => None,
-        });
-        members
-            .flatten()
-            .filter_map(|member| self.btf.resolve_name(member).ok()?.strip_prefix("BPF_FUNC_").map(str::to_owned))
-            .filter(|name| wanted.contains(&name.as_str()))
-            .collect()
+    /// Names and values of the members of the enums of a name.
+    fn members_of(&self, name: &str) -> impl Iterator<Item = (&str, u32)> {
+        let members = self.named(name, Kind::Enum).flat_map(|(_, list)| list.members());
+        members.map(|member| (self.btf.name(member.name), member.word))
     }
-}
 
-impl Index {
+    fn helpers(&self, wanted: &[&str]) -> BTreeSet<String> {
+        let names = self.members_of(HELPERS).filter_map(|(name, _)| name.strip_prefix("BPF_FUNC_"));
+        names.filter(|name| wanted.contains(name)).map(str::to_owned).collect()
+    }
+
     /// Members of the enum of controllers.
     fn subsystems(&self) -> BTreeMap<String, u32> {
-        let members = self.named(SUBSYSTEMS.0).iter().filter_map(|kind| match kind {
-            Type::Enum(list) => Some(&list.members),
-            _ => None,
-        });
-        members
-            .flatten()
-            .filter_map(|member| {
-                let name = self.btf.resolve_name(member).ok()?;
-                Some((name.strip_suffix(SUBSYSTEMS.1)?.to_owned(), member.val()))
-            })
-            .collect()
+        let members = self.members_of(SUBSYSTEMS.0);
+        members.filter_map(|(name, value)| Some((name.strip_suffix(SUBSYSTEMS.1)?.to_owned(), value))).collect()
     }
 
-    /// Values of members of anonymous enums, which only a look at all of them finds; without those that stand in two
-    /// enums with different values.
+    /// Values of members of anonymous enums; without those that stand in two enums with different values.
     fn enumerators(&self, wanted: &[&str]) -> BTreeMap<String, u32> {
-        if wanted.is_empty() {
-            return BTreeMap::new();
-        }
-        let mut found: BTreeMap<String, BTreeSet<u32>> = BTreeMap::new();
-        for kind in self.btf.resolve_types_by_name("").unwrap_or_default() {
-            let Type::Enum(list) = kind else { continue };
-            for member in &list.members {
-                let name = self.btf.resolve_name(member).ok().filter(|name| wanted.contains(&name.as_str()));
-                if let Some(name) = name {
-                    found.entry(name).or_default().insert(member.val());
-                }
+        let mut found: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
+        for member in self.anonymous.iter().flat_map(Type::members) {
+            let name = self.btf.name(member.name);
+            if wanted.contains(&name) {
+                found.entry(name).or_default().insert(member.word);
             }
         }
         let single = |values: BTreeSet<u32>| values.first().copied().filter(|_| values.len() == 1);
-        found.into_iter().filter_map(|(name, values)| Some((name, single(values)?))).collect()
+        found.into_iter().filter_map(|(name, values)| Some((name.to_owned(), single(values)?))).collect()
     }
 }
 
 /// The names of all types that something wanted is found by.
-fn names(wanted: &Wanted<'_>) -> anyhow::Result<Regex> {
+fn names(wanted: &Wanted<'_>) -> HashSet<Vec<u8>> {
     let owners = wanted.members.iter().filter_map(|path| path.split_once('.')).map(|(owner, _)| owner.to_owned());
     let tracepoints = wanted.tracepoints.iter();
     let tracepoints = tracepoints.flat_map(|name| TRACEPOINT_PREFIXES.map(|prefix| format!("{prefix}{name}")));
     let plain = [wanted.functions, wanted.structs, &[HELPERS, SUBSYSTEMS.0], &MARKS].concat();
-    let all: BTreeSet<_> = owners
-        .chain(tracepoints)
-        .chain(plain.iter().map(|&name| name.to_owned()))
-        .map(|name| regex::escape(&name))
-        .collect();
-    let all: Vec<_> = all.into_iter().collect();
-    Ok(Regex::new(&format!("^(?:{})$", all.join("|")))?)
-}
-
-/// A copy of the file that can be mapped.
-fn in_memory(path: &Path) -> io::Result<OwnedFd> {
-    let mut memory = File::from(rustix::fs::memfd_create("btf", MemfdFlags::CLOEXEC)?);
-    io::copy(&mut File::open(path)?, &mut memory)?;
-    Ok(memory.into())
+    owners.chain(tracepoints).chain(plain.iter().map(|&name| name.to_owned())).map(String::into_bytes).collect()
 }
 
 fn keep<T>(names: &[&str], find: impl Fn(&str) -> Option<T>) -> BTreeMap<String, T> {

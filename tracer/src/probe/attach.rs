@@ -7,7 +7,7 @@ use std::{
 };
 
 use aya::{
-    Btf, Ebpf, EbpfLoader,
+    Btf, Ebpf,
     programs::{FEntry, FExit, Iter, KProbe, Program, ProgramError, RawTracePoint, TracePoint},
 };
 use aya_obj::btf::{BtfType, Func, FuncLinkage};
@@ -15,6 +15,7 @@ use rustix::process::{Resource, Rlimit};
 use tracer_ebpf::settings::{Session, Settings};
 
 use super::{
+    loader,
     mode::MEMLOCK_WANTED,
     object::{self, ObjectError},
     plan::{Hook, Kind, Plan},
@@ -213,9 +214,8 @@ fn load(plan: &Plan, options: &Options) -> Result<Ebpf, AttachError> {
     let lines = tracing::enabled!(tracing::Level::DEBUG);
     let object = object::object(object::Wanted { legacy: plan.legacy_frames, programs: &programs, lines })?;
     let settings = SettingsPod(Settings { session: options.session.complete(), ..plan.settings });
-    let mut loader = EbpfLoader::new();
-    // The object has no CO-RE relocations: the kernel's types need not be parsed for it.
-    loader.btf(None).allow_unsupported_maps();
+    let mut loader = loader::without_types();
+    loader.allow_unsupported_maps();
     loader.override_global("SETTINGS", &settings, true);
     loader.override_global("AYA_LOG_LEVEL", &options.log_level, true);
     if plan.legacy_frames {

@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod audit;
 pub mod health;
+mod loader;
 pub mod mode;
 pub mod object;
 pub mod offsets;

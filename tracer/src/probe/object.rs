@@ -13,6 +13,8 @@ use std::ffi::c_void;
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind, elf};
 use rustix::mm::{Advice, madvise};
 
+use crate::kernel::btf::layout::{COMMON, Common, Header, Kind};
+
 /// The object as it was built, empty where the eBPF toolchain was missing.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pinscope-ebpf"));
 
@@ -129,85 +131,58 @@ fn redefine(section: &mut [u8], btf: &Btf, target: &str, template: &str) -> Resu
     Ok(())
 }
 
-/// Where the types lie in a section `.BTF` (`include/uapi/linux/btf.h`), and their names.
+/// Where the types lie in a section `.BTF`, and their names.
 struct Btf {
-    /// Position of each type, by its id; id 0 is `void`.
-    types: Vec<usize>,
+    /// Position of each type with its first words, by its id; id 0 is `void`.
+    types: Vec<(usize, Option<Common>)>,
     /// Position of the strings.
     strings: usize,
 }
 
-/// Kinds of types that are looked for.
-const KIND_STRUCT: u32 = 4;
-const KIND_FUNC: u32 = 12;
-const KIND_VAR: u32 = 14;
-
 impl Btf {
     fn parse(section: &[u8]) -> Option<Self> {
-        let header = word(section, 4)? as usize;
-        let types_start = header + word(section, 8)? as usize;
-        let types_end = types_start + word(section, 12)? as usize;
-        let strings = header + word(section, 16)? as usize;
-        let mut types = vec![0];
-        let mut position = types_start;
-        while position < types_end {
-            types.push(position);
-            position += 12 + tail(word(section, position + 4)?)?;
+        let header = Header::parse(section).ok()?;
+        let mut types = vec![(0, None)];
+        let mut position = usize::try_from(header.types).ok()?;
+        let end = position + header.types_len as usize;
+        while position < end {
+            let common = Common::parse(section.get(position..)?).ok()?;
+            types.push((position, Some(common)));
+            position += COMMON + 4 * common.tail;
         }
-        Some(Self { types, strings })
+        Some(Self { types, strings: usize::try_from(header.strings).ok()? })
+    }
+
+    fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (usize, Common)> {
+        let types = self.types.iter().filter_map(|(position, common)| Some((*position, (*common)?)));
+        types.filter(move |(_, common)| common.kind == kind)
     }
 
     /// The positions of the members' type ids of a map's definition.
     fn members_of(&self, section: &[u8], variable: &str) -> Option<Vec<usize>> {
-        let var = self.types.iter().skip(1).copied().find(|position| {
-            let is_var = word(section, position + 4).is_some_and(|info| kind(info) == KIND_VAR);
-            is_var && self.name(section, *position) == Some(variable.as_bytes())
-        })?;
-        let definition = *self.types.get(word(section, var + 8)? as usize)?;
-        let info = word(section, definition + 4)?;
-        (kind(info) == KIND_STRUCT)
-            .then(|| (0..(info & 0xffff) as usize).map(|member| definition + 12 + member * 12 + 4).collect())
+        let named = |(_, var): &(usize, Common)| self.name(section, var.name) == Some(variable.as_bytes());
+        let (_, var) = self.of_kind(Kind::Var).find(named)?;
+        let (definition, common) = *self.types.get(var.word as usize)?;
+        let members = common.filter(|common| common.kind == Kind::Struct)?.tail / 3;
+        Some((0..members).map(|member| definition + COMMON + member * 12 + 4).collect())
     }
 
     /// Sets the linkage of every function, which stands where other types have the number of their members.
     fn make_functions_static(&self, section: &mut [u8]) {
-        for position in self.types.iter().skip(1) {
-            if word(section, position + 4).is_some_and(|info| kind(info) == KIND_FUNC) {
-                section[position + 4..position + 6].fill(0);
-            }
+        for (position, _) in self.of_kind(Kind::Func) {
+            section[position + 4..position + 6].fill(0);
         }
     }
 
-    fn name<'a>(&self, section: &'a [u8], position: usize) -> Option<&'a [u8]> {
-        let start = self.strings + word(section, position)? as usize;
-        section.get(start..)?.split(|byte| *byte == 0).next()
+    fn name<'a>(&self, section: &'a [u8], name: u32) -> Option<&'a [u8]> {
+        section.get(self.strings + name as usize..)?.split(|byte| *byte == 0).next()
     }
-}
-
-fn word(section: &[u8], position: usize) -> Option<u32> {
-    section.get(position..position + 4)?.try_into().ok().map(u32::from_le_bytes)
-}
-
-fn kind(info: u32) -> u32 {
-    (info >> 24) & 0x1f
-}
-
-/// Bytes behind a type's common three words.
-fn tail(info: u32) -> Option<usize> {
-    let members = (info & 0xffff) as usize;
-    Some(match kind(info) {
-        1 | KIND_VAR | 17 => 4,
-        3 => 12,
-        KIND_STRUCT | 5 | 15 | 19 => 12 * members,
-        6 | 13 => 8 * members,
-        2 | 7..=11 | KIND_FUNC | 16 | 18 => 0,
-        _ => return None,
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::btf::layout;
 
     #[test]
     fn the_frames_take_the_definition_of_the_hash_map() {
@@ -223,7 +198,7 @@ mod tests {
                 object::File::parse(object).unwrap().section_by_name(".BTF").unwrap().file_range().unwrap();
             let section = &object[offset as usize..(offset + size) as usize];
             let members = Btf::parse(section).unwrap().members_of(section, map).unwrap();
-            members.into_iter().map(|position| word(section, position).unwrap()).collect()
+            members.into_iter().map(|position| layout::word(section, position).unwrap()).collect()
         };
         assert_ne!(definition(&original, "FRAMES"), definition(&original, "FRAMES_BY_TID"));
         assert_eq!(definition(&changed, "FRAMES"), definition(&original, "FRAMES_BY_TID"));

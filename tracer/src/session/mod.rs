@@ -255,6 +255,8 @@ impl Opened {
 
     fn with(facts: Facts, plan: &impl Fn(&Facts) -> Plan, options: &Options, progress: &Progress) -> Self {
         let plan = plan(&facts);
+        // What reading the facts took is not wanted for loading; the most that a start takes is what a limit on it must allow.
+        memory::give_back();
         let (attached, results) = attach_plan(&facts, &plan, options, progress);
         Self { facts, plan, attached, results }
     }

@@ -57,16 +57,21 @@ impl Blob {
         self.add(PROTO, "", parameters.len(), returns, &rest)
     }
 
-    fn read(self, wanted: &Wanted<'_>) -> Types {
-        let mut file = tempfile::NamedTempFile::new().expect("a file");
+    fn bytes(self) -> Vec<u8> {
         let (types, strings) = (self.types.len() as u32, self.strings.len() as u32);
-        file.write_all(&[0x9f, 0xeb, 1, 0]).expect("the magic");
-        for word in [24, 0, types, types, strings] {
-            file.write_all(&u32::to_le_bytes(word)).expect("the header");
-        }
-        file.write_all(&self.types).and_then(|()| file.write_all(&self.strings)).expect("the body");
-        Types::read(file.path(), wanted).expect("BTF")
+        let header = [24, 0, types, types, strings].map(u32::to_le_bytes).concat();
+        [&[0x9f, 0xeb, 1, 0], &header[..], &self.types, &self.strings].concat()
     }
+
+    fn read(self, wanted: &Wanted<'_>) -> Types {
+        read(&self.bytes(), wanted).expect("BTF")
+    }
+}
+
+fn read(bytes: &[u8], wanted: &Wanted<'_>) -> Known<Types> {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(bytes).expect("written");
+    Types::read(file.path(), wanted)
 }
 
 const NONE: Wanted<'static> =
@@ -174,5 +179,32 @@ fn what_is_no_btf_is_unknown_with_its_path() {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     file.write_all(b"no BTF at all").expect("written");
     let error = Types::read(file.path(), &NONE).expect_err("not BTF").to_string();
-    assert!(error.starts_with(&file.path().display().to_string()), "{error}");
+    assert_eq!(error, format!("{}: it is no BTF", file.path().display()));
+}
+
+/// Any byte may be wrong: what is read is then wrong or refused, and ends.
+#[test]
+fn broken_btf_is_refused_or_read_but_ends() {
+    let mut blob = Blob::default();
+    let int = blob.int("int", 4);
+    let inner = blob.composite(UNION, "", &[("deep", int, 0)]);
+    let shielded = blob.add(CONST, "", 0, inner, &[]);
+    blob.composite(STRUCT, "vma", &[("first", int, 0), ("", shielded, 8)]);
+    let pointer = blob.add(PTR, "", 0, int, &[]);
+    let proto = blob.proto(pointer, &[("at", pointer), ("", 0)]);
+    blob.add(FUNC, "pin", 0, proto, &[]);
+    let pointer = blob.add(PTR, "", 0, proto, &[]);
+    blob.add(TYPEDEF, "btf_trace_ring", 0, pointer, &[]);
+    let bytes = blob.bytes();
+    let wanted = Wanted { functions: &["pin"], members: &["vma.deep"], tracepoints: &["ring"], ..NONE };
+    let whole = read(&bytes, &wanted).expect("BTF");
+    assert_eq!((whole.offsets["vma.deep"], whole.functions.len(), whole.tracepoints.len()), (8, 1, 1));
+    for position in 0..bytes.len() {
+        assert!(read(&bytes[..position], &wanted).is_err(), "cut at {position}");
+        for value in [0, 1, 0x7f, 0xff, bytes[position].wrapping_add(1), bytes[position].wrapping_sub(1)] {
+            let mut changed = bytes.clone();
+            changed[position] = value;
+            let _ = read(&changed, &wanted);
+        }
+    }
 }

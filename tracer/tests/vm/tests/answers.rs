@@ -212,9 +212,13 @@ fn a_ring_that_was_there(context: &Context) -> TestResult {
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()?;
-    // It is at its standard input once its ring has worked, which takes it no time.
-    thread::sleep(Duration::from_secs(1));
     let pid = server.id().to_string();
+    // It is at its standard input once its ring has worked: `read`, system call 0, of descriptor 0.
+    let deadline = Instant::now() + TIME;
+    while !std::fs::read_to_string(format!("/proc/{pid}/syscall"))?.starts_with("0 0x0 ") {
+        ensure!(Instant::now() < deadline, "the scenario does not wait");
+        thread::sleep(Duration::from_millis(5));
+    }
     let arguments = ["-v", "report", "--json", "--attach", &context.attach, "--pid", &pid];
     let report = Running::start(&mut pinscope::command(&arguments))?;
     let deadline = Instant::now() + TIME;
