@@ -6,12 +6,12 @@ use tracer_ebpf::{
     histogram,
     policy::Traits,
     record::{Frame, RegistrationRecord, flag},
-    workload::{self, REFUSED, REST, SLOTS, Slot, WorkloadTotals},
+    workload::{self, OWNER, REFUSED, REST, SLOTS, Slot, WorkloadTotals},
 };
 
 use crate::{
     fold, kernel,
-    maps::{BLANK_CGROUP, CGROUPS, WORKLOADS, add, setting},
+    maps::{BLANK_CGROUP, CGROUPS, OWNERS, WORKLOADS, add, setting},
 };
 
 /// What is counted of the current task's cgroup.
@@ -27,6 +27,7 @@ impl Totals {
             first_seen(id, if named { kernel::cgroup_node(kernel::current_task()).unwrap_or(0) } else { 0 });
             WORKLOADS.get_ptr_mut(id)
         });
+        let found = found.or_else(|| OWNERS.get_ptr_mut(owner()));
         found.or_else(|| WORKLOADS.get_ptr_mut(REST)).map(|entry| Self(entry.cast()))
     }
 
@@ -89,13 +90,37 @@ fn first_seen(id: u64, node: u64) {
     if node == 0 || id == REST || WORKLOADS.get_ptr(id).is_none() {
         return;
     }
+    note_path(id, node);
+}
+
+/// Notes the path of the cgroup with this `kernfs_node`.
+#[inline(always)]
+#[expect(clippy::needless_borrows_for_generic_args, reason = "by value it would lie on the stack")]
+fn note_path(key: u64, node: u64) {
     let Some(blank) = BLANK_CGROUP.get_ptr(0) else { return };
     // SAFETY: a value of the map, which nothing writes to.
-    let _ = CGROUPS.insert(id, unsafe { &*blank }, BPF_NOEXIST.into());
-    if let Some(entry) = CGROUPS.get_ptr_mut(id) {
+    let _ = CGROUPS.insert(key, unsafe { &*blank }, BPF_NOEXIST.into());
+    if let Some(entry) = CGROUPS.get_ptr_mut(key) {
         // SAFETY: a value of the map. Whoever else is here writes the same, and user space reads it when it is whole.
         kernel::cgroup_path(node, unsafe { &mut *entry });
     }
+}
+
+/// The key in [`OWNERS`] for the current task's cgroup, whose entry is made where there is none; [`REST`] where it has none.
+#[inline(never)]
+#[expect(clippy::needless_borrows_for_generic_args, reason = "by value it would lie on the stack")]
+fn owner() -> u64 {
+    static BLANK: WorkloadTotals = WorkloadTotals::ZERO;
+    if setting!(kernel.cgroup_names) == 0 {
+        return REST;
+    }
+    let Some((node, id)) = kernel::cgroup_node(kernel::current_task()).and_then(kernel::second_level) else {
+        return REST;
+    };
+    if OWNERS.get_ptr(id).is_none() && OWNERS.insert(id, &BLANK, BPF_NOEXIST.into()).is_ok() {
+        note_path(id | OWNER, node);
+    }
+    id
 }
 
 /// A call of which only the result is known.

@@ -415,6 +415,23 @@ pub fn node_id(node: u64) -> Option<u64> {
     read(node, setting!(offset.node_id))
 }
 
+/// Deeper than this a cgroup's owner is not looked for.
+const DEEPEST: u32 = 64;
+
+/// The `kernfs_node` two levels below the root, or as far below it as there is one, in which `node` lies; and its id.
+#[inline(always)]
+pub fn second_level(node: u64) -> Option<(u64, u64)> {
+    let (mut above, mut second, mut first) = (node, node, node);
+    for _ in 0..DEEPEST {
+        let parent: u64 = read(above, setting!(offset.node_parent))?;
+        if parent == 0 {
+            return Some((second, node_id(second)?));
+        }
+        (second, first, above) = (first, above, parent);
+    }
+    None
+}
+
 /// Notes the names on the way from a `kernfs_node` up to the root, which has none.
 #[inline(always)]
 pub fn cgroup_path(mut node: u64, path: &mut CgroupPath) {

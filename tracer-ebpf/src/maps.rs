@@ -29,7 +29,7 @@ use tracer_ebpf::{
     },
     settings::Settings,
     table::{self, Followed, Listed, Table},
-    workload::{CgroupPath, WorkloadTotals},
+    workload::{self, CgroupPath, WorkloadTotals},
 };
 
 /// Offsets, features and session, set by user space before the load.
@@ -150,7 +150,12 @@ pub static JUDGED: HashMap<JudgedKey, JudgedTotals, 4096> = HashMap::new();
 #[btf_map]
 pub static WORKLOADS: HashMap<u64, WorkloadTotals, 1024> = HashMap::new();
 
-/// The paths of the cgroups in [`WORKLOADS`]: apart from it, since they are read once, and the counts at every scrape.
+/// Calls of cgroups that found no room in [`WORKLOADS`], by the id of the cgroup two levels below the root in which they lie: a
+/// unit of the system, a user's slice. Whoever makes cgroups by the thousand makes them deeper, and leaves others their place.
+#[btf_map]
+pub static OWNERS: HashMap<u64, WorkloadTotals, { workload::OWNERS }> = HashMap::new();
+
+/// The paths of the cgroups in [`WORKLOADS`] and [`OWNERS`]: apart from it, since they are read once, and the counts at every scrape.
 #[btf_map]
 pub static CGROUPS: HashMap<u64, CgroupPath, 1024> = HashMap::new();
 

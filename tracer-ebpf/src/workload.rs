@@ -12,6 +12,12 @@ pub const NAME: usize = 96;
 /// read. No cgroup has this id. User space puts the entry there before the programs run.
 pub const REST: u64 = 0;
 
+/// Entries of the map `OWNERS`. Only who manages the machine makes cgroups that high, so they are few.
+pub const OWNERS: usize = 256;
+
+/// In a key of the map `CGROUPS`: the path is that of an entry of `OWNERS`. No cgroup has an id that high.
+pub const OWNER: u64 = 1 << 63;
+
 /// Bounds of the durations: 2^k - 1 nanoseconds, for k from 10 (1 µs) to 31 (2.1 s) in steps of three.
 pub const DURATION_BOUNDS: [u64; 8] = {
     let mut bounds = [0; 8];

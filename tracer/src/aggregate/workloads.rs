@@ -2,11 +2,16 @@
 //! readings and times come in, and the ids of entries that have told all come out.
 //!
 //! A cgroup takes a *seat* at a workload's series, or belongs to `other`. What it counted before it took its seat stays with
-//! `other`, so no counter ever goes back. What a series had counted when it ended goes to `ended`, never to `other`: all of it
+//! `other`, so no counter ever goes back. Where seats are short they are shared by owner (a top-level unit, a user, a pod): one
+//! that has more than another, and one more to spare, gives up the seat that was quiet for longest. Between owners with as many,
+//! a workload that calls takes the seat of one that has not called for [`KEPT_NS`]. What a series had counted when it ended goes to `ended`, never to `other`: all of it
 //! comes in one step and was counted under its name before, and a rate over `other` must show neither. The sum over the series,
 //! `other` and `ended` is what all cgroups counted together.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+};
 
 use tracer_ebpf::{
     operation::Operation,
@@ -106,7 +111,7 @@ const fn calls(totals: &WorkloadTotals) -> u64 {
 /// What has no series of its own, counted once each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Folded {
-    /// Cgroups whose workload found all seats taken: they are in `other`.
+    /// Cgroups whose workload found all seats taken, or gave its seat to another: they are in `other`.
     pub cap: u64,
     /// Series that ended: they are in `ended`.
     pub gone: u64,
@@ -140,9 +145,18 @@ struct Cgroup {
     /// It was in a reading without a seat, and is counted as such.
     refused: bool,
     last: WorkloadTotals,
-    /// Of `last`, what belongs to `other`.
-    before_seat: WorkloadTotals,
+    /// Of `last`, what is in `other` or `ended` for good.
+    settled: WorkloadTotals,
+    /// When it was last seen to have called.
+    active_ns: u64,
     gone_ns: Option<u64>,
+}
+
+impl Cgroup {
+    /// What it counted that is not settled: its series' while it has a seat, else that of `other`.
+    fn own(&self) -> WorkloadTotals {
+        self.last.minus(&self.settled)
+    }
 }
 
 #[derive(Debug)]
@@ -154,6 +168,10 @@ struct Series {
     cgroups: usize,
     /// When the last of them was forgotten, and readings since.
     idle: Option<(u64, u32)>,
+    /// When one of its cgroups was last seen to have called.
+    active_ns: u64,
+    /// It was in a reading's figures.
+    shown: bool,
 }
 
 impl Folder {
@@ -187,11 +205,14 @@ impl Folder {
                 told_all.push(id);
             }
         }
-        self.seat_all();
+        // Whoever comes back to its series has it before that ends, or goes to another.
+        for id in self.waiting() {
+            self.join(id);
+        }
         self.end_series(now_ns);
-        // What just ended made room.
-        self.seat_all();
+        self.seat_all(now_ns);
         self.count_refused();
+        self.series.values_mut().for_each(|series| series.shown = true);
         told_all
     }
 
@@ -208,7 +229,8 @@ impl Folder {
                     seated: false,
                     refused: false,
                     last: WorkloadTotals::default(),
-                    before_seat: WorkloadTotals::default(),
+                    settled: WorkloadTotals::default(),
+                    active_ns: now_ns,
                     gone_ns: None,
                 })
             }
@@ -216,44 +238,91 @@ impl Folder {
         if cgroup.workload.is_none() {
             cgroup.workload = reading.workload;
         }
+        if cgroup.last != reading.totals {
+            cgroup.active_ns = now_ns;
+            let series = cgroup.workload.as_ref().filter(|_| cgroup.seated).and_then(|w| self.series.get_mut(&w.name));
+            if let Some(series) = series {
+                series.active_ns = now_ns;
+            }
+        }
         cgroup.last = reading.totals;
         let since = reading.gone.then(|| cgroup.gone_ns.unwrap_or(now_ns));
         cgroup.gone_ns = since;
         since.is_some_and(|since| now_ns.saturating_sub(since) >= SETTLED_NS)
     }
 
-    /// Gives seats to cgroups without one, in the order in which they came.
-    fn seat_all(&mut self) {
+    /// Cgroups without a seat whose workload is known, in the order in which they came.
+    fn waiting(&self) -> Vec<u64> {
         let waiting = self.cgroups.iter().filter(|(_, cgroup)| !cgroup.seated && cgroup.workload.is_some());
         let mut waiting: Vec<_> = waiting.map(|(id, cgroup)| (cgroup.order, *id)).collect();
         waiting.sort_unstable();
-        for (_, id) in waiting {
-            self.seat(id);
+        waiting.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Gives seats to cgroups without one.
+    fn seat_all(&mut self, now_ns: u64) {
+        let mut seats = Seats::of(&self.series);
+        for id in self.waiting() {
+            if !self.join(id) && self.make_series(now_ns, id, &mut seats) {
+                self.join(id);
+            }
         }
     }
 
-    fn seat(&mut self, id: u64) {
-        let room = self.series.len() < self.cap;
-        let Some(cgroup) = self.cgroups.get_mut(&id) else { return };
-        let Some(workload) = &cgroup.workload else { return };
-        let series = match self.series.entry(workload.name.clone()) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            // One that is gone and was refused a seat while it lived gets none any more.
-            Entry::Vacant(entry) if room && !(cgroup.refused && cgroup.gone_ns.is_some()) => entry.insert(Series {
-                workload: workload.clone(),
-                past: WorkloadTotals::default(),
-                cgroups: 0,
-                idle: None,
-            }),
-            Entry::Vacant(_) => return,
-        };
+    /// Makes a series for the cgroup's workload, where there is room or another gives its seat up.
+    fn make_series(&mut self, now_ns: u64, id: u64, seats: &mut Seats) -> bool {
+        let Some(cgroup) = self.cgroups.get(&id) else { return false };
+        let Some(workload) = cgroup.workload.clone() else { return false };
+        // One that is gone and was refused a seat while it lived gets none any more.
+        if cgroup.refused && cgroup.gone_ns.is_some() {
+            return false;
+        }
+        let active_ns = cgroup.active_ns;
+        if self.series.len() >= self.cap {
+            let calls = now_ns.saturating_sub(active_ns) < KEPT_NS;
+            let Some(name) = seats.given_up(&self.series, &workload.owner, now_ns, calls) else { return false };
+            self.evict(&name);
+            seats.leave(&name);
+        }
+        seats.take(&workload);
+        let past = WorkloadTotals::default();
+        let name = workload.name.clone();
+        self.series.insert(name, Series { workload, past, cgroups: 0, idle: None, active_ns, shown: false });
+        true
+    }
+
+    /// Gives the cgroup a seat at its workload's series, if that has one.
+    fn join(&mut self, id: u64) -> bool {
+        let Some(cgroup) = self.cgroups.get_mut(&id) else { return false };
+        let series = cgroup.workload.as_ref().and_then(|workload| self.series.get_mut(&workload.name));
+        let Some(series) = series else { return false };
         series.cgroups += 1;
         series.idle = None;
+        series.active_ns = series.active_ns.max(cgroup.active_ns);
         cgroup.seated = true;
         // It was shown under `other` before.
         if cgroup.refused {
-            cgroup.before_seat = cgroup.last;
+            self.other = self.other.plus(&cgroup.own());
+            cgroup.settled = cgroup.last;
         }
+        true
+    }
+
+    /// Takes a series' seat. What it showed is in `ended` from then on, and its cgroups' further calls are in `other`.
+    fn evict(&mut self, name: &str) {
+        let Some(series) = self.series.remove(name) else { return };
+        self.folded.gone += u64::from(series.cgroups == 0);
+        let of_it = |cgroup: &&mut Cgroup| {
+            cgroup.seated && cgroup.workload.as_ref().is_some_and(|workload| workload.name == name)
+        };
+        for cgroup in self.cgroups.values_mut().filter(of_it) {
+            cgroup.seated = false;
+            if series.shown {
+                self.ended = self.ended.plus(&cgroup.own());
+                cgroup.settled = cgroup.last;
+            }
+        }
+        self.ended = self.ended.plus(&series.past);
     }
 
     /// Ends the series that were shown long enough without a cgroup.
@@ -283,18 +352,17 @@ impl Folder {
     /// Its entry is deleted: what it counted stays with its series.
     pub fn forget(&mut self, now_ns: u64, id: u64) {
         let Some(cgroup) = self.cgroups.remove(&id) else { return };
-        let own = cgroup.last.minus(&cgroup.before_seat);
+        let own = cgroup.own();
         let name = cgroup.workload.as_ref().map(|workload| &workload.name);
         match name.filter(|_| cgroup.seated).and_then(|name| self.series.get_mut(name)) {
             Some(series) => {
-                self.other = self.other.plus(&cgroup.before_seat);
                 series.past = series.past.plus(&own);
                 series.cgroups = series.cgroups.saturating_sub(1);
                 if series.cgroups == 0 {
                     series.idle = Some((now_ns, 0));
                 }
             }
-            None => self.other = self.other.plus(&cgroup.last),
+            None => self.other = self.other.plus(&own),
         }
     }
 
@@ -318,11 +386,8 @@ impl Folder {
         for cgroup in self.cgroups.values() {
             let name = cgroup.workload.as_ref().map(|workload| workload.name.as_str());
             match name.filter(|_| cgroup.seated).and_then(|name| sums.get_mut(name)) {
-                Some(sum) => {
-                    *sum = sum.plus(&cgroup.last.minus(&cgroup.before_seat));
-                    other = other.plus(&cgroup.before_seat);
-                }
-                None => other = other.plus(&cgroup.last),
+                Some(sum) => *sum = sum.plus(&cgroup.own()),
+                None => other = other.plus(&cgroup.own()),
             }
         }
         let own = self.series.values().zip(sums.values());
@@ -342,6 +407,53 @@ impl Folder {
             unattributed: calls(&rest),
             told,
         }
+    }
+}
+
+/// Who has how many of the seats.
+struct Seats {
+    /// Series by owner.
+    by_owner: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Seats {
+    fn of(series: &BTreeMap<String, Series>) -> Self {
+        let mut seats = Self { by_owner: BTreeMap::new() };
+        for series in series.values() {
+            seats.take(&series.workload);
+        }
+        seats
+    }
+
+    fn take(&mut self, workload: &Workload) {
+        self.by_owner.entry(workload.owner.clone()).or_default().insert(workload.name.clone());
+    }
+
+    fn leave(&mut self, name: &str) {
+        for names in self.by_owner.values_mut() {
+            names.remove(name);
+        }
+    }
+
+    fn count(&self, owner: &str) -> usize {
+        self.by_owner.get(owner).map_or(0, BTreeSet::len)
+    }
+
+    /// The series whose seat a workload of `owner` may take; `calls` where that has called within [`KEPT_NS`].
+    fn given_up(&self, series: &BTreeMap<String, Series>, owner: &str, now_ns: u64, calls: bool) -> Option<String> {
+        let own = self.count(owner);
+        // Who was quiet for longest; among those the last by name, so that it is always the same.
+        let quietest = |names: &mut dyn Iterator<Item = &String>| {
+            let all = names.filter_map(|name| Some((Reverse(series.get(name)?.active_ns), name)));
+            all.max().map(|(Reverse(active_ns), name)| (active_ns, name.clone()))
+        };
+        let richest = self.by_owner.values().max_by_key(|names| names.len())?;
+        if richest.len() > own + 1 {
+            return quietest(&mut richest.iter()).map(|(_, name)| name);
+        }
+        let others = self.by_owner.values().filter(|names| names.len() >= own);
+        let (active_ns, name) = quietest(&mut others.flatten()).filter(|_| calls)?;
+        (now_ns.saturating_sub(active_ns) >= KEPT_NS).then_some(name)
     }
 }
 

@@ -56,6 +56,8 @@ pub struct Workload {
     pub container_id: String,
     /// `docker`, `podman`, `crio`, `containerd`, `lxc`, where the path tells.
     pub runtime: &'static str,
+    /// Who shares seats with other workloads: a top-level unit, a user's slice, a pod, a container.
+    pub owner: String,
 }
 
 /// Characters of a container's id in a workload's name, as `docker ps` shows it.
@@ -73,6 +75,9 @@ const PREFIXES: [(&str, &str); 5] = [
     ("nerdctl-", "containerd"),
 ];
 
+/// Folders of managers between the root and a container, besides slices and pods.
+const MANAGED: [&str; 7] = ["docker", "libpod_parent", "lxc", "kubepods", "burstable", "besteffort", "guaranteed"];
+
 /// Folders under which runtimes put containers by their plain ids.
 const FOLDERS: [(&str, &str); 3] = [("docker", "docker"), ("libpod_parent", "podman"), ("lxc", "lxc")];
 
@@ -89,8 +94,10 @@ impl Workload {
 
     fn called(name: impl Into<String>, kind: Kind) -> Self {
         let none = String::new;
+        let name = name.into();
         Self {
-            name: name.into(),
+            owner: name.clone(),
+            name,
             kind,
             unit: none(),
             slice: none(),
@@ -100,19 +107,51 @@ impl Workload {
         }
     }
 
-    /// The workload at a cgroup's path from its hierarchy's root, such as `/system.slice/fio.service`. Of a path whose
-    /// upper names are not known, the rest will do.
+    /// The workload at a cgroup's path from its hierarchy's root, such as `/system.slice/fio.service`; [`CUT`] stands for
+    /// upper names that are not known.
     ///
-    /// The innermost container or pod counts before any unit: a container may have units of its own.
+    /// Below a unit or a container whoever runs there makes folders and names as he likes, so no name there stands for a
+    /// container or a pod of the machine: it is the unit's or container's own.
     pub fn at(path: &str) -> Self {
         let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
-        if let Some(place) = (0..names.len()).rev().find(|place| container(&names, *place).is_some()) {
-            return in_container(&names, place);
+        let managed = managed(&names);
+        // containerd puts containers below a folder that is its namespace, at the root.
+        let in_namespace = managed == 1 && names.get(1).is_some_and(|name| is_id(name)) && names.first() != Some(&"…");
+        let outermost = (0..managed).find(|place| container(&names, *place).is_some()).or(in_namespace.then_some(1));
+        if let Some(place) = outermost {
+            let outer = in_container(&names, place);
+            let below = names.get(place + 1..).unwrap_or_default();
+            return nested(outer, below);
         }
-        if let Some(place) = names.iter().rposition(|name| pod(name).is_some()) {
+        if let Some(place) = (0..managed).rev().find(|place| names.get(*place).is_some_and(|name| pod(name).is_some()))
+        {
             return in_pod(&names, place);
         }
         of_systemd(&names)
+    }
+}
+
+/// Before a path whose upper names are not known.
+pub const CUT: &str = "/…";
+
+/// Names at the beginning of a path that a manager of the machine made: slices and the folders of container managers, and the
+/// first that is none of these.
+fn managed(names: &[&str]) -> usize {
+    let all = names.iter().take_while(|name| is_managed(name)).count();
+    names.len().min(all + 1)
+}
+
+/// A folder in which managers put containers.
+fn is_managed(name: &str) -> bool {
+    is_slice(name) || MANAGED.contains(&name) || pod(name).is_some()
+}
+
+/// Inside a container: its name, and that of a container or pod which it makes itself.
+fn nested(outer: Workload, below: &[&str]) -> Workload {
+    let inner = Workload::at(&format!("/{}", below.join("/")));
+    match inner.kind {
+        Kind::Container | Kind::Pod => Workload { name: format!("{}/{}", outer.name, inner.name), ..outer },
+        _ => outer,
     }
 }
 
@@ -162,11 +201,13 @@ fn in_container(names: &[&str], place: usize) -> Workload {
         ("", runtime) => format!("{runtime}/{short}"),
         (uid, _) => format!("pod/{uid}/{short}"),
     };
+    let owner = if uid.is_empty() { name.clone() } else { format!("pod/{uid}") };
     Workload {
         slice: innermost(names.get(..place).unwrap_or_default(), is_slice),
         pod_uid: uid,
         container_id: id.to_owned(),
         runtime,
+        owner,
         ..Workload::called(name, Kind::Container)
     }
 }
@@ -180,21 +221,33 @@ fn in_pod(names: &[&str], place: usize) -> Workload {
     }
 }
 
-/// A unit is named with the units around it: `user@1000.service/app.service` is not the machine's `app.service`.
+/// A unit is named with the units around it: `user@1000.service/app.service` is not the machine's `app.service`. Below
+/// another folder nobody knows who made what looks like one.
 fn of_systemd(names: &[&str]) -> Workload {
-    let units: Vec<&str> = names.iter().copied().filter(|name| is_unit(name)).collect();
-    if let Some(place) = names.iter().rposition(|name| is_unit(name)) {
-        return Workload {
+    let slices = names.iter().take_while(|name| is_slice(name)).count();
+    let top = names.get(slices).copied().unwrap_or_default();
+    let user = names.iter().take(slices).find(|name| name.starts_with("user-"));
+    let owned = |workload: Workload, top: &str| {
+        let owner = user.map_or_else(|| top.to_owned(), |user| (*user).to_owned());
+        Workload { owner, ..workload }
+    };
+    if is_unit(top) {
+        let units: Vec<&str> = names.iter().copied().filter(|name| is_unit(name)).collect();
+        let place = names.iter().rposition(|name| is_unit(name)).unwrap_or_default();
+        let unit = Workload {
             unit: innermost(names, is_unit),
             slice: innermost(names.get(..place).unwrap_or_default(), is_slice),
             ..Workload::called(units.join("/"), Kind::Unit)
         };
+        return owned(unit, top);
     }
-    let slice = innermost(names, is_slice);
+    let slice = innermost(names.get(..slices).unwrap_or_default(), is_slice);
     if slice.is_empty() {
-        Workload::called(format!("/{}", names.join("/")), Kind::Cgroup)
+        let name = format!("/{}", names.join("/"));
+        let top = format!("/{top}");
+        Workload { owner: top, ..Workload::called(name, Kind::Cgroup) }
     } else {
-        Workload { slice: slice.clone(), ..Workload::called(slice, Kind::Slice) }
+        owned(Workload { slice: slice.clone(), ..Workload::called(slice.clone(), Kind::Slice) }, &slice)
     }
 }
 

@@ -240,8 +240,8 @@ fn load(plan: &Plan, options: &Options) -> Result<Ebpf, AttachError> {
     if options.session.tables == 0 {
         loader.map_max_entries("TABLES", 1);
     }
-    let entries = options.workloads.as_ref().map_or(1, |(cap, _)| workloads::entries(*cap));
-    for map in [workloads::MAP, workloads::PATHS] {
+    let cap = options.workloads.as_ref().map(|(cap, _)| *cap);
+    for (map, entries) in workloads::sizes(cap) {
         loader.map_max_entries(map, entries);
     }
     if !options.audit {

@@ -16,7 +16,7 @@ use aya::{
     maps::{HashMap as BpfHashMap, Map, MapData, MapError},
 };
 use rustix::io::Errno;
-use tracer_ebpf::workload::{CgroupPath, NAME, REST, WorkloadTotals};
+use tracer_ebpf::workload::{CgroupPath, NAME, OWNER, REST, WorkloadTotals};
 
 use super::{batch::Batch, maps::ReadError};
 use crate::{
@@ -24,12 +24,14 @@ use crate::{
         registered::Shares,
         workloads::{Folder, Reading, Told, Workloads},
     },
-    decode::workload::Workload,
+    decode::workload::{CUT, Workload},
     kernel::Hierarchy,
 };
 
 /// The map's name.
 pub const MAP: &str = "WORKLOADS";
+/// That of the map for cgroups that find no room in it.
+pub const OWNERS: &str = "OWNERS";
 /// That of the map of the cgroups' paths.
 pub const PATHS: &str = "CGROUPS";
 
@@ -58,9 +60,17 @@ const ROOT_INODE: u64 = 1;
 const DEPTH: usize = 32;
 
 /// How many entries the map is to have so that `cap` workloads find room beside those that are gone and not yet read.
-pub const fn entries(cap: u32) -> u32 {
+const fn entries(cap: u32) -> u32 {
     if cap < 256 { 1024 } else { cap.saturating_mul(4) }
 }
+
+/// How many entries each map is to have; `None` where nothing is counted by cgroup.
+pub fn sizes(cap: Option<u32>) -> [(&'static str, u32); 3] {
+    let (cgroups, owners) = cap.map_or((1, 1), |cap| (entries(cap), OWNER_ENTRIES));
+    [(MAP, cgroups), (OWNERS, owners), (PATHS, cgroups.saturating_add(owners))]
+}
+
+const OWNER_ENTRIES: u32 = tracer_ebpf::workload::OWNERS as u32;
 
 /// Makes the entry for calls whose cgroup finds no room; before any program runs.
 ///
@@ -73,8 +83,8 @@ pub fn prepare(ebpf: &mut Ebpf) -> Result<(), MapError> {
 
 /// Reads the maps, and keeps the workloads from one reading to the next.
 pub struct Source {
-    map: BpfHashMap<MapData, u64, Counted>,
-    batch: Batch<u64, Counted>,
+    counts: Counts,
+    owners: Counts,
     paths: BpfHashMap<MapData, u64, PathNoted>,
     /// Those with an entry.
     cgroups: HashMap<u64, Cgroup>,
@@ -90,16 +100,10 @@ impl Source {
     /// # Errors
     /// The object has no such maps, or the kernel refuses to read them.
     pub fn start(ebpf: &mut Ebpf, hierarchy: &Hierarchy, cap: u32) -> Result<Self, ReadError> {
-        let kernel = |error: MapError| ReadError::Kernel(MAP, error);
-        let map = ebpf.take_map(MAP).ok_or(ReadError::Missing(MAP))?;
-        let batch = match &map {
-            Map::HashMap(data) => Batch::new(data).map_err(kernel)?,
-            _ => return Err(ReadError::Missing(MAP)),
-        };
         let paths = ebpf.take_map(PATHS).ok_or(ReadError::Missing(PATHS))?;
         let mut source = Self {
-            map: BpfHashMap::try_from(map).map_err(kernel)?,
-            batch,
+            counts: Counts::take(ebpf, MAP)?,
+            owners: Counts::take(ebpf, OWNERS)?,
             paths: BpfHashMap::try_from(paths).map_err(|error| ReadError::Kernel(PATHS, error))?,
             cgroups: HashMap::new(),
             tree: Tree::new(hierarchy),
@@ -131,15 +135,16 @@ impl Source {
             }
             if cgroup.is_due(now_ns) {
                 cgroup.looked_ns = now_ns;
-                cgroup.gone = look.is_gone(id, cgroup.noted.as_ref());
+                cgroup.gone = look.is_gone(id & !OWNER, cgroup.noted.as_ref());
             }
-            let workload = if self.folder.knows(id) { None } else { look.path(id, cgroup.noted.as_ref()) };
+            let workload = if self.folder.knows(id) { None } else { look.path(id & !OWNER, cgroup.noted.as_ref()) };
             let workload = workload.map(|path| Workload::at(&path));
             readings.push(Reading { id, totals, workload, gone: cgroup.gone });
         }
         for id in self.folder.read(now_ns, readings, rest) {
             // An entry that cannot be deleted is read again the next time.
-            if self.map.remove(&id).is_ok() {
+            let counts = if id & OWNER == 0 { &mut self.counts } else { &mut self.owners };
+            if counts.map.remove(&(id & !OWNER)).is_ok() {
                 // Where no path was noted there is none to remove.
                 let _ = self.paths.remove(&id);
                 self.cgroups.remove(&id);
@@ -150,8 +155,34 @@ impl Source {
         Ok(self.folder.workloads(told, shares))
     }
 
+    /// By the cgroup's id; with [`OWNER`] of those in it that found no room.
     fn counted(&self) -> Result<Vec<(u64, Counted)>, ReadError> {
-        self.batch.read().map_err(|error| ReadError::Kernel(MAP, error.into()))
+        let mut all = self.counts.read()?;
+        all.extend(self.owners.read()?.into_iter().map(|(id, counted)| (id | OWNER, counted)));
+        Ok(all)
+    }
+}
+
+/// One of the two maps.
+struct Counts {
+    name: &'static str,
+    map: BpfHashMap<MapData, u64, Counted>,
+    batch: Batch<u64, Counted>,
+}
+
+impl Counts {
+    fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, ReadError> {
+        let kernel = |error: MapError| ReadError::Kernel(name, error);
+        let map = ebpf.take_map(name).ok_or(ReadError::Missing(name))?;
+        let batch = match &map {
+            Map::HashMap(data) => Batch::new(data).map_err(kernel)?,
+            _ => return Err(ReadError::Missing(name)),
+        };
+        Ok(Self { name, map: BpfHashMap::try_from(map).map_err(kernel)?, batch })
+    }
+
+    fn read(&self) -> Result<Vec<(u64, Counted)>, ReadError> {
+        self.batch.read().map_err(|error| ReadError::Kernel(self.name, error.into()))
     }
 }
 
@@ -246,7 +277,7 @@ impl Look<'_> {
     fn path(&mut self, id: u64, noted: Option<&Noted>) -> Option<String> {
         match noted {
             Some(noted) if noted.whole => Some(noted.path.clone()),
-            noted => self.folders().paths.get(&id).cloned().or(noted.map(|noted| noted.path.clone())),
+            noted => self.folders().paths.get(&id).cloned().or(noted.map(|noted| format!("{CUT}{}", noted.path))),
         }
     }
 
@@ -362,7 +393,7 @@ mod tests {
         assert!(!tree.look().is_gone(id, Some(&told("/renamed", true))) && !tree.look().is_gone(id, None));
         fs::remove_dir(&folder).unwrap();
         assert!(tree.look().is_gone(id, Some(&told("/a/b.service", true))));
-        assert_eq!(tree.look().path(id, Some(&told("/b.service", false))).as_deref(), Some("/b.service"));
+        assert_eq!(tree.look().path(id, Some(&told("/b.service", false))).as_deref(), Some("/…/b.service"));
         assert_eq!(tree.look().path(id, None), None);
         // Of what is not seen whole, nothing is known to be gone.
         tree.is_whole = false;

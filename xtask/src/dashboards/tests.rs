@@ -190,7 +190,10 @@ fn every_alert_has_its_section_in_the_runbook() {
         assert!(tests.contains(&format!("alertname: {name}\n")), "{name} is not tested where it fires");
         // After a restart, of a host that is gone, under a changed label, without gauges.
         let nothing = tests.split("- name: nothing to say").nth(1).unwrap();
-        assert!(nothing.contains(&format!("alertname: {name}, ")), "{name} is not tested where there is nothing to say");
+        assert!(
+            nothing.contains(&format!("alertname: {name}, ")),
+            "{name} is not tested where there is nothing to say"
+        );
     }
 }
 

@@ -78,6 +78,47 @@ fn the_first_keep_their_seats_and_who_waits_takes_one_that_comes_free() {
     assert_eq!(workloads.folded, Folded { cap: 1, gone: 1, unnamed: 0 });
 }
 
+fn of_user(id: u64, name: &str, calls: u64) -> Reading {
+    let path = format!("/user.slice/user-1000.slice/user@1000.service/{name}.scope");
+    Reading { workload: Some(Workload::at(&path)), ..reading(id, "", calls) }
+}
+
+#[test]
+fn seats_are_shared_fairly_by_owner() {
+    let mut folder = Folder::new(4);
+    let scopes = |calls: u64| (1..=9).map(move |id| of_user(id, &format!("s{id}"), calls + id)).collect::<Vec<_>>();
+    let names = |workloads: &Workloads| {
+        let rows = workloads.rows.iter().filter(|row| !row.workload.kind.is_many());
+        rows.map(|row| row.workload.name.clone()).collect::<Vec<_>>()
+    };
+    let (workloads, _) = read(&mut folder, 0, scopes(1));
+    assert_eq!(names(&workloads).len(), 4);
+    let sum = |workloads: &Workloads| successes(workloads).values().sum::<u64>();
+    // Two services come: each has a seat at once, and so has the user as many as both.
+    let with = |calls, more: Vec<Reading>| [scopes(calls), more].concat();
+    let (workloads, _) = read(&mut folder, 10, with(2, vec![reading(20, "a", 1), reading(21, "b", 1)]));
+    assert_eq!(
+        names(&workloads),
+        ["a.service", "b.service", "user@1000.service/s1.scope", "user@1000.service/s2.scope"]
+    );
+    assert_eq!(sum(&workloads), 3 * ((1..=9).map(|id| 2 + id).sum::<u64>() + 2));
+    // What the other two had shown is not in `other`, whose rate would show it.
+    assert_eq!(successes(&workloads)["ended"], 3 * (2 + 3 + 2 + 4));
+    let (workloads, _) =
+        read(&mut folder, 20, with(2, vec![reading(20, "a", 1), reading(21, "b", 1), reading(22, "c", 1)]));
+    assert_eq!(names(&workloads), ["a.service", "b.service", "c.service", "user@1000.service/s1.scope"]);
+    // All have one each: who comes later waits, as long as the others call.
+    let five = |a, d| with(a, vec![reading(20, "a", a), reading(21, "b", a), reading(22, "c", 1), reading(23, "d", d)]);
+    let (workloads, _) = read(&mut folder, 30, five(3, 1));
+    assert_eq!(names(&workloads), ["a.service", "b.service", "c.service", "user@1000.service/s1.scope"]);
+    let (workloads, _) = read(&mut folder, 319, five(4, 2));
+    assert_eq!(names(&workloads), ["a.service", "b.service", "c.service", "user@1000.service/s1.scope"]);
+    // c has not called for five minutes.
+    let (workloads, _) = read(&mut folder, 320, five(5, 3));
+    assert_eq!(names(&workloads), ["a.service", "b.service", "d.service", "user@1000.service/s1.scope"]);
+    assert_eq!(sum(&workloads), 3 * ((1..=9).map(|id| 5 + id).sum::<u64>() + 5 + 5 + 1 + 3));
+}
+
 #[test]
 fn a_series_is_shown_twice_however_late() {
     let mut folder = Folder::new(1);
@@ -259,13 +300,21 @@ proptest! {
     }
 
     #[test]
-    fn who_lives_keeps_its_series(cap in 1..6_usize, events in prop::collection::vec(an_event(), 1..120)) {
+    fn who_lives_and_calls_keeps_its_series(cap in 1..6_usize, events in prop::collection::vec(an_event(), 1..120)) {
         let (mut machine, mut folder, mut now) = (Machine::default(), Folder::new(cap), 0);
         let mut seated: BTreeSet<String> = BTreeSet::new();
+        // When each was last seen to have called, and what all of them had counted.
+        let mut called: BTreeMap<String, (u64, BTreeMap<u64, u64>)> = BTreeMap::new();
         for event in events {
             machine.apply(&event);
             let Event::Read(milliseconds, _) = event else { continue };
             now += milliseconds * 1_000_000;
+            for (id, (workload, calls, _)) in &machine.entries {
+                let (at, counts) = called.entry(format!("w{workload}.service")).or_default();
+                if counts.insert(*id, *calls) != Some(*calls) {
+                    *at = now;
+                }
+            }
             for id in folder.read(now, machine.readings(), WorkloadTotals::default()) {
                 machine.entries.remove(&id);
                 folder.forget(now, id);
@@ -276,8 +325,9 @@ proptest! {
                 .filter(|(workload, _, gone)| workload % 5 != 4 && !gone)
                 .map(|(workload, ..)| format!("w{workload}.service"))
                 .collect();
+            let quiet = |name: &String| now - called[name].0 >= KEPT_NS;
             let names: BTreeSet<String> = folder.series.keys().cloned().collect();
-            prop_assert!(seated.intersection(&alive).all(|name| names.contains(name)));
+            prop_assert!(seated.intersection(&alive).all(|name| names.contains(name) || quiet(name)));
             // No seat stays empty while somebody waits.
             prop_assert!(names.len() == cap || alive.is_subset(&names));
             seated = names;

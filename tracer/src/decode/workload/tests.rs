@@ -31,6 +31,7 @@ fn check(rows: &[Row<'_>]) {
                 "lxc" => "lxc",
                 _ => "",
             },
+            owner: Workload::at(&fill(path)).owner,
         };
         assert_eq!(Workload::at(&fill(path)), expected, "{path}");
     }
@@ -139,16 +140,6 @@ fn containers() {
             "{A}",
             "podman",
         ),
-        (
-            "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{A}.scope",
-            "podman/0123456789ab",
-            Container,
-            "",
-            "user.slice",
-            "",
-            "{A}",
-            "podman",
-        ),
         ("/libpod_parent/libpod-{A}", "podman/0123456789ab", Container, "", "", "", "{A}", "podman"),
         ("/default/{A}", "container/0123456789ab", Container, "", "", "", "{A}", ""),
         (
@@ -225,16 +216,16 @@ fn kubernetes() {
             "{A}",
             "",
         ),
-        // A cluster inside a container (kind): the innermost container counts.
+        // A cluster inside a container (kind): what that makes is its own.
         (
             "/system.slice/docker-{B}.scope/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-pod{P_D}.slice/cri-containerd-{A}.scope",
-            "pod/{POD}/0123456789ab",
+            "docker/fedcba987654/pod/{POD}/0123456789ab",
             Container,
             "",
-            "kubelet-kubepods-burstable-pod{P_D}.slice",
-            "{POD}",
-            "{A}",
-            "containerd",
+            "system.slice",
+            "",
+            "{B}",
+            "docker",
         ),
     ]);
 }
@@ -255,6 +246,62 @@ fn what_only_looks_like_one() {
         (&format!("/{}", A.to_uppercase()), Kind::Cgroup),
     ] {
         assert_eq!(Workload::at(path).kind, kind, "{path}");
+    }
+}
+
+/// Where whoever runs there makes the names, none of them is that of the machine's container or pod.
+#[test]
+fn names_cannot_be_forged() {
+    let docker = format!("docker-{A}.scope");
+    let pod = format!("kubepods.slice/kubepods-pod{}.slice/cri-containerd-{A}.scope", POD.replace('-', "_"));
+    let user = "/user.slice/user-1000.slice/user@1000.service";
+    let real = [format!("/system.slice/{docker}"), format!("/{pod}"), format!("/docker/{A}"), "/lxc/web1".to_owned()];
+    let real = real.map(|path| Workload::at(&path));
+    for below in
+        [docker.clone(), pod.clone(), format!("docker/{A}"), format!("kubepods/pod{POD}"), "lxc/web1".to_owned()]
+    {
+        for above in [
+            user.to_owned(),
+            format!("{user}/app.slice"),
+            format!("{user}/app.slice/x.service"),
+            format!("/system.slice/docker-{B}.scope"),
+            format!("/system.slice/docker-{B}.scope/system.slice"),
+            "/system.slice/cron.service".to_owned(),
+            "/batch".to_owned(),
+            CUT.to_owned(),
+        ] {
+            let forged = Workload::at(&format!("{above}/{below}"));
+            for real in &real {
+                assert_ne!(forged.name, real.name, "{above}/{below}");
+                assert!(forged.container_id != real.container_id || forged.container_id.is_empty(), "{above}/{below}");
+            }
+            assert!(forged.pod_uid.is_empty(), "{above}/{below}");
+        }
+    }
+    // Nor is a unit the machine's.
+    for above in [user, "/batch", CUT] {
+        assert_ne!(Workload::at(&format!("{above}/fio.service")).name, "fio.service");
+    }
+}
+
+#[test]
+fn seats_are_shared_by_owner() {
+    let owner = |path: &str| Workload::at(&fill(path)).owner;
+    for (path, expected) in [
+        ("/system.slice/fio.service/worker", "fio.service"),
+        ("/system.slice/system-postgresql.slice/postgresql@15-main.service", "postgresql@15-main.service"),
+        ("/user.slice/user-1000.slice/session-3.scope", "user-1000.slice"),
+        ("/user.slice/user-1000.slice/user@1000.service/app.slice/run-7.scope", "user-1000.slice"),
+        ("/machine.slice/systemd-nspawn@c1.service/payload/system.slice/nginx.service", "systemd-nspawn@c1.service"),
+        ("/system.slice/docker-{A}.scope/system.slice/x.service", "docker/0123456789ab"),
+        ("/system.slice/docker-{A}.scope/docker/{B}", "docker/0123456789ab"),
+        ("/kubepods/burstable/pod{POD}/{A}", "pod/{POD}"),
+        ("/kubepods/burstable/pod{POD}/{B}", "pod/{POD}"),
+        ("/user.slice", "user.slice"),
+        ("/batch/job17", "/batch"),
+        ("/batch/job18/x", "/batch"),
+    ] {
+        assert_eq!(owner(path), fill(expected), "{path}");
     }
 }
 

@@ -26,6 +26,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("daemon_workloads_by_cgroup", by_cgroup).within(Duration::from_mins(4)),
         Test::new("daemon_workloads_version_1", version_1).within(Duration::from_mins(3)),
         Test::new("daemon_workloads_short_lived", short_lived).within(Duration::from_mins(6)),
+        Test::new("daemon_workloads_crowded_out", crowded_out).within(Duration::from_mins(3)),
         Test::new("daemon_workloads_off", off),
     ]
 }
@@ -270,7 +271,7 @@ fn version_1(context: &Context) -> TestResult {
 fn short_lived(context: &Context) -> TestResult {
     const ALL: u64 = 2_000;
     /// More than the map holds, before anybody asks.
-    const UNSEEN: u64 = 1_100;
+    const UNSEEN: u64 = 1_400;
     const CAP: usize = 200;
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -310,6 +311,61 @@ fn short_lived(context: &Context) -> TestResult {
     println!("    the daemon's memory: {first} KiB at first, {resident} KiB in the end; {} scrapes", seen.scrapes);
     ensure!(resident < 64 << 10, "the daemon has {resident} KiB");
     daemon.end()?;
+    Ok(Verdict::Passed)
+}
+
+/// A user with more scopes than the maps and seats hold, one of them under a container's name: neither another unit's calls nor that
+/// container's are told wrongly.
+fn crowded_out(context: &Context) -> TestResult {
+    const SCOPES: u64 = 1_200;
+    const USER: &str = "user.slice/user-1000.slice/user@1000.service";
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let daemon = Daemon::start(context, &[])?;
+    let mut space = Space::new(PAGE);
+    let page = [Buffer { address: space.map(Kind::Anon, PAGE)?, length: PAGE }];
+    let ring = Ring::new()?;
+    let register = |cgroup: &Cgroup, calls: u64| {
+        cgroup.enter()?;
+        for _ in 0..calls {
+            ring.call(Request::Register(&page));
+            ring.call(Request::Unregister);
+        }
+        cgroup::leave(cgroup::ROOT)
+    };
+    let mut all = Vec::new();
+    let forged = Cgroup::new(cgroup::ROOT, &format!("{USER}/docker-{ID}.scope"))?;
+    register(&forged, 1)?;
+    all.push(forged);
+    let mut seen = Seen::default();
+    for number in 1..SCOPES {
+        let scope = Cgroup::new(cgroup::ROOT, &format!("{USER}/app.slice/run-{number}.scope"))?;
+        register(&scope, 1)?;
+        all.push(scope);
+        if number == 300 {
+            seen.holds(context, &daemon.scrape()?, number + 1)?;
+        }
+    }
+    for (unit, calls) in [("system.slice/db.service", 7), ("system.slice/cron.service", 2)] {
+        let service = Cgroup::new(cgroup::ROOT, unit)?;
+        register(&service, calls)?;
+        all.push(service);
+    }
+    for _ in 0..2 {
+        let scrape = daemon.scrape()?;
+        make_up_the_whole(context, &scrape)?;
+        let calls = |workload: &str| scrape.sum("pinscope_workload_registrations_total", &[("workload", workload)]);
+        for (workload, truth) in [("db.service", 7.0), ("cron.service", 2.0), (&format!("docker/{}", &ID[..12]), 0.0)] {
+            let seen = calls(workload);
+            ensure!((seen - truth).abs() < 0.5, "{workload} made {seen} calls, in truth {truth}");
+        }
+        let everyone = scrape.sum("pinscope_workload_registrations_total", &[]);
+        ensure!((everyone - (SCOPES + 9) as f64).abs() < 0.5, "{everyone} calls over all workloads");
+        ensure!(scrape.sum("pinscope_workload_unattributed_calls_total", &[]) < 0.5, "calls are of nobody");
+    }
+    daemon.end()?;
+    all.into_iter().rev().try_for_each(Cgroup::remove)?;
     Ok(Verdict::Passed)
 }
 
