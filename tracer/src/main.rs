@@ -12,9 +12,7 @@ use pinscope::{
         service::{ServiceError, Typed},
         shipped,
     },
-    kernel::{Facts, Sources},
     logging::{self, Logging},
-    probe::{plan, table},
     session, sink,
 };
 
@@ -87,10 +85,7 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 fn doctor(wanted: &Doctor) -> Result<ExitCode> {
-    let facts = Facts::gather(&Sources::default(), &table::wanted());
-    let wish =
-        plan::Wish { attach: wanted.probes.attach.into(), avoid: wanted.probes.avoid.clone(), ..plan::Wish::default() };
-    let plan = plan::plan(&facts, &wish);
+    let (facts, plan) = session::tried(&wanted.probes);
     if wanted.json {
         print(&format!("{:#}\n", sink::doctor::json(&facts, &plan)))?;
     } else {

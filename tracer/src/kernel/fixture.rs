@@ -221,6 +221,7 @@ fn root() -> Privileges {
     let all = ["CAP_BPF", "CAP_PERFMON", "CAP_SYS_ADMIN", "CAP_SYSLOG", "CAP_SYS_RESOURCE", "CAP_SYS_PTRACE"];
     Privileges {
         capabilities: Ok(all.map(str::to_owned).into()),
+        user_namespace: false,
         euid: 0,
         perf_event_paranoid: Ok(3),
         unprivileged_bpf_disabled: Ok(2),

@@ -51,11 +51,17 @@ impl Lockdown {
     }
 }
 
+/// The link of the initial user namespace: `PROC_USER_INIT_INO` of `include/linux/proc_ns.h`.
+const INITIAL_USER_NAMESPACE: &str = "user:[4026531837]";
+
 /// Rights of this process, and the system's settings about them.
 #[derive(Clone, Debug)]
 pub struct Privileges {
     /// Effective capabilities by name (`CAP_BPF`).
     pub capabilities: Known<BTreeSet<String>>,
+    /// This process is in a user namespace of its own: whatever it holds there, the kernel asks in the initial one. Taken as not
+    /// where it cannot be told.
+    pub user_namespace: bool,
     /// Effective user.
     pub euid: u32,
     /// `kernel.perf_event_paranoid`.
@@ -78,6 +84,8 @@ impl Privileges {
             capabilities: caps::read(None, CapSet::Effective)
                 .map(|set| set.iter().map(Capability::to_string).collect())
                 .map_err(|error| Unknown::new("effective capabilities", error)),
+            user_namespace: fs::read_link(sources.proc.join("self/ns/user"))
+                .is_ok_and(|link| link.as_os_str() != INITIAL_USER_NAMESPACE),
             euid: geteuid().as_raw(),
             perf_event_paranoid: sysctl("perf_event_paranoid"),
             unprivileged_bpf_disabled: sysctl("unprivileged_bpf_disabled"),
@@ -93,9 +101,9 @@ impl Privileges {
         self.holds(capability) || self.holds("CAP_SYS_ADMIN")
     }
 
-    /// Whether this very capability is held; taken as held where unknown.
+    /// Whether this very capability is held, and where it counts; taken as held where unknown.
     pub fn holds(&self, capability: &str) -> bool {
-        self.capabilities.as_ref().map_or(true, |set| set.contains(capability))
+        !self.user_namespace && self.capabilities.as_ref().map_or(true, |set| set.contains(capability))
     }
 }
 

@@ -249,7 +249,7 @@ fn load(plan: &Plan, options: &Options) -> Result<Ebpf, AttachError> {
             loader.map_max_entries(map, 1);
         }
     }
-    loader.load(&object).map_err(|error| AttachError::Load(chain(&error) + &memlock_hint(plan)))
+    loader.load(&object).map_err(|error| AttachError::Load(chain(&error) + &hints(plan)))
 }
 
 /// Before 5.11 maps are charged to `RLIMIT_MEMLOCK`. Where it cannot be raised, creating them says so.
@@ -257,6 +257,22 @@ fn raise_memlock() {
     let unlimited = Rlimit { current: None, maximum: None };
     if let Err(error) = rustix::process::setrlimit(Resource::Memlock, unlimited) {
         tracing::debug!("RLIMIT_MEMLOCK stays as it is: {error}");
+    }
+}
+
+/// What the kernel's errno does not say of a load that was refused.
+fn hints(plan: &Plan) -> String {
+    memlock_hint(plan) + &seccomp_hint()
+}
+
+/// A filter of system calls answers with an errno of its choice.
+fn seccomp_hint() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mode = status.lines().find_map(|line| line.strip_prefix("Seccomp:")).map(str::trim);
+    if mode == Some("2") {
+        "; a seccomp filter is on this process, which may be what refuses bpf(2)".to_owned()
+    } else {
+        String::new()
     }
 }
 

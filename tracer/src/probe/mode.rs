@@ -125,6 +125,10 @@ pub struct Missing {
 pub fn missing_privileges(facts: &Facts, mechanism: Option<Mechanism>) -> Vec<Missing> {
     let own = &facts.privileges;
     let mut missing = Vec::new();
+    // None of them would do.
+    if own.user_namespace {
+        return missing;
+    }
     if !own.may("CAP_BPF") {
         missing.push(fatal("CAP_BPF", "no BPF program can be loaded"));
     }

@@ -27,7 +27,7 @@ use crate::{
         workloads::{Told, Workloads},
     },
     answer::{Context, Hook},
-    cli::config::Scope,
+    cli::{args, config, config::Scope},
     decode::{Clock, Known},
     kernel::{Facts, Sources, Wanted},
     probe::{
@@ -298,6 +298,24 @@ fn attach_plan(
             (Err(why), results)
         }
     }
+}
+
+/// The facts and the plan for a report, the plan as it turned out: everything is attached and let go again. Whatever would keep
+/// a session from it keeps this from it, known to the facts or not.
+pub fn tried(probes: &args::Probes) -> (Facts, Plan) {
+    let session = tracer_ebpf::settings::Session { processes: 1, ..Default::default() };
+    let wish = config::wish(probes, true, &session);
+    let facts = Facts::gather(&Sources::default(), &table::wanted());
+    let mut plan = plan::plan(&facts, &wish);
+    if plan.verdict() != Verdict::Nothing {
+        let options = Options { session, ..Options::default() };
+        let (attached, results) = attach_plan(&facts, &plan, &options, &Progress::quiet());
+        match attached {
+            Ok(_) => plan.degraded = health::health(&plan, &results).lost,
+            Err(why) => plan.errors.push(PlanError::Tried(why)),
+        }
+    }
+    (facts, plan)
 }
 
 /// What the outputs say of any session.

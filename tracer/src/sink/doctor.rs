@@ -61,6 +61,9 @@ fn standing(facts: &Facts, plan: &Plan, capability: &str) -> Standing {
     let own = &facts.privileges;
     match (missing, &own.capabilities) {
         (Some(cost), _) => Standing::Missing(cost),
+        (None, _) if own.user_namespace => {
+            Standing::Missing("what is held in a user namespace loads no program".to_owned())
+        }
         (None, Err(unknown)) => Standing::Unknown(unknown.to_string()),
         (None, Ok(_)) if own.holds(capability) => Standing::Held,
         (None, Ok(_)) if matches!(capability, "CAP_BPF" | "CAP_PERFMON") => Standing::Included,

@@ -41,6 +41,50 @@ pub fn hide(command: &mut Command, folder: &'static CStr) {
     unsafe { command.pre_exec(hide) };
 }
 
+/// The program is root of a user namespace of its own, and holds every capability there.
+pub fn in_user_namespace(command: &mut Command) {
+    let enter = || {
+        // SAFETY: the call takes integers only.
+        checked(unsafe { libc::unshare(libc::CLONE_NEWUSER) })?;
+        for (file, text) in
+            [(c"/proc/self/setgroups", "deny"), (c"/proc/self/uid_map", "0 0 1"), (c"/proc/self/gid_map", "0 0 1")]
+        {
+            // SAFETY: the string is NUL-terminated, and the text is as long as it says.
+            unsafe {
+                let fd = libc::open(file.as_ptr(), libc::O_WRONLY);
+                checked(fd.min(0))?;
+                checked(libc::write(fd, text.as_ptr().cast(), text.len()).min(0) as i32)?;
+                checked(libc::close(fd))?;
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec there are only system calls.
+    unsafe { command.pre_exec(enter) };
+}
+
+/// A filter of system calls answers this one with EPERM.
+pub fn refuse(command: &mut Command, call: libc::c_long) {
+    let instruction = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let program = [
+        // The call's number, of `struct seccomp_data`.
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, call as u32),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let filter = move || {
+        let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
+        // SAFETY: the filter lives until the call has returned.
+        unsafe {
+            checked(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
+            checked(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter))
+        }
+    };
+    // SAFETY: between fork and exec there are only system calls.
+    unsafe { command.pre_exec(filter) };
+}
+
 /// From here on this process is that user, without capabilities, and may lock so many bytes and no more.
 pub fn lower_to(user: u32, memlock: u64) -> io::Result<()> {
     let limit = libc::rlimit { rlim_cur: memlock, rlim_max: memlock };

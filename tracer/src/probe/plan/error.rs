@@ -18,6 +18,10 @@ pub enum PlanError {
     NoMechanism(AttachMode, Obstacles),
     /// Lockdown keeps BPF from reading kernel memory.
     Lockdown,
+    /// No capability that is held in a user namespace lets a program be loaded.
+    UserNamespace,
+    /// All that was planned was tried, and nothing is attached; why.
+    Tried(String),
     /// Which processes are asked for cannot be told, and why.
     Processes(String),
     /// A right is missing.
@@ -37,7 +41,13 @@ impl PlanError {
     /// Whether nothing at all can be measured.
     pub fn is_fatal(&self) -> bool {
         match self {
-            Self::NoTypes(_) | Self::TooOld(_) | Self::NoMechanism(..) | Self::Lockdown | Self::Processes(_) => true,
+            Self::NoTypes(_)
+            | Self::TooOld(_)
+            | Self::NoMechanism(..)
+            | Self::Lockdown
+            | Self::UserNamespace
+            | Self::Tried(_)
+            | Self::Processes(_) => true,
             Self::Privilege(missing) => missing.fatal,
             Self::Prototype { .. } => false,
         }
@@ -59,6 +69,11 @@ impl fmt::Display for PlanError {
                 f,
                 "lockdown is at confidentiality: no program may read kernel memory; boot with lockdown=integrity"
             ),
+            Self::UserNamespace => write!(
+                f,
+                "this is a user namespace, and capabilities held in one load no BPF program; run pinscope in the initial one"
+            ),
+            Self::Tried(why) => write!(f, "it was tried, and failed: {why}"),
             Self::Processes(reason) => write!(
                 f,
                 "processes cannot be told apart as this PID namespace numbers them ({reason}); trace without --pid and command, or from the host"

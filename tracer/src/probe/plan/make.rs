@@ -89,6 +89,9 @@ fn stand_in_the_way(plan: &mut Plan, facts: &Facts, wish: &Wish) {
     if locked_down(facts) {
         plan.errors.push(PlanError::Lockdown);
     }
+    if facts.privileges.user_namespace {
+        plan.errors.push(PlanError::UserNamespace);
+    }
     plan.errors.extend(missing_privileges(facts, plan.mechanism).into_iter().map(PlanError::Privilege));
 }
 
