@@ -244,83 +244,103 @@ pub struct Vma {
     pub kind: Kind,
 }
 
-/// A field of the VMA that `bpf_find_vma` hands to its callback, and of what it points to: all typed.
-#[inline(always)]
-fn field<T: Copy>(base: u64, offset: u32) -> T {
-    // SAFETY: used on those pointers alone, with the offsets of their own members.
-    unsafe { typed(base, offset) }
+/// How the fields of a VMA are read, and of what it points to.
+pub trait Fields {
+    /// One of them.
+    fn field<T: Copy + Default>(base: u64, offset: u32) -> T;
 }
 
-/// Reads the `vm_area_struct` of a `bpf_find_vma` callback.
+/// Those of the VMA that `bpf_find_vma` hands to its callback: the verifier knows all their types.
+pub struct Typed;
+
+/// Those of a VMA that is only an address. What cannot be read is zero.
+pub struct Probed;
+
+impl Fields for Typed {
+    #[inline(always)]
+    fn field<T: Copy + Default>(base: u64, offset: u32) -> T {
+        // SAFETY: used on those pointers alone, with the offsets of their own members.
+        unsafe { typed(base, offset) }
+    }
+}
+
+impl Fields for Probed {
+    #[inline(always)]
+    fn field<T: Copy + Default>(base: u64, offset: u32) -> T {
+        read(base, offset).unwrap_or_default()
+    }
+}
+
+/// Reads a `vm_area_struct`.
 #[inline(always)]
-pub fn vma(vma: u64) -> Vma {
-    let flags: u64 = field(vma, setting!(offset.vma_flags));
-    let file: u64 = field(vma, setting!(offset.vma_file));
-    let end: u64 = field(vma, setting!(offset.vma_end));
+pub fn vma<F: Fields>(vma: u64) -> Vma {
+    let flags: u64 = F::field(vma, setting!(offset.vma_flags));
+    let file: u64 = F::field(vma, setting!(offset.vma_file));
+    let end: u64 = F::field(vma, setting!(offset.vma_end));
     let (shared, writable) = (flags & VM_MAYSHARE != 0, flags & VM_WRITE != 0);
     if file == 0 {
-        let kind = Kind::new(class_without_file(vma, flags), shared, writable);
+        let kind = Kind::new(class_without_file::<F>(vma, flags), shared, writable);
         let kind = if flags & (VM_PFNMAP | VM_IO) != 0 { kind.under(Rule::Unpinnable) } else { kind };
         return Vma { end, file, filesystem: 0, kind };
     }
-    let (class, inode, superblock, filesystem) = class_of_file(file, flags);
+    let (class, inode, superblock, filesystem) = class_of_file::<F>(file, flags);
     let kind = Kind::new(class, shared, writable);
     let rule = match class {
         Class::Hugetlb => Rule::Plain,
-        Class::Shmem => rule_of_shmem(vma),
-        Class::File if is_dax(inode) => Rule::Dax,
-        _ => rule_of_file(vma, flags, superblock),
+        Class::Shmem => rule_of_shmem::<F>(vma),
+        Class::File if is_dax::<F>(inode) => Rule::Dax,
+        _ => rule_of_file::<F>(vma, flags, superblock),
     };
     Vma { end, file, filesystem, kind: kind.under(rule) }
 }
 
 /// As `vma_is_fsdax` asks, of a file that is no device.
 #[inline(always)]
-fn is_dax(inode: u64) -> bool {
-    let flags: u32 = field(inode, setting!(offset.inode_flags));
+fn is_dax<F: Fields>(inode: u64) -> bool {
+    let flags: u32 = F::field(inode, setting!(offset.inode_flags));
     flags & S_DAX != 0
 }
 
 /// Whether the operations are shmem's own, as `vma_is_shmem` asks. Theirs have no `close` on any kernel; those of System V
 /// shared memory (`shm_vm_ops`) count the attachments by theirs.
 #[inline(always)]
-fn rule_of_shmem(vma: u64) -> Rule {
-    let ops: u64 = field(vma, setting!(offset.vma_ops));
+fn rule_of_shmem<F: Fields>(vma: u64) -> Rule {
+    let ops: u64 = F::field(vma, setting!(offset.vma_ops));
     if ops == 0 {
         return Rule::Plain;
     }
-    let close: u64 = field(ops, setting!(offset.ops_close));
+    let close: u64 = F::field(ops, setting!(offset.ops_close));
     if close == 0 { Rule::Plain } else { Rule::Foreign }
 }
 
 /// What GUP makes of a mapping of a file that is neither shmem nor hugetlb, as `check_vma_flags` and
 /// `vma_needs_dirty_tracking` (6.5) do.
 #[inline(always)]
-fn rule_of_file(vma: u64, flags: u64, superblock: u64) -> Rule {
-    let magic: u64 = field(superblock, setting!(offset.sb_magic));
+fn rule_of_file<F: Fields>(vma: u64, flags: u64, superblock: u64) -> Rule {
+    let magic: u64 = F::field(superblock, setting!(offset.sb_magic));
     if flags & (VM_PFNMAP | VM_IO) != 0 || magic == SECRETMEM_MAGIC {
         return Rule::Unpinnable;
     }
-    let ops: u64 = field(vma, setting!(offset.vma_ops));
+    let ops: u64 = F::field(vma, setting!(offset.vma_ops));
     if ops == 0 {
         return Rule::Anonymous;
     }
     if flags & VM_MAYSHARE == 0 || flags & VM_WRITE == 0 {
         return Rule::Plain;
     }
-    let page_mkwrite: u64 = field(ops, setting!(offset.ops_page_mkwrite));
-    let pfn_mkwrite: u64 = field(ops, setting!(offset.ops_pfn_mkwrite));
+    let page_mkwrite: u64 = F::field(ops, setting!(offset.ops_page_mkwrite));
+    let pfn_mkwrite: u64 = F::field(ops, setting!(offset.ops_pfn_mkwrite));
     // One by one: the verifier has no `or` of two pointers, which the compiler would make of it.
     if opaque(page_mkwrite) != 0 || opaque(pfn_mkwrite) != 0 {
         return Rule::Tracked;
     }
-    let bdi: u64 = field(superblock, setting!(offset.sb_bdi));
-    let capabilities: u32 = field(bdi, setting!(offset.bdi_capabilities));
+    let bdi: u64 = F::field(superblock, setting!(offset.sb_bdi));
+    let capabilities: u32 = F::field(bdi, setting!(offset.bdi_capabilities));
     if capabilities & BDI_CAP_WRITEBACK != 0 { Rule::Tracked } else { Rule::Plain }
 }
 
 #[inline(always)]
-fn class_without_file(vma: u64, flags: u64) -> Class {
+fn class_without_file<F: Fields>(vma: u64, flags: u64) -> Class {
     // The vDSO and its like have operations and no file; `_install_special_mapping` marks them so that the operations
     // of all other memory need not be read.
     if flags & (VM_HUGETLB | VM_PFNMAP | VM_IO | VM_DONTEXPAND) == 0 {
@@ -332,31 +352,31 @@ fn class_without_file(vma: u64, flags: u64) -> Class {
     if flags & (VM_PFNMAP | VM_IO) != 0 {
         return Class::Special;
     }
-    let ops: u64 = field(vma, setting!(offset.vma_ops));
+    let ops: u64 = F::field(vma, setting!(offset.vma_ops));
     // As `vma_is_anonymous()`.
     if ops == 0 { Class::Anon } else { Class::Special }
 }
 
 #[inline(always)]
-fn class_of_file(file: u64, flags: u64) -> (Class, u64, u64, u64) {
+fn class_of_file<F: Fields>(file: u64, flags: u64) -> (Class, u64, u64, u64) {
     if flags & VM_HUGETLB != 0 {
         return (Class::Hugetlb, 0, 0, 0);
     }
-    let inode: u64 = field(file, setting!(offset.file_inode));
-    let mode: u16 = field(inode, setting!(offset.inode_mode));
+    let inode: u64 = F::field(file, setting!(offset.file_inode));
+    let mode: u16 = F::field(inode, setting!(offset.inode_mode));
     // Before the filesystem: the nodes in /dev lie on a tmpfs.
-    let superblock: u64 = field(inode, setting!(offset.inode_sb));
+    let superblock: u64 = F::field(inode, setting!(offset.inode_sb));
     if mode & S_IFMT == S_IFCHR || mode & S_IFMT == S_IFBLK {
         return (Class::Device, inode, superblock, 0);
     }
-    let magic: u64 = field(superblock, setting!(offset.sb_magic));
+    let magic: u64 = F::field(superblock, setting!(offset.sb_magic));
     if magic == TMPFS_MAGIC {
         return (Class::Shmem, inode, 0, 0);
     }
     if magic == HUGETLBFS_MAGIC {
         return (Class::Hugetlb, inode, 0, 0);
     }
-    let filesystem: u64 = field(superblock, setting!(offset.sb_type));
+    let filesystem: u64 = F::field(superblock, setting!(offset.sb_type));
     let special = magic == SECRETMEM_MAGIC || magic == ANON_INODE_FS_MAGIC;
     (if special { Class::Special } else { Class::File }, inode, superblock, filesystem)
 }

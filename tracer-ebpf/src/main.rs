@@ -38,6 +38,8 @@ mod session;
 #[cfg(target_arch = "bpf")]
 mod tables;
 #[cfg(target_arch = "bpf")]
+mod tree;
+#[cfg(target_arch = "bpf")]
 mod verifier;
 #[cfg(target_arch = "bpf")]
 mod walk;

@@ -258,6 +258,72 @@ pub struct Walker {
     pub file: u64,
     /// Look-ups that found `mmap_lock` taken.
     pub retries: u64,
+    /// Those of them after which nothing more was known.
+    pub vain: u64,
+}
+
+/// Words of a node of the tree of VMAs.
+pub const NODE_WORDS: usize = 32;
+
+/// A VMA as it was read without a lock. Words only, so that two of them are compared one by one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sighted {
+    /// Its address; 0 for a hole.
+    pub vma: u64,
+    /// Its range, or the hole's, as the tree has it: from the first byte to the last.
+    pub first: u64,
+    /// See `first`.
+    pub last: u64,
+    /// `vm_start`.
+    pub start: u64,
+    /// `vm_end`.
+    pub end: u64,
+    /// `vm_mm`.
+    pub mm: u64,
+    /// `vm_file`.
+    pub file: u64,
+    /// As in [`BackingSlice::filesystem`].
+    pub filesystem: u64,
+    /// [`Kind`].
+    pub kind: u64,
+}
+
+impl Sighted {
+    /// How many words it is.
+    pub const WORDS: usize = size_of::<Self>() / size_of::<u64>();
+}
+
+/// What a look into the tree of VMAs came to.
+#[repr(u64)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// The tree was being changed, or is not laid out as expected.
+    Unsure = 0,
+    /// There is a VMA.
+    Found = 1,
+    /// There is none.
+    Hole = 2,
+}
+
+/// A look into the tree of VMAs, while a writer holds `mmap_lock`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Tree {
+    /// Number of the [`Look`].
+    pub look: u64,
+    /// Whether the last way down came to its end.
+    pub whole: u64,
+    /// The node, or at last the VMA, that the way down has come to.
+    pub entry: u64,
+    /// Its slot in the node above it.
+    pub slot: u64,
+    /// What was seen last, and before it.
+    pub seen: Sighted,
+    /// See `seen`.
+    pub before: Sighted,
+    /// The node that is being looked at.
+    pub node: [u64; NODE_WORDS],
 }
 
 /// What is counted over a registration's buffers. Aligned so that it can be cleared two numbers at a time.
@@ -355,6 +421,8 @@ pub struct Frame {
     pub habits: Habits,
     /// The walk over the buffer's VMAs.
     pub walker: Walker,
+    /// Its looks past a lock that is taken.
+    pub tree: Tree,
     /// The registration.
     pub registration: RegistrationRecord,
     /// The buffer.

@@ -156,6 +156,26 @@ pub struct Offsets {
     pub file_found: u32,
     /// `bpf_iter__task.task`.
     pub task_found: u32,
+    /// `mm_struct.mm_mt` (since 6.1).
+    pub mm_tree: u32,
+    /// `maple_tree.ma_root`.
+    pub tree_root: u32,
+    /// `maple_range_64.pivot`.
+    pub range_pivots: u32,
+    /// `maple_range_64.slot`.
+    pub range_slots: u32,
+    /// `maple_range_64.meta`.
+    pub range_meta: u32,
+    /// `maple_arange_64.pivot`.
+    pub gaps_pivots: u32,
+    /// `maple_arange_64.slot`.
+    pub gaps_slots: u32,
+    /// `maple_arange_64.meta`.
+    pub gaps_meta: u32,
+    /// `vm_area_struct.vm_start`.
+    pub vma_start: u32,
+    /// `vm_area_struct.vm_mm`.
+    pub vma_mm: u32,
 }
 
 /// What this kernel has; 0 is no.
@@ -205,8 +225,8 @@ pub struct Features {
     /// How a buffer of the kernel's own is told from a user's: 1 by `io_mapped_ubuf.is_kbuf`, 2 by `flags`; 0 where a table
     /// holds none such.
     pub imu_kernel: u8,
-    /// Always 0.
-    pub reserved: u8,
+    /// The tree of a process's VMAs is laid out as `tree.rs` reads it: a walk goes on where a writer holds `mmap_lock`.
+    pub vma_tree: u8,
     /// Inode number of pinscope's PID namespace, by which processes are numbered; 0 for the initial one.
     pub pid_namespace: u32,
 }

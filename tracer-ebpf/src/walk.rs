@@ -11,22 +11,25 @@ use aya_ebpf::{
 use tracer_ebpf::{
     backing::{BackingSlice, Class, Kind},
     policy::Traits,
-    record::{BACKING_SLICES, FILES, Frame, Walk, Walker, flag},
+    record::{BACKING_SLICES, FILES, Frame, Look, Walk, Walker, flag},
 };
 
 use crate::{
-    kernel::{self, Vma},
+    kernel::{self, Typed, Vma},
+    maps::setting,
     probe::{lock, zero},
-    session,
-    verifier::apart,
+    session, tree,
+    verifier::{apart, forgotten},
 };
 
 /// More VMAs than `vm.max_map_count` can be raised to in earnest; a walk that gets here says that it was cut.
 const MOST_VMAS: u32 = 1 << 22;
 
-/// How often a walk looks again where a writer holds `mmap_lock`: some tens of microseconds in all, in which most
-/// writers are done. One that sleeps with the lock is not waited for.
-const MOST_RETRIES: u64 = 1024;
+/// Looks in vain, where a writer holds `mmap_lock`, after which a walk ends: some tens of microseconds, in which most writers are
+/// done. One that sleeps with the lock is not waited for.
+const MOST_VAIN: u64 = 1024;
+/// The same where a look reads the tree of VMAs without the lock: it is vain only in the moment of a change.
+const MOST_VAIN_IN_TREE: u64 = 64;
 
 const ENOENT: i64 = -2;
 const EBUSY: i64 = -16;
@@ -87,6 +90,7 @@ fn go_on([frame: Frame], ret: i64) {
     let walker = &mut frame.walker;
     zero!(walker.slice_first);
     walker.retries = u64::from(ret == EBUSY);
+    walker.vain = 0;
     if ret != 0 {
         zero!(walker.filesystem, walker.file);
         // Of no VMA, so that the first one is taken for a change.
@@ -147,25 +151,60 @@ extern "C" fn step(_index: u64, context: *mut Context) -> i64 {
     let frame = unsafe { &mut *(*context).frame };
     // SAFETY: the task is typed; the callback has the signature that the helper calls.
     let ret = unsafe { bpf_find_vma(kernel::task(), frame.walker.address, visit as *mut _, context.cast(), 0) };
-    if ret != 0 {
-        if ret == EBUSY && frame.walker.retries < MOST_RETRIES {
-            frame.walker.retries += 1;
-            return 0;
+    let look = match ret {
+        0 => Look::Found,
+        ENOENT => Look::Hole,
+        _ => past_the_lock(frame),
+    };
+    match look {
+        Look::Found if frame.walker.address < frame.walker.end => return 0,
+        Look::Unsure if has_patience(frame) => return 0,
+        Look::Found => frame.buffer.walk = Walk::Complete as u8,
+        Look::Hole => frame.buffer.walk = Walk::Hole as u8,
+        Look::Unsure => frame.buffer.walk = Walk::Busy as u8,
+    }
+    1
+}
+
+/// A writer holds `mmap_lock`: the VMA is taken from the tree where that can be read without it.
+#[inline(always)]
+fn past_the_lock(frame: &mut Frame) -> Look {
+    frame.walker.retries += 1;
+    if setting!(kernel.vma_tree) == 0 {
+        return Look::Unsure;
+    }
+    tree::look(frame);
+    match forgotten(&frame.tree.look) {
+        look if look == Look::Found as u64 => {
+            take_seen(frame);
+            Look::Found
         }
-        frame.buffer.walk = if ret == ENOENT { Walk::Hole } else { Walk::Busy } as u8;
-        return 1;
+        look if look == Look::Hole as u64 => Look::Hole,
+        _ => Look::Unsure,
     }
-    if frame.walker.address >= frame.walker.end {
-        frame.buffer.walk = Walk::Complete as u8;
-        return 1;
-    }
-    0
+}
+
+/// Whether a walk goes on after a look in vain.
+#[inline(always)]
+fn has_patience(frame: &mut Frame) -> bool {
+    frame.walker.vain += 1;
+    let most = if setting!(kernel.vma_tree) == 0 { MOST_VAIN } else { MOST_VAIN_IN_TREE };
+    frame.walker.vain <= most
+}
+
+apart! {
+/// Counts the VMA that was found in the tree.
+fn take_seen([frame: Frame]) {
+    let seen = &frame.tree.seen;
+    let vma = Vma { end: seen.end, file: seen.file, filesystem: seen.filesystem, kind: Kind(seen.kind as u32) };
+    take(frame, &vma);
+}
 }
 
 extern "C" fn visit(_task: *mut task_struct, vma: u64, context: *mut Context) -> i64 {
     // SAFETY: always the context of `walk`.
     let frame = unsafe { &mut *(*context).frame };
-    take(frame, &kernel::vma(vma));
+    take(frame, &kernel::vma::<Typed>(vma));
     0
 }
 
@@ -173,7 +212,7 @@ extern "C" fn visit(_task: *mut task_struct, vma: u64, context: *mut Context) ->
 extern "C" fn visit_first(_task: *mut task_struct, vma: u64, context: *mut Context) -> i64 {
     // SAFETY: always the context of `walk`.
     let frame = unsafe { &mut *(*context).frame };
-    let vma = kernel::vma(vma);
+    let vma = kernel::vma::<Typed>(vma);
     frame.walker.address = vma.end;
     frame.walker.first_end = vma.end;
     frame.walker.filesystem = vma.filesystem;

@@ -6,7 +6,12 @@ use tracer_ebpf::{
     record::{BufferRecord, RegistrationRecord, Walk, flag},
 };
 
-use super::{Clock, Filesystems, Known, PARTIAL, Pid, comm, known::pins_buffers, result_name, sight::Sight};
+use super::{
+    Clock, Filesystems, Known, PARTIAL, Pid, comm,
+    known::pins_buffers,
+    result_name,
+    sight::{Sight, saw_a_vma},
+};
 
 /// One registration with its buffers. Times are nanoseconds, pinscope's own walks left out of all but `walk_ns`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -248,12 +253,7 @@ impl Buffer {
     fn new(context: &Context<'_>, walk: Walk, record: &BufferRecord) -> Self {
         let known = context.known;
         let has = |flag: u32| record.flags & flag != 0;
-        // A walk that ended before its first VMA saw nothing, which is not zero.
-        let walked = match walk {
-            Walk::None => false,
-            Walk::Complete | Walk::Hole => true,
-            Walk::Busy | Walk::Cut => record.vmas > 0,
-        };
+        let walked = saw_a_vma(walk, record);
         let parts_missed = has(flag::PARTS_MISSED);
         // The record is sent at the function's return, so that only the pin's can have been missed.
         let duration = known.buffer_returns.then_some(record.duration_ns);

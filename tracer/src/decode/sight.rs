@@ -55,6 +55,17 @@ impl Sight<'_> {
         self.walked() && (!self.has(flag::VMAS_PARTIAL) || every)
     }
 
+    /// What walks that ended early make of VMAs, files and backings.
+    fn short_walks(&self) -> Option<String> {
+        if !self.has(flag::VMAS_PARTIAL) || !self.has_buffers() || !self.known.walk || self.walked_far() {
+            return None;
+        }
+        let busy = self.buffers.iter().any(|(walk, _)| *walk == Walk::Busy);
+        let cause = if busy { ", since a writer held mmap_lock" } else { "" };
+        let are = if self.walked() { "lower bounds" } else { "unknown" };
+        Some(format!("a walk ended early{cause}: VMAs, files and backings are {are}"))
+    }
+
     /// Buffers whose records did not come.
     fn absent(&self) -> usize {
         (self.record.buffers as usize).saturating_sub(self.buffers.len())
@@ -98,9 +109,7 @@ impl Sight<'_> {
     pub(super) fn reasons(&self) -> Vec<String> {
         let told = FLAGS.iter().filter(|(flag, _)| self.has(*flag));
         let mut reasons: Vec<_> = told.map(|(_, reason)| (*reason).to_owned()).collect();
-        if self.has(flag::VMAS_PARTIAL) && self.has_buffers() && self.known.walk && !self.walked_far() {
-            reasons.push("a walk ended early: VMAs, files and backings are lower bounds".to_owned());
-        }
+        reasons.extend(self.short_walks());
         if self.has(flag::FILES_CAPPED) {
             reasons.push(format!("more than {FILES} files: their number is a lower bound"));
         }
@@ -112,6 +121,15 @@ impl Sight<'_> {
             reasons.push(format!("{absent} of {all} buffer records did not come: backings are lower bounds"));
         }
         reasons
+    }
+}
+
+/// A walk that ended before its first VMA saw nothing, which is not zero.
+pub(super) fn saw_a_vma(walk: Walk, buffer: &BufferRecord) -> bool {
+    match walk {
+        Walk::None => false,
+        Walk::Complete | Walk::Hole => true,
+        Walk::Busy | Walk::Cut => buffer.vmas > 0,
     }
 }
 

@@ -334,6 +334,21 @@ fn that_no_vma_was_seen_is_a_figure_only_after_a_walk() {
 }
 
 #[test]
+fn a_walk_that_ended_early_says_bounds_or_unknown() {
+    let mut registration = RegistrationRecord { buffers: 2, ..a_registration() };
+    registration.flags |= flag::VMAS_PARTIAL;
+    let blind = BufferRecord { walk: Walk::Busy as u8, vmas: 0, ..a_buffer() };
+    let told = |registration: &RegistrationRecord, first: BufferRecord| {
+        let given = whole(Known::all(), registration, &[first, blind]);
+        (given.vmas, given.degraded)
+    };
+    let early = "a walk ended early, since a writer held mmap_lock: VMAs, files and backings are";
+    assert_eq!(told(&registration, a_buffer()), (Some(2), vec![format!("{early} lower bounds")]));
+    registration.vmas = 0;
+    assert_eq!(told(&registration, blind), (None, vec![format!("{early} unknown")]));
+}
+
+#[test]
 fn a_walk_is_complete_at_a_hole_and_over_empty_slots() {
     let mut registration = a_registration();
     registration.flags |= flag::VMAS_PARTIAL;

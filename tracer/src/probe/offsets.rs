@@ -1,6 +1,6 @@
 //! From the members that BTF resolved to the offsets that the eBPF programs read by.
 
-use tracer_ebpf::settings::Offsets;
+use tracer_ebpf::{record::NODE_WORDS, settings::Offsets};
 
 use crate::kernel::Types;
 
@@ -8,7 +8,7 @@ use crate::kernel::Types;
 type Slot = fn(&mut Offsets) -> &mut u32;
 
 /// Every member that is read, as `struct.member`, and its place in the settings.
-const TABLE: [(&str, Slot); 65] = [
+const TABLE: [(&str, Slot); 75] = [
     ("task_struct.mm", |o| &mut o.task_mm),
     ("task_struct.min_flt", |o| &mut o.task_min_flt),
     ("task_struct.maj_flt", |o| &mut o.task_maj_flt),
@@ -74,6 +74,16 @@ const TABLE: [(&str, Slot); 65] = [
     ("bpf_iter__task_file.task", |o| &mut o.file_found_task),
     ("bpf_iter__task_file.file", |o| &mut o.file_found),
     ("bpf_iter__task.task", |o| &mut o.task_found),
+    ("mm_struct.mm_mt", |o| &mut o.mm_tree),
+    ("maple_tree.ma_root", |o| &mut o.tree_root),
+    ("maple_range_64.pivot", |o| &mut o.range_pivots),
+    ("maple_range_64.slot", |o| &mut o.range_slots),
+    ("maple_range_64.meta", |o| &mut o.range_meta),
+    ("maple_arange_64.pivot", |o| &mut o.gaps_pivots),
+    ("maple_arange_64.slot", |o| &mut o.gaps_slots),
+    ("maple_arange_64.meta", |o| &mut o.gaps_meta),
+    ("vm_area_struct.vm_start", |o| &mut o.vma_start),
+    ("vm_area_struct.vm_mm", |o| &mut o.vma_mm),
 ];
 
 /// A member that is there where a slot of a table is a node of its own (since 6.13).
@@ -120,6 +130,10 @@ pub const MEMBERS: [&str; TABLE.len() + LEDGER_EVENT.len() + 4] = {
     members
 };
 
+/// Bytes of a node of the tree, and of a word in it.
+const NODE_SIZE: u32 = size_of::<[u64; NODE_WORDS]>() as u32;
+const WORD: u32 = size_of::<u64>() as u32;
+
 /// What the walk over the VMAs reads.
 pub const WALK: [&str; 16] = [
     "vm_area_struct.vm_end",
@@ -138,6 +152,20 @@ pub const WALK: [&str; 16] = [
     "vm_operations_struct.close",
     "super_block.s_bdi",
     "backing_dev_info.capabilities",
+];
+
+/// What finds a VMA in the process's tree without a lock.
+const TREE: [&str; 10] = [
+    "mm_struct.mm_mt",
+    "maple_tree.ma_root",
+    "maple_range_64.pivot",
+    "maple_range_64.slot",
+    "maple_range_64.meta",
+    "maple_arange_64.pivot",
+    "maple_arange_64.slot",
+    "maple_arange_64.meta",
+    "vm_area_struct.vm_start",
+    "vm_area_struct.vm_mm",
 ];
 
 /// What finds the parent of a task.
@@ -241,6 +269,19 @@ pub fn kernel_buffers(types: &Types) -> u8 {
     }
 }
 
+/// Whether the tree of a process's VMAs is laid out as the walk reads it: nodes of [`NODE_SIZE`], in each as many slots as
+/// pivots and one, and behind them what says how many there are.
+pub fn tree_is_known(types: &Types) -> bool {
+    let fits = |pivots: u32, slots: u32, meta: u32| {
+        let slots_end = slots + (slots.saturating_sub(pivots) / WORD + 1) * WORD;
+        pivots == WORD && slots > pivots && slots.is_multiple_of(WORD) && slots_end <= NODE_SIZE && meta < NODE_SIZE
+    };
+    let o = resolve(types);
+    missing(types, &TREE).is_none()
+        && fits(o.range_pivots, o.range_slots, o.range_meta)
+        && fits(o.gaps_pivots, o.gaps_slots, o.gaps_meta)
+}
+
 /// Whether the ledger's event is laid out as its classic program reads it.
 pub fn ledger_event_is_known(types: &Types) -> bool {
     LEDGER_EVENT.iter().all(|(member, offset)| types.offsets.get(*member) == Some(offset))
@@ -289,8 +330,30 @@ mod tests {
                 .chain(&TABLE_OF_NODES)
                 .chain(&TABLE_OF_BUFFERS)
                 .chain(&TABLE_OF_ANY)
+                .chain(&TREE)
                 .all(|member| MEMBERS.contains(member))
         );
         assert_eq!(missing(&Types::default(), &FAULTS), Some("task_struct.min_flt"));
+    }
+
+    #[test]
+    fn a_tree_is_read_only_where_its_nodes_are_of_a_known_shape() {
+        // As in the BTF of 6.1, 6.12 and 7.3.
+        let nodes = [("range", 8, 128, 248), ("arange", 8, 80, 240)];
+        let offsets = TREE.map(|member| (member.to_owned(), 16)).into();
+        let mut types = Types { offsets, ..Types::default() };
+        for (node, pivot, slot, meta) in nodes {
+            for (member, offset) in [("pivot", pivot), ("slot", slot), ("meta", meta)] {
+                types.offsets.insert(format!("maple_{node}_64.{member}"), offset);
+            }
+        }
+        assert!(tree_is_known(&types));
+        for (member, offset) in [("slot", 136), ("slot", 8), ("meta", 256), ("pivot", 16)] {
+            let mut other = types.clone();
+            other.offsets.insert(format!("maple_range_64.{member}"), offset);
+            assert!(!tree_is_known(&other), "{member} at {offset}");
+        }
+        types.offsets.remove("vm_area_struct.vm_mm");
+        assert!(!tree_is_known(&types));
     }
 }

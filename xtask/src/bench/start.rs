@@ -14,8 +14,8 @@ const BUDGETS: [(&str, u64); 8] = [
     ("buffer_enter", 11_000),
     ("buffer_exit", 31_000),
     ("ledger", 22_000),
-    ("pin_enter_buffer", 8_000),
-    ("pin_exit_buffer", 5_500),
+    ("pin_enter_buffer", 11_000),
+    ("pin_exit_buffer", 8_500),
     ("unregister_enter", 4_000),
 ];
 
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn the_longest_beginning_counts() {
-        assert_eq!(budget("pin_enter_buffer_kprobe"), 8_000);
+        assert_eq!(budget("pin_enter_buffer_kprobe"), 11_000);
         assert_eq!(budget("pin_enter_kprobe"), 2_000);
         assert_eq!(budget("ledger_classic"), 22_000);
     }
