@@ -161,7 +161,11 @@ pub fn whole(frame: &Frame) {
         return;
     }
     totals.add(Slot::Buffers, registration.buffers.into());
-    totals.add(Slot::Bytes, registration.bytes);
+    totals.add(Slot::Bytes, registration.registered);
+    let refused = fold::refused_bytes(registration);
+    if refused != 0 {
+        totals.add(Slot::RefusedBytes, refused);
+    }
     if registration.flags & (flag::PINNED | flag::PARTS_MISSED) == flag::PINNED {
         totals.add(Slot::PinNanoseconds, registration.pin_ns);
     }
@@ -172,13 +176,13 @@ pub fn whole(frame: &Frame) {
     totals.faults(registration);
 }
 
-/// A buffer with traits that a policy may refuse.
+/// Buffers with traits that a policy may refuse.
 #[inline(always)]
-pub fn judged(traits: Traits) {
+pub fn judged(traits: Traits, buffers: u32) {
     let Some(totals) = Totals::of_current() else { return };
     for policy in REFUSED {
         if policy.refuses(traits) != 0 {
-            totals.add_slot(Slot::Refused as usize + policy as usize, 1);
+            totals.add_slot(Slot::Refused as usize + policy as usize, buffers.into());
         }
     }
 }

@@ -103,6 +103,10 @@ pub enum Counter {
     LostFiles,
     /// Walked and accepted buffers without a trait: no policy objects to them.
     CleanBuffers,
+    /// Walked buffers that were pinned and let go again, since another one of their call was refused.
+    RolledBackBuffers,
+    /// Bytes of buffers that were asked for and are not registered, at most 2^40 (the most that any kernel takes) a call.
+    RefusedBytes,
 }
 
 impl Counter {
@@ -179,7 +183,7 @@ mod tests {
 
     #[test]
     fn every_counter_has_a_slot_of_its_own() {
-        assert!((Counter::CleanBuffers as usize) < Counter::SLOTS);
+        assert!((Counter::RefusedBytes as usize) < Counter::SLOTS);
         assert_eq!(Counter::Succeeded.of(Operation::Unregister) + 1, Counter::Plain as usize);
     }
 

@@ -16,11 +16,12 @@ use tracer_ebpf::{
 };
 
 use crate::{
-    cgroup, cost, habit, judge, kernel, length,
+    cgroup, cost, gathered, habit, judge, kernel, length,
     maps::{
         BACKINGS, Counters, Distributions, FILESYSTEMS, PROCESSES, RECORDS, RINGS, add, add_field, count, observe,
         observe_duration, setting,
     },
+    probe::zero,
     ring as rings, session, tables,
     verifier::{apart, forgotten},
     walk,
@@ -29,6 +30,9 @@ use crate::{
 /// A buffer that failed in an update which tells only how many it did: stands for its errno, which nothing shows.
 const UNTOLD: i32 = -5;
 
+/// The most bytes that any kernel takes in one buffer: 1 TiB, since 7.2.
+const MOST_BYTES: u64 = 1 << 40;
+
 /// In place of a buffer's result, while the return of the pin that stands for it was not seen.
 pub const NOT_RETURNED: i32 = 1;
 
@@ -36,9 +40,15 @@ pub const NOT_RETURNED: i32 = 1;
 /// `include/uapi/asm-generic/errno-base.h`.
 pub const ENOMEM: i32 = -12;
 
-/// A buffer whose function returned: into its registration, the maps, and the ring buffer.
+/// A buffer whose function returned: into its registration, the maps, and the ring buffer. An accepted one counts as such
+/// when its call has `ended` without being refused.
 #[inline(always)]
-pub fn buffer(frame: &mut Frame, counters: &Counters) {
+pub fn buffer(frame: &mut Frame, counters: &Counters, ended: bool) {
+    if frame.buffer.ret < 0 && never_pinned(&frame.buffer) {
+        judge::judge(frame, counters, ended);
+        nothing_touched(frame);
+        return send(frame);
+    }
     let buffer = &frame.buffer;
     let registration = &mut frame.registration;
     if buffer.vmas != 0 {
@@ -73,8 +83,37 @@ pub fn buffer(frame: &mut Frame, counters: &Counters) {
     if buffer.flags & (flag::FILES_CAPPED | flag::BACKINGS_CAPPED) != 0 {
         frame.counts.short += 1;
     }
-    backings(&mut frame.buffer, counters);
-    judge::judge(&mut frame.buffer, counters);
+    backings(frame, counters, ended);
+    judge::judge(frame, counters, ended);
+    send(frame);
+}
+
+/// Whether a buffer was refused before its pin: for its size or its address. Where the pin stands for its buffer, no such
+/// buffer is seen.
+#[inline(always)]
+fn never_pinned(buffer: &BufferRecord) -> bool {
+    setting!(kernel.pin_is_buffer) == 0
+        && setting!(kernel.pins) != 0
+        && buffer.flags & (flag::PINNED | flag::PARTS_MISSED) == 0
+}
+
+apart! {
+/// Takes back what was walked for a buffer that the kernel refused without a look at its memory: it touched no VMA. The
+/// call is in no distribution of VMAs, and nothing of it is unknown.
+fn nothing_touched([frame: Frame]) {
+    let registration = &mut frame.registration;
+    registration.failed_buffers += 1;
+    registration.flags |= flag::VMAS_PARTIAL;
+    registration.files = frame.files_before as u32;
+    let buffer = &mut frame.buffer;
+    buffer.walk = Walk::None as u8;
+    zero!(buffer.vmas, buffer.files, buffer.traits.0, buffer.backings[0].vmas);
+}
+}
+
+/// What sessions keep of a buffer besides.
+#[inline(always)]
+fn send(frame: &mut Frame) {
     if session::in_detail() {
         if setting!(session.processes) != 0 {
             of_process(frame);
@@ -117,57 +156,62 @@ fn last(frame: &mut Frame, operation: Operation, counters: &Counters) {
     };
     // Read back, so that the verifier knows as little of the result as we do, and checks the rest once.
     frame.buffer.ret = forgotten(&frame.buffer.ret);
-    pending(frame, counters);
+    pending(frame, counters, true);
 }
 
 /// A buffer that is known by its pin alone, once its result is: a negative errno, or 0.
 #[inline(always)]
-pub fn pending(frame: &mut Frame, counters: &Counters) {
+pub fn pending(frame: &mut Frame, counters: &Counters, ended: bool) {
     frame.counts.pending = 0;
-    buffer(frame, counters);
+    buffer(frame, counters, ended);
 }
 
 #[inline(always)]
-fn backings(buffer: &mut BufferRecord, counters: &Counters) {
-    if buffer.backings[0].vmas == 0 {
+fn backings(frame: &mut Frame, counters: &Counters, ended: bool) {
+    if frame.buffer.backings[0].vmas == 0 {
         return;
     }
-    backing(&mut buffer.backings[0], buffer.ret < 0, counters);
+    if !ended && frame.buffer.ret == 0 {
+        return gathered::backings(frame);
+    }
+    let failed = frame.buffer.ret < 0 || frame.registration.ret < 0;
+    backing(&mut frame.buffer.backings[0], failed, counters);
     // Most buffers have one.
-    if buffer.backings[1].vmas != 0 {
-        other_backings(buffer);
+    if frame.buffer.backings[1].vmas != 0 {
+        other_backings(&mut frame.buffer, u32::from(failed));
     }
 }
 
 apart! {
-fn other_backings([buffer: BufferRecord]) {
+fn other_backings([buffer: BufferRecord], failed: u32) {
     let Some(counters) = Counters::get() else { return 0 };
     for index in 1..BACKING_SLICES {
         let slice = &mut buffer.backings[index];
         if slice.vmas == 0 {
             break;
         }
-        backing(slice, buffer.ret < 0, &counters);
+        backing(slice, failed != 0, &counters);
     }
 }
 }
 
 #[inline(always)]
-fn backing(slice: &mut BackingSlice, failed: bool, counters: &Counters) {
+pub fn backing(slice: &mut BackingSlice, failed: bool, counters: &Counters) {
     let kind = if failed { slice.kind.failed() } else { slice.kind };
     if slice.filesystem == 0 && kind.0 < Kind::PLAIN {
         // No name to tell: an array saves the look-up in a hash map.
-        add_slice(counters.kind(kind), slice);
+        add_slice(counters.kind(kind), slice, 1);
     } else {
-        named_backing(slice, kind.0);
+        named_backing(slice, kind.0, 1);
     }
 }
 
 apart! {
-fn named_backing([slice: BackingSlice], kind: u32) {
+/// So many buffers whose part that has the backing is `slice` together.
+pub fn named_backing([slice: BackingSlice], kind: u32, buffers: u32) {
     let key = BackingKey { filesystem: slice.filesystem, kind: Kind(kind), reserved: 0 };
     if let Some(totals) = BACKINGS.get_ptr_mut(key).or_else(|| new_backing(&key)) {
-        add_slice(totals, slice);
+        add_slice(totals, slice, buffers);
     } else {
         count(Counter::LostBackings);
     }
@@ -175,11 +219,11 @@ fn named_backing([slice: BackingSlice], kind: u32) {
 }
 
 #[inline(always)]
-fn add_slice(totals: *mut BackingTotals, slice: &BackingSlice) {
+pub fn add_slice(totals: *mut BackingTotals, slice: &BackingSlice, number: u32) {
     // SAFETY: a value of the map; only the addresses of its fields are taken.
     let (buffers, vmas, bytes) =
         unsafe { (&raw mut (*totals).buffers, &raw mut (*totals).vmas, &raw mut (*totals).bytes) };
-    add(buffers, 1);
+    add(buffers, u64::from(number));
     add(vmas, u64::from(slice.vmas));
     add(bytes, slice.bytes);
 }
@@ -334,6 +378,7 @@ fn plain(frame: &mut Frame, counters: &Counters, operation: Operation) {
     frame.bucket = bucket as u64;
     let bucket = forgotten(&frame.bucket) as usize;
     let registration = &mut frame.registration;
+    registration.registered = registration.bytes;
     if let Some(distributions) = Distributions::get() {
         distributions.observe(Histogram::BytesPerRegistration, registration.bytes);
         distributions.observe(Histogram::Pin, registration.pin_ns);
@@ -355,6 +400,8 @@ fn whole(frame: &mut Frame, counters: &Counters, operation: Operation) {
     frame.registration.flags |=
         if saw_all(frame) { flag::TIMED } else { flag::TIMED | flag::PARTS_MISSED | flag::VMAS_PARTIAL };
     end(frame, counters, operation);
+    gathered::settle(frame, counters);
+    bytes(frame, counters);
     distributions(&frame.registration, operation);
     parts(frame, counters);
     if frame.registration.ret >= 0 && operation as u8 != Operation::Unregister as u8 && installs(frame) {
@@ -385,6 +432,23 @@ fn end(frame: &mut Frame, counters: &Counters, operation: Operation) {
     }
 }
 
+/// What of the bytes asked for is registered, and what is not.
+#[inline(always)]
+fn bytes(frame: &mut Frame, counters: &Counters) {
+    frame.registration.registered = if frame.registration.ret < 0 { 0 } else { accepted(frame) };
+    let refused = refused_bytes(&frame.registration);
+    if refused != 0 {
+        counters.add(Counter::RefusedBytes, refused);
+    }
+}
+
+/// Bytes asked for and not registered. An iovec may ask for 2^64: of a call no more counts than any kernel takes in one.
+#[inline(always)]
+pub fn refused_bytes(registration: &RegistrationRecord) -> u64 {
+    let refused = registration.bytes.saturating_sub(registration.registered);
+    if refused < MOST_BYTES { refused } else { MOST_BYTES }
+}
+
 #[inline(always)]
 fn distributions(registration: &RegistrationRecord, operation: Operation) {
     let histogram = if registration.flags & flag::PARTIAL != 0 {
@@ -399,7 +463,9 @@ fn distributions(registration: &RegistrationRecord, operation: Operation) {
         return;
     }
     let Some(distributions) = Distributions::get() else { return };
-    distributions.observe(Histogram::BytesPerRegistration, registration.bytes);
+    if registration.ret >= 0 {
+        distributions.observe(Histogram::BytesPerRegistration, registration.registered);
+    }
     distributions.observe(Histogram::BuffersPerRegistration, u64::from(registration.buffers));
     if registration.flags & (flag::PINNED | flag::PARTS_MISSED) == flag::PINNED {
         distributions.observe(Histogram::Pin, registration.pin_ns);
@@ -477,7 +543,8 @@ fn process([frame: Frame], operation: u32) {
     let registration = &frame.registration;
     let Some(totals) = process_call(registration.ret, registration.flags & flag::PARTIAL != 0) else { return 0 };
     add_field!(totals.buffers, registration.buffers.into());
-    add_field!(totals.bytes, registration.bytes);
+    add_field!(totals.bytes, registration.registered);
+    add_field!(totals.refused_bytes, refused_bytes(registration));
     add_field!(totals.vmas, registration.vmas);
     add_field!(totals.duration_ns, registration.duration_ns);
     add_field!(totals.pin_ns, registration.pin_ns);

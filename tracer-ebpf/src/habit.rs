@@ -72,6 +72,11 @@ pub fn end(frame: &mut Frame, registers: bool, totals: *mut ProcessTotals) {
     if charged && frame.buffer.ret == ENOMEM {
         habits.enomem = 1;
     }
+    // What the kernel let go again was not accepted. What its pins cost was paid for.
+    if registration.ret < 0 {
+        (habits.adjacent_buffers, habits.adjacent_bytes) = (0, 0);
+        (habits.large_buffers, habits.large_bytes, habits.large_bvecs) = (0, 0, 0);
+    }
     // Of a table of empty slots there is no digest.
     if registration.ret >= 0 && frame.ranges != 0 {
         if registers && registration.buffers >= LONG_LIST {

@@ -115,7 +115,7 @@ pub enum Histogram {
     VmasPerBuffer = 11,
     /// Buffers that a register or an update handed to the kernel's per-buffer function.
     BuffersPerRegistration = 12,
-    /// Bytes of a registration: the sum of its buffers' lengths.
+    /// Bytes of a registration that are registered when it returns, where it did not fail.
     BytesPerRegistration = 13,
     /// Nanoseconds from the making of a ring to each installation on it, of rings whose making was seen.
     RingAge = 14,

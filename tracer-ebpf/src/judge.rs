@@ -6,18 +6,19 @@ use tracer_ebpf::{
     backing::BackingSlice,
     counter::Counter,
     policy::Traits,
-    record::{BufferRecord, JudgedKey, JudgedTotals, Walk, flag},
+    record::{BufferRecord, Frame, JudgedKey, JudgedTotals, Walk, flag},
 };
 
 use crate::{
-    cgroup, kernel,
+    cgroup, gathered, kernel,
     maps::{Counters, JUDGED, add_field, count, setting},
     verifier::apart,
 };
 
-/// Counts a buffer whose walk and result are known.
+/// Counts a buffer whose walk and result are known. An accepted one is judged when its call has `ended`.
 #[inline(always)]
-pub fn judge(buffer: &mut BufferRecord, counters: &Counters) {
+pub fn judge(frame: &mut Frame, counters: &Counters, ended: bool) {
+    let buffer = &frame.buffer;
     let traits = match buffer.walk {
         walk if walk == Walk::Complete as u8 => buffer.traits,
         // GUP stops at it.
@@ -30,44 +31,50 @@ pub fn judge(buffer: &mut BufferRecord, counters: &Counters) {
         return;
     }
     let traits = traits.with(length);
-    if traits.0 != 0 || buffer.ret < 0 {
-        judged(buffer, traits.0);
+    if buffer.ret < 0 {
+        judged(&mut frame.buffer, traits.0);
+    } else if !ended {
+        gathered::judged(frame, traits);
+    } else if frame.registration.ret < 0 {
+        counters.add(Counter::RolledBackBuffers, 1);
+    } else if traits.0 != 0 {
+        judged(&mut frame.buffer, traits.0);
     } else {
         counters.add(Counter::CleanBuffers, 1);
     }
 }
 
 apart! {
-fn judged([buffer: BufferRecord], traits: u32) {
+pub fn judged([buffer: BufferRecord], traits: u32) {
     let traits = Traits(traits);
     let slice = objected(buffer);
     let pid = if setting!(session.processes) != 0 { kernel::pid_tid().0 } else { 0 };
     let errno = buffer.ret.wrapping_neg().cast_unsigned();
     let key = JudgedKey { filesystem: slice.filesystem, kind: slice.kind, traits, errno, pid };
-    count_as(&key, buffer.length);
+    count_as(&key, 1, buffer.length);
     // What is refused here already has no more to lose.
     if setting!(session.workloads) != 0 && buffer.ret >= 0 {
-        cgroup::judged(traits);
+        cgroup::judged(traits, 1);
     }
 }
 }
 
-/// Counts a buffer of `length` bytes under `key`.
+/// Counts buffers of `bytes` together under `key`.
 #[inline(always)]
-pub fn count_as(key: &JudgedKey, length: u64) {
+pub fn count_as(key: &JudgedKey, buffers: u32, bytes: u64) {
     let totals = JUDGED.get_ptr_mut(key).or_else(|| {
         // Another CPU may have made it meanwhile; then this fails and the look-up finds that one.
         let _ = JUDGED.insert(key, JudgedTotals { buffers: 0, bytes: 0 }, BPF_NOEXIST.into());
         JUDGED.get_ptr_mut(key)
     });
     let Some(totals) = totals else { return count(Counter::LostJudgements) };
-    add_field!(totals.buffers, 1);
-    add_field!(totals.bytes, length);
+    add_field!(totals.buffers, u64::from(buffers));
+    add_field!(totals.bytes, bytes);
 }
 
 /// The first backing that adds a trait, or the first of all.
 #[inline(always)]
-fn objected(buffer: &BufferRecord) -> &BackingSlice {
+pub fn objected(buffer: &BufferRecord) -> &BackingSlice {
     for slice in &buffer.backings {
         if slice.vmas == 0 {
             break;

@@ -41,7 +41,7 @@ fn too_long([frame: Frame], operation: u32) {
     let traits = Traits::of_length(length);
     if traits.0 != 0 {
         let pid = if setting!(session.processes) != 0 { kernel::pid_tid().0 } else { 0 };
-        judge::count_as(&JudgedKey { pid, ..JudgedKey::of_length(traits, 14) }, length);
+        judge::count_as(&JudgedKey { pid, ..JudgedKey::of_length(traits, 14) }, 1, length);
     }
 }
 }

@@ -20,6 +20,8 @@ mod fold;
 #[cfg(target_arch = "bpf")]
 mod frame;
 #[cfg(target_arch = "bpf")]
+mod gathered;
+#[cfg(target_arch = "bpf")]
 mod habit;
 #[cfg(target_arch = "bpf")]
 mod judge;

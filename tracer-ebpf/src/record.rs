@@ -120,8 +120,10 @@ pub struct RegistrationRecord {
     pub ring: u64,
     /// When the ring was made, `CLOCK_MONOTONIC` nanoseconds.
     pub ring_created_ns: u64,
-    /// Sum of the buffers' lengths.
+    /// Sum of the buffers' lengths: bytes asked for.
     pub bytes: u64,
+    /// Bytes of the buffers that are registered when the call returns.
+    pub registered: u64,
     /// VMAs that the walks saw.
     pub vmas: u64,
     /// Look-ups of a VMA inside the pins.
@@ -217,6 +219,30 @@ pub struct BufferRecord {
     pub reserved: [u8; 3],
     /// The backings; a slice with no VMAs is unused.
     pub backings: [BackingSlice; BACKING_SLICES],
+}
+
+/// What is told apart in the accepted buffers of one call, by backing and by what the rules look at.
+pub const GATHERED: usize = 8;
+
+/// Accepted buffers of a call that are counted under one key once it is known whether they stay: the kernel lets go of all
+/// buffers of a register that it refuses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gathered {
+    /// As in [`crate::backing::BackingKey::filesystem`].
+    pub filesystem: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// VMAs (of a backing).
+    pub vmas: u64,
+    /// Buffers; 0 marks an unused one.
+    pub buffers: u32,
+    /// Class, sharing, writability.
+    pub kind: Kind,
+    /// What the rules look at (of a judgement).
+    pub traits: Traits,
+    /// Always 0.
+    pub reserved: u32,
 }
 
 /// How far a task is in its registration.
@@ -352,6 +378,10 @@ pub struct Counts {
     pub several_vmas: u32,
     /// Buffers not walked to their end by the number of their [`Walk`]; a power of two, so that a masked index is inside.
     pub partial: [u32; 8],
+    /// Accepted buffers without a trait that a rule looks at.
+    pub clean: u32,
+    /// Accepted buffers that found no place among [`Frame::backings`] or [`Frame::judged`]: counted as if they stayed.
+    pub ungathered: u32,
 }
 
 /// What is timed inside a registration where a session asks. A time of 0 stands for nothing under way.
@@ -415,10 +445,16 @@ pub struct Frame {
     pub last_end: u64,
     /// End of the VMA in which the walk before this one in the same call ended; 0 at first.
     pub last_vma_end: u64,
+    /// Distinct files of the registration before this buffer.
+    pub files_before: u64,
     /// Digest of the ranges of the call's buffers.
     pub ranges: u64,
     /// What the call's buffers add to their process.
     pub habits: Habits,
+    /// Accepted buffers by backing, until the call ends; the first unused one ends them.
+    pub backings: [Gathered; GATHERED],
+    /// Accepted buffers with traits, likewise.
+    pub judged: [Gathered; GATHERED],
     /// The walk over the buffer's VMAs.
     pub walker: Walker,
     /// Its looks past a lock that is taken.
@@ -452,8 +488,10 @@ pub struct ProcessTotals {
     pub partial: u64,
     /// Buffers.
     pub buffers: u64,
-    /// Bytes.
+    /// Bytes registered.
     pub bytes: u64,
+    /// Bytes asked for and not registered, as in [`crate::counter::Counter::RefusedBytes`].
+    pub refused_bytes: u64,
     /// VMAs.
     pub vmas: u64,
     /// Nanoseconds.
@@ -572,6 +610,7 @@ impl ProcessTotals {
         partial: 0,
         buffers: 0,
         bytes: 0,
+        refused_bytes: 0,
         vmas: 0,
         duration_ns: 0,
         pin_ns: 0,

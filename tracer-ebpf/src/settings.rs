@@ -227,6 +227,8 @@ pub struct Features {
     pub imu_kernel: u8,
     /// The tree of a process's VMAs is laid out as `tree.rs` reads it: a walk goes on where a writer holds `mmap_lock`.
     pub vma_tree: u8,
+    /// Both ends of the pin are hooked: whether a buffer came to it is known.
+    pub pins: u8,
     /// Inode number of pinscope's PID namespace, by which processes are numbered; 0 for the initial one.
     pub pid_namespace: u32,
 }

@@ -45,7 +45,7 @@ pub enum Slot {
     Failed = 3,
     /// Buffers that reached the per-buffer function.
     Buffers = 4,
-    /// Their bytes.
+    /// Bytes registered.
     Bytes = 5,
     /// Nanoseconds in the pins of calls of which no part was missed.
     PinNanoseconds = 6,
@@ -69,6 +69,8 @@ pub enum Slot {
     DurationSum = 31,
     /// Updates that installed some of their buffers and not all.
     Partial = 32,
+    /// Bytes asked for and not registered, as in [`crate::counter::Counter::RefusedBytes`].
+    RefusedBytes = 33,
 }
 
 /// The policies by which a workload's accepted buffers are counted. The last one is left out: it refuses what the one before
@@ -234,7 +236,7 @@ mod tests {
         assert_eq!(Slot::Refused as usize + REFUSED.len(), Slot::Vmas as usize);
         assert_eq!(WorkloadTotals::default().vmas().len(), VMA_BOUNDS.len() + 1);
         assert_eq!(WorkloadTotals::default().durations().len(), DURATION_BOUNDS.len() + 1);
-        assert!((Slot::Partial as usize) < SLOTS && SLOTS.is_power_of_two());
+        assert!((Slot::RefusedBytes as usize) < SLOTS && SLOTS.is_power_of_two());
     }
 
     #[test]

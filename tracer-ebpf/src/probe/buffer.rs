@@ -79,6 +79,9 @@ pub fn begin(frame: &mut Frame, iovec: Iovec, imu_slot: u64) {
     buffer.walk = Walk::None as u8;
     // The first slice without VMAs ends the backings, whatever else is in it and behind it.
     zero!(buffer.vmas, buffer.files, buffer.flags, buffer.traits.0, buffer.backings[0].vmas);
+    if setting!(kernel.pin_is_buffer) == 0 {
+        frame.files_before = registration.files.into();
+    }
     if session::in_detail() {
         if setting!(session.records) != 0 {
             buffer.header = Header { kind: KIND_BUFFER, ..registration.header };
@@ -88,7 +91,7 @@ pub fn begin(frame: &mut Frame, iovec: Iovec, imu_slot: u64) {
         zero!(buffer.bvecs, buffer.folio_shift);
         frame.imu_slot = imu_slot;
     }
-    registration.bytes = registration.bytes.wrapping_add(iovec.length);
+    registration.bytes = registration.bytes.saturating_add(iovec.length);
     registration.buffers += 1;
 }
 
@@ -115,7 +118,7 @@ fn leave(ret: u64, walk_again: impl Fn(&mut Frame)) {
         (buffer.bvecs, buffer.folio_shift) = kernel::coalescing(imu);
     }
     if let Some(counters) = Counters::get() {
-        fold::buffer(frame, &counters);
+        fold::buffer(frame, &counters, false);
     }
 }
 

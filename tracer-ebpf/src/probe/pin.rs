@@ -66,7 +66,7 @@ fn enter_as_buffer(base: u64, length: u64) {
             frame.buffer.flags |= flag::PARTS_MISSED;
         }
         frame.buffer.ret = 0;
-        fold::pending(frame, &counters);
+        fold::pending(frame, &counters, false);
     }
     buffer::begin(frame, Iovec { base, length }, 0);
     frame.counts.pending = 1;

@@ -74,6 +74,7 @@ fn process_since(now: &ProcessTotals, then: &ProcessTotals) -> Option<ProcessTot
         partial: now.partial.saturating_sub(then.partial),
         buffers: now.buffers.saturating_sub(then.buffers),
         bytes: now.bytes.saturating_sub(then.bytes),
+        refused_bytes: now.refused_bytes.saturating_sub(then.refused_bytes),
         vmas: now.vmas.saturating_sub(then.vmas),
         duration_ns: now.duration_ns.saturating_sub(then.duration_ns),
         pin_ns: now.pin_ns.saturating_sub(then.pin_ns),

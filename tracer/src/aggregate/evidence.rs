@@ -128,7 +128,9 @@ pub struct Judgements {
     pub clean: u64,
     /// The others.
     pub others: Vec<Judged>,
-    /// Buffers that are in neither: not walked to their end, or the map was full.
+    /// Buffers that were pinned and let go again, since another one of their call was refused: their own answer is in neither.
+    pub rolled_back: u64,
+    /// Buffers that are in none of these: not walked to their end, or the map was full.
     pub unjudged: u64,
     /// The policy that this kernel is under, by its name; `None` where it cannot be told.
     pub kernel_policy: Option<&'static str>,

@@ -44,6 +44,7 @@ impl Fold<'_> {
             buffer_vmas: walk.then(|| self.distribution(Histogram::VmasPerBuffer as usize)),
             registration_buffers: buffers.then(|| self.distribution(Histogram::BuffersPerRegistration as usize)),
             registration_bytes: buffers.then(|| self.distribution(Histogram::BytesPerRegistration as usize)),
+            refused_bytes: buffers.then(|| self.count(Counter::RefusedBytes)),
             faults: pins
                 .then(|| Faults { minor: self.count(Counter::MinorFaults), major: self.count(Counter::MajorFaults) }),
             lookups: self.known.lookups.then(|| self.count(Counter::Lookups)),
@@ -195,6 +196,7 @@ impl Fold<'_> {
                 partial: totals.partial,
                 buffers: buffers.then_some(totals.buffers),
                 bytes: buffers.then_some(totals.bytes),
+                refused_bytes: buffers.then_some(totals.refused_bytes),
                 vmas: walk.then_some(totals.vmas),
                 duration_ns: totals.duration_ns,
                 pin_ns: pins.then_some(totals.pin_ns),

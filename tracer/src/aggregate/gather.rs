@@ -102,6 +102,7 @@ impl Fold<'_> {
         let (policy, why) = &self.known.policy;
         Judgements {
             clean: self.count(Counter::CleanBuffers),
+            rolled_back: self.count(Counter::RolledBackBuffers),
             unjudged: unwalked.into_iter().map(|end| self.count(end)).fold(lost, u64::saturating_add),
             others,
             kernel_policy: policy.map(tracer_ebpf::policy::Policy::name),

@@ -32,8 +32,10 @@ pub struct Snapshot {
     pub buffer_vmas: Option<Distribution>,
     /// Buffers of a registration that reached the kernel's per-buffer function.
     pub registration_buffers: Option<Distribution>,
-    /// Bytes of a registration.
+    /// Bytes of a registration that are registered when it returns; of those that did not fail.
     pub registration_bytes: Option<Distribution>,
+    /// Bytes asked for and not registered; a call counts with 1 TiB at most, which is what any kernel takes in a buffer.
+    pub refused_bytes: Option<u64>,
     /// Page faults taken in the pins.
     pub faults: Option<Faults>,
     /// VMA look-ups that the kernel made in the pins.
@@ -176,7 +178,7 @@ pub struct Backing {
     pub shared: bool,
     /// The mapping may be written to.
     pub writable: bool,
-    /// Whether the buffer was accepted.
+    /// Whether the buffers were registered when their calls returned: neither refused nor let go with a call that was.
     pub ok: bool,
     /// Buffers with at least one such VMA.
     pub buffers: u64,
@@ -205,8 +207,10 @@ pub struct Process {
     pub partial: u64,
     /// Buffers.
     pub buffers: Option<u64>,
-    /// Bytes.
+    /// Bytes registered.
     pub bytes: Option<u64>,
+    /// Bytes asked for and not registered, as in [`Snapshot::refused_bytes`].
+    pub refused_bytes: Option<u64>,
     /// VMAs.
     pub vmas: Option<u64>,
     /// Nanoseconds.

@@ -123,6 +123,7 @@ pub(crate) fn any_sample() -> impl Strategy<Value = Sample> {
         partial: c,
         buffers: c,
         bytes: a,
+        refused_bytes: b,
         vmas: b,
         duration_ns: c,
         pin_ns: a,

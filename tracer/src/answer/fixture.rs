@@ -113,6 +113,7 @@ pub(crate) fn judged(traits: Traits, errno: i32, buffers: u64) -> Judged {
 pub(crate) fn judgements(policy: Policy, others: Vec<Judged>) -> Judgements {
     Judgements {
         clean: 100,
+        rolled_back: 0,
         others,
         unjudged: 0,
         kernel_policy: Some(policy.name()),

@@ -154,6 +154,12 @@ fn notes(judgements: &Judgements, agreement: Option<&Agreement>) -> Vec<String> 
             human::count(agreement.agreed.saturating_add(agreement.disagreed())),
         ));
     }
+    if judgements.rolled_back > 0 {
+        let buffers = human::plural(judgements.rolled_back, "buffer");
+        notes.push(format!(
+            "{buffers} more were pinned and let go again, since another buffer of their call was refused."
+        ));
+    }
     notes
 }
 

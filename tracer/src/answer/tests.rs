@@ -340,7 +340,7 @@ fn any_judgements() -> impl Strategy<Value = Judgements> {
         rows.into_iter().map(row).collect()
     });
     (figure(), others, figure(), policy, "\\PC{0,80}").prop_map(|(clean, others, unjudged, kernel_policy, why)| {
-        Judgements { clean, others, unjudged, kernel_policy, kernel_policy_why: why }
+        Judgements { clean, rolled_back: unjudged, others, unjudged, kernel_policy, kernel_policy_why: why }
     })
 }
 

@@ -46,8 +46,10 @@ pub struct Registration {
     pub buffers: Option<u32>,
     /// Those that it refused.
     pub failed_buffers: Option<u32>,
-    /// Sum of the buffers' lengths.
+    /// Bytes asked for: the sum of the buffers' lengths.
     pub bytes: Option<u64>,
+    /// Bytes of the buffers that are registered when the call returns.
+    pub bytes_registered: Option<u64>,
     /// VMAs touched; a lower bound unless `vmas_complete`.
     pub vmas: Option<u64>,
     /// Every buffer was walked to its end, or to a hole in it, where the kernel stops as well.
@@ -140,6 +142,9 @@ pub struct Buffer {
     pub result: Option<String>,
     /// 0 or a negative errno.
     pub ret: Option<i64>,
+    /// Whether it is registered when the call returns: a buffer that was accepted is let go when another one of its register is
+    /// refused. Of an empty slot false.
+    pub registered: Option<bool>,
     /// VMAs touched.
     pub vmas: Option<u64>,
     /// Name of the [`Walk`]'s outcome.
@@ -194,7 +199,12 @@ impl Registration {
         let sight = Sight { known: context.known, operation, record, buffers };
         let times = sight.times();
         let locks = context.known.locks && sight.seen() && pins_buffers(operation);
-        let buffer_list: Vec<_> = buffers.iter().map(|(walk, buffer)| Buffer::new(context, *walk, buffer)).collect();
+        let stays = |buffer: &BufferRecord| match operation {
+            Operation::Update => i64::from(buffer.index) < record.ret,
+            _ => record.ret >= 0,
+        };
+        let buffer_list: Vec<_> =
+            buffers.iter().map(|(walk, buffer)| Buffer::new(context, *walk, buffer, stays(buffer))).collect();
         Self {
             time: context.clock.rfc3339(record.header.start_ns).filter(|_| record.header.start_ns > 0),
             start_ns: record.header.start_ns,
@@ -214,6 +224,7 @@ impl Registration {
             failed_buffers: (sight.has_buffers() && context.known.buffer_returns && !sight.parts_missed())
                 .then_some(record.failed_buffers),
             bytes: sight.sized().then_some(record.bytes),
+            bytes_registered: sight.registered(),
             vmas: sight.walked().then_some(record.vmas),
             vmas_complete: sight.walked_far(),
             lookups: (context.known.lookups && sight.pinned()).then_some(record.lookups),
@@ -250,7 +261,8 @@ impl Ring {
 }
 
 impl Buffer {
-    fn new(context: &Context<'_>, walk: Walk, record: &BufferRecord) -> Self {
+    /// `stays` unless the call was refused, or stopped before the buffer.
+    fn new(context: &Context<'_>, walk: Walk, record: &BufferRecord, stays: bool) -> Self {
         let known = context.known;
         let has = |flag: u32| record.flags & flag != 0;
         let walked = saw_a_vma(walk, record);
@@ -268,6 +280,7 @@ impl Buffer {
             length: record.length,
             result: known.buffer_returns.then(|| result_name(record.ret.into())),
             ret: known.buffer_returns.then_some(record.ret.into()),
+            registered: known.buffer_returns.then(|| stays && record.ret == 0 && record.length > 0),
             vmas: walked.then_some(record.vmas.into()),
             walk: walk.name(),
             lookups: (known.lookups && has(flag::PINNED)).then_some(record.lookups.into()),

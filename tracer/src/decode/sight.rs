@@ -43,15 +43,28 @@ impl Sight<'_> {
         self.has_buffers() && !(self.parts_missed() && self.absent() > 0)
     }
 
+    /// Bytes that are registered when the call returns: none of a call that was refused, all of a register that was not. Of
+    /// an update only where each buffer's own result was seen.
+    pub(super) fn registered(&self) -> Option<u64> {
+        let told = match self.operation {
+            _ if self.record.ret < 0 => self.has_buffers(),
+            Operation::Update => self.sized() && self.known.buffer_returns && !self.parts_missed(),
+            _ => self.sized(),
+        };
+        told.then_some(self.record.registered)
+    }
+
     /// Their VMAs were. That none was seen is a figure only where some walk came as far as the kernel does.
     pub(super) fn walked(&self) -> bool {
-        let blind = self.has(flag::VMAS_PARTIAL) && self.record.vmas == 0 && !self.buffers.iter().any(walked_far);
+        let far = |buffer| walked_far(buffer) || self.never_pinned(buffer);
+        let blind = self.has(flag::VMAS_PARTIAL) && self.record.vmas == 0 && !self.buffers.iter().any(far);
         self.has_buffers() && self.known.walk && !blind
     }
 
     /// All VMAs that the kernel itself comes to were seen: to the end of each buffer, or to a hole in it.
     pub(super) fn walked_far(&self) -> bool {
-        let every = self.absent() == 0 && self.buffers.iter().all(|buffer| walked_far(buffer) || is_empty_slot(buffer));
+        let far = |buffer| walked_far(buffer) || is_empty_slot(buffer) || self.never_pinned(buffer);
+        let every = self.absent() == 0 && self.buffers.iter().all(far);
         self.walked() && (!self.has(flag::VMAS_PARTIAL) || every)
     }
 
@@ -64,6 +77,11 @@ impl Sight<'_> {
         let cause = if busy { ", since a writer held mmap_lock" } else { "" };
         let are = if self.walked() { "lower bounds" } else { "unknown" };
         Some(format!("a walk ended early{cause}: VMAs, files and backings are {are}"))
+    }
+
+    /// The kernel refused it for its size or address, without a look at its memory.
+    fn never_pinned(&self, (_, buffer): &(Walk, BufferRecord)) -> bool {
+        self.known.pins && buffer.ret < 0 && buffer.flags & (flag::PINNED | flag::PARTS_MISSED) == 0
     }
 
     /// Buffers whose records did not come.

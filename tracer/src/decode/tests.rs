@@ -25,6 +25,7 @@ pub(crate) fn a_registration() -> RegistrationRecord {
         ring: 0xffff_8880_0000_1000,
         ring_created_ns: 400_000,
         bytes: 8192,
+        registered: 8192,
         vmas: 2,
         lookups: 1,
         minor_faults: 2,
@@ -199,14 +200,14 @@ fn the_keys_are_those_that_are_documented() {
     let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
     assert_eq!(
         keys(&json),
-        "accounting_ns backings buffer_list buffers bytes cgroup_id comm degraded duration_ns failed_buffers fault_ns \
+        "accounting_ns backings buffer_list buffers bytes bytes_registered cgroup_id comm degraded duration_ns failed_buffers fault_ns \
          files files_capped lock_acquisitions lock_wait_ns lookup_ns lookups major_faults minor_faults operation pid \
          pin_ns refused requested rest_ns result ret ring start_ns tid time uid vmas vmas_complete walk_ns"
     );
     assert_eq!(
         keys(&json["buffer_list"][0]),
         "address backings bvecs duration_ns files files_capped folio_size index length lookups major_faults \
-         minor_faults pin_ns rest_ns result ret vmas walk walk_ns"
+         minor_faults pin_ns registered rest_ns result ret vmas walk walk_ns"
     );
     assert_eq!(keys(&json["ring"]), "age_ns fd flags id");
     assert_eq!(keys(&json["backings"][0]), "bytes class filesystem shared vmas writable");

@@ -33,11 +33,13 @@ struct Report<'a> {
 /// operations[4]   operation, ok, partial, failed, results[{result, count}], partial_reasons[{result, count}],
 ///                 duration {ok, partial, failed} of DISTRIBUTION
 /// split           total_ns, pin_ns, rest_ns, complete            register and update together
-/// pin, registration_vmas, buffer_vmas, registration_buffers, registration_bytes      DISTRIBUTION
+/// pin, registration_vmas, buffer_vmas, registration_buffers, registration_bytes (registered)      DISTRIBUTION;
+///                 refused_bytes (asked for and not registered)
 /// faults          minor, major;  lookups;  multi_file_buffers
 /// backings[]      class, filesystem, shared, writable, ok, buffers, vmas, bytes
 /// pid, wherever it stands: as pinscope's PID namespace has it; a text `host:NUMBER` where the process is not in that.
-/// processes[]     pid, comm, uid, cgroup_id, registrations, failed, partial, buffers, bytes, vmas, duration_ns, pin_ns,
+/// processes[]     pid, comm, uid, cgroup_id, registrations, failed, partial, buffers, bytes (registered), refused_bytes, vmas,
+///                 duration_ns, pin_ns,
 ///                 habits {enomem, minor_faults, major_faults, faulting_pin_ns, faulting_bytes, large_buffers, large_bytes,
 ///                 large_bvecs, adjacent_buffers, adjacent_bytes, long_lists, repeated, repeated_ns, many_vma_buffers,
 ///                 many_vmas, many_vma_pin_ns}
@@ -47,7 +49,7 @@ struct Report<'a> {
 ///                 shortest_gap_ns}]
 /// costs[]         vmas_from, vmas_to, pages_from, pages_to, buffers, vmas, bytes, pin_ns, walk_ns, faults, slow, slow_ns
 /// largest_registration, largest_buffer            vmas, bytes, buffers, nanoseconds, pid, comm
-/// judgements      clean, unjudged, kernel_policy, kernel_policy_why, others[{traits[], errno, pid, comm, filesystem,
+/// judgements      clean, rolled_back, unjudged, kernel_policy, kernel_policy_why, others[{traits[], errno, pid, comm, filesystem,
 ///                 class, buffers, bytes}]
 /// shared_buffer_files[]   pid, comm, name, filesystem, inode, buffers
 /// walks           complete, hole, busy, cut, none, vmas, nanoseconds
@@ -104,7 +106,7 @@ mod tests {
             keys(&json),
             "answers backings books buffer_vmas command costs degraded elapsed_ns exit_code explanations faults \
              installations judgements kernel largest_buffer largest_registration locks lookups lost mode \
-             multi_file_buffers operations phases pin processes registration_buffers registration_bytes \
+             multi_file_buffers operations phases pin processes refused_bytes registration_buffers registration_bytes \
              registration_vmas rings schema scope shared_buffer_files skipped split started type unregisters version \
              walks"
         );

@@ -121,6 +121,9 @@ impl Check<'_> {
             let failed = failed_at == Some(place)
                 || (failed_at.is_none() && attempt.answer.ret < 0 && attempt.buffers.len() == 1);
             self.verdict(place, buffer, failed, attempt.answer.ret);
+            // A refused register has let go of all of them; an update stops at the one that it refuses.
+            let stays = attempt.answer.ret >= 0 && !failed;
+            self.equal(&format!("buffer {place}: registered"), buffer.registered, Some(stays));
         }
         self.sums(record);
         if pairs.iter().all(|(buffer, _)| matches!(buffer.walk.as_str(), "complete" | "hole")) {
@@ -167,7 +170,10 @@ impl Check<'_> {
         match seen.walk.as_str() {
             "none" => {
                 self.equal(&at("VMAs though not walked"), seen.vmas, None);
-                let may = asked.length == 0 || asked.address == 0 || !self.context.kernel.can_be_walked();
+                let may = asked.length == 0
+                    || asked.address == 0
+                    || never_pinned(seen)
+                    || !self.context.kernel.can_be_walked();
                 self.holds(may && seen.backings.is_empty(), || at("was not walked"));
             }
             "busy" => {
@@ -216,9 +222,12 @@ impl Check<'_> {
         if !buffers.is_empty() {
             self.equal("failed buffers", record.failed_buffers, Some(failed));
             self.equal("bytes", record.bytes, Some(buffers.iter().map(|buffer| buffer.length).sum()));
+            let stay = buffers.iter().filter(|buffer| buffer.registered == Some(true));
+            self.equal("bytes registered", record.bytes_registered, Some(stay.map(|buffer| buffer.length).sum()));
         }
-        let whole =
-            buffers.iter().all(|buffer| !has_range(buffer) || buffer.walk == "complete" || buffer.walk == "hole");
+        let whole = buffers.iter().all(|buffer| {
+            !has_range(buffer) || never_pinned(buffer) || buffer.walk == "complete" || buffer.walk == "hole"
+        });
         let any = buffers.iter().any(|buffer| buffer.vmas.is_some());
         if any {
             self.equal("vmas_complete", record.vmas_complete, whole);
@@ -263,6 +272,11 @@ impl Check<'_> {
             self.equal("backings of the registration", &seen, &backings);
         }
     }
+}
+
+/// Refused for its size, without a look at its memory.
+fn never_pinned(buffer: &BufferSeen) -> bool {
+    buffer.ret.is_some_and(|ret| ret < 0) && buffer.pin_ns.is_none()
 }
 
 /// Whether there is anything to walk.

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::maps::{Backing, Share};
 
 /// Keys that each registration has to have, be their value null.
-const REGISTRATION_KEYS: [&str; 32] = [
+const REGISTRATION_KEYS: [&str; 33] = [
     "type",
     "schema",
     "time",
@@ -25,6 +25,7 @@ const REGISTRATION_KEYS: [&str; 32] = [
     "buffers",
     "failed_buffers",
     "bytes",
+    "bytes_registered",
     "vmas",
     "vmas_complete",
     "lookups",
@@ -41,12 +42,13 @@ const REGISTRATION_KEYS: [&str; 32] = [
     "buffer_list",
 ];
 /// Keys that each buffer has to have.
-const BUFFER_KEYS: [&str; 19] = [
+const BUFFER_KEYS: [&str; 20] = [
     "index",
     "address",
     "length",
     "result",
     "ret",
+    "registered",
     "vmas",
     "walk",
     "lookups",
@@ -102,6 +104,7 @@ pub struct BufferSeen {
     pub length: u64,
     pub result: Option<String>,
     pub ret: Option<i64>,
+    pub registered: Option<bool>,
     pub vmas: Option<u64>,
     pub walk: String,
     pub lookups: Option<u64>,
@@ -151,6 +154,7 @@ pub struct Record {
     pub buffers: Option<u64>,
     pub failed_buffers: Option<u64>,
     pub bytes: Option<u64>,
+    pub bytes_registered: Option<u64>,
     pub vmas: Option<u64>,
     pub vmas_complete: bool,
     pub files: Option<u64>,

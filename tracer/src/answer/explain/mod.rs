@@ -108,7 +108,7 @@ fn summary(process: &Process, nothing: bool) -> String {
         facts.push(format!("{} of it in the pins", human::percent(part)));
     }
     if let (Some(buffers), Some(bytes)) = (process.buffers, process.bytes) {
-        facts.push(format!("for {} of {} together", human::plural(buffers, "buffer"), human::bytes(bytes)));
+        facts.push(format!("for {}, {} registered", human::plural(buffers, "buffer"), human::bytes(bytes)));
     }
     if let Some(habits) = &process.habits {
         let faults = habits.minor_faults.saturating_add(habits.major_faults);

@@ -144,7 +144,7 @@ fn it_shows_what_there_is() {
         "Linux 6.12.107-cloud-amd64",
         "<small>buffers in one VMA</small>",
         "<td>register<small>EFAULT 20, ENOMEM 4</small></td><td>8,424</td><td>8,400</td><td>0</td><td>24</td>",
-        "file ext4, shared, refused",
+        "file ext4, shared, not registered",
         "<td>fio.service<small>unit</small></td><td>3</td>",
         "<code>io_pin_pages</code>",
         "tracepoint saw 14 calls",

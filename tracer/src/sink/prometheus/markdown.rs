@@ -15,6 +15,8 @@ Generated from the list in `tracer/src/sink/prometheus/table.rs`; do not edit.
 - Times leave out pinscope's own walks.
 - `outcome` of calls: `ok` did all it was asked for, `partial` is an update that installed some of its buffers and stopped at
   one, `failed` returned an errno.
+- `outcome` of buffers: `ok` was registered when its call returned, `failed` was not: refused, or pinned and let go again since
+  another buffer of its call was refused. What those pins cost is in all times, faults and VMAs.
 - Counts in a histogram's buckets are exact: every `le` is the inclusive end of a bucket that the kernel side keeps.
 
 ";

@@ -38,6 +38,7 @@ pub(super) fn judged<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
             [
                 Sample::count(&["clean"], judgements.clean),
                 Sample::count(&["other"], others),
+                Sample::count(&["rolled_back"], judgements.rolled_back),
                 Sample::count(&["unjudged"], judgements.unjudged),
             ]
         })

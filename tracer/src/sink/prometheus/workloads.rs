@@ -94,6 +94,10 @@ pub(super) fn bytes<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     numbers(scrape, |told| told.buffers, |row| row.totals.get(Slot::Bytes) as f64)
 }
 
+pub(super) fn refused_bytes<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    numbers(scrape, |told| told.buffers, |row| row.totals.get(Slot::RefusedBytes) as f64)
+}
+
 pub(super) fn faults<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     counts(
         scrape,

@@ -88,6 +88,9 @@ pub(super) fn sizes(page: &mut Page, snapshot: &Snapshot) {
         table(page, "A REGISTRATION'S", &[("  buffers".to_owned(), buffers)], human::count);
         page.row("  bytes", &cells(bytes, human::bytes));
     }
+    if let Some(refused) = snapshot.refused_bytes.filter(|bytes| *bytes > 0) {
+        page.line(&format!("  asked for and not registered: {}", human::bytes(refused)));
+    }
 }
 
 /// Rows of count, quantiles, maximum and sum.
@@ -160,7 +163,7 @@ fn spans(buffers: u64) -> String {
     format!("{} {verb}", human::plural(buffers, "buffer"))
 }
 
-/// `file ext4, shared, read-only, refused`: what is usual (private, writable, accepted) goes without saying
+/// `file ext4, shared, read-only, not registered`: what is usual (private, writable, accepted) goes without saying
 /// but for sharing.
 pub(in crate::sink) fn describe(backing: &Backing) -> String {
     let mut text = backing.class.to_owned();
@@ -173,7 +176,7 @@ pub(in crate::sink) fn describe(backing: &Backing) -> String {
         text.push_str(", read-only");
     }
     if !backing.ok {
-        text.push_str(", refused");
+        text.push_str(", not registered");
     }
     text
 }
@@ -213,6 +216,7 @@ fn add(sum: &Process, process: &Process) -> Process {
         partial: sum.partial.saturating_add(process.partial),
         buffers: add(sum.buffers, process.buffers),
         bytes: add(sum.bytes, process.bytes),
+        refused_bytes: add(sum.refused_bytes, process.refused_bytes),
         vmas: add(sum.vmas, process.vmas),
         duration_ns: sum.duration_ns.saturating_add(process.duration_ns),
         pin_ns: add(sum.pin_ns, process.pin_ns),

@@ -22,6 +22,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("operations_refused_early", refused_early),
         Test::new("operations_sparse", sparse),
         Test::new("operations_update", update),
+        Test::new("operations_too_long", too_long),
         Test::new("operations_clone", clone),
         Test::new("operations_registered_ring", registered_ring),
         Test::new("operations_bad_fd_is_nobodys", bad_fd),
@@ -164,6 +165,28 @@ fn update(context: &Context) -> TestResult {
     calls.expect(&ring, Request::Update(0, &[EMPTY]), "ok", None)?;
     calls.expect(&ring, Request::Update(0, &[next[0]]), "ok", None)?;
     calls.expect(&ring, Request::Unregister, "ok", None)?;
+    calls.judge()
+}
+
+/// Refused for its size: the kernel looks at none of its memory, whatever lies there.
+fn too_long(context: &Context) -> TestResult {
+    let mut space = Space::new(16 * PAGE);
+    let good = Buffer { address: space.map(Kind::Anon, 4 * PAGE)?, length: 4 * PAGE };
+    let long = Buffer { length: 1 << 62, ..good };
+    let ring = Ring::new()?;
+    let mut calls = Sequence::start(context)?;
+    calls.expect(&ring, Request::Register(&[long]), "EFAULT", Some(0))?;
+    calls.expect(&ring, Request::Register(&[good, long]), "EFAULT", Some(1))?;
+    if context.traces() {
+        let attempts: Vec<_> = calls.calls.iter().map(|(attempt, _)| attempt.clone()).collect();
+        let walks = context.kernel.can_be_walked();
+        for (record, vmas) in context.session()?.records_of(&attempts)?.iter().zip([0, 1]) {
+            let reached = record.buffer_list.last().is_some_and(|buffer| buffer.length == long.length);
+            let told = if walks { Some(vmas) } else { None };
+            ensure!(!reached || record.vmas == told, "{:?} VMAs, in truth {told:?}: {record:?}", record.vmas);
+            ensure!(record.bytes_registered == Some(0), "registered: {record:?}");
+        }
+    }
     calls.judge()
 }
 

@@ -23,6 +23,10 @@ use crate::{
 /// Calls of each kind that the probe makes.
 const HALF_REFUSED: u64 = 3;
 const ROLLED_BACK: u64 = 5;
+const LARGE: u64 = 2;
+const LARGE_BYTES: u64 = 512 << 20;
+/// Good buffers in a register that is rolled back.
+const GOOD: u64 = 64;
 
 pub fn tests() -> Vec<Test> {
     vec![
@@ -63,10 +67,16 @@ fn calls() -> anyhow::Result<()> {
     expect(Request::Update(5, &[EMPTY]), 1)?;
     expect(Request::Update(0, &[bad]), refused)?;
     expect(Request::Unregister, 0)?;
-    let spoilt: Vec<Buffer> = good.iter().copied().cycle().take(64).chain([bad]).collect();
+    let spoilt: Vec<Buffer> = good.iter().copied().cycle().take(GOOD as usize).chain([bad]).collect();
     for _ in 0..ROLLED_BACK {
         expect(Request::Register(&spoilt), refused)?;
     }
+    let mut large = Space::new(LARGE_BYTES);
+    let large = Buffer { address: large.map(Kind::ReadOnly, LARGE_BYTES)?, length: LARGE_BYTES };
+    for _ in 0..LARGE {
+        expect(Request::Register(&[large]), refused)?;
+    }
+    expect(Request::Register(&[Buffer { length: 1 << 62, ..good[0] }]), refused)?;
     Ok(())
 }
 
@@ -74,13 +84,23 @@ fn calls() -> anyhow::Result<()> {
 fn results() -> Tally {
     let mut truth = Tally::default();
     truth.add("register", "ok", 1);
-    truth.add("register", "EFAULT", ROLLED_BACK);
+    truth.add("register", "EFAULT", REFUSED_REGISTERS);
     truth.add("update", "ok", 2);
     truth.add("update", "partial", 2 * HALF_REFUSED);
     truth.add("update", "EFAULT", 1);
     truth.add("unregister", "ok", 1);
     truth
 }
+
+const REFUSED_REGISTERS: u64 = ROLLED_BACK + LARGE + 1;
+/// Buffers that were registered when their calls returned, a page each.
+const REGISTERED: u64 = 8 + HALF_REFUSED + 2;
+/// Buffers that could not be pinned, but for the one that was too long.
+const UNPINNABLE: u64 = 2 * HALF_REFUSED + 1 + ROLLED_BACK + LARGE;
+/// Bytes asked for in vain.
+const REFUSED_BYTES: u64 = (UNPINNABLE - LARGE + ROLLED_BACK * GOOD) * PAGE + LARGE * LARGE_BYTES;
+/// What the one too long adds where it comes to the function for it.
+const TOO_LONG: u64 = 1 << 40;
 
 /// Calls that put a buffer into the table.
 const INSTALLATIONS: u64 = 1 + HALF_REFUSED + 1;
@@ -105,10 +125,45 @@ fn in_a_report(context: &Context) -> TestResult {
     let told = &json["installations"];
     ensure!(told["before_requests"] == INSTALLATIONS && told["after_requests"] == 0, "{told}: {INSTALLATIONS}");
     let process = only(&json["processes"])?;
-    ensure!(process["failed"] == ROLLED_BACK + 1 && process["partial"] == half, "{process}");
+    ensure!(process["failed"] == REFUSED_REGISTERS + 1 && process["partial"] == half, "{process}");
     let ring = only(&json["rings"]["list"])?;
     ensure!(ring["registers"] == 1 && ring["updates"] == INSTALLATIONS - 1, "{ring}");
+    bytes(json, process)?;
+    if context.kernel.can_be_walked() {
+        buffers(&report)?;
+    }
     Ok(Verdict::Passed)
+}
+
+/// What was asked for and what is registered are two figures.
+fn bytes(json: &Value, process: &Value) -> anyhow::Result<()> {
+    let told = &json["registration_bytes"];
+    ensure!(told["sum"] == REGISTERED * PAGE, "{} bytes registered: {told}", REGISTERED * PAGE);
+    let refused = json["refused_bytes"].as_u64().context("no refused bytes")?;
+    ensure!(
+        [REFUSED_BYTES, REFUSED_BYTES + TOO_LONG].contains(&refused),
+        "{refused} refused, {REFUSED_BYTES} in truth"
+    );
+    ensure!(process["bytes"] == REGISTERED * PAGE && process["refused_bytes"] == refused, "{process}");
+    Ok(())
+}
+
+/// A buffer that is not registered when the call returns was not accepted.
+fn buffers(report: &Report) -> anyhow::Result<()> {
+    let [ok, failed] = [true, false].map(|ok| report.buffers_by_class(ok));
+    let truth = |count: u64| BTreeMap::from([("anon".to_owned(), count)]);
+    let let_go = ROLLED_BACK * GOOD;
+    ensure!(ok? == truth(REGISTERED), "{}", report.json()["backings"]);
+    ensure!(failed? == truth(UNPINNABLE + let_go), "{}", report.json()["backings"]);
+    let judged = &report.json()["judgements"];
+    ensure!(judged["clean"] == REGISTERED && judged["rolled_back"] == let_go, "{judged}");
+    let others = judged["others"].as_array().context("no others")?;
+    let others: u64 = others.iter().filter_map(|one| one["buffers"].as_u64()).sum();
+    ensure!(others == UNPINNABLE && judged["unjudged"] == 0, "{UNPINNABLE} unpinnable: {judged}");
+    // The pins of what was let go were paid for.
+    let walked = report.json()["walks"]["complete"].as_u64();
+    ensure!(walked == Some(REGISTERED + UNPINNABLE + let_go), "{}", report.json()["walks"]);
+    Ok(())
 }
 
 fn only(list: &Value) -> anyhow::Result<&Value> {
@@ -142,12 +197,33 @@ fn in_the_daemon(context: &Context) -> TestResult {
     for (outcome, count) in BTreeMap::from([("ok", 2), ("partial", half), ("failed", 1)]) {
         grown.is(durations, &[("operation", "update"), ("outcome", outcome)], count)?;
     }
-    for (outcome, count) in BTreeMap::from([("ok", 3), ("partial", half), ("failed", ROLLED_BACK + 1)]) {
+    for (outcome, count) in BTreeMap::from([("ok", 3), ("partial", half), ("failed", REFUSED_REGISTERS + 1)]) {
         grown.is("pinscope_workload_registrations_total", &[("outcome", outcome)], count)?;
     }
     grown.is("pinscope_installations_total", &[], INSTALLATIONS)?;
     grown.is("pinscope_ring_installation_ordinal_count", &[], INSTALLATIONS)?;
     grown.is("pinscope_workload_installations_total", &[], INSTALLATIONS)?;
+    for metric in ["pinscope_registration_bytes_sum", "pinscope_workload_bytes_total"] {
+        grown.is(metric, &[], REGISTERED * PAGE)?;
+    }
+    // Where the pin stands for its buffer, the one too long is not seen.
+    let seen = if context.kernel.can_be_walked() { 0 } else { TOO_LONG };
+    for metric in ["pinscope_refused_bytes_total", "pinscope_workload_refused_bytes_total"] {
+        let told = grown.by(metric, &[]);
+        let truth = [REFUSED_BYTES, REFUSED_BYTES + seen];
+        ensure!(truth.iter().any(|truth| (told - *truth as f64).abs() < 0.5), "{metric} grew by {told}, not {truth:?}");
+    }
+    if context.kernel.can_be_walked() {
+        let let_go = ROLLED_BACK * GOOD;
+        let (backing, judged) = ("pinscope_backing_buffers_total", "pinscope_judged_buffers_total");
+        grown.is(backing, &[("outcome", "ok")], REGISTERED)?;
+        grown.is(backing, &[("outcome", "failed")], UNPINNABLE + let_go)?;
+        for (word, count) in [("clean", REGISTERED), ("rolled_back", let_go), ("other", UNPINNABLE), ("unjudged", 0)] {
+            grown.is(judged, &[("judged", word)], count)?;
+        }
+        grown.is("pinscope_policy_answers_total", &[("answer", "agreed")], REGISTERED + UNPINNABLE)?;
+        grown.is("pinscope_policy_answers_total", &[], REGISTERED + UNPINNABLE)?;
+    }
     Ok(Verdict::Passed)
 }
 
@@ -158,8 +234,12 @@ struct Grown {
 }
 
 impl Grown {
+    fn by(&self, metric: &str, labels: &[(&str, &str)]) -> f64 {
+        self.after.sum(metric, labels) - self.before.sum(metric, labels)
+    }
+
     fn is(&self, metric: &str, labels: &[(&str, &str)], truth: u64) -> anyhow::Result<()> {
-        let grown = self.after.sum(metric, labels) - self.before.sum(metric, labels);
+        let grown = self.by(metric, labels);
         ensure!((grown - truth as f64).abs() < 0.5, "{metric}{labels:?} grew by {grown}, in truth by {truth}");
         Ok(())
     }
