@@ -162,10 +162,7 @@ pub fn whole(frame: &Frame) {
     }
     totals.add(Slot::Buffers, registration.buffers.into());
     totals.add(Slot::Bytes, registration.registered);
-    let refused = fold::refused_bytes(registration);
-    if refused != 0 {
-        totals.add(Slot::RefusedBytes, refused);
-    }
+    totals.add(Slot::RefusedBytes, registration.refused);
     if registration.flags & (flag::PINNED | flag::PARTS_MISSED) == flag::PINNED {
         totals.add(Slot::PinNanoseconds, registration.pin_ns);
     }

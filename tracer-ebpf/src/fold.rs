@@ -44,11 +44,25 @@ pub const ENOMEM: i32 = -12;
 /// when its call has `ended` without being refused.
 #[inline(always)]
 pub fn buffer(frame: &mut Frame, counters: &Counters, ended: bool) {
+    judge::judge(frame, counters, ended);
     if frame.buffer.ret < 0 && never_pinned(&frame.buffer) {
-        judge::judge(frame, counters, ended);
         nothing_touched(frame);
-        return send(frame);
+    } else {
+        touched(frame, counters, ended);
     }
+    if session::in_detail() {
+        if setting!(session.processes) != 0 {
+            of_process(frame);
+        }
+        if setting!(session.records) != 0 {
+            emit(&raw const frame.buffer, Counter::LostBufferRecords);
+        }
+    }
+}
+
+/// What a buffer adds to its registration and to the backings.
+#[inline(always)]
+fn touched(frame: &mut Frame, counters: &Counters, ended: bool) {
     let buffer = &frame.buffer;
     let registration = &mut frame.registration;
     if buffer.vmas != 0 {
@@ -84,8 +98,6 @@ pub fn buffer(frame: &mut Frame, counters: &Counters, ended: bool) {
         frame.counts.short += 1;
     }
     backings(frame, counters, ended);
-    judge::judge(frame, counters, ended);
-    send(frame);
 }
 
 /// Whether a buffer was refused before its pin: for its size or its address. Where the pin stands for its buffer, no such
@@ -94,6 +106,7 @@ pub fn buffer(frame: &mut Frame, counters: &Counters, ended: bool) {
 fn never_pinned(buffer: &BufferRecord) -> bool {
     setting!(kernel.pin_is_buffer) == 0
         && setting!(kernel.pins) != 0
+        && setting!(kernel.walks) != 0
         && buffer.flags & (flag::PINNED | flag::PARTS_MISSED) == 0
 }
 
@@ -109,19 +122,6 @@ fn nothing_touched([frame: Frame]) {
     buffer.walk = Walk::None as u8;
     zero!(buffer.vmas, buffer.files, buffer.traits.0, buffer.backings[0].vmas);
 }
-}
-
-/// What sessions keep of a buffer besides.
-#[inline(always)]
-fn send(frame: &mut Frame) {
-    if session::in_detail() {
-        if setting!(session.processes) != 0 {
-            of_process(frame);
-        }
-        if setting!(session.records) != 0 {
-            emit(&raw const frame.buffer, Counter::LostBufferRecords);
-        }
-    }
 }
 
 apart! {
@@ -168,7 +168,7 @@ pub fn pending(frame: &mut Frame, counters: &Counters, ended: bool) {
 
 #[inline(always)]
 fn backings(frame: &mut Frame, counters: &Counters, ended: bool) {
-    if frame.buffer.backings[0].vmas == 0 {
+    if setting!(kernel.walks) == 0 || frame.buffer.backings[0].vmas == 0 {
         return;
     }
     if !ended && frame.buffer.ret == 0 {
@@ -379,6 +379,7 @@ fn plain(frame: &mut Frame, counters: &Counters, operation: Operation) {
     let bucket = forgotten(&frame.bucket) as usize;
     let registration = &mut frame.registration;
     registration.registered = registration.bytes;
+    registration.refused = 0;
     if let Some(distributions) = Distributions::get() {
         distributions.observe(Histogram::BytesPerRegistration, registration.bytes);
         distributions.observe(Histogram::Pin, registration.pin_ns);
@@ -436,17 +437,10 @@ fn end(frame: &mut Frame, counters: &Counters, operation: Operation) {
 #[inline(always)]
 fn bytes(frame: &mut Frame, counters: &Counters) {
     frame.registration.registered = if frame.registration.ret < 0 { 0 } else { accepted(frame) };
-    let refused = refused_bytes(&frame.registration);
-    if refused != 0 {
-        counters.add(Counter::RefusedBytes, refused);
-    }
-}
-
-/// Bytes asked for and not registered. An iovec may ask for 2^64: of a call no more counts than any kernel takes in one.
-#[inline(always)]
-pub fn refused_bytes(registration: &RegistrationRecord) -> u64 {
-    let refused = registration.bytes.saturating_sub(registration.registered);
-    if refused < MOST_BYTES { refused } else { MOST_BYTES }
+    let refused = frame.registration.bytes.wrapping_sub(forgotten(&frame.registration.registered));
+    // An iovec may ask for 2^64: of a call no more counts than any kernel takes in one.
+    frame.registration.refused = if refused < MOST_BYTES { refused } else { MOST_BYTES };
+    counters.add(Counter::RefusedBytes, forgotten(&frame.registration.refused));
 }
 
 #[inline(always)]
@@ -521,7 +515,7 @@ fn costs(registration: &RegistrationRecord, counters: &Counters) {
 
 /// Counts a call and its result for its process, whose totals it gives back.
 #[inline(always)]
-pub fn process_call(ret: i64, partial: bool) -> Option<*mut ProcessTotals> {
+fn process_call(ret: i64, partial: bool) -> Option<*mut ProcessTotals> {
     let pid = kernel::pid_tid().0;
     let Some(totals) = PROCESSES.get_ptr_mut(pid).or_else(|| new_process(pid)) else {
         count(Counter::LostProcesses);
@@ -536,6 +530,16 @@ pub fn process_call(ret: i64, partial: bool) -> Option<*mut ProcessTotals> {
     Some(totals)
 }
 
+/// Counts a call of which no entry was seen for its process.
+#[inline(always)]
+pub fn unmeasured_call(ret: i64) {
+    let Some(totals) = process_call(ret, false) else { return };
+    add_field!(totals.unmeasured, 1);
+    if ret >= 0 {
+        add_field!(totals.missed, 1);
+    }
+}
+
 apart! {
 /// What a session keeps of a call for its process.
 fn process([frame: Frame], operation: u32) {
@@ -544,7 +548,7 @@ fn process([frame: Frame], operation: u32) {
     let Some(totals) = process_call(registration.ret, registration.flags & flag::PARTIAL != 0) else { return 0 };
     add_field!(totals.buffers, registration.buffers.into());
     add_field!(totals.bytes, registration.registered);
-    add_field!(totals.refused_bytes, refused_bytes(registration));
+    add_field!(totals.refused_bytes, registration.refused);
     add_field!(totals.vmas, registration.vmas);
     add_field!(totals.duration_ns, registration.duration_ns);
     add_field!(totals.pin_ns, registration.pin_ns);

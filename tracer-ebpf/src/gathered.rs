@@ -105,6 +105,9 @@ fn with_traits([frame: Frame], traits: u32) {
 /// Counts what was gathered, now that the call has ended.
 #[inline(always)]
 pub fn settle(frame: &mut Frame, counters: &Counters) {
+    if setting!(kernel.walks) == 0 {
+        return;
+    }
     let stay = frame.registration.ret >= 0;
     if frame.counts.clean != 0 {
         let counter = if stay { Counter::CleanBuffers } else { Counter::RolledBackBuffers };

@@ -18,6 +18,9 @@ use crate::{
 /// Counts a buffer whose walk and result are known. An accepted one is judged when its call has `ended`.
 #[inline(always)]
 pub fn judge(frame: &mut Frame, counters: &Counters, ended: bool) {
+    if setting!(kernel.walks) == 0 {
+        return;
+    }
     let buffer = &frame.buffer;
     let traits = match buffer.walk {
         walk if walk == Walk::Complete as u8 => buffer.traits,

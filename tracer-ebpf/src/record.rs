@@ -124,6 +124,8 @@ pub struct RegistrationRecord {
     pub bytes: u64,
     /// Bytes of the buffers that are registered when the call returns.
     pub registered: u64,
+    /// Bytes asked for and not registered, at most what any kernel takes in one buffer.
+    pub refused: u64,
     /// VMAs that the walks saw.
     pub vmas: u64,
     /// Look-ups of a VMA inside the pins.
@@ -486,6 +488,10 @@ pub struct ProcessTotals {
     pub failed: u64,
     /// Updates that installed some of their buffers and not all.
     pub partial: u64,
+    /// Calls of which no entry was seen: in none of what follows.
+    pub unmeasured: u64,
+    /// Those of them that succeeded: not refused early, but missed.
+    pub missed: u64,
     /// Buffers.
     pub buffers: u64,
     /// Bytes registered.
@@ -608,6 +614,8 @@ impl ProcessTotals {
         registrations: 0,
         failed: 0,
         partial: 0,
+        unmeasured: 0,
+        missed: 0,
         buffers: 0,
         bytes: 0,
         refused_bytes: 0,

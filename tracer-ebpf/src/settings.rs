@@ -229,6 +229,10 @@ pub struct Features {
     pub vma_tree: u8,
     /// Both ends of the pin are hooked: whether a buffer came to it is known.
     pub pins: u8,
+    /// VMAs can be walked (since 5.17).
+    pub walks: u8,
+    /// Always 0.
+    pub reserved: [u8; 2],
     /// Inode number of pinscope's PID namespace, by which processes are numbered; 0 for the initial one.
     pub pid_namespace: u32,
 }

@@ -175,7 +175,7 @@ fn without_entry(call: &impl Call, counters: &Counters, operation: Operation, re
     }
     counters.add_of(if ret < 0 { Counter::RefusedEarly } else { Counter::MissedEntries }, operation, 1);
     if setting!(session.processes) != 0 && operation as u8 != Operation::Unregister as u8 {
-        fold::process_call(ret, false);
+        fold::unmeasured_call(ret);
     }
     if setting!(session.workloads) != 0 && operation as u8 != Operation::Unregister as u8 {
         cgroup::call(ret);

@@ -72,6 +72,8 @@ fn process_since(now: &ProcessTotals, then: &ProcessTotals) -> Option<ProcessTot
         registrations,
         failed: now.failed.saturating_sub(then.failed),
         partial: now.partial.saturating_sub(then.partial),
+        unmeasured: now.unmeasured.saturating_sub(then.unmeasured),
+        missed: now.missed.saturating_sub(then.missed),
         buffers: now.buffers.saturating_sub(then.buffers),
         bytes: now.bytes.saturating_sub(then.bytes),
         refused_bytes: now.refused_bytes.saturating_sub(then.refused_bytes),

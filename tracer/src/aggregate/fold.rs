@@ -6,6 +6,7 @@ use tracer_ebpf::{
     counter::{Counter, ERRNO_SLOTS, PARTIAL_RESULTS},
     histogram::Histogram,
     operation::Operation,
+    record::ProcessTotals,
 };
 
 use super::{
@@ -181,30 +182,36 @@ impl Fold<'_> {
     }
 
     fn processes(&self) -> Vec<Process> {
-        let Known { buffers, walk, pins, .. } = *self.known;
-        let mut processes: Vec<_> = self
-            .sample
-            .processes
-            .iter()
-            .map(|(pid, totals)| Process {
-                pid: (*pid).into(),
-                comm: comm(&totals.comm),
-                uid: totals.uid,
-                cgroup_id: (totals.cgroup > 0).then_some(totals.cgroup),
-                registrations: totals.registrations,
-                failed: totals.failed,
-                partial: totals.partial,
-                buffers: buffers.then_some(totals.buffers),
-                bytes: buffers.then_some(totals.bytes),
-                refused_bytes: buffers.then_some(totals.refused_bytes),
-                vmas: walk.then_some(totals.vmas),
-                duration_ns: totals.duration_ns,
-                pin_ns: pins.then_some(totals.pin_ns),
-                habits: buffers.then(|| habits(&totals.habits)),
-            })
-            .collect();
+        let mut processes: Vec<_> =
+            self.sample.processes.iter().map(|(pid, totals)| self.process(*pid, totals)).collect();
         processes.sort_by_key(|process| (Reverse(process.registrations), process.pid));
         processes
+    }
+
+    /// Sums of which no call was measured are unknown.
+    fn process(&self, pid: u32, totals: &ProcessTotals) -> Process {
+        let measured = totals.registrations > totals.unmeasured;
+        let known = self.known;
+        let [buffers, walk, pins] = [known.buffers, known.walk, known.pins].map(|known| known && measured);
+        let timed = Operation::ALL.iter().any(|operation| known.timed(*operation)) && measured;
+        Process {
+            pid: pid.into(),
+            comm: comm(&totals.comm),
+            uid: totals.uid,
+            cgroup_id: (totals.cgroup > 0).then_some(totals.cgroup),
+            registrations: totals.registrations,
+            failed: totals.failed,
+            partial: totals.partial,
+            unmeasured: totals.unmeasured,
+            lower_bounds: totals.missed > 0,
+            buffers: buffers.then_some(totals.buffers),
+            bytes: buffers.then_some(totals.bytes),
+            refused_bytes: buffers.then_some(totals.refused_bytes),
+            vmas: walk.then_some(totals.vmas),
+            duration_ns: timed.then_some(totals.duration_ns),
+            pin_ns: pins.then_some(totals.pin_ns),
+            habits: buffers.then(|| habits(&totals.habits)),
+        }
     }
 
     fn walks(&self) -> Walks {

@@ -205,6 +205,11 @@ pub struct Process {
     pub failed: u64,
     /// Updates that installed some of their buffers and not all.
     pub partial: u64,
+    /// Calls that were counted and not measured: refused early, or their entry was missed. Where that is all of them, what
+    /// follows is `None`.
+    pub unmeasured: u64,
+    /// Some of those succeeded, so that what follows is a lower bound.
+    pub lower_bounds: bool,
     /// Buffers.
     pub buffers: Option<u64>,
     /// Bytes registered.
@@ -214,7 +219,7 @@ pub struct Process {
     /// VMAs.
     pub vmas: Option<u64>,
     /// Nanoseconds.
-    pub duration_ns: u64,
+    pub duration_ns: Option<u64>,
     /// Nanoseconds in pins.
     pub pin_ns: Option<u64>,
     /// What tells why it costs that; `None` where no buffer is hooked.

@@ -121,6 +121,8 @@ pub(crate) fn any_sample() -> impl Strategy<Value = Sample> {
         registrations: a,
         failed: b,
         partial: c,
+        unmeasured: a.min(b),
+        missed: a.min(b).min(c),
         buffers: c,
         bytes: a,
         refused_bytes: b,
@@ -245,6 +247,26 @@ fn a_partial_update_is_a_result_of_its_own() {
     assert_eq!(update.partial_reasons, [result("EFAULT", 5), result("unknown", 2)]);
     assert_eq!(snapshot.books.operations[Operation::Update as usize].unexplained, 0);
     assert!(register(&snapshot).partial_reasons.is_empty());
+}
+
+#[test]
+fn what_was_counted_and_not_measured_is_unknown() {
+    let mut sample = a_sample();
+    let processes = |sample: &Sample| fold(sample, &Known::all()).processes.unwrap();
+    (sample.processes[0].1.unmeasured, sample.processes[0].1.missed) = (3, 3);
+    (sample.processes[1].1.unmeasured, sample.processes[1].1.missed) = (2, 0);
+    let told = processes(&sample);
+    let (server, fio) = (&told[0], &told[1]);
+    assert_eq!((fio.registrations, fio.unmeasured, fio.lower_bounds), (3, 3, true));
+    assert_eq!((fio.buffers, fio.bytes, fio.vmas, fio.duration_ns, fio.pin_ns), (None, None, None, None, None));
+    assert!(fio.habits.is_none());
+    // Refused early: there was nothing to measure.
+    assert_eq!((server.unmeasured, server.lower_bounds, server.buffers), (2, false, Some(40)));
+    sample.processes[1].1.missed = 1;
+    let server = &processes(&sample)[0];
+    assert_eq!((server.lower_bounds, server.duration_ns), (true, Some(500_000)));
+    let blind = fold(&a_sample(), &Known { processes: true, ..Known::nothing() }).processes.unwrap();
+    assert_eq!((blind[0].duration_ns, blind[0].buffers), (None, None));
 }
 
 #[test]

@@ -149,7 +149,7 @@ pub(crate) fn process(pid: u32, comm: &str, habits: Habits) -> Process {
         buffers: Some(400),
         bytes: Some(400 << 20),
         vmas: Some(400),
-        duration_ns: 10_000_000,
+        duration_ns: Some(10_000_000),
         pin_ns: Some(8_000_000),
         habits: Some(habits),
         ..Process::default()

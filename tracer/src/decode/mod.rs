@@ -147,7 +147,7 @@ fn header(bytes: &[u8]) -> Option<Header> {
 
 fn registration(bytes: &[u8], header: Header) -> Option<RegistrationRecord> {
     Some(fields!(bytes, RegistrationRecord {
-        duration_ns, pin_ns, walk_ns, ring, ring_created_ns, bytes, registered, vmas, lookups, minor_faults,
+        duration_ns, pin_ns, walk_ns, ring, ring_created_ns, bytes, registered, refused, vmas, lookups, minor_faults,
         major_faults, cgroup, ret, pid, uid, flags, buffers, requested, failed_buffers, files, ring_fd,
         ring_flags, operation, reserved, comm, lock_wait_ns, fault_ns, lookup_ns, accounting_ns, lock_reads,
         lock_writes,

@@ -38,7 +38,8 @@ struct Report<'a> {
 /// faults          minor, major;  lookups;  multi_file_buffers
 /// backings[]      class, filesystem, shared, writable, ok, buffers, vmas, bytes
 /// pid, wherever it stands: as pinscope's PID namespace has it; a text `host:NUMBER` where the process is not in that.
-/// processes[]     pid, comm, uid, cgroup_id, registrations, failed, partial, buffers, bytes (registered), refused_bytes, vmas,
+/// processes[]     pid, comm, uid, cgroup_id, registrations, failed, partial, unmeasured, lower_bounds, buffers, bytes (registered),
+///                 refused_bytes, vmas,
 ///                 duration_ns, pin_ns,
 ///                 habits {enomem, minor_faults, major_faults, faulting_pin_ns, faulting_bytes, large_buffers, large_bytes,
 ///                 large_bvecs, adjacent_buffers, adjacent_bytes, long_lists, repeated, repeated_ns, many_vma_buffers,

@@ -67,13 +67,13 @@ struct Case<'a> {
 impl Case<'_> {
     /// A part of the process's time in registrations, in words.
     fn part_of_time(&self, ns: u64) -> String {
-        let part = share(ns.min(self.process.duration_ns), self.process.duration_ns);
+        let part = self.process.duration_ns.and_then(|duration| share(ns.min(duration), duration));
         part.map_or_else(|| "an unknown share".to_owned(), human::percent)
     }
 
     /// Whether a part of its time is at least `least`.
     fn takes(&self, ns: u64, least: f64) -> bool {
-        share(ns, self.process.duration_ns).is_some_and(|part| part >= least)
+        self.process.duration_ns.and_then(|duration| share(ns, duration)).is_some_and(|part| part >= least)
     }
 }
 
@@ -103,8 +103,11 @@ fn summary(process: &Process, nothing: bool) -> String {
     let short = short.collect::<Vec<_>>().join(", ");
     let failed = if short.is_empty() { short } else { format!(" ({short})") };
     let calls = human::plural(process.registrations, "call");
-    let mut facts = vec![format!("{calls}{failed} took {}", human::duration(process.duration_ns))];
-    if let Some(part) = process.pin_ns.and_then(|pin_ns| share(pin_ns, process.duration_ns)) {
+    let took = process
+        .duration_ns
+        .map_or_else(|| "were not measured".to_owned(), |ns| format!("took {}", human::duration(ns)));
+    let mut facts = vec![format!("{calls}{failed} {took}")];
+    if let Some(part) = process.pin_ns.zip(process.duration_ns).and_then(|(pin_ns, duration)| share(pin_ns, duration)) {
         facts.push(format!("{} of it in the pins", human::percent(part)));
     }
     if let (Some(buffers), Some(bytes)) = (process.buffers, process.bytes) {

@@ -135,7 +135,7 @@ fn adjacent_iovecs(case: &Case<'_>) -> Option<Said> {
     } else {
         String::new()
     };
-    let duration = case.process.duration_ns;
+    let duration = case.process.duration_ns?;
     let buffers = case.process.buffers.unwrap_or(0);
     Some(Said {
         seen: format!(

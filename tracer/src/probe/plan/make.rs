@@ -103,6 +103,7 @@ fn fill(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
     let pin_tells = wish.lean && walk == Walk::FindVma && selected.iter().flatten().any(|s| s.function == TELLING_PIN);
     plan.settings.kernel.pin_is_buffer = pin_tells.into();
     plan.settings.kernel.buffers = selected.iter().flatten().any(|s| s.role == Role::Buffer).into();
+    plan.settings.kernel.walks = (walk == Walk::FindVma).into();
     plan.settings.kernel.pins = selected.iter().flatten().any(|s| s.role == Role::Pin).into();
     plan.settings.kernel.pin_is_slow = selected.iter().flatten().any(|s| s.function == SLOW_PIN).into();
     for (role, selected) in FUNCTION_ROLES.iter().zip(&selected) {

@@ -44,8 +44,10 @@ pub(super) fn workloads(snapshot: &Snapshot) -> Markup {
 
 fn line(workloads: &Workloads, row: &Row) -> Markup {
     let unknown = || "unknown".to_owned();
-    let bytes = workloads.told.buffers.then(|| human::bytes(row.totals.get(Slot::Bytes)));
     let timed = row.totals.durations().iter().copied().fold(0, u64::saturating_add);
+    // Of calls that were all counted and not measured nothing is known.
+    let measured = timed > 0 || !workloads.told.durations;
+    let bytes = (workloads.told.buffers && measured).then(|| human::bytes(row.totals.get(Slot::Bytes)));
     let mean = row.totals.get(Slot::DurationSum).checked_div(timed).filter(|_| workloads.told.durations);
     html! {
         tr {

@@ -189,36 +189,46 @@ pub(super) fn processes(page: &mut Page, snapshot: &Snapshot) {
     for process in shown {
         page.row(&format!("  {} {}", human::plain(&process.comm), process.pid), &process_cells(process));
     }
+    let bounds = processes.iter().any(|process| process.lower_bounds);
     if !others.is_empty() {
         let sum = others.iter().fold(Process::default(), |sum, process| add(&sum, process));
         page.row(&format!("  {} others", others.len()), &process_cells(&sum));
     }
+    if bounds {
+        page.paragraph("  +: ", "of some of its calls the entry was not seen; what they did is not in these sums.");
+    }
 }
 
 fn process_cells(process: &Process) -> [(String, usize); 6] {
-    let share = process.pin_ns.filter(|_| process.duration_ns > 0);
-    let share = share.map(|pin| human::percent(pin as f64 / process.duration_ns as f64));
+    let duration = process.duration_ns.filter(|duration| *duration > 0);
+    let share = process.pin_ns.zip(duration).map(|(pin, duration)| human::percent(pin as f64 / duration as f64));
+    let bound = if process.lower_bounds { "+" } else { "" };
+    let told = |figure: Option<u64>, show: fn(u64) -> String| {
+        figure.map_or_else(dash, |figure| format!("{}{bound}", show(figure)))
+    };
     [
         (human::count(process.registrations), 9),
         (human::count(process.failed.saturating_add(process.partial)), 9),
-        (process.buffers.map_or_else(dash, human::count), 9),
-        (process.bytes.map_or_else(dash, human::bytes), 10),
-        (human::duration(process.duration_ns), 10),
+        (told(process.buffers, human::count), 9),
+        (told(process.bytes, human::bytes), 10),
+        (told(process.duration_ns, human::duration), 10),
         (share.unwrap_or_else(dash), 8),
     ]
 }
 
 fn add(sum: &Process, process: &Process) -> Process {
-    let add = |a: Option<u64>, b: Option<u64>| b.map(|b| a.unwrap_or(0).saturating_add(b));
+    let add = |a: Option<u64>, b: Option<u64>| b.map_or(a, |b| Some(a.unwrap_or(0).saturating_add(b)));
     Process {
         registrations: sum.registrations.saturating_add(process.registrations),
         failed: sum.failed.saturating_add(process.failed),
         partial: sum.partial.saturating_add(process.partial),
+        unmeasured: sum.unmeasured.saturating_add(process.unmeasured),
+        lower_bounds: sum.lower_bounds || process.lower_bounds,
         buffers: add(sum.buffers, process.buffers),
         bytes: add(sum.bytes, process.bytes),
         refused_bytes: add(sum.refused_bytes, process.refused_bytes),
         vmas: add(sum.vmas, process.vmas),
-        duration_ns: sum.duration_ns.saturating_add(process.duration_ns),
+        duration_ns: add(sum.duration_ns, process.duration_ns),
         pin_ns: add(sum.pin_ns, process.pin_ns),
         ..Process::default()
     }

@@ -70,6 +70,20 @@ fn a_kernel_that_gives_nothing_but_counts() {
 }
 
 #[test]
+fn a_process_that_was_not_measured_has_no_zeros() {
+    let mut sample = a_sample();
+    (sample.processes[0].1.unmeasured, sample.processes[0].1.missed) = (3, 3);
+    (sample.processes[1].1.unmeasured, sample.processes[1].1.missed) = (1, 1);
+    let text = report(&fold(&sample, &Known::all()), &meta(), &Told::default(), WIDTH);
+    assert!(
+        text.contains("\n  fio 42                         3        0        -         -         -       -\n"),
+        "{text}"
+    );
+    assert!(text.contains("      40+ 10.0 MiB+   500 µs+   80.0%\n  fio"), "{text}");
+    assert!(text.contains("\n  +: of some of its calls the entry was not seen"), "{text}");
+}
+
+#[test]
 fn a_session_without_registrations() {
     let sample = Sample { elapsed_ns: 5_000_000_000, ..Sample::default() };
     golden(
