@@ -129,7 +129,7 @@ pub static TABLES: HashMap<u64, Table, { table::TABLES }> = HashMap::new();
 #[btf_map]
 pub static SEARCHING: Array<u64, 1> = Array::new();
 
-/// What became of the search, and the tables that found no room.
+/// How the following of tables goes.
 #[btf_map]
 pub static FOLLOWED: Array<Followed, 1> = Array::new();
 

@@ -32,8 +32,6 @@ pub struct Table {
 pub struct Followed {
     /// Tables that found no room in the map, since the start.
     pub lost: u64,
-    /// Rings that the search saw, with a table or without.
-    pub rings: u64,
 }
 
 /// Slots that are listed at a time; a power of two, so that a masked index is inside.

@@ -40,6 +40,8 @@ extern "C" fn changed(ring: u64, slots_only: u32) -> u32 {
     let slots = kernel::table(ring).0;
     if slots_only != 0
         && let Some(table) = TABLES.get_ptr_mut(ring)
+        // SAFETY: a value of the map, of plain integers.
+        && unsafe { (&raw const (*table).gone).read_volatile() } == 0
     {
         // SAFETY: a value of the map, of plain integers; the ring's lock keeps other writers away.
         unsafe {
@@ -60,9 +62,6 @@ extern "C" fn changed(ring: u64, slots_only: u32) -> u32 {
 /// A ring that the search came upon, in a file or an index of this task.
 #[inline(always)]
 pub fn found(ring: u64, task: u64) {
-    if let Some(followed) = FOLLOWED.get_ptr_mut(0) {
-        add_field!(followed.rings, 1);
-    }
     let slots = kernel::table(ring).0;
     if slots == 0 {
         return;

@@ -150,7 +150,9 @@ fn before(context: &Context) -> TestResult {
     let (indexed, held) = Indexed::new(few[1..].to_vec())?;
     truth.insert(INDEXED, held);
     // With no more than the service has: the search reads nothing of other users' processes by its own rights.
-    let daemon = Daemon::start_as(context, &["--rings"], &as_user(SERVICE)?)?;
+    // Debian gives kprobes to CAP_SYS_ADMIN only.
+    let by = if context.attach == "kprobe" { Vec::new() } else { as_user(SERVICE)? };
+    let daemon = Daemon::start_as(context, &["--rings"], &by)?;
     if context.kernel.version < ENDS_ARE_SEEN {
         ensure!(figures(&daemon.scrape()?).is_none(), "there are gauges of what is registered");
         daemon.end()?;
@@ -257,7 +259,8 @@ fn amid(context: &Context) -> TestResult {
     let mut truth = Truth::new();
     make(&mut truth, &ring, Request::Register(&table))?;
     let done = AtomicBool::new(false);
-    let daemon = thread::scope(|scope| {
+    let clones = context.kernel.version >= CLONES;
+    let (daemon, rings) = thread::scope(|scope| {
         let churn = || {
             while !done.load(Ordering::Relaxed) {
                 let Ok(ring) = Ring::new() else { continue };
@@ -266,12 +269,34 @@ fn amid(context: &Context) -> TestResult {
                 let _ = ring.call(Request::Register(&table[..1]));
             }
         };
+        // Some stay, made at any moment of the start.
+        let stay = || {
+            let mut rings = Vec::new();
+            while !done.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(10));
+                if rings.len() < MANY {
+                    rings.push(Ring::new()?);
+                }
+                let request = if clones { Request::Clone(ring.fd()) } else { Request::Register(&table) };
+                // One that was made a while ago, so that its making and its table are apart.
+                if let Some(made) = rings.len().checked_sub(2) {
+                    rings[made].call(request);
+                }
+            }
+            std::io::Result::Ok(rings)
+        };
         let churning = [scope.spawn(churn), scope.spawn(churn)];
+        let staying = scope.spawn(stay);
         let daemon = Daemon::start(context, &["--rings"]);
         done.store(true, Ordering::Relaxed);
         drop(churning);
-        daemon
+        let rings = staying.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+        anyhow::Ok((daemon?, rings))
     })?;
+    // All but the last have a table.
+    for ring in rings.iter().rev().skip(1) {
+        truth.insert(ring.fd(), table.clone());
+    }
     check_soon(&daemon, &truth, "after rings that came and went at the start")?;
     daemon.end()?;
     Ok(Verdict::Passed)
