@@ -23,8 +23,7 @@ impl Totals {
     fn of_current() -> Option<Self> {
         let id = current();
         let found = WORKLOADS.get_ptr_mut(id).or_else(|| {
-            let named = setting!(kernel.cgroup_names) != 0;
-            first_seen(id, if named { kernel::cgroup_node(kernel::current_task()).unwrap_or(0) } else { 0 });
+            first_seen(id);
             WORKLOADS.get_ptr_mut(id)
         });
         let found = found.or_else(|| OWNERS.get_ptr_mut(owner()));
@@ -74,15 +73,22 @@ pub fn of(task: u64) -> u64 {
     let node = if setting!(kernel.cgroup_names) != 0 { kernel::cgroup_node(task) } else { None };
     let Some((node, id)) = node.and_then(|node| Some((node, kernel::node_id(node)?))) else { return REST };
     if WORKLOADS.get_ptr(id).is_none() {
-        first_seen(id, node);
+        make(id, node);
     }
     id
 }
 
-/// Makes the entries of a cgroup.
+/// Makes the entries of the current task's cgroup.
 #[inline(never)]
+fn first_seen(id: u64) {
+    let node = if setting!(kernel.cgroup_names) != 0 { kernel::cgroup_node(kernel::current_task()) } else { None };
+    make(id, node.unwrap_or(0));
+}
+
+/// Makes the entries of a cgroup.
+#[inline(always)]
 #[expect(clippy::needless_borrows_for_generic_args, reason = "by value it would lie on the stack")]
-fn first_seen(id: u64, node: u64) {
+fn make(id: u64, node: u64) {
     // Its own copy in the read-only data: it is large for a program's stack.
     static BLANK: WorkloadTotals = WorkloadTotals::ZERO;
     // Another CPU may have made it meanwhile; then this fails.

@@ -263,6 +263,8 @@ fn amid(context: &Context) -> TestResult {
     let (daemon, rings) = thread::scope(|scope| {
         let churn = || {
             while !done.load(Ordering::Relaxed) {
+                // The kernel takes its time to end a ring.
+                thread::sleep(Duration::from_millis(2));
                 let Ok(ring) = Ring::new() else { continue };
                 let _ = ring.call(Request::Register(&table));
                 let _ = ring.call(Request::Unregister);
