@@ -84,6 +84,11 @@ impl Assembler {
         }
     }
 
+    /// How to say the monotonic times of the records that come next.
+    pub fn set_clock(&mut self, clock: Clock) {
+        self.clock = clock;
+    }
+
     /// Takes one record's bytes; gives the registration that it completes.
     pub fn push(&mut self, bytes: &[u8], filesystems: &dyn Filesystems) -> Option<Registration> {
         match decode(bytes) {

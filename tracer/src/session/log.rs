@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use aya_log::{EbpfLogger, Level};
+use tokio::task;
 
 use super::Session;
 use crate::source::wait;
@@ -19,9 +20,21 @@ pub fn show(session: &mut Session, verbose: bool) -> Result<()> {
     let logger = EbpfLogger::init(session.ebpf_mut()?).context("cannot read the probes' log")?;
     let mut logger = wait::readable(logger).context("cannot wait for the probes' log")?;
     tokio::spawn(async move {
-        while let Ok(mut ready) = logger.readable_mut().await {
-            ready.get_inner_mut().flush();
-            ready.clear_ready();
+        loop {
+            match logger.readable_mut().await {
+                Ok(mut ready) => ready.clear_ready(),
+                Err(_) => return,
+            }
+            // A flush ends when there is nothing more, in a storm never: nobody is to wait for it. What the probes log ends with
+            // them.
+            let flush = move || {
+                logger.get_mut().flush();
+                logger
+            };
+            match task::spawn_blocking(flush).await {
+                Ok(flushed) => logger = flushed,
+                Err(_) => return,
+            }
         }
     });
     Ok(())

@@ -6,10 +6,11 @@ use std::{
     io::{BufWriter, StdoutLock, Write},
     mem::take,
     process::ExitCode,
+    time::Duration,
 };
 
 use super::{
-    Session,
+    Session, clock,
     command::Command,
     end::{End, announce},
     log,
@@ -19,10 +20,18 @@ use crate::{
     decode::{Assembler, Filesystems, Registration},
     probe::{attach::Options, table},
     sink::trace as sink,
-    source::{maps, records::Records, wait},
+    source::{
+        maps,
+        records::{Bound, Records},
+        wait,
+    },
 };
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
+use tokio::task::yield_now;
+
+/// What is printed between two looks at what may end the session.
+const TURN: Bound = Bound { bytes: 1 << 20, time: Duration::from_millis(50) };
 
 /// Runs the session, printing as it goes; the exit code is the command's, where there is one.
 pub async fn trace(arguments: &args::Trace, verbose: bool) -> Result<ExitCode> {
@@ -45,17 +54,21 @@ pub async fn trace(arguments: &args::Trace, verbose: bool) -> Result<ExitCode> {
     printer.start(&session, &scope)?;
     announce(&scope, "");
     let mut closed = std::pin::pin!(wait::closed(std::io::stdout()));
+    let mut more = false;
     let ended = loop {
         tokio::select! {
+            biased;
             ended = end.wait() => break ended?,
             () = &mut closed => return Ok(ExitCode::SUCCESS),
-            ready = records.ready() => {
-                ready?;
-                printer.drain(&session, &mut records)?;
-            }
+            // The runtime looks at signals and clocks meanwhile.
+            () = yield_now(), if more => {}
+            ready = records.ready(), if !more => ready?,
         }
+        // The kernel wakes nobody for what already lies there.
+        more = printer.drain(&session, &mut records, TURN)?;
     };
-    printer.drain(&session, &mut records)?;
+    // What lies there now is no more than the ring buffer holds; what comes meanwhile is not the session's.
+    printer.drain(&session, &mut records, Bound { bytes: ring_bytes as usize, time: Duration::MAX })?;
     printer.finish(&session)?;
     Ok(ended.exit_code())
 }
@@ -129,16 +142,17 @@ impl<'a> Printer<'a> {
         self.out.flush().context("cannot write")
     }
 
-    fn drain(&mut self, session: &Session, records: &mut Records) -> Result<()> {
+    /// Prints what lies there, within a bound; whether there may be more.
+    fn drain(&mut self, session: &Session, records: &mut Records, bound: Bound) -> Result<bool> {
         let filesystems = Names { ebpf: session.ebpf()?, known: RefCell::new(take(&mut self.filesystems)) };
-        let mut failed = None;
-        records.drain(|bytes| {
-            let registration = self.assembler.push(bytes, &filesystems);
-            failed = registration.and_then(|registration| self.print(&registration).err());
-            failed.is_none()
+        // The wall clock may have been set since the last time, or the machine been asleep.
+        self.assembler.set_clock(clock().0);
+        let more = records.drain(bound, |bytes| {
+            self.assembler.push(bytes, &filesystems).map_or(Ok(()), |registration| self.print(&registration))
         });
-        failed.map_or(Ok(()), Err)?;
-        self.out.flush().context("cannot write")
+        self.filesystems = filesystems.known.into_inner();
+        self.out.flush().context("cannot write")?;
+        more
     }
 
     fn print(&mut self, registration: &Registration) -> Result<()> {

@@ -1,5 +1,7 @@
 //! The ring buffer of records, for a session that asked for them.
 
+use std::time::{Duration, Instant};
+
 use aya::{
     Ebpf,
     maps::{MapData, MapError, RingBuf},
@@ -40,12 +42,29 @@ impl Records {
         Ok(())
     }
 
-    /// Hands every record that lies there to `take`, until there is none or `take` returns `false`.
-    pub fn drain(&mut self, mut take: impl FnMut(&[u8]) -> bool) {
-        while let Some(record) = self.ring.get_mut().next() {
-            if !take(&record) {
-                return;
+    /// Hands records that lie there to `take`, until there is none, `take` returns `Break`, or so many bytes or so much time
+    /// have gone: where they come faster than they are taken, there is always one more. Returns whether there may be more.
+    pub fn drain<E>(&mut self, bound: Bound, mut take: impl FnMut(&[u8]) -> Result<(), E>) -> Result<bool, E> {
+        let begun = Instant::now();
+        let mut bytes = 0;
+        for number in 1_u64.. {
+            let Some(record) = self.ring.get_mut().next() else { return Ok(false) };
+            bytes += record.len();
+            take(&record)?;
+            // The clock is not for nothing.
+            if bytes >= bound.bytes || number % 64 == 0 && begun.elapsed() >= bound.time {
+                break;
             }
         }
+        Ok(true)
     }
+}
+
+/// How much one drain takes at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Bound {
+    /// Bytes of records.
+    pub bytes: usize,
+    /// Time, looked at now and then.
+    pub time: Duration,
 }

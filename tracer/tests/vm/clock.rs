@@ -14,6 +14,23 @@ pub fn monotonic() -> u64 {
     now(libc::CLOCK_MONOTONIC)
 }
 
+/// The wall clock, as pinscope writes it.
+pub fn wall() -> String {
+    humantime::format_rfc3339_micros(std::time::SystemTime::now()).to_string()
+}
+
+/// Sets the wall clock forward, or back.
+pub fn step(seconds: i64) -> std::io::Result<()> {
+    let now = now(libc::CLOCK_REALTIME);
+    let time = libc::timespec { tv_sec: (now / 1_000_000_000) as i64 + seconds, tv_nsec: (now % 1_000_000_000) as i64 };
+    // SAFETY: `time` is a valid timespec.
+    if unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const time) } == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
+}
+
 /// This thread's minor and major faults so far.
 pub fn faults() -> (u64, u64) {
     // SAFETY: rusage is a plain struct of integers; all zero is valid.

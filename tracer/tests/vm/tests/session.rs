@@ -2,17 +2,19 @@
 
 use std::{
     fs::File,
-    io::Read as _,
+    io::{BufRead as _, BufReader, Read as _},
     os::fd::{FromRawFd as _, OwnedFd},
-    process::Stdio,
+    process::{Child, Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
-use super::without_tracer;
+use super::{storm::generator, without_tracer};
 use crate::{
     attempt::perform,
+    clock,
     compare::compare,
     context::Context,
     pinscope::{self, Running},
@@ -33,6 +35,8 @@ pub fn tests() -> Vec<Test> {
         Test::new("session_filters", filters).within(Duration::from_mins(5)),
         Test::new("session_duration", duration),
         Test::new("session_on_a_terminal", on_a_terminal),
+        Test::new("session_ends_in_a_storm", ends_in_a_storm),
+        Test::new("session_follows_the_wall_clock", follows_the_wall_clock),
     ]
 }
 
@@ -155,6 +159,90 @@ fn duration(context: &Context) -> TestResult {
     let arguments = ["report", "--json", "--attach", &context.attach, "--duration", "500ms"];
     let finished = Running::start(&mut pinscope::command(&arguments))?.finish(Duration::from_mins(2))?;
     finished.expect_code(0)?;
+    Ok(Verdict::Passed)
+}
+
+/// Calls that go on for longer than any of the sessions beside them.
+struct Storm(Child);
+
+impl Storm {
+    fn start() -> anyhow::Result<Self> {
+        let words = generator(&["storm", "--threads", "4", "--count", "100000000", "--seed", "1"])?;
+        let child = Command::new(&words[0]).args(&words[1..]).stdout(Stdio::null()).spawn()?;
+        crate::watchdog::adopt(child.id());
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Storm {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What ends a session ends it while records keep coming: a signal, the time, a reader that is gone.
+fn ends_in_a_storm(context: &Context) -> TestResult {
+    /// To print what had come by then, in an emulated machine.
+    const SOON: Duration = Duration::from_secs(10);
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    // Few records lie in a small buffer.
+    let arguments = ["trace", "--json", "--attach", &context.attach, "--buffer", "1"];
+    let start = |more: &[&str]| Trace::start_command(&mut pinscope::command(&[&arguments[..], more].concat()));
+    let storm = Storm::start()?;
+    let interrupted = start(&[])?;
+    thread::sleep(Duration::from_millis(500));
+    let begin = Instant::now();
+    let ended = interrupted.interrupt()?;
+    ensure!(!ended.records.is_empty(), "no storm");
+    ensure!(begin.elapsed() < SOON, "Ctrl-C took {:?}", begin.elapsed());
+    ended.finished.expect_code(0)?;
+
+    start(&["--duration", "500ms"])?.ended(SOON)?.finished.expect_code(0)?;
+
+    // Nothing is printed, so that no write can tell that the reader has gone.
+    let mut child = pinscope::command(&[&arguments[..], &["--min-duration", "1h"]].concat()).spawn()?;
+    crate::watchdog::adopt(child.id());
+    let mut reader = BufReader::new(child.stdout.take().context("no pipe")?);
+    reader.read_line(&mut String::new())?;
+    drop(reader);
+    Running::adopt(child).finish(SOON).context("after its pipe was closed")?.expect_code(0)?;
+    drop(storm);
+    Ok(Verdict::Passed)
+}
+
+/// A step of the wall clock, by `settimeofday` or a suspend: lines after it have the new time.
+fn follows_the_wall_clock(context: &Context) -> TestResult {
+    const STEP: i64 = 2 * 3600;
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let mut space = Space::new(PAGE);
+    let buffers = page(&mut space)?;
+    let trace = Trace::start(context, &["--pid", &std::process::id().to_string()])?;
+    let ring = Ring::new()?;
+    let mut calls = vec![perform(context, &ring, Request::Register(&buffers))?];
+    trace.records_of(&calls)?;
+    clock::step(STEP)?;
+    let begin = clock::wall();
+    let call = perform(context, &ring, Request::Unregister);
+    let end = clock::wall();
+    let records = call.and_then(|call| {
+        calls.push(call);
+        trace.records_of(&calls)
+    });
+    clock::step(-STEP)?;
+    let records = records?;
+    trace.interrupt()?.finished.expect_code(0)?;
+    let [first, second] = [0, 1].map(|number: usize| records[number].time.clone().unwrap_or_default());
+    ensure!(first < begin, "{first}: the step to {begin} came after it");
+    // The two clocks are read one after the other.
+    ensure!(
+        begin[..21] <= second[..21] && second[..21] <= end[..21],
+        "{second}, and the call was from {begin} to {end}"
+    );
     Ok(Verdict::Passed)
 }
 
