@@ -86,6 +86,18 @@ pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|char| if char.is_ascii_graphic() || char == ' ' { char } else { '?' }).collect()
 }
 
+/// Whether a character shows nothing of itself: controls, marks that turn the text's direction, joiners, separators of lines.
+pub(crate) fn is_unseen(character: char) -> bool {
+    let formats = matches!(character, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    character.is_control() || formats
+}
+
+/// A name from outside with a replacement character for each that shows nothing of itself.
+pub(crate) fn seen(name: &str) -> String {
+    name.chars().map(|character| if is_unseen(character) { char::REPLACEMENT_CHARACTER } else { character }).collect()
+}
+
 /// `text` in at most `width` characters, cut with an ellipsis.
 pub(crate) fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {

@@ -1,5 +1,7 @@
 //! From the path of a cgroup to the workload that runs there: a systemd unit, a slice, a container, a pod.
 
+use crate::human;
+
 /// What a workload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -113,6 +115,8 @@ impl Workload {
     /// Below a unit or a container whoever runs there makes folders and names as he likes, so no name there stands for a
     /// container or a pod of the machine: it is the unit's or container's own.
     pub fn at(path: &str) -> Self {
+        // Names are labels, and equal labels are one workload.
+        let path = human::seen(path);
         let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
         let managed = managed(&names);
         // containerd puts containers below a folder that is its namespace, at the root.

@@ -49,8 +49,11 @@ pub async fn audit(arguments: &args::Audit) -> Result<ExitCode> {
 }
 
 fn print(audit: &Audit, meta: &Meta, json: bool) -> Result<()> {
-    let text =
-        if json { format!("{}\n", sink::audit::audit(audit, meta)?) } else { sink::text::audit(audit, meta, width()) };
+    let text = if json {
+        sink::json::printable(format!("{}\n", sink::audit::audit(audit, meta)?))
+    } else {
+        sink::text::audit(audit, meta, width())
+    };
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write the audit")
 }

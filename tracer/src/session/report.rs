@@ -66,7 +66,7 @@ fn print(session: &Session, meta: &Meta, arguments: &args::Report, last: &Sample
     let told = Told::new(&snapshot, &session.context(), arguments.explain);
     let text = match arguments.format() {
         Format::Text => sink::text::report(&snapshot, meta, &told, width()),
-        Format::Json => format!("{}\n", sink::json::report(&snapshot, meta, &told)?),
+        Format::Json => sink::json::printable(format!("{}\n", sink::json::report(&snapshot, meta, &told)?)),
         Format::Markdown => sink::markdown::report(&snapshot, meta, &told),
     };
     let mut out = std::io::stdout().lock();

@@ -1,9 +1,11 @@
 //! The report as JSON, with the exact figures.
 
+use std::fmt::Write as _;
+
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Meta;
+use super::{Meta, human};
 use crate::{
     aggregate::Snapshot,
     answer::{Answer, Explanation, Told},
@@ -11,6 +13,24 @@ use crate::{
 
 /// The number of the schema; it grows when a key changes its meaning or goes. Keys may be added without.
 pub const SCHEMA: u32 = 1;
+
+/// JSON's text with what shows nothing of itself written as escapes: C1 controls, and marks that turn the text's direction.
+/// Outside strings JSON has none of these.
+pub fn printable(json: String) -> String {
+    if json.bytes().all(|byte| byte.is_ascii() && byte != 0x7f) {
+        return json;
+    }
+    let mut text = String::with_capacity(json.len());
+    for character in json.chars() {
+        if character == '\u{7f}' || !character.is_ascii() && human::is_unseen(character) {
+            // Writing to a string cannot fail; all of these are of four digits.
+            let _ = write!(text, "\\u{:04x}", u32::from(character));
+        } else {
+            text.push(character);
+        }
+    }
+    text
+}
 
 #[derive(Serialize)]
 struct Report<'a> {

@@ -54,7 +54,7 @@ fn header(page: &mut Page, snapshot: &Snapshot, meta: &Meta) {
         facts.push((operation.operation, format!("{calls}{partial}, {failed} failed")));
     }
     for (name, fact) in facts {
-        page.paragraph("- ", &format!("{name}: {fact}"));
+        prose(page, "- ", &format!("{name}: {fact}"));
     }
 }
 
@@ -62,16 +62,16 @@ fn question(page: &mut Page, answer: &Answer) {
     page.blank();
     page.line(&format!("## {} {}", answer.id, answer.state.name()));
     page.blank();
-    page.paragraph("", answer.question);
+    prose(page, "", answer.question);
     if let Some(verdict) = &answer.verdict {
         page.blank();
-        page.paragraph("", &format!("**Verdict:** {}", no_bars(verdict)));
+        page.paragraph("", &format!("**Verdict:** {}", escaped(verdict)));
     }
     bullets(page, answer.state.why().iter().map(|why| human::plain(why)));
     let Evidence { notes, tables, .. } = &answer.evidence;
     for table in tables {
         page.blank();
-        page.paragraph("", &format!("{}:", table.title));
+        prose(page, "", &format!("{}:", table.title));
         page.blank();
         rows(page, table);
     }
@@ -96,7 +96,7 @@ fn bullets(page: &mut Page, items: impl Iterator<Item = String>) {
         if number == 0 {
             page.blank();
         }
-        page.paragraph("- ", &item);
+        prose(page, "- ", &item);
     }
 }
 
@@ -117,7 +117,7 @@ fn rows(page: &mut Page, table: &Table) {
     let left_out: Vec<_> = more.into_iter().chain(dropped).collect();
     if !left_out.is_empty() {
         page.blank();
-        page.paragraph("", &format!("Left out here, but in the JSON: {}.", human::list(&left_out)));
+        prose(page, "", &format!("Left out here, but in the JSON: {}.", human::list(&left_out)));
     }
 }
 
@@ -140,12 +140,60 @@ fn fit(mut widths: Vec<usize>) -> Vec<usize> {
 }
 
 fn cell(text: &str) -> String {
-    no_bars(&human::cut(text, CELL))
+    human::cut(text, CELL).split(' ').map(inline).collect::<Vec<_>>().join(" ")
 }
 
-/// A name's bar would end a cell, and a line of prose that happens to begin with one would look like a table's.
-fn no_bars(text: &str) -> String {
-    text.replace('|', "/")
+fn prose(page: &mut Page, first: &str, text: &str) {
+    page.paragraph(first, &escaped(text));
+}
+
+/// Text that reads as it is, whatever names are in it. What stands apart from other words might begin a line, and there be a
+/// list, a title or a quotation.
+fn escaped(text: &str) -> String {
+    text.split(' ').map(escaped_word).collect::<Vec<_>>().join(" ")
+}
+
+fn escaped_word(word: &str) -> String {
+    let all = |byte: u8| word.len() > 1 && word.bytes().all(|other| other == byte);
+    if word.starts_with(['#', '>']) || ["-", "+"].contains(&word) || all(b'-') || all(b'=') {
+        format!("\\{}", inline(word))
+    } else if let "1." | "1)" = word {
+        word.replace('1', "1\\")
+    } else {
+        inline(word)
+    }
+}
+
+/// With a backslash in front of what markdown takes for markup inside a line. A bar, which would end a cell, is a slash; a
+/// back-tick, whose partner may be anywhere, is an apostrophe.
+fn inline(word: &str) -> String {
+    let mut text = String::new();
+    let mut before = None;
+    for (at, character) in word.char_indices() {
+        let after = word[at + character.len_utf8()..].chars().next();
+        let is_word = |side: Option<char>| side.is_some_and(char::is_alphanumeric);
+        let markup = match character {
+            '\\' | '*' | '[' | ']' | '~' => true,
+            // Inside a word it is none: `io_pin_pages`.
+            '_' => !is_word(before) || !is_word(after),
+            '<' => after.is_some_and(|after| after.is_ascii_alphabetic() || "/!?".contains(after)),
+            '&' => is_word(after) || after == Some('#'),
+            // Addresses become links by themselves.
+            '/' => before == Some(':') && after == Some('/'),
+            '.' => text.to_ascii_lowercase().ends_with("www"),
+            _ => false,
+        };
+        if markup {
+            text.push('\\');
+        }
+        text.push(match character {
+            '|' => '/',
+            '`' => '\'',
+            other => other,
+        });
+        before = Some(character);
+    }
+    text
 }
 
 /// The first cell on the left, the others on the right.
@@ -169,8 +217,8 @@ fn changes(page: &mut Page, explanations: &[Explanation]) {
     page.line("## What to change");
     for told in explanations {
         page.blank();
-        let who = no_bars(&human::plain(&told.comm));
-        page.paragraph("", &format!("**{who} {}.** {}", told.pid, told.summary));
+        let who = escaped(&human::plain(&told.comm));
+        page.paragraph("", &format!("**{who} {}.** {}", told.pid, escaped(&told.summary)));
         for advice in &told.advice {
             page.blank();
             one(page, advice);
@@ -179,9 +227,9 @@ fn changes(page: &mut Page, explanations: &[Explanation]) {
 }
 
 fn one(page: &mut Page, advice: &Advice) {
-    page.paragraph("- ", &advice.seen);
+    prose(page, "- ", &advice.seen);
     for (what, text) in [("Costs: ", &advice.costs), ("Change: ", &advice.change), ("Expect: ", &advice.expect)] {
-        page.paragraph("  ", &format!("{what}{text}"));
+        prose(page, "  ", &format!("{what}{text}"));
     }
 }
 

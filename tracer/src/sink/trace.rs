@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use super::{Meta, human, json::SCHEMA};
+use super::{
+    Meta, human,
+    json::{SCHEMA, printable},
+};
 use crate::{
     aggregate::Losses,
     decode::{Backing, Counts, PARTIAL, Registration},
@@ -111,21 +114,25 @@ enum Line<'a> {
     },
 }
 
+fn text(line: &Line<'_>) -> serde_json::Result<String> {
+    serde_json::to_string(line).map(printable)
+}
+
 /// The first object, once the probes are attached: `{"type":"start","schema":1,"attached":true,"version",
 /// "kernel","mode","scope",...,"degraded":[...]}`. Like all of these without a line break.
 pub fn json_start(meta: &Meta, degraded: &[String]) -> serde_json::Result<String> {
-    serde_json::to_string(&Line::Start { schema: SCHEMA, attached: true, meta, degraded })
+    text(&Line::Start { schema: SCHEMA, attached: true, meta, degraded })
 }
 
 /// A registration: `{"type":"registration","schema":1,...}` with the keys of [`Registration`].
 pub fn json_line(registration: &Registration) -> serde_json::Result<String> {
-    serde_json::to_string(&Line::Registration { schema: SCHEMA, registration })
+    text(&Line::Registration { schema: SCHEMA, registration })
 }
 
 /// The last object: `{"type":"end","schema":1,"registrations","lost_registration_records",
 /// "lost_buffer_records","malformed","orphans"}`. `lost` is `None` where the counters could not be read.
 pub fn json_end(counts: Counts, lost: Option<&Losses>) -> serde_json::Result<String> {
-    serde_json::to_string(&Line::End {
+    text(&Line::End {
         schema: SCHEMA,
         registrations: counts.registrations,
         lost_registration_records: lost.and_then(|lost| lost.registration_records),
@@ -259,6 +266,15 @@ mod tests {
             json!({"type": "end", "schema": 1, "registrations": 5, "lost_registration_records": null,
                    "lost_buffer_records": 3, "malformed": 1, "orphans": 2})
         );
+    }
+
+    #[test]
+    fn a_name_that_shows_nothing_of_itself_is_escaped_and_stays_itself() {
+        let comm = "\u{1b}\u{7f}\u{9b}\u{202e}\u{2066}é";
+        let line = json_line(&Registration { comm: comm.to_owned(), ..registration() }).unwrap();
+        let shown = |character: char| !character.is_control() && !"\u{202e}\u{2066}".contains(character);
+        assert!(line.chars().all(shown), "{line:?}");
+        assert_eq!(parse(&line)["comm"], comm);
     }
 
     #[test]

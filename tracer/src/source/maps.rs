@@ -18,6 +18,7 @@ use super::{
     sample::{Sample, SampledRing},
     skipped,
 };
+use crate::human;
 
 /// Gives the shared types, which know nothing of aya, what aya wants of a map's keys and values.
 macro_rules! pod {
@@ -212,7 +213,7 @@ fn entries<K: aya::Pod, V: aya::Pod, T>(
 /// A name that ends at its first zero.
 fn text(name: &[u8]) -> String {
     let length = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
-    String::from_utf8_lossy(&name[..length]).into_owned()
+    human::seen(&String::from_utf8_lossy(&name[..length]))
 }
 
 fn per_cpu<'a, T: aya::Pod>(

@@ -317,6 +317,13 @@ fn a_name() -> impl Strategy<Value = String> {
     ]
 }
 
+#[test]
+fn a_name_that_shows_nothing_of_itself_is_none_of_a_label() {
+    let workload = Workload::at("/system.slice/a\x1b\r\u{202e}.service");
+    assert_eq!(workload.name, "a\u{fffd}\u{fffd}\u{fffd}.service");
+    assert_eq!(workload, Workload::at("/system.slice/a\x07\n\u{200f}.service"));
+}
+
 proptest! {
     #[test]
     fn any_path_is_a_workload(names in prop::collection::vec(a_name(), 0..9), path in any::<String>()) {

@@ -35,7 +35,67 @@ fn a_bar_in_a_name_does_not_end_its_cell() {
     assert_eq!((cell("a|b"), cell("plain")), ("a/b".to_owned(), "plain".to_owned()));
 }
 
+/// What a parser makes of a text: its words, if it is nothing but that.
+fn rendered(markdown: &str) -> Result<String, String> {
+    use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
+    let mut text = String::new();
+    for event in Parser::new_ext(
+        markdown,
+        Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS | Options::ENABLE_FOOTNOTES,
+    ) {
+        match event {
+            Event::Text(words) => text.push_str(&words),
+            Event::SoftBreak => text.push(' '),
+            Event::Start(Tag::Paragraph) | Event::End(TagEnd::Paragraph) => {}
+            other => return Err(format!("{other:?}")),
+        }
+    }
+    Ok(text)
+}
+
+/// As a parser of another's sees it.
+fn is_plain(text: &str) {
+    let mut page = Page::new(WIDTH);
+    prose(&mut page, "", text);
+    let (markdown, wanted) = (page.into_text(), text.replace('|', "/").replace('`', "'"));
+    let words = wanted.split_whitespace().collect::<Vec<_>>().join(" ");
+    // Smart punctuation and the like are not ours to prevent.
+    assert_eq!(rendered(&markdown).as_deref(), Ok(words.as_str()), "{markdown}");
+}
+
+#[test]
+fn names_that_are_markup_are_words() {
+    for name in [
+        "<script>alert(1)</script>",
+        "<!-- gone",
+        "[x](http://evil.example)",
+        "![x](http://evil.example)",
+        "<http://evil.example>",
+        "**bold** _em_ __strong__ ~~no~~ `code` ``",
+        "&lt; &#60; &copy",
+        "# title",
+        "a # b ## c",
+        "> quote",
+        "- item + item * item 1. one 1) one",
+        "--- === *** ___",
+        "a_b _c d_ io_pin_pages",
+        "back\\slash \\* \\",
+        "[ref]: http://evil.example",
+        "a|b",
+    ] {
+        is_plain(name);
+    }
+    for link in ["http://evil.example", "https://evil.example", "www.evil.example"] {
+        assert!(!escaped(link).contains(link), "{link}");
+    }
+}
+
 proptest! {
+    #[test]
+    fn any_name_is_words(text in "[ -~]{1,30}( [ -~]{1,30}){0,2}") {
+        is_plain(text.trim());
+    }
+
     #[test]
     fn no_line_is_wider_than_a_mail(snapshot in any_snapshot(), text in "\\PC{0,120}") {
         let meta = Meta { scope: text.clone(), command: Some(text), ..meta() };

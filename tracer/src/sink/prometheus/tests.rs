@@ -128,9 +128,10 @@ fn every_metric_of_the_list_is_served_with_its_labels() {
     }
 }
 
-/// By the crate's own encoder.
+/// By the crate's own encoder, which lets pass what shows nothing of itself.
 fn encoded_by_others(snapshot: &Snapshot, service: &Service) -> String {
-    TextEncoder::new().encode_to_string(&families(snapshot, service)).unwrap()
+    let text = TextEncoder::new().encode_to_string(&families(snapshot, service)).unwrap();
+    text.split('\n').map(crate::human::seen).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -144,6 +145,18 @@ fn the_text_is_what_the_crates_own_encoder_writes() {
     let of = |text: &str| text.lines().filter(|line| line.contains("degraded_reason{")).count();
     let text = encode(&snapshot, &service());
     assert_eq!((text.clone(), of(&text)), (encoded_by_others(&snapshot, &service()), 6));
+}
+
+#[test]
+fn no_label_moves_a_cursor_or_turns_a_line() {
+    let mut snapshot = a_degraded_snapshot();
+    snapshot.degraded = vec!["\u{1b}[2J\r\u{9b}\u{202e}x: \u{7f}".to_owned()];
+    let text = encode(&snapshot, &service());
+    assert!(
+        !text.chars().any(|character| character != '\n' && (character.is_control() || character == '\u{202e}')),
+        "{text:?}"
+    );
+    assert!(text.contains("figure=\"\u{fffd}[2J\u{fffd}\u{fffd}\u{fffd}x\""), "{text}");
 }
 
 #[test]

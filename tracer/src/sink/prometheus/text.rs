@@ -5,17 +5,24 @@
 use std::fmt::Write as _;
 
 use super::{Histogram, Metric, Sample, Scrape, Service, Type, Value};
-use crate::aggregate::Snapshot;
+use crate::{aggregate::Snapshot, human::is_unseen};
 
 /// The content type of [`encode`]'s text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Bytes that may have to be escaped.
+/// Bytes that may have to be escaped, or begin a character that shows nothing of itself.
 const ESCAPED: [bool; 256] = {
     let mut escaped = [false; 256];
-    escaped[b'\\' as usize] = true;
-    escaped[b'\n' as usize] = true;
-    escaped[b'"' as usize] = true;
+    let mut control = 0;
+    while control < b' ' as usize {
+        escaped[control] = true;
+        control += 1;
+    }
+    let mut others: &[u8] = b"\\\"\x7f\xc2\xd8\xe2\xef";
+    while let [first, rest @ ..] = others {
+        escaped[*first as usize] = true;
+        others = rest;
+    }
     escaped
 };
 
@@ -113,6 +120,7 @@ fn escape(text: &mut String, value: &str, quoted: bool) {
             '\n' => text.push_str("\\n"),
             '\\' => text.push_str("\\\\"),
             '"' if quoted => text.push_str("\\\""),
+            _ if is_unseen(character) => text.push(char::REPLACEMENT_CHARACTER),
             _ => text.push(character),
         }
     }
