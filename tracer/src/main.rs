@@ -2,7 +2,7 @@
 
 use std::{io::Write, process::ExitCode, sync::Arc};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{FromArgMatches, error::ErrorKind};
 use pinscope::{
     cli::{
@@ -15,6 +15,7 @@ use pinscope::{
     logging::{self, Logging},
     session, sink,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Exit code of a command line that cannot be followed.
 const USAGE: u8 = 2;
@@ -65,8 +66,10 @@ fn run(arguments: Arguments, logging: &Arc<Logging>) -> Result<ExitCode> {
         Command::Doctor(wanted) => doctor(&wanted),
         Command::Man { folder } => manual(&folder),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut file::command(), "pinscope", &mut std::io::stdout());
-            Ok(ExitCode::SUCCESS)
+            // Into memory first: the generator panics where it cannot write.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut file::command(), "pinscope", &mut script);
+            print(&String::from_utf8_lossy(&script))
         }
         Command::DefaultConfig => print(&shipped::default_file()),
         Command::Metrics => print(&sink::prometheus::metrics_markdown()),
@@ -76,7 +79,33 @@ fn run(arguments: Arguments, logging: &Arc<Logging>) -> Result<ExitCode> {
     }
 }
 
+/// Descriptors without which the runtime does not start: it panics where it finds none left for its signals.
+const DESCRIPTORS: u64 = 32;
+/// What a session has open at most, and the service's connections.
+const ENOUGH: u64 = 4096;
+/// Address space without which memory runs out, at a place where nothing can be done but abort.
+const ADDRESS_SPACE: u64 = 64 << 20;
+
+/// Refuses limits with which nothing can be done, each in one line; raises what may be raised.
+fn limits() -> Result<()> {
+    let descriptors = getrlimit(Resource::Nofile);
+    let wanted = descriptors.maximum.unwrap_or(ENOUGH).min(ENOUGH);
+    if descriptors.current.is_some_and(|current| current < wanted) {
+        // What there is may be enough.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..descriptors });
+    }
+    if let Some(few) = getrlimit(Resource::Nofile).current.filter(|current| *current < DESCRIPTORS) {
+        bail!("the limit of open files is {few} (ulimit -n): raise it to {DESCRIPTORS} or more");
+    }
+    if let Some(small) = getrlimit(Resource::As).current.filter(|current| *current < ADDRESS_SPACE) {
+        let needed = ADDRESS_SPACE >> 10;
+        bail!("the limit of address space is {} KiB (ulimit -v): raise it to {needed} or more", small >> 10);
+    }
+    Ok(())
+}
+
 fn runtime() -> Result<tokio::runtime::Runtime> {
+    limits()?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING)
@@ -85,9 +114,10 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 fn doctor(wanted: &Doctor) -> Result<ExitCode> {
+    limits()?;
     let (facts, plan) = session::tried(&wanted.probes);
     if wanted.json {
-        print(&format!("{:#}\n", sink::doctor::json(&facts, &plan)))?;
+        print(&sink::json::printable(format!("{:#}\n", sink::doctor::json(&facts, &plan))))?;
     } else {
         print(&sink::doctor::text(&facts, &plan))?;
     }

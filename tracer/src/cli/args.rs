@@ -1,6 +1,6 @@
 //! The command line as it is typed.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -63,7 +63,7 @@ pub enum Command {
         control: i32,
         /// The command
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-        command: Vec<std::ffi::OsString>,
+        command: Vec<OsString>,
     },
 }
 
@@ -107,9 +107,9 @@ pub struct Scope {
     #[arg(short, long, value_name = "PID", conflicts_with = "argv")]
     pub pid: Option<u32>,
 
-    /// Only tasks of this name (the kernel's comm, up to 15 bytes)
+    /// Only tasks of this name (the kernel's comm, up to 15 bytes; any bytes, as the kernel may cut a name inside a character)
     #[arg(long, value_name = "NAME")]
-    pub comm: Option<String>,
+    pub comm: Option<OsString>,
 
     /// Only tasks of this user id
     #[arg(long, value_name = "UID")]
@@ -121,7 +121,7 @@ pub struct Scope {
 
     /// Trace this command and all its descendants from its first instruction, and exit with its status
     #[arg(last = true, value_name = "COMMAND")]
-    pub argv: Vec<std::ffi::OsString>,
+    pub argv: Vec<OsString>,
 }
 
 /// What is measured only on request, since its hooks lie on everyone's path.

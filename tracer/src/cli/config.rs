@@ -1,6 +1,6 @@
 //! What the arguments ask for, checked: the rest of the program takes this.
 
-use std::{ffi::OsString, path::Path, time::Duration};
+use std::{ffi::OsString, os::unix::ffi::OsStrExt as _, path::Path, time::Duration};
 
 use tracer_ebpf::settings::Session;
 
@@ -19,6 +19,9 @@ pub enum ConfigError {
     /// Too long for `task_struct.comm`.
     #[error("--comm {0}: the kernel keeps 15 bytes of a name; give its first 15")]
     LongComm(String),
+    /// A comm ends at its first zero.
+    #[error("--comm: a name is not empty")]
+    EmptyComm,
     /// Not a power of two.
     #[error("--buffer {0}: the size must be a power of two, such as 1, 4 or 64")]
     BufferSize(u32),
@@ -59,7 +62,10 @@ impl Scope {
         if let Some(comm) = &raw.comm {
             let bytes = comm.as_bytes();
             if bytes.len() >= session.comm.len() {
-                return Err(ConfigError::LongComm(comm.clone()));
+                return Err(ConfigError::LongComm(comm.to_string_lossy().into_owned()));
+            }
+            if bytes.is_empty() {
+                return Err(ConfigError::EmptyComm);
             }
             session.by_comm = 1;
             session.comm[..bytes.len()].copy_from_slice(bytes);
@@ -165,6 +171,8 @@ pub fn ring_bytes(mebibytes: u32) -> Result<u32, ConfigError> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
 
     fn scope() -> args::Scope {
@@ -179,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_name_is_padded_with_zeros() {
-        let scope = Scope::new(&args::Scope { comm: Some("fio".to_owned()), ..scope() }).unwrap();
+        let scope = Scope::new(&args::Scope { comm: Some("fio".into()), ..scope() }).unwrap();
         assert_eq!(scope.session.comm, *b"fio\0\0\0\0\0\0\0\0\0\0\0\0\0");
         assert_eq!(scope.session.by_comm, 1);
     }
@@ -187,8 +195,21 @@ mod tests {
     #[test]
     fn a_name_longer_than_the_kernel_keeps_is_refused() {
         let comm = "sixteen-bytes-ok".to_owned();
-        let error = Scope::new(&args::Scope { comm: Some(comm.clone()), ..scope() }).unwrap_err();
+        let error = Scope::new(&args::Scope { comm: Some(comm.clone().into()), ..scope() }).unwrap_err();
         assert_eq!(error, ConfigError::LongComm(comm));
+        let error = Scope::new(&args::Scope { comm: Some(OsString::new()), ..scope() }).unwrap_err();
+        assert_eq!(error, ConfigError::EmptyComm);
+    }
+
+    #[test]
+    fn a_name_that_was_cut_inside_a_character_can_be_given() {
+        // The kernel keeps 15 bytes of sixteen.
+        let comm = OsStr::from_bytes(&"aaaaaaaaaaaaaaé".as_bytes()[..15]).to_owned();
+        let scope = Scope::new(&args::Scope { comm: Some(comm.clone()), ..scope() }).unwrap();
+        assert_eq!(scope.session.comm[..15], *comm.as_bytes());
+        let words = [OsStr::new("pinscope"), OsStr::new("report"), OsStr::new("--comm"), &comm];
+        let arguments = <args::Arguments as clap::Parser>::try_parse_from(words).unwrap();
+        assert!(matches!(arguments.command, args::Command::Report(report) if report.scope.comm == Some(comm)));
     }
 
     #[test]

@@ -5,7 +5,10 @@
 //! shipped file and in the manual, without a second table. What is typed wins.
 
 use std::{
-    fmt, fs, io,
+    fmt,
+    fs::File,
+    io::{self, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -19,6 +22,9 @@ use toml::{
 };
 
 use super::args::Arguments;
+
+/// No configuration is larger.
+const LARGEST: u64 = 1 << 20;
 
 /// Read where the command line names no other file, if it is there.
 pub const DEFAULT_PATH: &str = "/etc/pinscope/pinscope.toml";
@@ -127,21 +133,41 @@ fn names() -> Vec<String> {
 
 /// Reads a file and checks every key of it.
 pub fn read(path: &Path) -> Result<Vec<Setting>, FileError> {
-    let text = fs::read_to_string(path).map_err(|error| FileError::Read { path: path.to_owned(), error })?;
+    let text = text(path).map_err(|error| FileError::Read { path: path.to_owned(), error })?;
     parse(&text).map_err(|(line, problem)| FileError::Content { path: path.to_owned(), line, problem })
+}
+
+/// A file's text. Of a FIFO or a device nobody knows when it ends, or whether it begins: a reload would wait for it.
+fn text(path: &Path) -> io::Result<String> {
+    // Without waiting: to open a FIFO waits for its writer.
+    let mut file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    if metadata.len() > LARGEST {
+        return Err(io::Error::other(format!("it is larger than {LARGEST} bytes")));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// The settings of a text; on failure the line and what is wrong with it.
 pub fn parse(text: &str) -> Result<Vec<Setting>, (usize, Problem)> {
+    parse_with(&command(), text)
+}
+
+/// The same by a definition that is there already.
+pub(crate) fn parse_with(command: &Command, text: &str) -> Result<Vec<Setting>, (usize, Problem)> {
     let line = |at: usize| text.as_bytes().iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
     let table = DeTable::parse(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
         (line(at), Problem::Syntax(error.message().replace('\n', " ")))
     })?;
-    let command = command();
     let mut settings = Vec::new();
     for (key, value) in table.get_ref() {
-        let setting = setting(&command, key.get_ref(), value).and_then(|setting| check(&command, setting));
+        let setting = setting(command, key.get_ref(), value).and_then(|setting| check(command, setting));
         settings.push((key.span().start, setting.map_err(|problem| (line(key.span().start), problem))));
     }
     // The first mistake in the file's own order.

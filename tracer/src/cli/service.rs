@@ -184,6 +184,21 @@ mod tests {
     }
 
     #[test]
+    fn what_may_never_end_is_no_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
+        // Without a writer, and with one that writes nothing.
+        for writer in [None, Some(fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap())] {
+            let error = Typed::new(["pinscope", "daemon"].map(OsString::from)).load_or(&fifo).unwrap_err().to_string();
+            assert!(error.contains("it is no regular file"), "{error}");
+            drop(writer);
+        }
+        let error = Typed::new(["pinscope", "daemon", "--config", "/dev/zero"].map(OsString::from)).load().unwrap_err();
+        assert!(error.to_string().contains("it is no regular file"), "{error}");
+    }
+
+    #[test]
     fn a_mistake_names_file_line_and_key() {
         let error = load(&["pinscope", "daemon"], "\nringz = true\n").unwrap_err().to_string();
         assert!(error.ends_with("/pinscope.toml:2: there is no key ringz; did you mean rings?"), "{error}");

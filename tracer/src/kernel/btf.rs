@@ -50,13 +50,23 @@ pub struct Types {
     pub subsystems: BTreeMap<String, u32>,
 }
 
+/// Why BTF that is there could not be read.
+pub const NO_MEMORY: &str = "there is not enough memory to read it";
+
 impl Types {
     /// Reads the file once and keeps what is wanted.
     ///
     /// # Errors
     /// The file cannot be read, or is no BTF that the parser knows.
     pub fn read(path: &Path, wanted: &Wanted<'_>) -> Known<Self> {
-        let btf = Index::open(path, wanted).map_err(|error| Unknown::new(path.display(), error))?;
+        let btf = Index::open(path, wanted).map_err(|error| {
+            let is_memory = match &error {
+                ReadError::Memory(_) => true,
+                ReadError::Io(error) => error.raw_os_error() == Some(libc::ENOMEM),
+                ReadError::Malformed(_) => false,
+            };
+            if is_memory { Unknown::new(path.display(), NO_MEMORY) } else { Unknown::new(path.display(), error) }
+        })?;
         let functions = [wanted.functions, &MARKS].concat();
         Ok(Self {
             offsets: keep(wanted.members, |path| btf.offset(path)),

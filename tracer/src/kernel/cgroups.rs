@@ -1,6 +1,10 @@
 //! Which hierarchy of cgroups tells workloads apart, and where it is mounted.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    os::unix::ffi::OsStringExt as _,
+    path::{Path, PathBuf},
+};
 
 use super::{Known, Unknown};
 
@@ -24,15 +28,15 @@ impl Hierarchy {
     pub fn find(proc: &Path) -> Known<Self> {
         let read = |name: &str| {
             let path = proc.join(name);
-            std::fs::read_to_string(&path).map_err(|error| Unknown::new(path.display(), error))
+            std::fs::read(&path).map_err(|error| Unknown::new(path.display(), error))
         };
-        Ok(Self::choose(&read("self/mountinfo")?, &read("self/cgroup")?))
+        Ok(Self::choose(read("self/mountinfo")?, &String::from_utf8_lossy(&read("self/cgroup")?)))
     }
 
     /// The default hierarchy, unless this process is in none of its cgroups but the root and a controller has a hierarchy of
     /// version 1.
-    fn choose(mountinfo: &str, own: &str) -> Self {
-        let mounts: Vec<_> = mountinfo.lines().filter_map(Mount::parse).collect();
+    pub(crate) fn choose(mountinfo: impl AsRef<[u8]>, own: &str) -> Self {
+        let mounts: Vec<_> = mountinfo.as_ref().split(|byte| *byte == b'\n').filter_map(Mount::parse).collect();
         let default = Self { controller: None, mount: place(&mounts, |mount| mount.filesystem == "cgroup2") };
         let in_default = own.lines().any(|line| line.strip_prefix("0::").is_some_and(|path| path != "/"));
         if in_default {
@@ -51,36 +55,50 @@ impl Hierarchy {
     }
 }
 
-/// A line of `/proc/self/mountinfo`.
+/// A line of `/proc/self/mountinfo`. Mount points are any bytes; what else is looked at is the kernel's own.
 struct Mount<'a> {
-    root: &'a str,
-    point: &'a str,
+    is_root: bool,
+    point: &'a [u8],
     filesystem: &'a str,
     options: &'a str,
 }
 
 impl<'a> Mount<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
-        let (of_mount, of_filesystem) = line.split_once(" - ")?;
-        let mut words = of_mount.split(' ').skip(3);
+    fn parse(line: &'a [u8]) -> Option<Self> {
+        const BETWEEN: &[u8] = b" - ";
+        let between = line.windows(BETWEEN.len()).position(|part| part == BETWEEN)?;
+        let mut words = line.get(..between)?.split(|byte| *byte == b' ').skip(3);
         let (root, point) = (words.next()?, words.next()?);
-        let mut words = of_filesystem.split(' ');
+        let mut words = line.get(between + BETWEEN.len()..)?.split(|byte| *byte == b' ');
         let (filesystem, _, options) = (words.next()?, words.next()?, words.next()?);
-        Some(Self { root, point, filesystem, options })
+        let text = |bytes| std::str::from_utf8(bytes).ok();
+        Some(Self { is_root: root == b"/", point, filesystem: text(filesystem)?, options: text(options)? })
     }
 }
 
 /// The first mount that fits; one of the hierarchy's root before others.
 fn place(mounts: &[Mount<'_>], fits: impl Fn(&Mount<'_>) -> bool) -> Option<PathBuf> {
     let fitting = || mounts.iter().filter(|mount| fits(mount));
-    let mount = fitting().find(|mount| mount.root == "/").or_else(|| fitting().next())?;
-    Some(unescape(mount.point).into())
+    let mount = fitting().find(|mount| mount.is_root).or_else(|| fitting().next())?;
+    Some(OsString::from_vec(unescape(mount.point)).into())
 }
 
-/// Spaces, tabs, ends of lines and backslashes stand as three octal digits.
-fn unescape(text: &str) -> String {
-    let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
-    escapes.iter().fold(text.to_owned(), |text, (escaped, plain)| text.replace(escaped, plain))
+/// Spaces, tabs, ends of lines and backslashes stand as a backslash and three octal digits.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, behind)) = rest.split_first() {
+        let escaped = if *first == b'\\' { octal(behind) } else { None };
+        plain.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() { &behind[3..] } else { behind };
+    }
+    plain
+}
+
+/// The byte that three octal digits stand for.
+fn octal(text: &[u8]) -> Option<u8> {
+    let digits = std::str::from_utf8(text.get(..3)?).ok()?;
+    digits.bytes().all(|digit| matches!(digit, b'0'..=b'7')).then(|| u8::from_str_radix(digits, 8).ok())?
 }
 
 #[cfg(test)]
@@ -116,6 +134,17 @@ mod tests {
     }
 
     #[test]
+    fn a_mount_point_that_is_no_utf_8_hides_no_other() {
+        let odd = [b"28 22 0:5 / /mnt/\xff rw - ext4 /dev/x rw\n", V2.as_bytes()].concat();
+        assert_eq!(Hierarchy::choose(odd, "0::/a\n"), v2(Some("/sys/fs/cgroup")));
+        let own = b"29 22 0:26 / /mnt/\xff\\040x\\134 rw - cgroup2 cgroup2 rw\n";
+        let mount = PathBuf::from(OsString::from_vec(b"/mnt/\xff x\\".to_vec()));
+        assert_eq!(Hierarchy::choose(own, "0::/a\n").mount, Some(mount));
+        // A file may say so; the kernel does not.
+        assert_eq!(unescape(b"\\999\\04\\400"), b"\\999\\04\\400");
+    }
+
+    #[test]
     fn a_controller_is_taken_where_the_default_hierarchy_holds_nothing() {
         let own = "9:pids:/a\n4:cpu,cpuacct:/a\n3:memory:/a\n1:name=systemd:/a\n";
         assert_eq!(Hierarchy::choose(V1, own), v1("pids", "/sys/fs/cgroup/pids"));
@@ -129,7 +158,7 @@ mod tests {
     #[test]
     fn the_whole_hierarchy_is_taken_before_a_part_of_it() {
         let part = "50 22 0:26 /docker/x /cgroup rw - cgroup2 cgroup2 rw\n";
-        assert_eq!(Hierarchy::choose(&format!("{part}{V2}"), "0::/\n"), v2(Some("/sys/fs/cgroup")));
+        assert_eq!(Hierarchy::choose(format!("{part}{V2}"), "0::/\n"), v2(Some("/sys/fs/cgroup")));
         assert_eq!(Hierarchy::choose(part, "0::/\n"), v2(Some("/cgroup")));
     }
 }

@@ -6,6 +6,7 @@
 pub mod addresses;
 pub mod btf;
 pub mod cgroups;
+mod contain;
 pub mod features;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -17,10 +18,7 @@ mod switches;
 pub mod symbols;
 pub mod traceable;
 
-use std::{
-    path::{Path, PathBuf},
-    thread,
-};
+use std::path::{Path, PathBuf};
 
 pub use btf::Types;
 pub use cgroups::Hierarchy;
@@ -199,14 +197,10 @@ impl Facts {
     }
 }
 
-/// In a thread, so that a parser that stumbles over odd BTF ends nothing but itself.
+/// A parser that stumbles over odd BTF ends nothing but its reading, and says nothing.
 fn types(path: &Path, wanted: &Wanted<'_>) -> Known<Types> {
-    let ended_early = || Unknown(format!("{}: its reader ended early", path.display()));
-    let read = || Types::read(path, wanted);
-    thread::scope(|scope| match thread::Builder::new().spawn_scoped(scope, read) {
-        Ok(reader) => reader.join().unwrap_or_else(|_| Err(ended_early())),
-        Err(_) => read(),
-    })
+    let read = contain::quietly(|| Types::read(path, wanted));
+    read.unwrap_or_else(|| Err(Unknown(format!("{}: its reader ended early", path.display()))))
 }
 
 /// Under lockdown the kernel keeps nothing in tracefs, not even a mount of its own; 6.12 crashes when the only mount of it

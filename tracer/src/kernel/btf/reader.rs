@@ -23,7 +23,7 @@ pub enum ReadError {
     #[error(transparent)]
     Malformed(#[from] Malformed),
     /// No room for the names.
-    #[error("not enough memory for the {0} bytes of its names: raise RLIMIT_AS, or the memory limit of the cgroup")]
+    #[error("not enough memory for the {0} bytes of its names")]
     Memory(u32),
 }
 

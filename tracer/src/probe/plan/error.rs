@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::kernel::btf::NO_MEMORY;
 use crate::probe::mode::{AttachMode, Missing, Obstacles};
 
 /// The oldest kernel that the probes are tested on.
@@ -57,6 +58,9 @@ impl PlanError {
 impl fmt::Display for PlanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NoTypes(reason) if reason.ends_with(NO_MEMORY) => {
+                write!(f, "no kernel BTF ({reason}): raise the limit of its memory, or free some")
+            }
             Self::NoTypes(reason) => {
                 write!(f, "no kernel BTF ({reason}): take a kernel built with CONFIG_DEBUG_INFO_BTF")
             }

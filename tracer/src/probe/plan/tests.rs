@@ -369,6 +369,9 @@ fn lockdown_no_btf_and_an_old_kernel_each_have_their_line() {
     assert_eq!((blind.verdict(), blind.hooks.len()), (Verdict::Nothing, 0));
     assert!(blind.withheld.iter().any(|hook| hook.function == "io_pin_pages"));
     assert!(lines(&blind)[0].starts_with("no kernel BTF (/sys/kernel/btf/vmlinux: not there)"));
+    facts.types = Err(Unknown::new("/sys/kernel/btf/vmlinux", crate::kernel::btf::NO_MEMORY));
+    let line = &lines(&plan(&facts, &Wish::default()))[0];
+    assert!(line.ends_with("raise the limit of its memory, or free some") && !line.contains("CONFIG_"), "{line}");
 
     let mut facts = fixture::with_prototype("io_sqe_buffers_register", "int (struct io_ring_ctx *)");
     assert_eq!(plan(&facts, &Wish::default()).verdict(), Verdict::Degraded);
