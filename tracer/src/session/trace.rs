@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
+    convert::Infallible,
     io::{BufWriter, StdoutLock, Write},
     mem::take,
     process::ExitCode,
@@ -12,12 +13,12 @@ use std::{
 use super::{
     Session, clock,
     command::Command,
-    end::{End, announce},
+    end::{End, Ended, announce},
     log,
 };
 use crate::{
     cli::{args, config},
-    decode::{Assembler, Filesystems, Registration},
+    decode::{Assembler, Filesystems, Record, Registration, decode},
     probe::{attach::Options, table},
     sink::trace as sink,
     source::{
@@ -32,6 +33,9 @@ use tokio::task::yield_now;
 
 /// What is printed between two looks at what may end the session.
 const TURN: Bound = Bound { bytes: 1 << 20, time: Duration::from_millis(50) };
+
+/// For how long a session that was ended prints what had come by then.
+const LAST: Duration = Duration::from_secs(1);
 
 /// Runs the session, printing as it goes; the exit code is the command's, where there is one.
 pub async fn trace(arguments: &args::Trace, verbose: bool) -> Result<ExitCode> {
@@ -67,9 +71,16 @@ pub async fn trace(arguments: &args::Trace, verbose: bool) -> Result<ExitCode> {
         // The kernel wakes nobody for what already lies there.
         more = printer.drain(&session, &mut records, TURN)?;
     };
-    // What lies there now is no more than the ring buffer holds; what comes meanwhile is not the session's.
-    printer.drain(&session, &mut records, Bound { bytes: ring_bytes as usize, time: Duration::MAX })?;
-    printer.finish(&session)?;
+    // What lies there now is no more than the ring buffer holds; what comes meanwhile is not the session's. Whoever ends it does
+    // not wait for a slow reader; a command that ended leaves nothing behind it.
+    let time = if matches!(ended, Ended::Command(_)) { Duration::MAX } else { LAST };
+    let rest = Bound { bytes: ring_bytes as usize, time };
+    let left = if printer.drain(&session, &mut records, rest)? {
+        Left::count(&mut records, rest.bytes)
+    } else {
+        Left::default()
+    };
+    printer.finish(&session, left)?;
     Ok(ended.exit_code())
 }
 
@@ -97,6 +108,29 @@ struct Printer<'a> {
     arguments: &'a args::Trace,
     filesystems: HashMap<u64, String>,
     out: BufWriter<StdoutLock<'static>>,
+}
+
+/// Records that came and were not printed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Left {
+    registrations: u64,
+    buffers: u64,
+}
+
+impl Left {
+    /// Takes what lies there, up to so many bytes.
+    fn count(records: &mut Records, bytes: usize) -> Self {
+        let mut left = Self::default();
+        let _ = records.drain(Bound { bytes, time: Duration::MAX }, |bytes| {
+            match decode(bytes) {
+                Ok(Record::Registration(..)) => left.registrations += 1,
+                Ok(Record::Buffer(..)) => left.buffers += 1,
+                Err(_) => {}
+            }
+            Ok::<_, Infallible>(())
+        });
+        left
+    }
 }
 
 /// The names that the eBPF side has noted. The map is read only for one that is not known yet: while a task is
@@ -167,8 +201,10 @@ impl<'a> Printer<'a> {
         writeln!(self.out, "{line}").context("cannot write")
     }
 
-    fn finish(mut self, session: &Session) -> Result<()> {
-        let lost = session.snapshot()?.lost;
+    fn finish(mut self, session: &Session, left: Left) -> Result<()> {
+        let mut lost = session.snapshot()?.lost;
+        lost.registration_records = lost.registration_records.map(|lost| lost + left.registrations);
+        lost.buffer_records = lost.buffer_records.map(|lost| lost + left.buffers);
         let counts = self.assembler.finish();
         if self.arguments.json {
             let line = sink::json_end(counts, Some(&lost))?;

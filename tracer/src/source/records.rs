@@ -52,7 +52,7 @@ impl Records {
             bytes += record.len();
             take(&record)?;
             // The clock is not for nothing.
-            if bytes >= bound.bytes || number % 64 == 0 && begun.elapsed() >= bound.time {
+            if bytes >= bound.bytes || number % 16 == 0 && begun.elapsed() >= bound.time {
                 break;
             }
         }

@@ -167,7 +167,7 @@ struct Storm(Child);
 
 impl Storm {
     fn start() -> anyhow::Result<Self> {
-        let words = generator(&["storm", "--threads", "4", "--count", "100000000", "--seed", "1"])?;
+        let words = generator(&["storm", "--threads", "2", "--count", "100000000", "--seed", "1"])?;
         let child = Command::new(&words[0]).args(&words[1..]).stdout(Stdio::null()).spawn()?;
         crate::watchdog::adopt(child.id());
         Ok(Self(child))
