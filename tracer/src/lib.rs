@@ -13,6 +13,8 @@ pub mod aggregate;
 pub mod answer;
 pub mod cli;
 pub mod decode;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod human;
 pub mod kernel;
 pub mod logging;

@@ -8,6 +8,7 @@ mod dashboards;
 mod dist;
 mod doctor;
 mod exec;
+mod fuzz;
 mod guest;
 mod kernels;
 mod kubernetes;
@@ -47,6 +48,7 @@ enum Task {
     Test(test::Options),
     Bench(bench::Options),
     Dashboards(dashboards::Options),
+    Fuzz(fuzz::Options),
     /// Make a Debian package and a tarball, into target/dist
     Dist,
     /// Run a script of your own in a guest
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Task::Run(options) => run::run(&options),
         Task::Test(options) => test::test(&options),
         Task::Bench(options) => bench::bench(&options),
+        Task::Fuzz(options) => fuzz::fuzz(&options).map(|()| ExitCode::SUCCESS),
         Task::Dashboards(options) => dashboards::dashboards(&options),
         Task::Dist => dist::dist(),
         Task::Guest(options) => guest::guest(&options),

@@ -232,7 +232,7 @@ fn run_all(cache: &Cache, guests: Option<&Guests>, last: &Times, options: &Optio
                     let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).pop();
                     let of_job = match (next, guests) {
                         (Some(Job::Boot(boot)), Some(guests)) => run_boot(cache, boot, &guests.files, options),
-                        (Some(Job::Host), _) => host::rows(options.filter.as_deref())
+                        (Some(Job::Host), _) => host::rows(options.filter.as_deref(), options.full)
                             .unwrap_or_else(|error| vec![failed_row("host", Duration::ZERO, format!("{error:#}"))]),
                         _ => break,
                     };

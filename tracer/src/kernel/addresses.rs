@@ -36,7 +36,7 @@ pub fn resolve(kallsyms: &Path, wanted: &BTreeSet<u64>) -> Known<BTreeMap<u64, P
     look_up(BufReader::new(file), wanted).map_err(|error| Unknown::new(kallsyms.display(), error))
 }
 
-fn look_up(lines: impl BufRead, wanted: &BTreeSet<u64>) -> Result<BTreeMap<u64, Place>, String> {
+pub(crate) fn look_up(lines: impl BufRead, wanted: &BTreeSet<u64>) -> Result<BTreeMap<u64, Place>, String> {
     // The kernel lists some 150,000 functions: their names in one text.
     let mut names = String::new();
     let mut functions: Vec<(u64, Range<usize>)> = Vec::new();

@@ -44,7 +44,7 @@ impl Symbols {
         Self::parse(BufReader::new(file), functions).map_err(|error| Unknown::new(path.display(), error))
     }
 
-    fn parse(lines: impl BufRead, functions: &[&str]) -> Known<Self> {
+    pub(crate) fn parse(lines: impl BufRead, functions: &[&str]) -> Known<Self> {
         let mut symbols = Self { addresses_hidden: true, ..Self::default() };
         let mut any = false;
         each_line(lines, |line| {

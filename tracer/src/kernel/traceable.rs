@@ -50,7 +50,7 @@ fn open(sources: &Sources, name: &str) -> Lookup {
     mounts::open("tracefs", &mounts, "trace_options", name, sources.ask_kernel)
 }
 
-fn parse(lines: impl BufRead, functions: &[&str]) -> io::Result<BTreeSet<String>> {
+pub(crate) fn parse(lines: impl BufRead, functions: &[&str]) -> io::Result<BTreeSet<String>> {
     let mut list = BTreeSet::new();
     each_line(lines, |line| {
         // A function of a module is followed by the module's name in brackets.

@@ -233,6 +233,17 @@ fn noted(noted: &CgroupPath) -> Option<Noted> {
     Some(Noted { path, whole })
 }
 
+/// The path in a map's value of these bytes, if it has one.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn path_of(bytes: &[u8]) -> Option<String> {
+    let mut value = CgroupPath::ZERO;
+    let (numbers, names) = bytes.split_at_checked(8)?;
+    value.noted = u32::from_ne_bytes(*numbers.first_chunk()?);
+    value.cut = u32::from_ne_bytes(*numbers.last_chunk()?);
+    value.names.as_flattened_mut().iter_mut().zip(names).for_each(|(to, from)| *to = *from);
+    noted(&value).map(|noted| noted.path)
+}
+
 /// The hierarchy's folders, as far as this process sees them.
 struct Tree {
     mount: Option<PathBuf>,

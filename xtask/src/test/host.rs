@@ -14,14 +14,14 @@ use super::{Row, failed_row};
 use crate::{
     dashboards,
     exec::{read, show},
-    kubernetes, receiver, setup,
+    fuzz, kubernetes, receiver, setup,
     tally::{Tally, cargo_line},
     toolchain::{self, Compiler},
     units, workspace,
 };
 
-/// All of it; of a filter only the tests that it picks.
-pub fn rows(filter: Option<&str>) -> Result<Vec<Row>> {
+/// All of it, fuzzers only in a `full` run; of a filter only the tests that it picks.
+pub fn rows(filter: Option<&str>, full: bool) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     if filter.is_some() {
         println!("== no lints: a filter picks tests");
@@ -35,6 +35,9 @@ pub fn rows(filter: Option<&str>) -> Result<Vec<Row>> {
     rows.extend(dashboards::steps().into_iter().map(|(what, check)| task(what, check)));
     rows.push(task("Kubernetes manifests", kubernetes::check));
     rows.push(task("OTLP, a real receiver", export));
+    if full {
+        rows.extend(fuzz::TARGETS.map(|target| task(&format!("fuzzing, {target}"), || fuzz::test(target))));
+    }
     Ok(rows)
 }
 

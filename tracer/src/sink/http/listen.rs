@@ -54,7 +54,7 @@ pub(super) struct Accepted {
 }
 
 impl Accepted {
-    fn new(stream: impl Stream + 'static, names: bool) -> Self {
+    pub(super) fn new(stream: impl Stream + 'static, names: bool) -> Self {
         Self { stream: Box::new(stream), names }
     }
 }

@@ -71,15 +71,36 @@ pub async fn serve<T>(listeners: Vec<Listener>, content: Content, stop: impl Fut
     serve_within(Limits::default(), listeners, content, stop).await;
 }
 
-async fn serve_within<T>(
-    limits: Limits,
-    listeners: Vec<Listener>,
-    Content { read, service, hosts }: Content,
-    stop: impl Future<Output = T>,
-) {
+async fn serve_within<T>(limits: Limits, listeners: Vec<Listener>, content: Content, stop: impl Future<Output = T>) {
+    serve::serve(listeners, site(limits, content), stop).await;
+}
+
+fn site(limits: Limits, Content { read, service, hosts }: Content) -> Site {
     let turns = Turns::new(limits.turns, limits.turn);
     let app = App { readings: Readings::new(read), service: Arc::new(service), turns };
-    serve::serve(listeners, Site { router: router(app, limits), hosts, limits }, stop).await;
+    Site { router: router(app, limits), hosts, limits }
+}
+
+/// Serves one client, whose first byte has yet to come.
+#[cfg(any(test, fuzzing))]
+pub async fn serve_one(
+    stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    served: Served,
+) {
+    serve::serve_one(stream, served.0).await;
+}
+
+/// What [`serve_one`] serves.
+#[cfg(any(test, fuzzing))]
+#[derive(Clone)]
+pub struct Served(Site);
+
+#[cfg(any(test, fuzzing))]
+impl Served {
+    /// Within the usual limits.
+    pub fn new(content: Content) -> Self {
+        Self(site(Limits::default(), content))
+    }
 }
 
 fn router(app: App, limits: Limits) -> Router {

@@ -122,6 +122,14 @@ async fn accept(listeners: &[Listener], site: &Site, stopping: &watch::Receiver<
     }
 }
 
+/// One connection that no listener accepted.
+#[cfg(any(test, fuzzing))]
+pub(super) async fn serve_one(stream: impl super::listen::Stream + 'static, site: Site) {
+    let places = Places::new(site.limits.connections, site.limits.young);
+    let (_stopping, watched) = watch::channel(());
+    converse(Accepted::new(stream, true), site, watched, places.take()).await;
+}
+
 /// The next connection of any listener.
 fn any(listeners: &[Listener], context: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
     let mut accepted = listeners.iter().map(|listener| listener.poll_accept(context));

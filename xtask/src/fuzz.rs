@@ -1,0 +1,118 @@
+//! The fuzzers of `fuzz/`: built with the flags that cargo-fuzz takes, but for the sanitizer, which needs a nightly compiler;
+//! there is next to no unsafe code to find by it.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+
+use crate::{
+    exec::{exec, read},
+    workspace,
+};
+
+/// What is fuzzed, by the names in fuzz/Cargo.toml.
+pub const TARGETS: [&str; 6] = ["btf", "cgroups", "configuration", "http", "kallsyms", "record"];
+/// Of each under `cargo xtask test --full`.
+pub const SECONDS: u32 = 60;
+/// The compiler's counters of what code was reached and with what it compared, as libFuzzer reads them.
+const FLAGS: [&str; 10] = [
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "--cfg",
+    "fuzzing",
+    "-Cllvm-args=-simplifycfg-branch-fold-threshold=0",
+    "-Ccodegen-units=4",
+    "-Cdebug-assertions",
+];
+
+/// Run the fuzzers; what they find is in fuzz/artifacts
+#[derive(Args)]
+pub struct Options {
+    /// Only these [default: all of them]
+    target: Vec<String>,
+    /// How long each runs
+    #[arg(long, default_value_t = SECONDS)]
+    seconds: u32,
+    /// How often each runs, at most
+    #[arg(long, value_name = "N")]
+    runs: Option<u64>,
+    /// Bytes of an input, at most
+    #[arg(long, value_name = "N", default_value_t = 2048)]
+    length: u32,
+    /// Put what reaches more code into the corpora in the tree
+    #[arg(long)]
+    keep: bool,
+}
+
+pub fn fuzz(options: &Options) -> Result<()> {
+    let named: Vec<_> = options.target.iter().map(String::as_str).collect();
+    let targets = if named.is_empty() { TARGETS.to_vec() } else { named };
+    build()?;
+    targets.into_iter().try_for_each(|target| run(target, options))
+}
+
+/// One of them, for as long as a test takes.
+pub fn test(target: &str) -> Result<()> {
+    build()?;
+    run(target, &Options { target: vec![], seconds: SECONDS, runs: None, length: 2048, keep: false })
+}
+
+/// Of the machine that builds them: named, so that what runs in the build itself is built without the flags.
+fn host() -> Result<String> {
+    let said = read(std::process::Command::new("rustc").arg("-vV"))?;
+    let host = said.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).context("rustc does not say what it builds for")
+}
+
+fn folder() -> PathBuf {
+    workspace::root().join("fuzz")
+}
+
+fn build() -> Result<()> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["build", "--quiet", "--locked", "--release", "--target", &host()?, "--manifest-path"]);
+    cargo.arg(folder().join("Cargo.toml")).arg("--target-dir").arg(folder().join("target"));
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\u{1f}"));
+    exec(&mut cargo)
+}
+
+fn run(target: &str, options: &Options) -> Result<()> {
+    let folder = folder();
+    let (corpus, artifacts) = (folder.join("corpus").join(target), folder.join("artifacts").join(target));
+    // What it finds worth keeping goes to the first folder.
+    let found = folder.join("target/corpus").join(target);
+    for needed in [&artifacts, &found] {
+        fs::create_dir_all(needed).with_context(|| format!("cannot make {}", needed.display()))?;
+    }
+    let program = folder.join("target").join(host()?).join("release").join(target);
+    let mut fuzzer = std::process::Command::new(&program);
+    fuzzer.arg(&found).arg(&corpus);
+    fuzzer.arg(format!("-artifact_prefix={}/", artifacts.display()));
+    fuzzer.args([format!("-max_total_time={}", options.seconds), format!("-max_len={}", options.length)]);
+    fuzzer.args(["-timeout=10", "-rss_limit_mb=1024", "-print_final_stats=1", "-verbosity=0"]);
+    fuzzer.args(options.runs.map(|runs| format!("-runs={runs}")));
+    exec(&mut fuzzer)?;
+    if options.keep {
+        exec(std::process::Command::new(&program).arg("-merge=1").arg(&corpus).arg(&found))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_target_is_run_and_has_a_corpus() {
+        let manifest = fs::read_to_string(folder().join("Cargo.toml")).expect("the fuzzers' manifest");
+        let named: Vec<_> = manifest.lines().filter_map(|line| line.strip_prefix("path = \"fuzz_targets/")).collect();
+        assert_eq!(named, TARGETS.map(|target| format!("{target}.rs\"")));
+        for target in TARGETS {
+            assert!(folder().join("corpus").join(target).read_dir().is_ok_and(|mut files| files.next().is_some()));
+        }
+    }
+}
