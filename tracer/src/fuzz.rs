@@ -19,7 +19,7 @@ use tracer_ebpf::record::{BufferRecord, KIND_BUFFER, KIND_REGISTRATION, Registra
 use crate::{
     cli::file,
     decode::{Assembler, Clock, Known, workload::Workload},
-    kernel::{Hierarchy, Symbols, Types, Wanted, addresses, btf::Names, traceable},
+    kernel::{Hierarchy, Symbols, Types, Wanted, addresses, traceable},
     sink::{http, prometheus::Service, trace},
     source::workloads,
 };
@@ -74,9 +74,8 @@ pub fn btf(bytes: &[u8]) {
         structs: &["s", "u"],
         enumerators: &["E"],
     };
-    static NAMES: LazyLock<Names> = LazyLock::new(|| Names::of(&WANTED).expect("a pattern"));
     // What is no BTF is an error; what the parser cannot take, too.
-    let _ = Types::parse(bytes, &WANTED, &NAMES);
+    let _ = Types::parse(bytes, &WANTED);
 }
 
 /// The kernel's lists of symbols and of traceable functions.

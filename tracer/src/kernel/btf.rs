@@ -20,6 +20,9 @@ use super::{
 /// Longest chain of qualifiers, typedefs and pointers that is followed; BTF from the kernel has no longer one.
 const CHAIN: usize = 32;
 
+/// Members of one struct that are looked at, with those of anonymous ones in it; the kernel has some hundreds.
+const MEMBERS: u32 = 1 << 14;
+
 /// The typedef that says that a tracepoint is there, and the functions that have the names of its arguments.
 const TRACEPOINT_PREFIXES: [&str; 3] = ["btf_trace_", "__traceiter_", "__bpf_trace_"];
 
@@ -84,6 +87,19 @@ impl Types {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+impl Types {
+    /// Of bytes, as [`Types::read`] of a file.
+    pub fn parse(bytes: &[u8], wanted: &Wanted<'_>) -> Known<Self> {
+        use std::{fs::File, io::Write as _, os::fd::AsRawFd as _};
+        let failed = |error| Unknown::new("a copy in memory", error);
+        let memory = rustix::fs::memfd_create("btf", rustix::fs::MemfdFlags::CLOEXEC);
+        let mut memory = File::from(memory.map_err(|error| failed(error.into()))?);
+        memory.write_all(bytes).map_err(failed)?;
+        Self::read(Path::new(&format!("/proc/self/fd/{}", memory.as_raw_fd())), wanted)
+    }
+}
+
 /// BTF, with the types of the names that are wanted found in one pass: the kernel's has some 120,000 types.
 struct Index {
     btf: Reader,
@@ -131,17 +147,20 @@ impl Index {
     fn offset(&self, path: &str) -> Option<u32> {
         let (structure, member) = path.split_once('.')?;
         let structs = self.named(structure, Kind::Struct);
-        let mut found: Vec<u32> = structs.filter_map(|(_, kind)| self.member_offset(kind, member, 0)).collect();
+        let mut found: Vec<u32> =
+            structs.filter_map(|(_, kind)| self.member_offset(kind, member, 0, &mut { MEMBERS })).collect();
         found.dedup();
         if let [bits] = found[..] { (bits % 8 == 0).then_some(bits / 8) } else { None }
     }
 
     /// Offset in bits of a member, looked for in nested anonymous structs and unions as well.
-    fn member_offset(&self, outer: &Type, member: &str, depth: usize) -> Option<u32> {
+    /// `left` is how many may still be looked at: a struct that is damaged may hold itself.
+    fn member_offset(&self, outer: &Type, member: &str, depth: usize, left: &mut u32) -> Option<u32> {
         if depth > CHAIN || !matches!(outer.kind(), Kind::Struct | Kind::Union) {
             return None;
         }
         outer.members().find_map(|candidate| {
+            *left = left.checked_sub(1)?;
             let name = self.btf.name(candidate.name);
             let (offset, width) = candidate.bits;
             if name == member {
@@ -151,7 +170,7 @@ impl Index {
                 return None;
             }
             let inner = self.unqualified(candidate.word)?;
-            offset.checked_add(self.member_offset(&inner, member, depth + 1)?)
+            offset.checked_add(self.member_offset(&inner, member, depth + 1, left)?)
         })
     }
 

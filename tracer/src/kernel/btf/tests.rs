@@ -208,3 +208,13 @@ fn broken_btf_is_refused_or_read_but_ends() {
         }
     }
 }
+
+#[test]
+fn a_struct_that_holds_itself_ends() {
+    let mut blob = Blob::default();
+    // Two members without a name, each of them the struct itself.
+    blob.composite(STRUCT, "s", &[("", 1, 0), ("", 1, 4)]);
+    let wanted =
+        Wanted { functions: &[], members: &["s.a"], tracepoints: &[], helpers: &[], structs: &[], enumerators: &[] };
+    assert!(blob.read(&wanted).offsets.is_empty());
+}
