@@ -60,7 +60,19 @@ impl Rule {
     const ALL: [Self; 6] = [Self::Plain, Self::Unpinnable, Self::Tracked, Self::Anonymous, Self::Foreign, Self::Dax];
 }
 
-/// Class, sharing, writability and rule in one word: what a VMA is counted under, apart from its filesystem.
+/// The filesystem under whose name a process finds a file that is another filesystem's.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Through {
+    /// Its own.
+    None = 0,
+    /// overlayfs: containers' files.
+    Overlay = 1,
+    /// FUSE that passes I/O through (since 6.9).
+    Fuse = 2,
+}
+
+/// Class, sharing, writability, rule and the name it is found by in one word: what a VMA is counted under, apart from its filesystem.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Kind(pub u32);
@@ -70,6 +82,8 @@ impl Kind {
     const WRITABLE: u32 = 1 << 4;
     const FAILED: u32 = 1 << 5;
     const RULE: u32 = 6;
+    const RULE_MASK: u32 = 7;
+    const THROUGH: u32 = 9;
 
     /// Of memory that was not looked at: it has no class.
     pub const UNKNOWN: Self = Self(7);
@@ -92,13 +106,29 @@ impl Kind {
 
     /// What GUP makes of it.
     pub fn rule(self) -> Option<Rule> {
-        Rule::ALL.get((self.0 >> Self::RULE) as usize).copied()
+        Rule::ALL.get((self.0 >> Self::RULE & Self::RULE_MASK) as usize).copied()
+    }
+
+    /// The same kind, of a file that the process finds under another filesystem's name.
+    #[inline(always)]
+    #[must_use]
+    pub const fn found_through(self, through: Through) -> Self {
+        Self(self.0 | (through as u32) << Self::THROUGH)
+    }
+
+    /// The name of the filesystem that the process finds the file in, where that is not its own.
+    pub const fn through(self) -> Option<&'static str> {
+        match self.0 >> Self::THROUGH {
+            1 => Some("overlay"),
+            2 => Some("fuse"),
+            _ => None,
+        }
     }
 
     /// What it adds to the traits of a buffer; `first` for the buffer's first VMA.
     #[inline(always)]
     pub const fn traits(self, first: bool) -> Traits {
-        let (class, rule) = (self.0 & 7, self.0 >> Self::RULE);
+        let (class, rule) = (self.0 & 7, self.0 >> Self::RULE & Self::RULE_MASK);
         let mut traits = 0;
         if self.0 & Self::WRITABLE == 0 || rule == Rule::Unpinnable as u32 {
             traits |= Traits::UNPINNABLE.0;
@@ -208,6 +238,8 @@ mod tests {
         assert_eq!(dax.traits(false), Traits::FOREIGN.with(Traits::FILE).with(Traits::DAX));
     }
 
+    const THROUGHS: [Through; 3] = [Through::None, Through::Overlay, Through::Fuse];
+
     #[test]
     fn a_kind_gives_back_what_went_in() {
         for class in Class::ALL {
@@ -219,9 +251,12 @@ mod tests {
                     (Some(class), shared, writable, false)
                 );
                 assert_eq!((kind.failed().class(), kind.failed().is_failed()), (Some(class), true));
-                for rule in Rule::ALL {
-                    let kind = kind.failed().under(rule);
-                    assert_eq!(kind.0 < Kind::PLAIN, rule == Rule::Plain);
+                for (rule, through) in Rule::ALL.into_iter().flat_map(|rule| THROUGHS.map(|through| (rule, through))) {
+                    let plain = kind.failed().under(rule);
+                    let kind = plain.found_through(through);
+                    assert_eq!(kind.traits(true), plain.traits(true));
+                    assert_eq!(kind.through().is_some(), through != Through::None);
+                    assert_eq!(kind.0 < Kind::PLAIN, rule == Rule::Plain && through == Through::None);
                     assert_eq!((kind.class(), kind.is_writable(), kind.rule()), (Some(class), writable, Some(rule)));
                 }
             }

@@ -31,7 +31,7 @@ pub fn buffer(frame: &mut Frame) {
         }
         largest(BUFFER, buffer.vmas.into(), buffer.length, buffer.pin_ns, 1);
     }
-    if frame.buffer.files > 1 {
+    if frame.buffer.vm_files > 1 {
         shared_files(frame);
     }
 }
@@ -97,10 +97,10 @@ fn largest(which: u32, vmas: u64, bytes: u64, nanoseconds: u64, buffers: u32) {
 fn shared_files(frame: &mut Frame) {
     let pid = kernel::pid_tid().0;
     for index in 0..FILES {
-        if index as u32 >= frame.buffer.files {
+        if index as u32 >= frame.buffer.vm_files {
             break;
         }
-        if let Some(file) = frame.buffer_files.get(index)
+        if let Some(file) = frame.buffer_vm_files.get(index)
             && shared_file(*file, pid, frame.buffer_ns).is_none()
         {
             count(Counter::LostFiles);
@@ -113,7 +113,7 @@ fn shared_file(file: u64, pid: u32, buffer_ns: u64) -> Option<()> {
     let (superblock, inode) = kernel::identity(file)?;
     let key = SharedFileKey { superblock, inode, pid, reserved: 0 };
     if SHARED_FILES.get_ptr(key).is_none() {
-        let mut described = SharedFile { buffers: 0, last_ns: 0, filesystem: 0, name: [0; 32] };
+        let mut described = SharedFile { buffers: 0, last_ns: 0, filesystem: 0, kind: 0, name: [0; 32] };
         kernel::describe(file, superblock, &mut described)?;
         fold::name_filesystem(described.filesystem);
         // Another CPU may have made it meanwhile; then this fails and the look-up finds that one.

@@ -65,8 +65,10 @@ pub enum Counter {
     MajorFaults,
     /// Look-ups of a VMA that the kernel made inside pins.
     Lookups,
-    /// Buffers with more than one `vm_file`.
+    /// Buffers with more than one file.
     MultiFileBuffers,
+    /// Buffers with more than one `vm_file`.
+    MultiVmFileBuffers,
     /// Buffers with more distinct files, or more distinct backings, than a record holds.
     ShortRecords,
     /// `io_sqe_buffers_unregister` called by the kernel's own cleanup of a failed registration or replaced table.

@@ -91,10 +91,11 @@ fn touched(frame: &mut Frame, counters: &Counters, ended: bool) {
         frame.counts.several_vmas += 1;
         observe(Histogram::VmasPerBuffer, u64::from(buffer.vmas));
     }
-    if buffer.files > 1 {
-        frame.counts.multi_file += 1;
+    if buffer.vm_files > 1 {
+        frame.counts.multi_vm_file += 1;
+        frame.counts.multi_file += u32::from(buffer.files > 1);
     }
-    if buffer.flags & (flag::FILES_CAPPED | flag::BACKINGS_CAPPED) != 0 {
+    if buffer.flags & (flag::FILES_CAPPED | flag::VM_FILES_CAPPED | flag::BACKINGS_CAPPED) != 0 {
         frame.counts.short += 1;
     }
     backings(frame, counters, ended);
@@ -117,10 +118,11 @@ fn nothing_touched([frame: Frame]) {
     let registration = &mut frame.registration;
     registration.failed_buffers += 1;
     registration.flags |= flag::VMAS_PARTIAL;
-    registration.files = frame.files_before as u32;
+    registration.vm_files = frame.files_before as u32;
+    registration.files = (frame.files_before >> 32) as u8;
     let buffer = &mut frame.buffer;
     buffer.walk = Walk::None as u8;
-    zero!(buffer.vmas, buffer.files, buffer.traits.0, buffer.backings[0].vmas);
+    zero!(buffer.vmas, buffer.vm_files, buffer.files, buffer.traits.0, buffer.backings[0].vmas);
 }
 }
 
@@ -494,7 +496,8 @@ fn parts(frame: &Frame, counters: &Counters) {
         counters.add(Counter::WalksBusy, frame.counts.partial[Walk::Busy as usize].into());
         counters.add(Counter::WalksCut, frame.counts.partial[Walk::Cut as usize].into());
     }
-    if frame.counts.multi_file | frame.counts.short != 0 {
+    if frame.counts.multi_vm_file | frame.counts.short != 0 {
+        counters.add(Counter::MultiVmFileBuffers, frame.counts.multi_vm_file.into());
         counters.add(Counter::MultiFileBuffers, frame.counts.multi_file.into());
         counters.add(Counter::ShortRecords, frame.counts.short.into());
     }

@@ -12,7 +12,7 @@ use aya_ebpf::{
     },
 };
 use tracer_ebpf::{
-    backing::{Class, Kind, Rule},
+    backing::{Class, Kind, Rule, Through},
     opaque::opaque,
     record::{ELSEWHERE, SharedFile},
     workload::{CgroupPath, LEVELS},
@@ -224,6 +224,12 @@ const TMPFS_MAGIC: u64 = 0x0102_1994;
 const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
 const SECRETMEM_MAGIC: u64 = 0x5345_434d;
 const ANON_INODE_FS_MAGIC: u64 = 0x0904_1934;
+const OVERLAYFS_MAGIC: u64 = 0x794c_7630;
+const FUSE_MAGIC: u64 = 0x6573_5546;
+
+/// `FMODE_BACKING` of `include/linux/fs.h`: its bit moved from 25 to 24 in 6.14. What else has one of these bits is found
+/// out by the magic number.
+const FMODE_BACKING: u32 = 1 << 24 | 1 << 25;
 
 /// `S_DAX` of `include/linux/fs.h`, the same since 5.10.
 const S_DAX: u32 = 1 << 13;
@@ -285,6 +291,8 @@ pub fn vma<F: Fields>(vma: u64) -> Vma {
     }
     let (class, inode, superblock, filesystem) = class_of_file::<F>(file, flags);
     let kind = Kind::new(class, shared, writable);
+    let is_file = matches!(class, Class::File | Class::Shmem);
+    let kind = if is_file { kind.found_through(through::<F>(file, superblock)) } else { kind };
     let rule = match class {
         Class::Hugetlb => Rule::Plain,
         Class::Shmem => rule_of_shmem::<F>(vma),
@@ -292,6 +300,35 @@ pub fn vma<F: Fields>(vma: u64) -> Vma {
         _ => rule_of_file::<F>(vma, flags, superblock),
     };
     Vma { end, file, filesystem, kind: kind.under(rule) }
+}
+
+/// Under which filesystem's name a process finds the file, whose own superblock is `superblock`. Where overlayfs maps a file, the
+/// `vm_file` is the lower or upper one's: with overlayfs' own path up to 6.7, inside a `backing_file` that has that path since 6.8.
+#[inline(always)]
+pub fn through<F: Fields>(file: u64, superblock: u64) -> Through {
+    if setting!(kernel.file_paths) == 0 {
+        return Through::None;
+    }
+    let found: Option<u64> = if setting!(kernel.backing_files) != 0 {
+        let mode: u32 = F::field(file, setting!(offset.file_mode));
+        if mode & FMODE_BACKING == 0 {
+            return Through::None;
+        }
+        read(file, setting!(offset.backing_path) + setting!(offset.path_dentry))
+            .and_then(|dentry| read(dentry, setting!(offset.dentry_superblock)))
+    } else {
+        let dentry: u64 = F::field(file, setting!(offset.file_path) + setting!(offset.path_dentry));
+        let found: u64 = F::field(dentry, setting!(offset.dentry_superblock));
+        if opaque(found) == opaque(superblock) {
+            return Through::None;
+        }
+        Some(found)
+    };
+    match found.and_then(|superblock| read::<u64>(superblock, setting!(offset.sb_magic))) {
+        Some(OVERLAYFS_MAGIC) => Through::Overlay,
+        Some(FUSE_MAGIC) => Through::Fuse,
+        _ => Through::None,
+    }
 }
 
 /// As `vma_is_fsdax` asks, of a file that is no device.
@@ -371,7 +408,7 @@ fn class_of_file<F: Fields>(file: u64, flags: u64) -> (Class, u64, u64, u64) {
     }
     let magic: u64 = F::field(superblock, setting!(offset.sb_magic));
     if magic == TMPFS_MAGIC {
-        return (Class::Shmem, inode, 0, 0);
+        return (Class::Shmem, inode, superblock, 0);
     }
     if magic == HUGETLBFS_MAGIC {
         return (Class::Hugetlb, inode, 0, 0);
@@ -389,6 +426,12 @@ pub fn filesystem_name(filesystem: u64, name: &mut [u8; 16]) -> bool {
     unsafe { bpf_probe_read_kernel_str_bytes(address as *const u8, name) }.is_ok()
 }
 
+/// The inode of a `struct file`, which tells a file from others while it is open; the file itself where it cannot be read.
+#[inline(always)]
+pub fn inode(file: u64) -> u64 {
+    read(file, setting!(offset.file_inode)).unwrap_or(file)
+}
+
 /// Superblock and inode number of a `struct file`, which name its file. The file is no longer held by a lock: one that was
 /// unmapped meanwhile may be told wrongly, and never faults.
 #[inline(always)]
@@ -401,6 +444,7 @@ pub fn identity(file: u64) -> Option<(u64, u64)> {
 #[inline(always)]
 pub fn describe(file: u64, superblock: u64, described: &mut SharedFile) -> Option<()> {
     described.filesystem = read(superblock, setting!(offset.sb_type))?;
+    described.kind = Kind(0).found_through(through::<Probed>(file, superblock)).0.into();
     let dentry: u64 = read(file, setting!(offset.file_path) + setting!(offset.path_dentry))?;
     let name: u64 = read(dentry, setting!(offset.dentry_name) + setting!(offset.qstr_name))?;
     // SAFETY: the helper checks the address and fails instead of faulting.

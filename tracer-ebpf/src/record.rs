@@ -76,7 +76,7 @@ pub struct Header {
 pub mod flag {
     /// The return was not seen (a kretprobe ran out of instances): the end is the tracepoint's.
     pub const RETURN_MISSED: u32 = 1 << 0;
-    /// More distinct files than [`super::FILES`].
+    /// More distinct files (inodes) than [`super::FILES`].
     pub const FILES_CAPPED: u32 = 1 << 1;
     /// Some buffer's walk was not whole: `vmas` is a lower bound.
     pub const VMAS_PARTIAL: u32 = 1 << 2;
@@ -98,6 +98,8 @@ pub mod flag {
     pub const RING_USED: u32 = 1 << 10;
     /// An update that installed some of its buffers and not all: it stopped at the one after those.
     pub const PARTIAL: u32 = 1 << 11;
+    /// More distinct `vm_file`s than [`super::FILES`].
+    pub const VM_FILES_CAPPED: u32 = 1 << 12;
 }
 
 /// In a process's or thread's number: its task is in no PID namespace that pinscope sees, and the rest is its number in the
@@ -151,16 +153,18 @@ pub struct RegistrationRecord {
     pub requested: u32,
     /// Buffers that failed.
     pub failed_buffers: u32,
-    /// Distinct `vm_file`s.
-    pub files: u32,
+    /// Distinct `vm_file`s: a file that is opened twice is two.
+    pub vm_files: u32,
     /// fd that `io_uring_setup` gave the ring.
     pub ring_fd: i32,
     /// `IORING_SETUP_*` flags of the ring.
     pub ring_flags: u32,
     /// Number of the [`crate::operation::Operation`].
     pub operation: u8,
+    /// Distinct files (inodes).
+    pub files: u8,
     /// Always 0.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
     /// `task_struct.comm`.
     pub comm: [u8; 16],
     /// Nanoseconds of waits for `mmap_lock`, where the session watches it.
@@ -203,22 +207,25 @@ pub struct BufferRecord {
     pub vmas: u32,
     /// Look-ups of a VMA inside the pin.
     pub lookups: u32,
-    /// Distinct `vm_file`s.
-    pub files: u32,
+    /// Distinct `vm_file`s: a file that is opened twice is two.
+    pub vm_files: u32,
     /// 0 or a negative errno.
     pub ret: i32,
     /// `io_mapped_ubuf.nr_bvecs`; 0 where unknown.
     pub bvecs: u32,
     /// `io_mapped_ubuf.folio_shift`; 0 where unknown (before 6.12) or not read.
     pub folio_shift: u32,
-    /// [`flag::PINNED`], [`flag::FILES_CAPPED`], [`flag::BACKINGS_CAPPED`], [`flag::PARTS_MISSED`].
+    /// [`flag::PINNED`], [`flag::FILES_CAPPED`], [`flag::VM_FILES_CAPPED`], [`flag::BACKINGS_CAPPED`],
+    /// [`flag::PARTS_MISSED`].
     pub flags: u32,
     /// What the policies look at.
     pub traits: Traits,
     /// Number of the [`Walk`].
     pub walk: u8,
+    /// Distinct files (inodes).
+    pub files: u8,
     /// Always 0.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
     /// The backings; a slice with no VMAs is unused.
     pub backings: [BackingSlice; BACKING_SLICES],
 }
@@ -372,6 +379,8 @@ pub struct Counts {
     pub pin_returns: u32,
     /// Buffers with more than one file.
     pub multi_file: u32,
+    /// Buffers with more than one `vm_file`.
+    pub multi_vm_file: u32,
     /// Buffers with more files or backings than fit.
     pub short: u32,
     /// Buffers walked to their end that lie in one VMA.
@@ -447,7 +456,7 @@ pub struct Frame {
     pub last_end: u64,
     /// End of the VMA in which the walk before this one in the same call ended; 0 at first.
     pub last_vma_end: u64,
-    /// Distinct files of the registration before this buffer.
+    /// Distinct `vm_file`s of the registration before this buffer, and in the upper half its files.
     pub files_before: u64,
     /// Digest of the ranges of the call's buffers.
     pub ranges: u64,
@@ -465,10 +474,14 @@ pub struct Frame {
     pub registration: RegistrationRecord,
     /// The buffer.
     pub buffer: BufferRecord,
-    /// Distinct files of the buffer, `buffer.files` of them.
-    pub buffer_files: [u64; FILES],
-    /// Distinct files of the registration, `registration.files` of them.
-    pub registration_files: [u64; FILES],
+    /// Distinct `vm_file`s of the buffer, `buffer.vm_files` of them.
+    pub buffer_vm_files: [u64; FILES],
+    /// Distinct `vm_file`s of the registration, `registration.vm_files` of them.
+    pub registration_vm_files: [u64; FILES],
+    /// Inodes of the buffer, `buffer.files` of them.
+    pub buffer_inodes: [u64; FILES],
+    /// Inodes of the registration, `registration.files` of them.
+    pub registration_inodes: [u64; FILES],
     /// What is timed where the session asks.
     pub times: Times,
     /// In an audit's session, which has no registrations: the call that is under way in [`Stage::Pin`].
@@ -791,6 +804,8 @@ pub struct SharedFile {
     pub last_ns: u64,
     /// Address of the `file_system_type`.
     pub filesystem: u64,
+    /// A [`Kind`], of which only the name that the file is found by counts.
+    pub kind: u64,
     /// `dentry.d_name`, cut.
     pub name: [u8; 32],
 }

@@ -176,6 +176,12 @@ pub struct Offsets {
     pub vma_start: u32,
     /// `vm_area_struct.vm_mm`.
     pub vma_mm: u32,
+    /// `file.f_mode`.
+    pub file_mode: u32,
+    /// `backing_file.user_path` (since 6.8).
+    pub backing_path: u32,
+    /// `dentry.d_sb`.
+    pub dentry_superblock: u32,
 }
 
 /// What this kernel has; 0 is no.
@@ -231,8 +237,10 @@ pub struct Features {
     pub pins: u8,
     /// VMAs can be walked (since 5.17).
     pub walks: u8,
-    /// Always 0.
-    pub reserved: [u8; 2],
+    /// The members that tell a path's filesystem are there.
+    pub file_paths: u8,
+    /// A file that stands behind another filesystem's is a `backing_file`, which has the path that a process finds (since 6.8).
+    pub backing_files: u8,
     /// Inode number of pinscope's PID namespace, by which processes are numbered; 0 for the initial one.
     pub pid_namespace: u32,
 }

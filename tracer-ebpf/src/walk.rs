@@ -119,7 +119,7 @@ apart! {
 fn anew([frame: Frame]) {
     // SAFETY: takes nothing, cannot fail.
     let entered = unsafe { bpf_ktime_get_ns() };
-    zero!(frame.buffer.vmas, frame.buffer.files, frame.buffer.traits.0, frame.buffer.backings[0].vmas);
+    zero!(frame.buffer.vmas, frame.buffer.vm_files, frame.buffer.files, frame.buffer.traits.0, frame.buffer.backings[0].vmas);
     let address = frame.buffer.address;
     walk(frame, kernel::task(), address, address + frame.buffer.length);
     frame.walker.retries += 1;
@@ -301,15 +301,27 @@ fn reached(walker: &Walker) -> u64 {
 }
 
 apart! {
-/// Adds the present file to the buffer's and the registration's distinct ones.
+/// Adds the present file to the buffer's and the registration's distinct ones: by `vm_file`, which the kernel looks at, and by
+/// inode, which is what a user takes for a file.
 fn put_file([frame: Frame]) {
     let file = frame.walker.file;
-    if !insert(&mut frame.buffer_files, &mut frame.buffer.files, file) {
+    if !insert(&mut frame.buffer_vm_files, &mut frame.buffer.vm_files, file) {
+        frame.buffer.flags |= flag::VM_FILES_CAPPED;
+    }
+    if !insert(&mut frame.registration_vm_files, &mut frame.registration.vm_files, file) {
+        frame.registration.flags |= flag::VM_FILES_CAPPED;
+    }
+    let inode = kernel::inode(file);
+    let mut files = frame.buffer.files.into();
+    if !insert(&mut frame.buffer_inodes, &mut files, inode) {
         frame.buffer.flags |= flag::FILES_CAPPED;
     }
-    if !insert(&mut frame.registration_files, &mut frame.registration.files, file) {
+    frame.buffer.files = files as u8;
+    let mut files = frame.registration.files.into();
+    if !insert(&mut frame.registration_inodes, &mut files, inode) {
         frame.registration.flags |= flag::FILES_CAPPED;
     }
+    frame.registration.files = files as u8;
 }
 }
 

@@ -206,8 +206,8 @@ fn look<const WALKS: bool>(frame: &mut Frame, mm: u64) {
 
 #[inline(always)]
 fn walk_over(frame: &mut Frame, task: *mut task_struct) -> Sight {
-    zero!(frame.buffer.files, frame.buffer.flags, frame.buffer.traits.0);
-    zero!(frame.registration.files, frame.registration.flags);
+    zero!(frame.buffer.vm_files, frame.buffer.files, frame.buffer.flags, frame.buffer.traits.0);
+    zero!(frame.registration.vm_files, frame.registration.files, frame.registration.flags);
     let address = frame.audit.first;
     let (end, wraps) = address.overflowing_add(frame.audit.asked * PAGE);
     if wraps {

@@ -78,9 +78,9 @@ pub fn begin(frame: &mut Frame, iovec: Iovec, imu_slot: u64) {
     buffer.length = iovec.length;
     buffer.walk = Walk::None as u8;
     // The first slice without VMAs ends the backings, whatever else is in it and behind it.
-    zero!(buffer.vmas, buffer.files, buffer.flags, buffer.traits.0, buffer.backings[0].vmas);
+    zero!(buffer.vmas, buffer.vm_files, buffer.files, buffer.flags, buffer.traits.0, buffer.backings[0].vmas);
     if setting!(kernel.pin_is_buffer) == 0 {
-        frame.files_before = registration.files.into();
+        frame.files_before = u64::from(registration.files) << 32 | u64::from(registration.vm_files);
     }
     if session::in_detail() {
         if setting!(session.records) != 0 {

@@ -129,7 +129,8 @@ fn begin(frame: &mut Frame, operation: Operation, ring: u64, requested: u32, was
 pub fn clear(registration: &mut RegistrationRecord) {
     zero!(registration.duration_ns, registration.pin_ns, registration.walk_ns, registration.bytes);
     zero!(registration.vmas, registration.lookups, registration.minor_faults, registration.major_faults);
-    zero!(registration.flags, registration.buffers, registration.failed_buffers, registration.files);
+    zero!(registration.flags, registration.buffers, registration.failed_buffers);
+    zero!(registration.vm_files, registration.files);
     if setting!(session.timed) != 0 {
         zero!(registration.lock_wait_ns, registration.lock_reads, registration.lock_writes);
         zero!(registration.fault_ns, registration.lookup_ns, registration.accounting_ns);

@@ -9,7 +9,7 @@ use tracer_ebpf::{
 };
 
 use crate::{
-    decode::{comm, result_name},
+    decode::{comm, filesystem, result_name},
     kernel::{Known, addresses::Place},
     source::audit::{AuditSample, add},
 };
@@ -400,7 +400,7 @@ fn behind(key: &AuditKey, sight: Sight, filesystems: &HashMap<u64, String>) -> B
     Behind {
         seen: sight.name(),
         class: kind.and_then(Kind::class).map(tracer_ebpf::backing::Class::name),
-        filesystem: kind.and_then(|_| filesystems.get(&key.filesystem).cloned()),
+        filesystem: kind.and_then(|kind| filesystem(kind, filesystems.get(&key.filesystem).cloned())),
         shared: kind.map(Kind::is_shared),
         writable: kind.map(Kind::is_writable),
         mixed: key.flags & flag::MIXED != 0,

@@ -14,7 +14,7 @@ use super::{
     Split, Unregisters, Walks, gather::habits, snapshot,
 };
 use crate::{
-    decode::{Known, PARTIAL, comm, result_name},
+    decode::{Known, PARTIAL, comm, filesystem, result_name},
     source::sample::Sample,
 };
 
@@ -50,6 +50,7 @@ impl Fold<'_> {
                 .then(|| Faults { minor: self.count(Counter::MinorFaults), major: self.count(Counter::MajorFaults) }),
             lookups: self.known.lookups.then(|| self.count(Counter::Lookups)),
             multi_file_buffers: walk.then(|| self.count(Counter::MultiFileBuffers)),
+            multi_vm_file_buffers: walk.then(|| self.count(Counter::MultiVmFileBuffers)),
             backings: walk.then(|| self.backings()),
             processes: self.known.processes.then(|| self.processes()),
             installations: self.installations(),
@@ -151,7 +152,7 @@ impl Fold<'_> {
         let told = self.sample.backings.iter().filter_map(|(key, totals)| {
             Some(Backing {
                 class: key.kind.class()?.name(),
-                filesystem: self.sample.filesystems.get(&key.filesystem).cloned(),
+                filesystem: filesystem(key.kind, self.sample.filesystems.get(&key.filesystem).cloned()),
                 shared: key.kind.is_shared(),
                 writable: key.kind.is_writable(),
                 ok: !key.kind.is_failed(),

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use tracer_ebpf::{
-    backing::Class,
+    backing::{Class, Kind},
     counter::Counter,
     histogram::Histogram,
     record::{self, COST_PAGES, COST_VMAS},
@@ -12,7 +12,10 @@ use tracer_ebpf::{
 use super::{
     CostCell, Habits, Installations, Judged, Judgements, Largest, Ring, Rings, SharedBufferFile, UNKNOWN, fold::Fold,
 };
-use crate::{decode::comm, source::sample::SampledRing};
+use crate::{
+    decode::{comm, filesystem},
+    source::sample::SampledRing,
+};
 
 /// `IORING_SETUP_REGISTERED_FD_ONLY`, since 6.5: the ring has no fd, but an index.
 const REGISTERED_FD_ONLY: u32 = 1 << 15;
@@ -116,7 +119,7 @@ impl Fold<'_> {
             errno: i32::try_from(key.errno).ok()?,
             pid: (key.pid != 0).then(|| key.pid.into()),
             comm: self.comm_of(key.pid),
-            filesystem: self.sample.filesystems.get(&key.filesystem).cloned(),
+            filesystem: filesystem(key.kind, self.sample.filesystems.get(&key.filesystem).cloned()),
             class: key.kind.class().map_or(UNKNOWN, Class::name),
             buffers: totals.buffers,
             bytes: totals.bytes,
@@ -129,7 +132,8 @@ impl Fold<'_> {
             pid: key.pid.into(),
             comm: self.comm_of(key.pid),
             name: name(&file.name),
-            filesystem: self.sample.filesystems.get(&file.filesystem).cloned().unwrap_or_default(),
+            filesystem: filesystem(Kind(file.kind as u32), self.sample.filesystems.get(&file.filesystem).cloned())
+                .unwrap_or_default(),
             inode: key.inode,
             buffers: file.buffers,
         });

@@ -40,8 +40,10 @@ pub struct Snapshot {
     pub faults: Option<Faults>,
     /// VMA look-ups that the kernel made in the pins.
     pub lookups: Option<u64>,
-    /// Buffers with more than one `vm_file`.
+    /// Buffers with more than one file.
     pub multi_file_buffers: Option<u64>,
+    /// Buffers with more than one `vm_file`, at which the kernel's rules look: a file that was opened twice is two.
+    pub multi_vm_file_buffers: Option<u64>,
     /// What lies behind the buffers, most bytes first.
     pub backings: Option<Vec<Backing>>,
     /// By process, most registrations first.
@@ -172,7 +174,7 @@ pub struct Faults {
 pub struct Backing {
     /// Name of the [`Class`](tracer_ebpf::backing::Class).
     pub class: &'static str,
-    /// The filesystem's name, for files and special mappings.
+    /// The filesystem's name, for files and special mappings; `overlay (ext4)` where a file is found through another.
     pub filesystem: Option<String>,
     /// `MAP_SHARED`.
     pub shared: bool,

@@ -214,6 +214,7 @@ pub(crate) fn a_snapshot() -> Snapshot {
         largest_buffer: Some(largest(18, 1)),
         judgements: Some(judgements(Policy::Since65, vec![judged(shared_file(), 14, 2), judged(private_file(), 0, 1)])),
         multi_file_buffers: Some(1),
+        multi_vm_file_buffers: Some(1),
         shared_buffer_files: Some(vec![shared]),
         workloads: Some(workloads()),
         ..fold(&a_sample(), &Known::all())

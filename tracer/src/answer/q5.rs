@@ -37,7 +37,9 @@ pub(super) fn answer(snapshot: &Snapshot, context: &Context) -> Answer {
     if let Some(why) = reasons::nothing_seen(snapshot) {
         return QUESTION.unanswerable(context, why);
     }
-    let (Some(several), Some(walks)) = (snapshot.multi_file_buffers, &snapshot.walks) else {
+    let (Some(several), Some(of_files), Some(walks)) =
+        (snapshot.multi_vm_file_buffers, snapshot.multi_file_buffers, &snapshot.walks)
+    else {
         return QUESTION.unanswerable(context, reasons::absence(snapshot, &QUESTION, "files"));
     };
     let n = walks.complete.saturating_add(walks.hole);
@@ -54,10 +56,10 @@ pub(super) fn answer(snapshot: &Snapshot, context: &Context) -> Answer {
         Draft {
             n,
             of: "buffers walked",
-            verdict: verdict(several, n, files.unwrap_or_default()),
+            verdict: verdict([several, of_files], n, files.unwrap_or_default()),
             why,
             tables: vec![
-                Table::new("spans", "Buffers", SPANS).rows(spans(several, sources, n)).detail(),
+                Table::new("spans", "Buffers", SPANS).rows(spans([several, of_files], sources, n)).detail(),
                 Table::new("files", "Files of buffers that span several", FILES)
                     .rows(files.unwrap_or_default().iter().map(file_row)),
             ],
@@ -66,10 +68,11 @@ pub(super) fn answer(snapshot: &Snapshot, context: &Context) -> Answer {
     )
 }
 
-fn verdict(several: u64, n: u64, files: &[SharedBufferFile]) -> String {
+/// `several` buffers have several `vm_file`s, at which the kernel looks, `of_files` several files.
+fn verdict([several, of_files]: [u64; 2], n: u64, files: &[SharedBufferFile]) -> String {
     let all = human::plural(n, "buffer");
     if several == 0 {
-        return format!("None of {all} spans more than one file.");
+        return format!("None of {all} spans more than one vm_file.");
     }
     let part = share(several, n).map(|part| format!(" ({})", human::percent(part))).unwrap_or_default();
     let verb = if several == 1 { "spans" } else { "span" };
@@ -79,7 +82,12 @@ fn verdict(several: u64, n: u64, files: &[SharedBufferFile]) -> String {
         (false, 0) => format!(", such as those of {}", human::list(&which)),
         (false, more) => format!(", such as those of {} and {}", which.join(", "), human::plural(more, "other file")),
     };
-    format!("{} of {all}{part} {verb} more than one file{which}.", human::count(several))
+    let what = match of_files {
+        _ if of_files == several => "more than one file".to_owned(),
+        0 => "more than one vm_file of one file, which was opened more than once".to_owned(),
+        some => format!("more than one vm_file, {} of them more than one file", human::count(some)),
+    };
+    format!("{} of {all}{part} {verb} {what}{which}.", human::count(several))
 }
 
 fn shown(file: &SharedBufferFile) -> String {
@@ -95,12 +103,12 @@ fn sources(snapshot: &Snapshot) -> Option<u64> {
     Some(sum(&several, |judged| judged.buffers))
 }
 
-fn spans(several: u64, sources: Option<u64>, n: u64) -> Vec<Vec<Value>> {
+fn spans([several, of_files]: [u64; 2], sources: Option<u64>, n: u64) -> Vec<Vec<Value>> {
     let row = |what: &str, buffers: u64| {
         vec![Value::Text(what.to_owned()), Value::Count(buffers), Value::share(share(buffers, n))]
     };
-    let mut rows = vec![row("with more than one file", several)];
-    rows.extend(sources.map(|sources| row("a file next to another or to none (the rule of 6.3)", sources)));
+    let mut rows = vec![row("with more than one vm_file", several), row("with more than one file", of_files)];
+    rows.extend(sources.map(|sources| row("a vm_file next to another or to none (the rule of 6.3)", sources)));
     rows
 }
 

@@ -290,9 +290,22 @@ fn q5_names_the_files() {
         verdict(&a_snapshot(), "Q5"),
         "1 of 40 buffers (2.5%) spans more than one file, such as those of memfd:pool (tmpfs) by fio (pid 42)."
     );
-    let none = Snapshot { multi_file_buffers: Some(0), shared_buffer_files: Some(vec![]), ..a_snapshot() };
-    assert_eq!(verdict(&none, "Q5"), "None of 40 buffers spans more than one file.");
-    assert_eq!(why(&none, "Q5").0, "answered");
+    let of = |vm_files, files| Snapshot {
+        multi_vm_file_buffers: Some(vm_files),
+        multi_file_buffers: Some(files),
+        shared_buffer_files: Some(vec![]),
+        ..a_snapshot()
+    };
+    assert_eq!(verdict(&of(0, 0), "Q5"), "None of 40 buffers spans more than one vm_file.");
+    assert_eq!(
+        verdict(&of(4, 0), "Q5"),
+        "4 of 40 buffers (10.0%) span more than one vm_file of one file, which was opened more than once."
+    );
+    assert_eq!(
+        verdict(&of(4, 1), "Q5"),
+        "4 of 40 buffers (10.0%) span more than one vm_file, 1 of them more than one file."
+    );
+    assert_eq!(why(&of(0, 0), "Q5").0, "answered");
     let mut full = a_snapshot();
     full.lost.files = Some(5);
     assert_eq!(why(&full, "Q5"), ("degraded", "5 files of a shared buffer: unnamed, or the map was full".to_owned()));

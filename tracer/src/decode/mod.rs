@@ -22,7 +22,7 @@ use tracer_ebpf::{
 
 pub use assemble::{Assembler, Counts, Filesystems};
 pub use known::Known;
-pub use names::{Clock, PARTIAL, comm, result_name};
+pub use names::{Clock, PARTIAL, comm, filesystem, result_name};
 pub use pid::Pid;
 pub use registration::{Backing, Buffer, Refused, Registration, Ring};
 
@@ -148,7 +148,7 @@ fn header(bytes: &[u8]) -> Option<Header> {
 fn registration(bytes: &[u8], header: Header) -> Option<RegistrationRecord> {
     Some(fields!(bytes, RegistrationRecord {
         duration_ns, pin_ns, walk_ns, ring, ring_created_ns, bytes, registered, refused, vmas, lookups, minor_faults,
-        major_faults, cgroup, ret, pid, uid, flags, buffers, requested, failed_buffers, files, ring_fd,
+        major_faults, cgroup, ret, pid, uid, flags, buffers, requested, failed_buffers, vm_files, files, ring_fd,
         ring_flags, operation, reserved, comm, lock_wait_ns, fault_ns, lookup_ns, accounting_ns, lock_reads,
         lock_writes,
     } header: header))
@@ -159,7 +159,7 @@ fn buffer(bytes: &[u8], header: Header) -> Option<BufferRecord> {
     let traits = Traits(Plain::read(bytes, offset_of!(BufferRecord, traits))?);
     Some(fields!(bytes, BufferRecord {
         address, length, duration_ns, pin_ns, walk_ns, minor_faults, major_faults, index, vmas, lookups,
-        files, ret, bvecs, folio_shift, flags, walk, reserved,
+        vm_files, files, ret, bvecs, folio_shift, flags, walk, reserved,
     } header: header, traits: traits, backings: backings))
 }
 

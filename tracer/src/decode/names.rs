@@ -6,6 +6,7 @@ use std::{
 };
 
 use nix::errno::Errno;
+use tracer_ebpf::backing::Kind;
 
 /// The result of an update that installed some of its buffers and stopped at one.
 pub const PARTIAL: &str = "partial";
@@ -27,6 +28,15 @@ pub fn result_name(ret: i64) -> String {
 pub fn comm(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+/// The filesystem that a file is found in; where that is not its own, with its own in parentheses: a container's file is
+/// `overlay (ext4)`. Of kernel's shmem there is no name: the file is tmpfs'.
+pub fn filesystem(kind: Kind, own: Option<String>) -> Option<String> {
+    match kind.through() {
+        None => own,
+        Some(found) => Some(format!("{found} ({})", own.as_deref().unwrap_or("tmpfs"))),
+    }
 }
 
 /// From `CLOCK_MONOTONIC` to wall time.
@@ -61,6 +71,8 @@ fn nanoseconds(duration: Duration) -> i128 {
 
 #[cfg(test)]
 mod tests {
+    use tracer_ebpf::backing::{Class, Rule, Through};
+
     use super::*;
 
     #[test]
@@ -72,6 +84,17 @@ mod tests {
         assert_eq!(result_name(-255), "errno_255");
         assert_eq!(result_name(-512), "errno_512");
         assert_eq!(result_name(i64::MIN), "errno_9223372036854775808");
+    }
+
+    #[test]
+    fn a_file_has_the_name_it_is_found_by_and_its_own() {
+        let file = Kind::new(Class::File, true, true).under(Rule::Tracked);
+        let found = |kind: Kind, own: Option<&str>| filesystem(kind, own.map(str::to_owned));
+        assert_eq!(found(file, Some("ext4")).as_deref(), Some("ext4"));
+        assert_eq!(found(file.found_through(Through::Overlay), Some("ext4")).as_deref(), Some("overlay (ext4)"));
+        let shmem = Kind::new(Class::Shmem, true, true);
+        assert_eq!(found(shmem, None), None);
+        assert_eq!(found(shmem.found_through(Through::Overlay), None).as_deref(), Some("overlay (tmpfs)"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use tracer_ebpf::{
 };
 
 use super::{
-    Clock, Filesystems, Known, PARTIAL, Pid, comm,
+    Clock, Filesystems, Known, PARTIAL, Pid, comm, filesystem,
     known::pins_buffers,
     result_name,
     sight::{Sight, saw_a_vma},
@@ -60,6 +60,11 @@ pub struct Registration {
     pub files: Option<u32>,
     /// There were more files than are told apart.
     pub files_capped: bool,
+    /// Distinct `vm_file`s, at which the kernel's rules look: a file that was opened twice is two. A lower bound where
+    /// `vm_files_capped`.
+    pub vm_files: Option<u32>,
+    /// There were more `vm_file`s than are told apart.
+    pub vm_files_capped: bool,
     /// From entry to return.
     pub duration_ns: Option<u64>,
     /// In the pins; `None` as well where no pin was reached.
@@ -117,7 +122,7 @@ pub struct Ring {
 pub struct Backing {
     /// Name of the [`Class`](tracer_ebpf::backing::Class).
     pub class: &'static str,
-    /// The filesystem's name, for files and special mappings.
+    /// The filesystem's name, for files and special mappings; `overlay (ext4)` where a file is found through another.
     pub filesystem: Option<String>,
     /// `MAP_SHARED`.
     pub shared: bool,
@@ -155,6 +160,10 @@ pub struct Buffer {
     pub files: Option<u32>,
     /// There were more files than are told apart.
     pub files_capped: bool,
+    /// Distinct `vm_file`s.
+    pub vm_files: Option<u32>,
+    /// There were more `vm_file`s than are told apart.
+    pub vm_files_capped: bool,
     /// In the per-buffer function.
     pub duration_ns: Option<u64>,
     /// In the pin; `None` as well where it was not reached.
@@ -228,8 +237,10 @@ impl Registration {
             vmas: sight.walked().then_some(record.vmas),
             vmas_complete: sight.walked_far(),
             lookups: (context.known.lookups && sight.pinned()).then_some(record.lookups),
-            files: sight.walked().then_some(record.files),
+            files: sight.walked().then_some(record.files.into()),
             files_capped: sight.walked() && sight.has(flag::FILES_CAPPED),
+            vm_files: sight.walked().then_some(record.vm_files),
+            vm_files_capped: sight.walked() && sight.has(flag::VM_FILES_CAPPED),
             duration_ns: times.duration,
             pin_ns: times.pin,
             rest_ns: times.rest,
@@ -280,12 +291,14 @@ impl Buffer {
             length: record.length,
             result: known.buffer_returns.then(|| result_name(record.ret.into())),
             ret: known.buffer_returns.then_some(record.ret.into()),
-            registered: known.buffer_returns.then(|| stays && record.ret == 0 && record.length > 0),
+            registered: known.buffer_returns.then_some(stays && record.ret == 0 && record.length > 0),
             vmas: walked.then_some(record.vmas.into()),
             walk: walk.name(),
             lookups: (known.lookups && has(flag::PINNED)).then_some(record.lookups.into()),
-            files: walked.then_some(record.files),
+            files: walked.then_some(record.files.into()),
             files_capped: walked && has(flag::FILES_CAPPED),
+            vm_files: walked.then_some(record.vm_files),
+            vm_files_capped: walked && has(flag::VM_FILES_CAPPED),
             duration_ns: duration,
             pin_ns: pin,
             rest_ns: rest,
@@ -305,7 +318,7 @@ fn slices(context: &Context<'_>, record: &BufferRecord) -> Vec<Backing> {
     merge(used.filter_map(|slice| {
         Some(Backing {
             class: slice.kind.class()?.name(),
-            filesystem: context.filesystems.name(slice.filesystem),
+            filesystem: filesystem(slice.kind, context.filesystems.name(slice.filesystem)),
             shared: slice.kind.is_shared(),
             writable: slice.kind.is_writable(),
             vmas: slice.vmas.into(),

@@ -128,8 +128,10 @@ impl Sight<'_> {
         let told = FLAGS.iter().filter(|(flag, _)| self.has(*flag));
         let mut reasons: Vec<_> = told.map(|(_, reason)| (*reason).to_owned()).collect();
         reasons.extend(self.short_walks());
-        if self.has(flag::FILES_CAPPED) {
-            reasons.push(format!("more than {FILES} files: their number is a lower bound"));
+        for (flag, what) in [(flag::FILES_CAPPED, "files"), (flag::VM_FILES_CAPPED, "vm_files")] {
+            if self.has(flag) {
+                reasons.push(format!("more than {FILES} {what}: their number is a lower bound"));
+            }
         }
         if self.has(flag::BACKINGS_CAPPED) {
             reasons.push(format!("more than {BACKING_SLICES} backings in a buffer: the others are not listed"));

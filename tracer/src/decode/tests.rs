@@ -35,6 +35,7 @@ pub(crate) fn a_registration() -> RegistrationRecord {
         flags: flag::RING_KNOWN | flag::PINNED | flag::TIMED,
         buffers: 1,
         requested: 1,
+        vm_files: 1,
         files: 1,
         ring_fd: 5,
         ring_flags: 2,
@@ -57,6 +58,7 @@ pub(crate) fn a_buffer() -> BufferRecord {
         minor_faults: 2,
         vmas: 2,
         lookups: 1,
+        vm_files: 1,
         files: 1,
         bvecs: 2,
         folio_shift: 12,
@@ -88,7 +90,7 @@ fn whole(known: Known, registration: &RegistrationRecord, buffers: &[BufferRecor
 fn records_have_no_padding() {
     assert_eq!(offset_of!(RegistrationRecord, lock_wait_ns), offset_of!(RegistrationRecord, comm) + 16);
     assert_eq!(size_of::<RegistrationRecord>(), offset_of!(RegistrationRecord, lock_writes) + 4);
-    assert_eq!(offset_of!(RegistrationRecord, comm), offset_of!(RegistrationRecord, reserved) + 3);
+    assert_eq!(offset_of!(RegistrationRecord, comm), offset_of!(RegistrationRecord, reserved) + 2);
     assert_eq!(
         size_of::<BufferRecord>(),
         offset_of!(BufferRecord, backings) + BACKING_SLICES * size_of::<BackingSlice>()
@@ -202,12 +204,12 @@ fn the_keys_are_those_that_are_documented() {
         keys(&json),
         "accounting_ns backings buffer_list buffers bytes bytes_registered cgroup_id comm degraded duration_ns failed_buffers fault_ns \
          files files_capped lock_acquisitions lock_wait_ns lookup_ns lookups major_faults minor_faults operation pid \
-         pin_ns refused requested rest_ns result ret ring start_ns tid time uid vmas vmas_complete walk_ns"
+         pin_ns refused requested rest_ns result ret ring start_ns tid time uid vm_files vm_files_capped vmas vmas_complete walk_ns"
     );
     assert_eq!(
         keys(&json["buffer_list"][0]),
         "address backings bvecs duration_ns files files_capped folio_size index length lookups major_faults \
-         minor_faults pin_ns registered rest_ns result ret vmas walk walk_ns"
+         minor_faults pin_ns registered rest_ns result ret vm_files vm_files_capped vmas walk walk_ns"
     );
     assert_eq!(keys(&json["ring"]), "age_ns fd flags id");
     assert_eq!(keys(&json["backings"][0]), "bytes class filesystem shared vmas writable");

@@ -8,7 +8,7 @@ use crate::kernel::Types;
 type Slot = fn(&mut Offsets) -> &mut u32;
 
 /// Every member that is read, as `struct.member`, and its place in the settings.
-const TABLE: [(&str, Slot); 75] = [
+const TABLE: [(&str, Slot); 78] = [
     ("task_struct.mm", |o| &mut o.task_mm),
     ("task_struct.min_flt", |o| &mut o.task_min_flt),
     ("task_struct.maj_flt", |o| &mut o.task_maj_flt),
@@ -84,6 +84,9 @@ const TABLE: [(&str, Slot); 75] = [
     ("maple_arange_64.meta", |o| &mut o.gaps_meta),
     ("vm_area_struct.vm_start", |o| &mut o.vma_start),
     ("vm_area_struct.vm_mm", |o| &mut o.vma_mm),
+    ("file.f_mode", |o| &mut o.file_mode),
+    ("backing_file.user_path", |o| &mut o.backing_path),
+    ("dentry.d_sb", |o| &mut o.dentry_superblock),
 ];
 
 /// A member that is there where a slot of a table is a node of its own (since 6.13).
@@ -213,6 +216,12 @@ pub const REQUESTS: [&str; 2] = ["io_ring_ctx.cached_sq_head", "io_ring_ctx.cach
 /// What names a file.
 pub const NAMES: [&str; 5] = ["file.f_path", "path.dentry", "dentry.d_name", "qstr.name", "inode.i_ino"];
 
+/// What tells the filesystem under whose name a file is found.
+pub const PATHS: [&str; 3] = ["file.f_path", "path.dentry", "dentry.d_sb"];
+
+/// What tells it where that is another's than the file's own, since 6.8.
+pub const BACKING_FILES: [&str; 2] = ["file.f_mode", "backing_file.user_path"];
+
 /// What names the cgroup of a task in the default hierarchy, besides the link to the parent.
 pub const CGROUP: [&str; 5] =
     ["task_struct.cgroups", "css_set.dfl_cgrp", "cgroup.kn", "kernfs_node.id", "kernfs_node.name"];
@@ -331,6 +340,8 @@ mod tests {
                 .chain(&TABLE_OF_BUFFERS)
                 .chain(&TABLE_OF_ANY)
                 .chain(&TREE)
+                .chain(&PATHS)
+                .chain(&BACKING_FILES)
                 .all(|member| MEMBERS.contains(member))
         );
         assert_eq!(missing(&Types::default(), &FAULTS), Some("task_struct.min_flt"));

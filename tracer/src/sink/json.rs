@@ -55,7 +55,7 @@ struct Report<'a> {
 /// split           total_ns, pin_ns, rest_ns, complete            register and update together
 /// pin, registration_vmas, buffer_vmas, registration_buffers, registration_bytes (registered)      DISTRIBUTION;
 ///                 refused_bytes (asked for and not registered)
-/// faults          minor, major;  lookups;  multi_file_buffers
+/// faults          minor, major;  lookups;  multi_file_buffers;  multi_vm_file_buffers
 /// backings[]      class, filesystem, shared, writable, ok, buffers, vmas, bytes
 /// pid, wherever it stands: as pinscope's PID namespace has it; a text `host:NUMBER` where the process is not in that.
 /// processes[]     pid, comm, uid, cgroup_id, registrations, failed, partial, unmeasured, lower_bounds, buffers, bytes (registered),
@@ -127,7 +127,7 @@ mod tests {
             keys(&json),
             "answers backings books buffer_vmas command costs degraded elapsed_ns exit_code explanations faults \
              installations judgements kernel largest_buffer largest_registration locks lookups lost mode \
-             multi_file_buffers operations phases pin processes refused_bytes registration_buffers registration_bytes \
+             multi_file_buffers multi_vm_file_buffers operations phases pin processes refused_bytes registration_buffers registration_bytes \
              registration_vmas rings schema scope shared_buffer_files skipped split started type unregisters version \
              walks"
         );

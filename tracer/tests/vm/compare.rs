@@ -185,6 +185,7 @@ impl Check<'_> {
                 self.equal(&at("walk"), walk, if layout.hole { "hole" } else { "complete" });
                 self.equal(&at("VMAs"), seen.vmas, Some(layout.vmas));
                 self.files(&at("files"), seen.files, seen.files_capped, layout.files.len());
+                self.files(&at("vm_files"), seen.vm_files, seen.vm_files_capped, layout.vm_files.len());
                 self.backings(&at("backings"), &seen.backings, &layout.backings);
             }
         }
@@ -260,6 +261,8 @@ impl Check<'_> {
         self.equal("VMAs", record.vmas, Some(touched(layouts.iter().copied())));
         let files: BTreeSet<_> = layouts.iter().flat_map(|layout| &layout.files).collect();
         self.files("files of the registration", record.files, record.files_capped, files.len());
+        let files: BTreeSet<_> = layouts.iter().flat_map(|layout| &layout.vm_files).collect();
+        self.files("vm_files of the registration", record.vm_files, record.vm_files_capped, files.len());
         let mut backings: BTreeMap<Backing, Share> = BTreeMap::new();
         for (backing, share) in layouts.iter().flat_map(|layout| &layout.backings) {
             let sum = backings.entry(backing.clone()).or_default();

@@ -32,10 +32,15 @@ impl Vma {
         self.inode != 0 || self.path.starts_with("/SYSV")
     }
 
-    /// What tells its file from others. /dev/zero is opened for each mapping, so each is a file of its own.
+    /// What tells its file from others.
     fn file(&self) -> Option<(u64, u64)> {
+        self.has_file().then_some((self.device, self.inode))
+    }
+
+    /// What tells its `struct file` from others: /dev/zero is opened for each mapping, every other file here once.
+    fn vm_file(&self) -> Option<(u64, u64)> {
         let device = self.path == "/dev/zero" && self.permissions.ends_with('p');
-        self.has_file().then_some(if device { (u64::MAX, self.start) } else { (self.device, self.inode) })
+        if device { self.has_file().then_some((u64::MAX, self.start)) } else { self.file() }
     }
 }
 
@@ -68,8 +73,10 @@ pub struct Layout {
     pub vmas: u64,
     /// Whether the range has a hole.
     pub hole: bool,
-    /// Distinct files. Every file here but /dev/zero is opened once: inode and `struct file` are one to one.
+    /// Distinct files.
     pub files: BTreeSet<(u64, u64)>,
+    /// Distinct `struct file`s.
+    pub vm_files: BTreeSet<(u64, u64)>,
     /// By backing.
     pub backings: BTreeMap<Backing, Share>,
     /// Where the first VMA and the last one start.
@@ -128,9 +135,8 @@ pub fn layout(vmas: &[Vma], filesystems: &Filesystems, address: u64, length: u64
         let upto = vma.end.min(end);
         layout.vmas += 1;
         layout.ends = Some((layout.ends.map_or(vma.start, |(first, _)| first), vma.start));
-        if let Some(file) = vma.file() {
-            layout.files.insert(file);
-        }
+        layout.files.extend(vma.file());
+        layout.vm_files.extend(vma.vm_file());
         let share = layout.backings.entry(filesystems.backing(vma)).or_default();
         share.vmas += 1;
         share.bytes += upto - at;

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::maps::{Backing, Share};
 
 /// Keys that each registration has to have, be their value null.
-const REGISTRATION_KEYS: [&str; 33] = [
+const REGISTRATION_KEYS: [&str; 35] = [
     "type",
     "schema",
     "time",
@@ -31,6 +31,8 @@ const REGISTRATION_KEYS: [&str; 33] = [
     "lookups",
     "files",
     "files_capped",
+    "vm_files",
+    "vm_files_capped",
     "duration_ns",
     "pin_ns",
     "rest_ns",
@@ -42,7 +44,7 @@ const REGISTRATION_KEYS: [&str; 33] = [
     "buffer_list",
 ];
 /// Keys that each buffer has to have.
-const BUFFER_KEYS: [&str; 20] = [
+const BUFFER_KEYS: [&str; 22] = [
     "index",
     "address",
     "length",
@@ -54,6 +56,8 @@ const BUFFER_KEYS: [&str; 20] = [
     "lookups",
     "files",
     "files_capped",
+    "vm_files",
+    "vm_files_capped",
     "duration_ns",
     "pin_ns",
     "rest_ns",
@@ -110,6 +114,8 @@ pub struct BufferSeen {
     pub lookups: Option<u64>,
     pub files: Option<u64>,
     pub files_capped: bool,
+    pub vm_files: Option<u64>,
+    pub vm_files_capped: bool,
     pub duration_ns: Option<u64>,
     pub pin_ns: Option<u64>,
     pub rest_ns: Option<u64>,
@@ -159,6 +165,8 @@ pub struct Record {
     pub vmas_complete: bool,
     pub files: Option<u64>,
     pub files_capped: bool,
+    pub vm_files: Option<u64>,
+    pub vm_files_capped: bool,
     pub duration_ns: Option<u64>,
     pub pin_ns: Option<u64>,
     pub rest_ns: Option<u64>,

@@ -145,8 +145,9 @@ fn memory() -> Row {
             .unit("Bps")
             .query(&class("pinscope_backing_bytes_total"), "{{class}}")
             .no_value(NOT_MEASURED),
-        Panel::lines("Buffers over several files", "Buffers a second that span more than one file. Kernels 6.3 and 6.4 refuse them.")
+        Panel::lines("Buffers over several files", "Buffers a second that span more than one vm_file, which kernels 6.3 and 6.4 refuse, and more than one file: a file that was opened twice is two vm_files.")
             .unit("cps")
+            .query("sum(rate(pinscope_multi_vm_file_buffers_total{<here>}[<rate>]))", "several vm_files")
             .query("sum(rate(pinscope_multi_file_buffers_total{<here>}[<rate>]))", "several files")
             .no_value(NOT_MEASURED),
         Panel::table("Backings", "All memory that buffers lay on, since the probes were attached. The counts are the highest in this time, so that what was registered once, at a start, is in them.")

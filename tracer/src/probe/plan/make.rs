@@ -134,6 +134,8 @@ pub(super) fn settings(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wis
         folio_shift: types.offsets.contains_key("io_mapped_ubuf.folio_shift").into(),
         ring_requests: offsets::missing(types, &offsets::REQUESTS).is_none().into(),
         file_names: offsets::missing(types, &offsets::NAMES).is_none().into(),
+        file_paths: offsets::missing(types, &offsets::PATHS).is_none().into(),
+        backing_files: offsets::missing(types, &offsets::BACKING_FILES).is_none().into(),
         vma_tree: offsets::tree_is_known(types).into(),
         ..Features::default()
     };

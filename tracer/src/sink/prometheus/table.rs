@@ -110,6 +110,14 @@ pub const METRICS: &[Metric] = &[
         samples: |scrape| calls::number(scrape.snapshot.multi_file_buffers),
     },
     Metric {
+        name: "pinscope_multi_vm_file_buffers_total",
+        kind: Type::Counter,
+        labels: &[],
+        help: "Buffers that span more than one vm_file, at which kernels 6.3 and 6.4 look: a file that was opened twice is two.",
+        source: "walk",
+        samples: |scrape| calls::number(scrape.snapshot.multi_vm_file_buffers),
+    },
+    Metric {
         name: "pinscope_page_faults_total",
         kind: Type::Counter,
         labels: &["kind"],

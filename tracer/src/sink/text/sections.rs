@@ -153,9 +153,15 @@ pub(super) fn backings(page: &mut Page, snapshot: &Snapshot) {
         let sum = |of: fn(&Backing) -> u64| others.iter().map(of).fold(0, u64::saturating_add);
         row(&format!("  {} more kinds", others.len()), [sum(|b| b.buffers), sum(|b| b.vmas), sum(|b| b.bytes)]);
     }
-    if let Some(files) = snapshot.multi_file_buffers.filter(|files| *files > 0) {
-        page.line(&format!("  {} more than one file", spans(files)));
+    if let Some((vm_files, files)) = snapshot.multi_vm_file_buffers.zip(snapshot.multi_file_buffers)
+        && vm_files > 0
+    {
+        page.line(&format!("  {} more than one vm_file, {} more than one file", spans(vm_files), none_or(files)));
     }
+}
+
+fn none_or(count: u64) -> String {
+    if count == 0 { "none".to_owned() } else { human::count(count) }
 }
 
 fn spans(buffers: u64) -> String {

@@ -27,6 +27,7 @@ mod mixed;
 mod namespaces;
 mod operations;
 mod outcomes;
+mod overlay;
 mod policies;
 mod prometheus;
 mod random;
@@ -46,6 +47,7 @@ pub fn all() -> Vec<Test> {
     let families = [
         matrix::tests(),
         vmas::tests(),
+        overlay::tests(),
         operations::tests(),
         outcomes::tests(),
         policies::tests(),

@@ -235,10 +235,12 @@ fn one_file_by_two_opens(context: &Context) -> TestResult {
     let report = watch.finish()?;
     let files = report.json()["shared_buffer_files"].as_array().cloned().unwrap_or_default();
     ensure!(files.len() == 1 && files[0]["buffers"] == 3, "one file in three buffers: {files:?}");
+    let counts = ["multi_vm_file_buffers", "multi_file_buffers"].map(|key| report.json()[key].as_u64());
+    ensure!(counts == [Some(3), Some(0)], "three buffers over one file by two opens: {counts:?}");
     let q5 = report.answer("Q5")?;
     let verdict = q5["verdict"].as_str().unwrap_or_default();
-    let begins =
-        "3 of 3 buffers (100%) span more than one file, such as those of memfd:pinscope-guest (tmpfs) by guest";
+    let begins = "3 of 3 buffers (100%) span more than one vm_file of one file, which was opened more than once, such as \
+                  those of memfd:pinscope-guest (tmpfs) by guest";
     ensure!(q5["state"] == "answered" && verdict.starts_with(begins), "{q5}");
     Ok(Verdict::Passed)
 }
