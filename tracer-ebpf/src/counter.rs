@@ -109,6 +109,8 @@ pub enum Counter {
     RolledBackBuffers,
     /// Bytes of buffers that were asked for and are not registered, at most 2^40 (the most that any kernel takes) a call.
     RefusedBytes,
+    /// Buffers of calls whose entry was not seen.
+    StrayBuffers,
 }
 
 impl Counter {
@@ -185,7 +187,7 @@ mod tests {
 
     #[test]
     fn every_counter_has_a_slot_of_its_own() {
-        assert!((Counter::RefusedBytes as usize) < Counter::SLOTS);
+        assert!((Counter::StrayBuffers as usize) < Counter::SLOTS);
         assert_eq!(Counter::Succeeded.of(Operation::Unregister) + 1, Counter::Plain as usize);
     }
 

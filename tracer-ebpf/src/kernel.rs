@@ -179,6 +179,14 @@ pub fn faults(task: *mut task_struct) -> (u64, u64) {
     (task_word(task, setting!(offset.task_min_flt)), task_word(task, setting!(offset.task_maj_flt)))
 }
 
+/// Whether the task is to be killed: every thread that a fatal signal ends has SIGKILL pending.
+#[inline(always)]
+pub fn is_killed(task: *mut task_struct) -> bool {
+    const SIGKILL: u64 = 1 << (9 - 1);
+    let place = setting!(offset.task_pending) + setting!(offset.pending_signals);
+    task_word(task, place) & SIGKILL != 0
+}
+
 /// The task's `mm_struct`, 0 for a kernel thread.
 #[inline(always)]
 pub fn mm(task: *mut task_struct) -> u64 {

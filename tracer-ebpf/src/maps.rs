@@ -90,6 +90,10 @@ pub static FRAMES: TaskStorage<Frame> = TaskStorage::new();
 #[btf_map]
 pub static FRAMES_BY_TID: HashMap<i32, Frame, 1> = HashMap::new();
 
+/// Not 0 while calls are counted: from when every hook is in its place and the maps are read, to the session's last reading.
+#[btf_map]
+pub static COUNTING: Array<u32, 1> = Array::new();
+
 /// A frame of zeros, from which one is made in the hash map: it is too large for a program's stack.
 #[btf_map]
 pub static BLANK: Array<Frame, 1> = Array::new();

@@ -5,7 +5,7 @@ use tracer_ebpf::counter::Counter;
 
 use crate::{
     kernel,
-    maps::{count, setting},
+    maps::{COUNTING, count, setting},
 };
 
 /// Whether the session keeps more of a buffer than the aggregates: for records, or for what processes do.
@@ -14,10 +14,17 @@ pub fn in_detail() -> bool {
     setting!(session.in_detail) != 0
 }
 
-/// Whether the current task passes the session's filters. What is off costs nothing: the verifier removes it.
+/// Whether calls are counted now, and the current task passes the session's filters. What is off costs nothing: the verifier
+/// removes it.
 #[inline(always)]
 pub fn wants_current() -> bool {
-    setting!(session.filtered) == 0 || passes()
+    is_counting() && (setting!(session.filtered) == 0 || passes())
+}
+
+#[inline(always)]
+fn is_counting() -> bool {
+    // SAFETY: a value of the map; user space writes it as a whole.
+    COUNTING.get_ptr(0).is_some_and(|counting| unsafe { core::ptr::read_volatile(counting) } != 0)
 }
 
 #[inline(always)]

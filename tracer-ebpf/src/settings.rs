@@ -28,6 +28,10 @@ impl Settings {
 pub struct Offsets {
     /// `task_struct.mm`.
     pub task_mm: u32,
+    /// `task_struct.pending`.
+    pub task_pending: u32,
+    /// `sigpending.signal`.
+    pub pending_signals: u32,
     /// `task_struct.min_flt`.
     pub task_min_flt: u32,
     /// `task_struct.maj_flt`.

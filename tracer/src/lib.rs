@@ -11,6 +11,7 @@
 
 pub mod aggregate;
 pub mod answer;
+mod bpf;
 pub mod cli;
 pub mod decode;
 #[cfg(any(test, fuzzing))]

@@ -179,7 +179,8 @@ fn a_reload_follows_what_it_can_and_names_the_rest() {
     daemon.signal("HUP");
     let told = daemon.until("READY=1");
     let status = told.iter().find(|line| line.starts_with("STATUS=")).unwrap();
-    let said = "pinscope.toml:3: attach: magic is none of auto, kprobe, fentry; needs a restart for locks";
+    let said =
+        "pinscope.toml:3: attach: magic is none of auto, kprobe.multi, kprobe, fentry; needs a restart for locks";
     assert!(status.contains("the configuration was not read again: ") && status.contains(said), "{status}");
     assert!(daemon.get("second", "/metrics").starts_with("HTTP/1.1 200"), "what was there stays");
 

@@ -355,22 +355,22 @@ fn boots_of(kernel: &Kernel, options: &Options) -> Vec<Boot> {
         (name.to_owned(), arguments.collect())
     };
     let is_thin = !options.full && options.kernel.is_empty() && options.filter.is_none();
-    let mode = |name, mode| {
-        let mut arguments = vec!["test", "--attach", name];
+    let mode = |mode: Mode| {
+        let mut arguments = vec!["test", "--attach", mode.name()];
         if is_thin {
             without(&mut arguments, &left_out(&kernel.series, mode));
             if !options.quick && is_quick(&kernel.series) {
                 arguments.push("--quick");
             }
         }
-        section(name, &arguments)
+        section(mode.name(), &arguments)
     };
     let mut boots = vec![Boot {
         kernel: kernel.clone(),
         name: "test".to_owned(),
         append: None,
         debian: None,
-        sections: vec![mode("kprobe", Mode::Kprobe), mode("fentry", Mode::Fentry)],
+        sections: Mode::of(&kernel.series).map(mode).into(),
     }];
     let of_kernel = SCENARIOS.iter().filter(|scenario| scenario.series == kernel.series);
     boots.extend(of_kernel.filter_map(|scenario| boot_of(kernel, scenario, is_thin, options.filter.as_deref())));

@@ -39,9 +39,9 @@ exit!(buffer_exit_plain_kretprobe, buffer_exit_plain_fexit, 4, |ret| leave(ret, 
 #[inline(always)]
 fn enter(iovec: Iovec, imu_slot: u64, walk: impl Fn(&mut Frame, *mut task_struct, u64, u64)) {
     let task = kernel::task();
-    let Some(frame) = frame::of(task) else { return };
+    let Some(frame) = frame::of(task) else { return stray() };
     if !is_in_registration(frame) {
-        return;
+        return stray();
     }
     // SAFETY: takes nothing, cannot fail.
     let entered = unsafe { bpf_ktime_get_ns() };
@@ -54,6 +54,14 @@ fn enter(iovec: Iovec, imu_slot: u64, walk: impl Fn(&mut Frame, *mut task_struct
         frame.buffer_ns = unsafe { bpf_ktime_get_ns() };
         frame.buffer.walk_ns = frame.buffer_ns - entered;
         frame.registration.walk_ns += frame.buffer.walk_ns;
+    }
+}
+
+/// A buffer of a call whose entry was not seen.
+#[inline(always)]
+fn stray() {
+    if session::wants_current() {
+        count(Counter::StrayBuffers);
     }
 }
 
@@ -111,6 +119,11 @@ fn leave(ret: u64, walk_again: impl Fn(&mut Frame)) {
     let buffer = &mut frame.buffer;
     buffer.duration_ns = now - frame.buffer_ns;
     buffer.ret = error_of(ret);
+    // Pages that are registered were pinned: neither end of the pin was seen.
+    if buffer.ret == 0 && buffer.flags & flag::PINNED == 0 && walk::has_range(buffer.address, buffer.length) {
+        buffer.flags |= flag::PARTS_MISSED;
+        count(Counter::PinMissedEntries);
+    }
     if session::in_detail()
         && buffer.ret == 0
         && let Some(imu) = kernel::mapped_ubuf(frame.imu_slot, ret as i64).filter(|imu| *imu != 0)

@@ -5,11 +5,13 @@
 //! It fires in the task, after the function has returned and before the system call does, for every call, whatever
 //! became of the hooks: so it closes what they opened, and tells what they missed.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     EbpfContext,
-    helpers::bpf_ktime_get_ns,
-    macros::{raw_tracepoint, tracepoint},
-    programs::{RawTracePointContext, TracePointContext},
+    helpers::{bpf_ktime_get_ns, bpf_task_pt_regs},
+    macros::{kretprobe, raw_tracepoint, tracepoint},
+    programs::{RawTracePointContext, RetProbeContext, TracePointContext},
 };
 use tracer_ebpf::{
     counter::Counter,
@@ -45,11 +47,76 @@ pub fn ledger_classic(context: TracePointContext) -> u32 {
     0
 }
 
+/// The same at the return of the system call's function, for who may attach programs of kprobe.multi alone. It does not
+/// tell the ring.
+#[kretprobe]
+pub fn ledger_return_kretprobe(context: RetProbeContext) -> u32 {
+    close(&Returned::<RSI> { context });
+    0
+}
+
+/// The same for 32-bit callers.
+#[kretprobe]
+pub fn ledger_return_compat_kretprobe(context: RetProbeContext) -> u32 {
+    close(&Returned::<RCX> { context });
+    0
+}
+
+/// Where the registers of the second argument of a system call lie in `struct pt_regs` of x86-64: of 64-bit callers, ...
+const RSI: u32 = 104;
+/// ... and of 32-bit ones.
+const RCX: u32 = 88;
+
+/// A call by its return; its caller's registers are where they were at its entry.
+struct Returned<const OPCODE: u32> {
+    context: RetProbeContext,
+}
+
+impl<const OPCODE: u32> EbpfContext for Returned<OPCODE> {
+    #[inline(always)]
+    fn as_ptr(&self) -> *mut c_void {
+        self.context.as_ptr()
+    }
+}
+
+impl<const OPCODE: u32> Call for Returned<OPCODE> {
+    #[inline(always)]
+    fn opcode(&self) -> u32 {
+        // SAFETY: the helper takes the current task, and gives its registers, typed.
+        unsafe { kernel::typed(bpf_task_pt_regs(kernel::task()).cast_unsigned(), OPCODE) }
+    }
+
+    #[inline(always)]
+    fn ring(&self) -> u64 {
+        0
+    }
+
+    #[inline(always)]
+    fn ret(&self) -> i64 {
+        self.context.ret::<u64>().cast_signed()
+    }
+
+    /// What the system call refuses before the tracepoint: no descriptor, or not a ring's.
+    #[inline(always)]
+    fn is_foreign(&self) -> bool {
+        matches!(self.ret(), EBADF | EOPNOTSUPP)
+    }
+}
+
+const EBADF: i64 = -9;
+const EOPNOTSUPP: i64 = -95;
+
 /// What the tracepoint tells of a call.
 trait Call: EbpfContext {
     fn opcode(&self) -> u32;
     fn ring(&self) -> u64;
     fn ret(&self) -> i64;
+
+    /// Whether a call without an entry may be one of which the tracepoint does not tell.
+    #[inline(always)]
+    fn is_foreign(&self) -> bool {
+        false
+    }
 }
 
 impl Call for RawTracePointContext {
@@ -164,6 +231,9 @@ fn operation_of(frame: &Frame) -> Operation {
 /// A call of which no entry was seen: refused on the way, or missed.
 #[inline(always)]
 fn without_entry(call: &impl Call, counters: &Counters, operation: Operation, ret: i64) {
+    if call.is_foreign() {
+        return;
+    }
     if !session::wants_current() {
         return session::count_untold();
     }

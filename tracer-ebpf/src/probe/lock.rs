@@ -80,6 +80,11 @@ fn flag(context: &RawTracePointContext, position: u32) -> bool {
 fn returned(frame: &mut Frame, now: u64, write: bool, success: bool) {
     let Some(details) = Details::get() else { return };
     let since = frame.times.lock_ns;
+    // A wait fails by a fatal signal alone. What fails without one was tried only: by the walk of another session, where the
+    // end of the task's own wait was skipped.
+    if !success && (since == 0 || !kernel::is_killed(kernel::task())) {
+        return details.add(Detail::LockFailedTrylocks, 1);
+    }
     if since != 0 {
         frame.times.lock_ns = 0;
         let waited = now - since;
@@ -88,8 +93,6 @@ fn returned(frame: &mut Frame, now: u64, write: bool, success: bool) {
         if !success {
             return details.add(Detail::LockKilledWaits, 1);
         }
-    } else if !success {
-        return details.add(Detail::LockFailedTrylocks, 1);
     }
     if write {
         frame.registration.lock_writes += 1;

@@ -48,7 +48,10 @@ entry!(clone_enter_kprobe, clone_enter_fentry, |context| enter(
 ));
 entry!(unregister_enter_kprobe, unregister_enter_fentry, |context| unregister(context.argument(0)));
 
-entry!(release_enter_kprobe, release_enter_fentry, |context| tables::released(context.argument(0)));
+entry!(release_enter_kprobe, release_enter_fentry, |context| {
+    let_go_by_kernel();
+    tables::released(context.argument(0));
+});
 
 exit!(register_exit_kretprobe, register_exit_fexit, 4, |ret| leave(Operation::Register, ret));
 exit!(update_exit_kretprobe, update_exit_fexit, 4, |ret| leave(Operation::Update, ret));
@@ -144,12 +147,41 @@ pub fn clear(registration: &mut RegistrationRecord) {
 fn unregister(ring: u64) {
     let task = kernel::task();
     if kernel::mm(task) == 0 {
-        return count(Counter::RingExitUnregisters);
+        // Every ring comes here at its end, most without a table.
+        if has_table(ring) {
+            count(Counter::RingExitUnregisters);
+        }
+        return;
     }
     if frame::of(task).is_some_and(|frame| frame.stage != Stage::Idle as u32) {
         return count(Counter::InternalUnregisters);
     }
     enter(Operation::Unregister, ring, 0, || UNTOLD, || false);
+}
+
+#[inline(always)]
+fn has_table(ring: u64) -> bool {
+    let table = ring.wrapping_add(setting!(offset.ring_table).into());
+    kernel::read::<u32>(table, setting!(offset.table_count)).unwrap_or(0) != 0
+}
+
+/// Up to 6.12 neither the end of a ring nor the cleanup of a registration comes by the function of the user's call, but
+/// both come here, and only with a table.
+#[inline(always)]
+fn let_go_by_kernel() {
+    if setting!(offset.ring_table) != 0 {
+        return;
+    }
+    let task = kernel::task();
+    if kernel::mm(task) == 0 {
+        return count(Counter::RingExitUnregisters);
+    }
+    let cleans_up = |frame: &mut Frame| {
+        frame.stage != Stage::Idle as u32 && frame.registration.operation != Operation::Unregister as u8
+    };
+    if frame::of(task).is_some_and(cleans_up) {
+        count(Counter::InternalUnregisters);
+    }
 }
 
 /// Stamps the end; the tracepoint closes the frame.

@@ -6,6 +6,7 @@ use tracer_ebpf::{
     operation::Operation,
 };
 
+use super::coverage::{Coverage, skipped};
 use crate::{decode::Known, source::sample::Sample};
 
 const BUFFERS: [Counter; 4] =
@@ -31,6 +32,8 @@ pub struct Books {
     /// What was measured of what the tracepoint saw, 0 to 1, over the operations whose entry is hooked;
     /// `None` before the first.
     pub coverage: Option<f64>,
+    /// How much of each kind of figure was measured.
+    pub figures: Coverage,
     /// Whether everything adds up.
     pub balanced: bool,
 }
@@ -98,8 +101,10 @@ impl Books {
             && [&buffers, &pins].into_iter().flatten().all(|books| books.in_flight >= 0);
         let in_flight = in_flight(&operations, sample);
         let balanced = balanced && in_flight.is_none_or(|open| open >= 0);
-        let coverage = coverage(&operations, sample.counters[Counter::LostFrames as usize]);
-        Self { operations, buffers, pins, in_flight, coverage, balanced }
+        let figures = Coverage::new(sample, known, &operations);
+        let balanced = balanced && figures.is_whole();
+        let coverage = figures.calls.and_then(|calls| calls.coverage);
+        Self { operations, buffers, pins, in_flight, coverage, figures, balanced }
     }
 
     /// Entries of buffers and pins that were not seen.
@@ -138,7 +143,7 @@ impl OperationBooks {
         };
         books.in_flight =
             books.closed().zip(books.entries).map(|(closed, entries)| narrow(i128::from(entries) - closed));
-        books.skipped_entries = skipped_entries(sample, operation);
+        books.skipped_entries = skipped(sample, &[&format!("{}_enter", operation.name())]);
         books.coverage = books.measured().map(|(measured, all)| measured as f64 / all as f64);
         books.unexplained = books.unexplained();
         books
@@ -152,7 +157,7 @@ impl OperationBooks {
 
     /// What was measured, of what; `None` before the first. Skipped runs are missed entries as far as calls without one
     /// go: those that succeeded, and as many of those that failed.
-    fn measured(&self) -> Option<(u64, u64)> {
+    pub(super) fn measured(&self) -> Option<(u64, u64)> {
         let all = self.ledger.filter(|ledger| *ledger > 0)?;
         let (missed, refused) = (self.missed_entries?, self.refused_early?);
         let missed = missed.max(self.skipped_entries.min(missed.saturating_add(refused)));
@@ -182,13 +187,6 @@ impl PartBooks {
     }
 }
 
-/// Runs of the entry's program that the kernel skipped; the programs of an operation bear its name.
-fn skipped_entries(sample: &Sample, operation: Operation) -> u64 {
-    let program = format!("{}_enter", operation.name());
-    let skipped = sample.skipped.iter().filter(|(name, _)| name.starts_with(&program));
-    skipped.fold(0, |sum, (_, runs)| sum.saturating_add(*runs))
-}
-
 /// Results counted of an operation.
 fn counted(sample: &Sample, operation: Operation) -> u64 {
     let of = |row: usize| sample.results.iter().skip(row * ERRNO_SLOTS).take(ERRNO_SLOTS);
@@ -199,16 +197,6 @@ fn counted(sample: &Sample, operation: Operation) -> u64 {
 fn in_flight(operations: &[OperationBooks], sample: &Sample) -> Option<i64> {
     let open = operations.iter().filter_map(|books| books.in_flight).reduce(i64::saturating_add)?;
     Some(narrow(i128::from(open) - i128::from(sample.counters[Counter::Reentries as usize])))
-}
-
-/// Lost state shows at the tracepoint as a missed entry or, when it failed, as an early refusal, by whichever
-/// operation: so it is held against the sum.
-fn coverage(operations: &[OperationBooks], lost_frames: u64) -> Option<f64> {
-    let measured = operations.iter().filter_map(OperationBooks::measured);
-    let (measured, all) =
-        measured.fold((0_u64, 0_u64), |sum, one| (sum.0.saturating_add(one.0), sum.1.saturating_add(one.1)));
-    let measured = measured.min(all.saturating_sub(lost_frames));
-    (all > 0).then(|| measured as f64 / all as f64)
 }
 
 fn narrow(value: i128) -> i64 {

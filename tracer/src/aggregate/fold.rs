@@ -35,6 +35,7 @@ pub(super) struct Fold<'a> {
 
 impl Fold<'_> {
     fn snapshot(&self, books: Books) -> Snapshot {
+        let lower_bounds = books.figures.lower_bounds();
         let Known { buffers, walk, pins, .. } = *self.known;
         Snapshot {
             elapsed_ns: self.sample.elapsed_ns,
@@ -62,20 +63,26 @@ impl Fold<'_> {
             shared_buffer_files: (walk && self.known.processes && self.known.file_names).then(|| self.shared_files()),
             workloads: None,
             walks: walk.then(|| self.walks()),
-            unregisters: self.known.entries[Operation::Unregister as usize].then(|| Unregisters {
-                internal: self.count(Counter::InternalUnregisters),
-                ring_exit: self.known.ring_exits.then(|| self.count(Counter::RingExitUnregisters)),
-            }),
+            unregisters: self.unregisters(),
             books,
             skipped: self.skipped(),
             lost: self.losses(),
-            degraded: self.known.degraded.clone(),
+            degraded: self.known.degraded.iter().chain(&lower_bounds).cloned().collect(),
+            lower_bounds,
             locks: Locks::new(self.sample, self.known),
             phases: Phases::new(self.sample, self.known),
             registered: self.sample.registered.clone().filter(|_| self.known.tables),
             runs: self.sample.runs.clone(),
             own: self.sample.own.clone(),
         }
+    }
+
+    fn unregisters(&self) -> Option<Unregisters> {
+        let Known { cleanups, ring_exits, .. } = *self.known;
+        (cleanups || ring_exits).then(|| Unregisters {
+            internal: cleanups.then(|| self.count(Counter::InternalUnregisters)),
+            ring_exit: ring_exits.then(|| self.count(Counter::RingExitUnregisters)),
+        })
     }
 
     pub(super) fn count(&self, counter: Counter) -> u64 {

@@ -2,6 +2,7 @@
 
 pub mod audit;
 mod books;
+mod coverage;
 mod delta;
 mod detail;
 mod distribution;
@@ -13,6 +14,7 @@ mod snapshot;
 pub mod workloads;
 
 pub use books::{Books, OperationBooks, PartBooks};
+pub use coverage::{Coverage, Measured};
 pub use detail::{LockSide, Locks, Part, Phases, SlowPins};
 pub use distribution::Distribution;
 pub use evidence::{CostCell, Installations, Judged, Judgements, Largest, Ring, Rings, SharedBufferFile, UNKNOWN};

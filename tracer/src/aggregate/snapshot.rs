@@ -77,6 +77,8 @@ pub struct Snapshot {
     pub lost: Losses,
     /// What could not be measured, or only in part: one reason each.
     pub degraded: Vec<String>,
+    /// Those of `degraded` that say by how much the sums lack what was not seen.
+    pub lower_bounds: Vec<String>,
     /// Waits for `mmap_lock`; `None` unless asked for.
     pub locks: Option<Locks>,
     /// The parts of the time; `None` unless asked for.
@@ -300,9 +302,11 @@ impl Walks {
 /// Calls of `io_sqe_buffers_unregister` that no user made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unregisters {
-    /// The kernel's own cleanup.
-    pub internal: u64,
-    /// The ring went away; `None` where its end takes another way (up to 6.12).
+    /// The kernel's own cleanup of a registration that failed; `None` where its way is not hooked (up to 6.12 without
+    /// `--rings`).
+    pub internal: Option<u64>,
+    /// A ring went away with a table; `None` where its way is not hooked, and in a session with filters: it ends in a
+    /// thread of the kernel's, and nothing tells whose it was.
     pub ring_exit: Option<u64>,
 }
 

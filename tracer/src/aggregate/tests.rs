@@ -166,7 +166,7 @@ pub(crate) fn any_sample() -> impl Strategy<Value = Sample> {
 /// Anything may be missing.
 pub(crate) fn any_known() -> impl Strategy<Value = Known> {
     let operations = || any::<[bool; Operation::COUNT]>();
-    let parts = any::<[bool; 7]>();
+    let parts = any::<[bool; 9]>();
     (operations(), operations(), any::<[bool; 13]>(), parts, prop::collection::vec("\\PC{0,200}", 0..4)).prop_map(
         |(entries, returns, hooks, parts, degraded)| {
             let [
@@ -184,7 +184,8 @@ pub(crate) fn any_known() -> impl Strategy<Value = Known> {
                 file_names,
                 ring_exits,
             ] = hooks;
-            let [locks, phases, fault_times, lookup_times, accounting_times, slow_pins, descent] = parts;
+            let [locks, phases, fault_times, lookup_times, accounting_times, slow_pins, descent, lean, cleanups] =
+                parts;
             Known {
                 entries,
                 returns,
@@ -192,6 +193,7 @@ pub(crate) fn any_known() -> impl Strategy<Value = Known> {
                 buffers,
                 buffer_returns,
                 pins,
+                lean,
                 walk,
                 lookups,
                 processes,
@@ -201,6 +203,7 @@ pub(crate) fn any_known() -> impl Strategy<Value = Known> {
                 tables,
                 ring_requests,
                 file_names,
+                cleanups,
                 ring_exits,
                 policy: (None, String::new()),
                 locks,
@@ -402,6 +405,33 @@ fn what_was_not_seen_lowers_the_coverage() {
     assert_eq!(books.coverage, Some(11.0 / 14.0));
     assert_eq!(books_after(&[(Counter::LostFrames as usize, 7)]).coverage, Some(0.5));
     assert_eq!(fold(&Sample::default(), &Known::all()).books.coverage, None);
+}
+
+#[test]
+fn each_figure_has_its_own_coverage_and_a_sum_that_lacks_something_says_so() {
+    let whole = fold(&a_sample(), &Known::all());
+    assert_eq!((whole.lower_bounds.len(), whole.degraded.len()), (0, 0));
+    let mut sample = a_sample();
+    for (program, runs) in [("buffer_enter_fentry", 10), ("ledger_classic", 2), ("pin_enter_fentry", 5)] {
+        sample.skipped.insert(program.to_owned(), runs);
+    }
+    sample.counters[Counter::StrayBuffers as usize] = 3;
+    let short = fold(&sample, &Known::all());
+    let of = |figure: &str| short.books.figures.by_figure().find(|(name, _)| *name == figure).unwrap().1.missed;
+    assert_eq!(["calls", "buffers", "pins", "walks"].map(of), [2, 13, 13, 13]);
+    assert_eq!((short.lower_bounds.len(), short.degraded == short.lower_bounds), (4, true));
+    assert!(short.books.balanced && short.books.coverage.unwrap() < 1.0);
+}
+
+#[test]
+fn a_hook_that_nothing_is_held_against_unbalances_the_books_when_it_is_skipped() {
+    for program in ["ring_created", "lock_wanted", "lock_returned"] {
+        let mut sample = a_sample();
+        sample.skipped.insert(program.to_owned(), 1);
+        let snapshot = fold(&sample, &Known::all());
+        assert_eq!((snapshot.books.balanced, snapshot.degraded.len()), (false, 1), "{program}");
+        assert!(fold(&sample, &Known { rings: false, locks: false, ..Known::all() }).books.balanced);
+    }
 }
 
 #[test]

@@ -82,8 +82,11 @@ pub struct Probes {
 /// How functions are hooked.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Attach {
-    /// fentry and fexit where the kernel has trampolines, else kprobes
+    /// fentry and fexit, else kprobes; where the kernel preempts, kprobe.multi, else kprobes, else fentry and fexit
     Auto,
+    /// programs of kprobe.multi
+    #[value(name = "kprobe.multi")]
+    Multi,
     /// kprobes and kretprobes
     Kprobe,
     /// fentry and fexit
@@ -94,6 +97,7 @@ impl From<Attach> for AttachMode {
     fn from(attach: Attach) -> Self {
         match attach {
             Attach::Auto => Self::Auto,
+            Attach::Multi => Self::Multi,
             Attach::Kprobe => Self::Kprobe,
             Attach::Fentry => Self::Fentry,
         }

@@ -314,7 +314,7 @@ mod tests {
         assert!(refused("zzz = 1").starts_with("1: there is no key zzz; there are strict, listen"));
         assert_eq!(refused("config = 'x'"), format!("1: there is no key config; there are {}", names().join(", ")));
         assert_eq!(refused("rings = 'yes'"), "1: rings: true or false, without quotation marks, is wanted, not string");
-        assert_eq!(refused("attach = 'magic'"), "1: attach: magic is none of auto, kprobe, fentry");
+        assert_eq!(refused("attach = 'magic'"), "1: attach: magic is none of auto, kprobe.multi, kprobe, fentry");
         assert!(refused("avoid = ['vfs_read']").starts_with("1: avoid: vfs_read: pinscope never hooks it; it hooks "));
         assert_eq!(refused("attach = ['auto']"), "1: attach: one value is wanted, not array");
         assert_eq!(refused("verbose = -1"), "1: verbose: -1 is not a number from 0 to 9");

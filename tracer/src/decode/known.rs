@@ -20,6 +20,8 @@ pub struct Known {
     pub buffer_returns: bool,
     /// Both hooks of the pin: its time and faults.
     pub pins: bool,
+    /// The pin's hooks stand for the buffer's.
+    pub lean: bool,
     /// The walk: VMAs, files, backings.
     pub walk: bool,
     /// The look-up hook.
@@ -38,7 +40,9 @@ pub struct Known {
     pub ring_requests: bool,
     /// Files can be named.
     pub file_names: bool,
-    /// The end of a ring calls `io_sqe_buffers_unregister` (since 6.13).
+    /// The kernel's own cleanup of a table is seen.
+    pub cleanups: bool,
+    /// The end of a ring with a table is seen, and no filter asks whose it was.
     pub ring_exits: bool,
     /// The policy that this kernel is under, where it can be told, and how that is known.
     pub policy: (Option<Policy>, String),
@@ -68,6 +72,7 @@ impl Known {
             buffers: true,
             buffer_returns: true,
             pins: true,
+            lean: false,
             walk: true,
             lookups: true,
             processes: true,
@@ -77,6 +82,7 @@ impl Known {
             tables: true,
             ring_requests: true,
             file_names: true,
+            cleanups: true,
             ring_exits: true,
             policy: (Some(Policy::Since65), String::new()),
             locks: true,
@@ -98,6 +104,7 @@ impl Known {
             buffers: false,
             buffer_returns: false,
             pins: false,
+            lean: false,
             walk: false,
             lookups: false,
             processes: false,
@@ -107,6 +114,7 @@ impl Known {
             tables: false,
             ring_requests: false,
             file_names: false,
+            cleanups: false,
             ring_exits: false,
             policy: (None, String::new()),
             locks: false,

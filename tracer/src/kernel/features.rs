@@ -6,11 +6,13 @@ use aya::{
 };
 
 use super::{Known, Sources, Unknown};
+use crate::bpf;
 
-/// What became of loading and attaching an empty fentry program to the kernel's own test function.
+/// What became of trying a kind of program: for fentry, of loading and attaching an empty one to the kernel's own test
+/// function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trial {
-    /// It attached.
+    /// It attached, or would.
     Works,
     /// The kernel knows no such programs, or cannot attach them on this architecture.
     Absent,
@@ -30,6 +32,18 @@ impl Trial {
             Ok(true) => Self::Works,
             Ok(false) => Self::Absent,
             Err(ProgramError::SyscallError(error)) => Self::Refused(format!("{}: {}", error.call, error.io_error)),
+            Err(error) => Self::Refused(error.to_string()),
+        }
+    }
+
+    /// Loads a program for kprobe.multi, and attaches it to nothing.
+    pub fn multi(sources: &Sources) -> Self {
+        if !sources.ask_kernel {
+            return Self::NotTried;
+        }
+        match bpf::has_links() {
+            Ok(true) => Self::Works,
+            Ok(false) => Self::Absent,
             Err(error) => Self::Refused(error.to_string()),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Facts, Lockdown, Privileges, Prototype, Release, Symbols, Traceable, Trial, Types,
+    Facts, Lockdown, Preemption, Privileges, Prototype, Release, Symbols, Traceable, Trial, Types,
     symbols::{self, Symbol},
 };
 use crate::probe::{offsets, table};
@@ -181,8 +181,11 @@ fn kernel(release: &str, functions: &[(&str, &str)], ledger: &str) -> Facts {
         ("mmap_lock_start_locking", LOCK_WANTED),
         ("mmap_lock_acquire_returned", LOCK_RETURNED),
     ];
+    let release = Release::parse(release);
+    // As Debian builds them.
+    let preempts = release.is_from((6, 16));
     let mut facts = Facts {
-        release: Release::parse(release),
+        release,
         machine: "x86_64".to_owned(),
         types: Ok(Types {
             offsets: (0..)
@@ -209,6 +212,8 @@ fn kernel(release: &str, functions: &[(&str, &str)], ledger: &str) -> Facts {
         kprobe_pmu: Ok(true),
         ledger_event: Ok(true),
         fentry: Trial::Works,
+        multi: if preempts { Trial::Works } else { Trial::Absent },
+        preemption: Preemption { possible: preempts, why: "uname -v".to_owned() },
         privileges: root(),
         switches: super::Switches::default(),
         pid_namespace: Ok(0),

@@ -12,6 +12,7 @@ pub mod features;
 pub(crate) mod fixture;
 mod mounts;
 mod namespace;
+pub mod preemption;
 pub mod privileges;
 pub mod prototype;
 mod switches;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 pub use btf::Types;
 pub use cgroups::Hierarchy;
 pub use features::Trial;
+pub use preemption::Preemption;
 pub use privileges::{Lockdown, Privileges};
 pub use prototype::Prototype;
 pub use switches::Switches;
@@ -68,13 +70,15 @@ pub struct Sources {
     pub proc: PathBuf,
     /// `/sys`.
     pub sys: PathBuf,
+    /// `/boot`.
+    pub boot: PathBuf,
     /// Whether the kernel itself may be asked: system calls, a detached mount, the trial load of a program.
     pub ask_kernel: bool,
 }
 
 impl Default for Sources {
     fn default() -> Self {
-        Self { proc: "/proc".into(), sys: "/sys".into(), ask_kernel: true }
+        Self { proc: "/proc".into(), sys: "/sys".into(), boot: "/boot".into(), ask_kernel: true }
     }
 }
 
@@ -128,6 +132,10 @@ pub struct Facts {
     pub ledger_event: Known<bool>,
     /// What the kernel answered to a trial fentry program.
     pub fentry: Trial,
+    /// Whether it has links of kprobe.multi; not asked at a glance where the kernel does not preempt.
+    pub multi: Trial,
+    /// Whether a task can be preempted inside a program.
+    pub preemption: Preemption,
     /// Rights and the settings that restrict them.
     pub privileges: Privileges,
     /// What keeps hooks from firing.
@@ -151,8 +159,15 @@ impl Facts {
             None => traceable::has_event(sources, "io_uring/io_uring_register"),
             Some(empty) => Err(empty),
         };
+        // Under lockdown nothing is to be mounted; see `empty_tracefs`.
+        let unmounted =
+            Sources { ask_kernel: sources.ask_kernel && empty_tracefs(&privileges).is_none(), ..sources.clone() };
+        let release = Release::parse(&uname.release().to_string_lossy());
+        let preemption = Preemption::read(&unmounted, &uname.version().to_string_lossy(), &release.text);
         Self {
-            release: Release::parse(&uname.release().to_string_lossy()),
+            multi: if preemption.possible { Trial::multi(sources) } else { Trial::NotTried },
+            preemption,
+            release,
             machine: uname.machine().to_string_lossy().into_owned(),
             types: types(&sources.sys.join("kernel/btf/vmlinux"), wanted),
             symbols: Err(Unknown("kallsyms was not read".to_owned())),
@@ -160,11 +175,7 @@ impl Facts {
             kprobe_pmu: features::kprobe_pmu(sources),
             ledger_event,
             fentry: Trial::NotTried,
-            // Under lockdown nothing is to be mounted; see `empty_tracefs`.
-            switches: Switches::read(&Sources {
-                ask_kernel: sources.ask_kernel && empty_tracefs(&privileges).is_none(),
-                ..sources.clone()
-            }),
+            switches: Switches::read(&unmounted),
             privileges,
             pid_namespace: namespace::pid(&sources.proc),
         }
@@ -182,6 +193,7 @@ impl Facts {
             traceable,
             // A trial is an attachment too.
             fentry: if self.switches.ftrace_off { Trial::NotTried } else { Trial::run(sources) },
+            multi: if self.multi == Trial::NotTried { Trial::multi(sources) } else { self.multi },
             ..self
         }
     }
@@ -232,7 +244,12 @@ mod tests {
     #[test]
     fn an_empty_system_gives_unknowns_with_their_paths() {
         let root = tempfile::tempdir().expect("a folder");
-        let sources = Sources { proc: root.path().join("proc"), sys: root.path().join("sys"), ask_kernel: false };
+        let sources = Sources {
+            proc: root.path().join("proc"),
+            sys: root.path().join("sys"),
+            boot: root.path().into(),
+            ask_kernel: false,
+        };
         let facts = Facts::gather(&sources, &crate::probe::table::wanted());
         let reason = facts.types.expect_err("no BTF there").to_string();
         assert!(reason.contains("kernel/btf/vmlinux"), "{reason}");

@@ -128,7 +128,8 @@ mod tests {
         let root = tempfile::tempdir().expect("a folder");
         let security = root.path().join("kernel/security");
         fs::create_dir_all(&security).expect("a mount point");
-        let sources = Sources { proc: root.path().into(), sys: root.path().into(), ask_kernel: false };
+        let sources =
+            Sources { proc: root.path().into(), sys: root.path().into(), boot: root.path().into(), ask_kernel: false };
         assert!(Lockdown::read(&sources).is_err());
         fs::write(security.join("lsm"), "capability").expect("a marker");
         assert_eq!(Lockdown::read(&sources), Ok(Lockdown::None));

@@ -48,7 +48,12 @@ mod tests {
     #[test]
     fn a_switch_is_off_only_where_it_says_so() {
         let root = tempfile::tempdir().expect("a folder");
-        let sources = Sources { proc: root.path().into(), sys: root.path().join("sys"), ask_kernel: false };
+        let sources = Sources {
+            proc: root.path().into(),
+            sys: root.path().join("sys"),
+            boot: root.path().into(),
+            ask_kernel: false,
+        };
         assert_eq!(Switches::read(&sources), Switches::default());
         let (kernel, probes) = (root.path().join("sys/kernel"), root.path().join("sys/kernel/debug/kprobes"));
         fs::create_dir_all(&probes).expect("folders");

@@ -71,7 +71,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a folder");
         let sys = root.path().join("sys");
         fs::create_dir_all(sys.join("kernel/tracing")).expect("a mount point");
-        let sources = Sources { proc: root.path().join("proc"), sys, ask_kernel: false };
+        let sources = Sources { proc: root.path().join("proc"), sys, boot: root.path().into(), ask_kernel: false };
         (root, sources)
     }
 

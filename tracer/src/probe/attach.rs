@@ -2,12 +2,16 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Display,
+    io,
+    os::fd::{AsFd as _, BorrowedFd},
     sync::{Mutex, PoisonError},
     thread,
 };
 
 use aya::{
     Btf, Ebpf,
+    maps::{Array, MapError},
     programs::{FEntry, FExit, Iter, KProbe, Program, ProgramError, RawTracePoint, TracePoint},
 };
 use aya_obj::btf::{BtfType, Func, FuncLinkage};
@@ -17,6 +21,7 @@ use tracer_ebpf::settings::{Session, Settings};
 use super::{
     loader,
     mode::MEMLOCK_WANTED,
+    multi,
     object::{self, ObjectError},
     plan::{Hook, Kind, Plan},
     progress::{Progress, Step},
@@ -24,8 +29,9 @@ use super::{
     tracefs,
 };
 use crate::{
+    bpf::Place,
     kernel::{Hierarchy, Types},
-    source::workloads,
+    source::{fdinfo, workloads},
 };
 
 /// Threads that can be in a registration at once where the frames are in a hash map (before 5.12).
@@ -66,12 +72,37 @@ pub struct Options {
     pub audit: bool,
 }
 
+/// What became of each hook, by its program's name.
+pub type Results = Vec<(String, Result<(), String>)>;
+
 /// Programs in the kernel. Dropping it detaches them.
 pub struct Attached {
     /// The loaded object.
     pub ebpf: Ebpf,
+    /// Its programs of kprobe.multi.
+    multi: Vec<multi::Program>,
     /// For each hook of the plan, by the program's name, whether it is attached, and if not, why.
-    pub results: Vec<(String, Result<(), String>)>,
+    pub results: Results,
+}
+
+/// The map that lets calls be counted.
+const COUNTING: &str = "COUNTING";
+
+impl Attached {
+    /// From now on calls are counted, or not any more; those under way that are counted are so to their end.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn count(&mut self, counting: bool) -> Result<(), MapError> {
+        let map = self.ebpf.map_mut(COUNTING).ok_or(MapError::ElementNotFound)?;
+        Array::<_, u32>::try_from(map)?.set(0, u32::from(counting), 0)
+    }
+
+    /// The programs that are loaded.
+    pub fn programs(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        let library = self.ebpf.programs().filter_map(|(name, program)| Some((name, program.fd().ok()?.as_fd())));
+        library.chain(self.multi.iter().map(|program| (program.name.as_str(), program.fd())))
+    }
 }
 
 #[repr(transparent)]
@@ -87,25 +118,26 @@ pub fn attach(plan: &Plan, types: &Types, options: &Options, progress: &Progress
     if plan.legacy_frames {
         raise_memlock();
     }
-    let mut ebpf = load(plan, options)?;
+    let object = object_for(plan)?;
+    let mut ebpf = load(plan, options, &object)?;
     if options.workloads.is_some() {
         workloads::prepare(&mut ebpf).map_err(|error| AttachError::Fill(workloads::MAP, chain(&error)))?;
     }
-    let btf = abridged(plan, types);
+    let loader = Loader { types: abridged(plan, types), multi: multi_loader(plan, &object, &ebpf) };
     let mut work = Work::new(plan, &mut ebpf);
     // All are loaded before the first is attached, so that the hooks of one registration come in within moments of each other.
     // The verifier checks as many at a time as there are CPUs.
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     progress.step(Step::Verify(plan.hooks.len()));
-    work.each(|_| true, cpus, |hook, program| load_program(program, hook, &btf));
+    work.each(|_| true, cpus, |hook, program| loader.load(hook, program));
     // An attachment is mostly waiting, until no CPU can be in the code that was changed: all of a wave wait at the same time.
     progress.step(Step::Attach(plan.hooks.len()));
     for wave in Wave::ALL {
         let chosen = |hook: &Hook| Wave::of(hook) == wave;
         work.each(chosen, plan.hooks.len(), |hook, program| attach_program(program, hook));
     }
-    let results = work.end();
-    Ok(Attached { ebpf, results })
+    let (results, multi) = work.end();
+    Ok(Attached { ebpf, multi, results })
 }
 
 /// What is attached at the same time; each wave after the one before it.
@@ -125,8 +157,8 @@ impl Wave {
 
     fn of(hook: &Hook) -> Self {
         match (hook.role, hook.kind) {
-            (_, Kind::RawTracepoint | Kind::Tracepoint) => Self::Counts,
-            (Role::Registration(_) | Role::Audit(_), Kind::Kprobe | Kind::Fentry) => Self::Opens,
+            (Role::Ledger, _) | (_, Kind::RawTracepoint | Kind::Tracepoint) => Self::Counts,
+            (Role::Registration(_) | Role::Audit(_), Kind::Kprobe | Kind::Multi | Kind::Fentry) => Self::Opens,
             _ => Self::Fills,
         }
     }
@@ -139,8 +171,18 @@ struct Work<'a> {
 
 struct Item<'a> {
     hook: &'a Hook,
-    program: Option<&'a mut Program>,
+    program: Loadable<'a>,
     result: Result<(), String>,
+}
+
+/// A program of the object.
+enum Loadable<'a> {
+    /// That the library loads and attaches.
+    Library(&'a mut Program),
+    /// Of kprobe.multi, once it is loaded.
+    Multi(Option<multi::Program>),
+    /// The object has none of that name.
+    Missing,
 }
 
 impl<'a> Work<'a> {
@@ -148,9 +190,12 @@ impl<'a> Work<'a> {
         let mut programs: BTreeMap<String, &mut Program> =
             ebpf.programs_mut().map(|(name, program)| (name.to_owned(), program)).collect();
         let items = plan.hooks.iter().map(|hook| {
-            let program = programs.remove(&hook.program);
-            let result = if program.is_some() { Ok(()) } else { Err(missing(&hook.program)) };
-            Item { hook, program, result }
+            let program = match (hook.kind, programs.remove(&hook.program)) {
+                (Kind::Multi | Kind::MultiReturn, _) => Loadable::Multi(None),
+                (_, Some(program)) => Loadable::Library(program),
+                (_, None) => Loadable::Missing,
+            };
+            Item { hook, program, result: Ok(()) }
         });
         Self { items: items.collect() }
     }
@@ -160,7 +205,7 @@ impl<'a> Work<'a> {
         &mut self,
         chosen: impl Fn(&Hook) -> bool,
         threads: usize,
-        work: impl Fn(&Hook, &mut Program) -> Result<(), String> + Sync,
+        work: impl Fn(&Hook, &mut Loadable<'a>) -> Result<(), String> + Sync,
     ) {
         let items: Vec<_> = self.items.iter_mut().filter(|item| item.result.is_ok() && chosen(item.hook)).collect();
         let threads = threads.min(items.len());
@@ -168,9 +213,7 @@ impl<'a> Work<'a> {
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let go_on = || {
             while let Some(Item { hook, program, result }) = next() {
-                if let Some(program) = program {
-                    *result = work(hook, program);
-                }
+                *result = work(hook, program);
             }
         };
         thread::scope(|scope| {
@@ -184,8 +227,15 @@ impl<'a> Work<'a> {
         });
     }
 
-    fn end(self) -> Vec<(String, Result<(), String>)> {
-        self.items.into_iter().map(|item| (item.hook.program.clone(), item.result)).collect()
+    fn end(self) -> (Results, Vec<multi::Program>) {
+        let mut multi = Vec::new();
+        let results = self.items.into_iter().map(|item| {
+            if let Loadable::Multi(Some(program)) = item.program {
+                multi.push(program);
+            }
+            (item.hook.program.clone(), item.result)
+        });
+        (results.collect(), multi)
     }
 }
 
@@ -209,10 +259,49 @@ fn abridged(plan: &Plan, types: &Types) -> Btf {
     btf
 }
 
-fn load(plan: &Plan, options: &Options) -> Result<Ebpf, AttachError> {
+fn object_for(plan: &Plan) -> Result<Vec<u8>, ObjectError> {
     let programs: Vec<_> = plan.hooks.iter().map(|hook| hook.program.as_str()).collect();
     let lines = tracing::enabled!(tracing::Level::DEBUG);
-    let object = object::object(object::Wanted { legacy: plan.legacy_frames, programs: &programs, lines })?;
+    object::object(object::Wanted { legacy: plan.legacy_frames, programs: &programs, lines })
+}
+
+/// Loads all kinds of programs.
+struct Loader {
+    /// The kernel's, of the hooked functions.
+    types: Btf,
+    /// `None` where no hook is of kprobe.multi.
+    multi: Option<Result<multi::Loader, String>>,
+}
+
+fn multi_loader(plan: &Plan, object: &[u8], ebpf: &Ebpf) -> Option<Result<multi::Loader, String>> {
+    let wanted = plan.hooks.iter().any(|hook| matches!(hook.kind, Kind::Multi | Kind::MultiReturn));
+    wanted.then(|| multi::Loader::new(object, ebpf))
+}
+
+impl Loader {
+    fn load(&self, hook: &Hook, program: &mut Loadable<'_>) -> Result<(), String> {
+        match program {
+            Loadable::Library(program) => load_program(program, hook, &self.types),
+            Loadable::Multi(program) => {
+                let loader = self.multi.as_ref().ok_or_else(|| missing(&hook.program))?.as_ref()?;
+                let checked = loader.load(&hook.program)?;
+                note_verified(&hook.program, || fdinfo::count(checked.fd(), "verified_insns"));
+                *program = Some(checked);
+                Ok(())
+            }
+            Loadable::Missing => Err(missing(&hook.program)),
+        }
+    }
+}
+
+fn note_verified(program: &str, count: impl Fn() -> Option<u64>) {
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        // Known since 5.16.
+        tracing::debug!("verified: {program}: {} instructions", count().unwrap_or(0));
+    }
+}
+
+fn load(plan: &Plan, options: &Options, object: &[u8]) -> Result<Ebpf, AttachError> {
     let settings = SettingsPod(Settings { session: options.session.complete(), ..plan.settings });
     let mut loader = loader::without_types();
     loader.allow_unsupported_maps();
@@ -249,7 +338,7 @@ fn load(plan: &Plan, options: &Options) -> Result<Ebpf, AttachError> {
             loader.map_max_entries(map, 1);
         }
     }
-    loader.load(&object).map_err(|error| AttachError::Load(chain(&error) + &hints(plan)))
+    loader.load(object).map_err(|error| AttachError::Load(chain(&error) + &hints(plan)))
 }
 
 /// Before 5.11 maps are charged to `RLIMIT_MEMLOCK`. Where it cannot be raised, creating them says so.
@@ -296,17 +385,22 @@ fn load_program(program: &mut Program, hook: &Hook, btf: &Btf) -> Result<(), Str
         Kind::RawTracepoint | Kind::Call => typed::<RawTracePoint>(program).and_then(RawTracePoint::load),
         Kind::Iterator => typed::<Iter>(program).and_then(|program| program.load(target(hook), btf)),
         Kind::Tracepoint => typed::<TracePoint>(program).and_then(TracePoint::load),
+        Kind::Multi | Kind::MultiReturn => return Err(missing(&hook.program)),
     };
     loaded.map_err(|error| explain(&hook.program, &error))?;
-    if tracing::enabled!(tracing::Level::DEBUG) {
-        // Known since 5.16.
-        let verified = program.info().ok().and_then(|info| info.verified_instruction_count());
-        tracing::debug!("verified: {}: {} instructions", hook.program, verified.unwrap_or(0));
-    }
+    note_verified(&hook.program, || program.info().ok()?.verified_instruction_count().map(u64::from));
     Ok(())
 }
 
-fn attach_program(program: &mut Program, hook: &Hook) -> Result<(), String> {
+fn attach_program(program: &mut Loadable<'_>, hook: &Hook) -> Result<(), String> {
+    let program = match program {
+        Loadable::Library(program) => program,
+        Loadable::Multi(Some(program)) => {
+            let place = if hook.kind == Kind::Multi { Place::Entry } else { Place::Return };
+            return program.attach(&hook.function, place);
+        }
+        Loadable::Multi(None) | Loadable::Missing => return Err(missing(&hook.program)),
+    };
     let attached = match hook.kind {
         Kind::Kprobe | Kind::Kretprobe => {
             typed::<KProbe>(program).and_then(|program| program.attach(&hook.function, 0).map(drop))
@@ -319,6 +413,7 @@ fn attach_program(program: &mut Program, hook: &Hook) -> Result<(), String> {
         Kind::Tracepoint => return attach_tracepoint(program, hook),
         // These run when they are asked to.
         Kind::Iterator | Kind::Call => return Ok(()),
+        Kind::Multi | Kind::MultiReturn => return Err(missing(&hook.program)),
     };
     attached.map_err(|error| explain(&hook.program, &error))
 }
@@ -343,17 +438,22 @@ where
     program.try_into()
 }
 
-fn missing(program: &str) -> String {
+pub(super) fn missing(program: &str) -> String {
     format!("the eBPF object has no program {program}")
 }
 
 /// One line for the user; the verifier's log, which runs to pages, goes to the debug log.
 fn explain(program: &str, error: &ProgramError) -> String {
-    if let ProgramError::LoadError { io_error, verifier_log } = error {
-        tracing::debug!("{program}: {io_error}\n{verifier_log}");
-        return format!("the verifier refused it ({io_error}; -vv shows its log)");
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => refused(program, io_error, verifier_log),
+        _ => chain(error),
     }
-    chain(error)
+}
+
+/// The verifier's refusal in one line.
+pub(super) fn refused(program: &str, error: &io::Error, log: impl Display) -> String {
+    tracing::debug!("{program}: {error}\n{log}");
+    format!("the verifier refused it ({error}; -vv shows its log)")
 }
 
 /// An error with its causes, in one line.

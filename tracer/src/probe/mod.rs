@@ -5,6 +5,7 @@ pub mod audit;
 pub mod health;
 mod loader;
 pub mod mode;
+pub mod multi;
 pub mod object;
 pub mod offsets;
 pub mod plan;

@@ -1,14 +1,18 @@
-//! How hooks attach on this kernel: through trampolines (fentry/fexit) or kprobes, and what stands in the way.
+//! How hooks attach on this kernel: through trampolines (fentry/fexit), fprobe (kprobe.multi) or kprobes, and what stands in
+//! the way.
 
 use crate::kernel::{Facts, Lockdown, Traceable, Trial, symbols};
 
 /// What the user asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AttachMode {
-    /// fentry/fexit where the kernel can, else kprobes: a kretprobe loses returns when many registrations sleep
-    /// at once, costs more, and wants CAP_SYS_ADMIN on Debian.
+    /// What misses nothing, and of that what costs least. Where the kernel does not preempt: fentry/fexit, else kprobes. A
+    /// kretprobe loses returns when many registrations sleep at once, costs more, and wants CAP_SYS_ADMIN on Debian. Where
+    /// it preempts, a trampoline's programs are skipped: there kprobe.multi, else kprobes, else fentry/fexit.
     #[default]
     Auto,
+    /// Programs of kprobe.multi.
+    Multi,
     /// Kprobes and kretprobes.
     Kprobe,
     /// fentry and fexit.
@@ -18,6 +22,8 @@ pub enum AttachMode {
 /// How all function hooks of a plan attach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mechanism {
+    /// Programs of kprobe.multi, called by fprobe.
+    Multi,
     /// Kprobes and kretprobes.
     Kprobe,
     /// fentry and fexit.
@@ -28,6 +34,7 @@ impl Mechanism {
     /// The name used in every output.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Multi => "kprobe.multi",
             Self::Kprobe => "kprobe",
             Self::Fentry => "fentry",
         }
@@ -41,20 +48,28 @@ pub struct Obstacles {
     pub fentry: Option<String>,
     /// `None` where kprobes can.
     pub kprobe: Option<String>,
+    /// `None` where programs of kprobe.multi can.
+    pub multi: Option<String>,
 }
 
 impl Obstacles {
     /// What the facts say about each kind. Missing privileges are no obstacle here: they can be granted.
     pub fn of(facts: &Facts) -> Self {
-        Self { fentry: no_trampolines(facts), kprobe: no_kprobes(facts) }
+        Self { fentry: no_trampolines(facts), kprobe: no_kprobes(facts), multi: no_multi(facts) }
     }
 
     /// The mechanism that the wish leads to; `None` where it cannot be had.
-    pub fn choose(&self, wish: AttachMode) -> Option<Mechanism> {
+    pub fn choose(&self, wish: AttachMode, preempted: bool, perf_events: bool) -> Option<Mechanism> {
         let fentry = self.fentry.is_none().then_some(Mechanism::Fentry);
         let kprobe = self.kprobe.is_none().then_some(Mechanism::Kprobe);
+        let multi = self.multi.is_none().then_some(Mechanism::Multi);
         match wish {
+            AttachMode::Auto if preempted => {
+                let permitted = kprobe.filter(|_| perf_events);
+                multi.or(permitted).or(fentry).or(kprobe)
+            }
             AttachMode::Auto => fentry.or(kprobe),
+            AttachMode::Multi => multi,
             AttachMode::Kprobe => kprobe,
             AttachMode::Fentry => fentry,
         }
@@ -103,6 +118,19 @@ fn no_kprobes(facts: &Facts) -> Option<String> {
         Ok(true) => None,
         Ok(false) => Some("the kernel has no kprobes".to_owned()),
         Err(unknown) => Some(format!("it cannot be told whether the kernel has kprobes ({unknown})")),
+    }
+}
+
+fn no_multi(facts: &Facts) -> Option<String> {
+    if let Some(off) = ftrace_off(facts) {
+        return Some(off);
+    }
+    match &facts.multi {
+        Trial::Works | Trial::NotTried => None,
+        Trial::Absent => Some("the kernel has no links of kprobe.multi (since 5.18, with CONFIG_FPROBE)".to_owned()),
+        // As for fentry.
+        Trial::Refused(_) if !bpf_and_perfmon(facts) => None,
+        Trial::Refused(error) => Some(format!("the system refuses programs of kprobe.multi ({error})")),
     }
 }
 

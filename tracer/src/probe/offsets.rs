@@ -8,8 +8,10 @@ use crate::kernel::Types;
 type Slot = fn(&mut Offsets) -> &mut u32;
 
 /// Every member that is read, as `struct.member`, and its place in the settings.
-const TABLE: [(&str, Slot); 78] = [
+const TABLE: [(&str, Slot); 80] = [
     ("task_struct.mm", |o| &mut o.task_mm),
+    ("task_struct.pending", |o| &mut o.task_pending),
+    ("sigpending.signal", |o| &mut o.pending_signals),
     ("task_struct.min_flt", |o| &mut o.task_min_flt),
     ("task_struct.maj_flt", |o| &mut o.task_maj_flt),
     ("task_struct.tgid", |o| &mut o.task_tgid),
@@ -91,6 +93,9 @@ const TABLE: [(&str, Slot); 78] = [
 
 /// A member that is there where a slot of a table is a node of its own (since 6.13).
 pub const NODE: &str = "io_rsrc_node.buf";
+
+/// What tells whether a ring has a table of buffers (since 6.13).
+pub const TABLE_OF_RING: [&str; 2] = ["io_ring_ctx.buf_table", "io_rsrc_data.nr"];
 
 /// A member of `task_struct` that is there where tracing programs may use task storage (since 5.12; before it,
 /// the storage hung off the security blob and only LSM programs could).

@@ -78,6 +78,10 @@ pub enum Kind {
     Kprobe,
     /// At its return.
     Kretprobe,
+    /// At a function's entry, by fprobe.
+    Multi,
+    /// At its return, by fprobe.
+    MultiReturn,
     /// At a function's entry, through a trampoline.
     Fentry,
     /// At its return, through a trampoline.
@@ -93,17 +97,37 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The name used in every output, and the end of the programs' names.
+    /// The name used in every output.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Kprobe => "kprobe",
-            Self::Kretprobe => "kretprobe",
+            Self::Multi => "kprobe.multi",
+            Self::MultiReturn => "kretprobe.multi",
+            _ => self.program(),
+        }
+    }
+
+    /// The end of the programs' names: fprobe calls those of kprobes.
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Kprobe | Self::Multi => "kprobe",
+            Self::Kretprobe | Self::MultiReturn => "kretprobe",
             Self::Fentry => "fentry",
             Self::Fexit => "fexit",
             Self::RawTracepoint => "raw_tracepoint",
             Self::Tracepoint => "tracepoint",
             Self::Iterator => "iterator",
             Self::Call => "call",
+        }
+    }
+}
+
+impl Mechanism {
+    /// How it hooks a function's entry and its return.
+    pub const fn kinds(self) -> (Kind, Kind) {
+        match self {
+            Self::Multi => (Kind::Multi, Kind::MultiReturn),
+            Self::Kprobe => (Kind::Kprobe, Kind::Kretprobe),
+            Self::Fentry => (Kind::Fentry, Kind::Fexit),
         }
     }
 }
@@ -192,6 +216,8 @@ pub struct Plan {
     pub legacy_frames: bool,
     /// The end of a ring calls the function of an unregistration: not where that has an inner one (up to 6.12).
     pub ring_exits: bool,
+    /// At its end a ring with a table is told from one without.
+    pub ring_tables: bool,
     /// The rule for buffers that this kernel is under, where it can be told, and how that is known.
     pub policy: (Option<Policy>, String),
 }

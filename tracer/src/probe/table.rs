@@ -387,6 +387,15 @@ pub const LEDGER: TracepointRole = TracepointRole {
 /// The ledger's program for a perf event.
 pub const LEDGER_CLASSIC: &str = "ledger_classic";
 
+/// The ledger at the return of the system call's function, by x86-64's names: of 64-bit callers, and of 32-bit ones.
+pub const LEDGER_RETURNS: [(&str, &str); 2] = [
+    ("__x64_sys_io_uring_register", "ledger_return_kretprobe"),
+    ("__ia32_sys_io_uring_register", "ledger_return_compat_kretprobe"),
+];
+
+/// The prototype of both.
+pub const SYSTEM_CALL: &str = "long (struct pt_regs *)";
+
 /// The group of the ledger's tracepoint.
 pub const LEDGER_GROUP: &str = "io_uring";
 
@@ -420,7 +429,7 @@ pub const LOCK_RETURNED: TracepointRole = TracepointRole {
 };
 
 /// Every function of the table, and those of [`SEARCHES`].
-const FUNCTIONS: [&str; 17] = [
+const FUNCTIONS: [&str; 19] = [
     "io_sqe_buffers_register",
     "io_register_rsrc_update",
     "io_register_clone_buffers",
@@ -438,6 +447,8 @@ const FUNCTIONS: [&str; 17] = [
     INNER_ACCOUNTING,
     SEARCHES[0].function,
     SEARCHES[1].function,
+    LEDGER_RETURNS[0].0,
+    LEDGER_RETURNS[1].0,
 ];
 
 /// What the facts have to be asked about for a plan.
@@ -446,7 +457,7 @@ pub fn wanted() -> Wanted<'static> {
         functions: &FUNCTIONS,
         members: &offsets::MEMBERS,
         tracepoints: &[LEDGER.tracepoint, RING.tracepoint, LOCK_WANTED.tracepoint, LOCK_RETURNED.tracepoint],
-        helpers: &["find_vma", "loop", "get_func_ret", "task_storage_get", "get_current_task_btf"],
+        helpers: &["find_vma", "loop", "get_func_ret", "task_storage_get", "get_current_task_btf", "task_pt_regs"],
         structs: &["io_uring_clone_buffers"],
         enumerators: &[],
     }
@@ -463,6 +474,7 @@ mod tests {
     fn the_facts_are_asked_about_every_function() {
         let candidates = FUNCTION_ROLES.iter().flat_map(|role| role.candidates).map(|c| c.function);
         let candidates = candidates.chain(SEARCHES.map(|search| search.function));
+        let candidates = candidates.chain(LEDGER_RETURNS.map(|(function, _)| function));
         assert_eq!(candidates.collect::<BTreeSet<_>>(), FUNCTIONS.into_iter().collect());
         for role in FUNCTION_ROLES {
             assert!(role.only_with.is_none_or(|name| wanted().structs.contains(&name)));

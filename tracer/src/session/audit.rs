@@ -78,9 +78,10 @@ impl Session {
             runs::enable().map_err(|error| format!("the kernel keeps no statistics of programs for us ({error})"));
         let plan = |facts: &Facts| plan::audit_plan(facts, wish);
         let Opened { facts, plan, attached, results } = Opened::by_all(&wanted(), plan, options, &Progress::shown());
-        let attached = attached.map_err(|why| anyhow!("{why}"))?;
+        let mut attached = attached.map_err(|why| anyhow!("{why}"))?;
         let health = health::health(&plan, &results);
-        let baseline = source::read(&attached.ebpf).context("cannot read the figures")?;
+        let baseline = source::read(&attached).context("cannot read the figures")?;
+        attached.count(true).context("cannot begin to count")?;
         let (clock, started_ns) = clock();
         let (begun, started) = (Instant::now(), clock.rfc3339(started_ns));
         Ok(Self { attached, plan, health, release: facts.release.text, statistics, baseline, begun, started })
@@ -93,7 +94,7 @@ impl Session {
     /// What was counted since the start.
     fn audit(&self) -> Result<Audit> {
         let elapsed_ns = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let sample = source::read(&self.attached.ebpf).context("cannot read the figures")?.since(&self.baseline);
+        let sample = source::read(&self.attached).context("cannot read the figures")?.since(&self.baseline);
         let context = Context {
             elapsed_ns,
             places: addresses::resolve(Path::new("/proc/kallsyms"), &audit::addresses(&sample)),

@@ -23,7 +23,7 @@ pub fn tables_before(results: &[(String, Result<(), String>)], health: &Health) 
 pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Health, options: &Options) -> Known {
     let attached = |role: Role, at_return: bool| {
         plan.hooks.iter().any(|hook| {
-            let returns = matches!(hook.kind, Kind::Kretprobe | Kind::Fexit);
+            let returns = matches!(hook.kind, Kind::Kretprobe | Kind::MultiReturn | Kind::Fexit);
             let ok = || results.iter().any(|(program, result)| *program == hook.program && result.is_ok());
             hook.role == role && returns == at_return && ok()
         })
@@ -43,13 +43,17 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
     let per_buffer = if pin_is_buffer { Role::Pin } else { Role::Buffer };
     // The programs take a call without bytes for one that installs nothing, if they were to see its buffers.
     let installs = plan.settings.kernel.buffers == 0 || attached(per_buffer, false);
+    // By the user's function since 6.13; before that by an inner one, through which all come.
+    let by_users = attached(Role::Registration(Operation::Unregister), false);
+    let cleanups = by_users && (plan.ring_exits || attached(Role::Release, false));
     Known {
         entries: Operation::ALL.map(|operation| attached(Role::Registration(operation), false)),
         returns: Operation::ALL.map(|operation| attached(Role::Registration(operation), true)),
-        ledger: attached(Role::Ledger, false),
+        ledger: attached(Role::Ledger, false) || attached(Role::Ledger, true),
         buffers: attached(per_buffer, false),
         buffer_returns: attached(per_buffer, true),
         pins: both(Role::Pin),
+        lean: pin_is_buffer,
         walk: attached(per_buffer, false) && !health.lost.iter().any(|lost| lost.figure == VMAS),
         lookups: attached(Role::Lookup, false),
         processes: options.session.processes != 0,
@@ -58,12 +62,13 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
         rings: options.session.rings != 0 && attached(Role::Ring, false) && installs,
         tables: options.session.tables != 0
             && attached(Role::Release, false)
-            && attached(Role::Ledger, false)
+            && (attached(Role::Ledger, false) || attached(Role::Ledger, true))
             && attached(Role::Registration(Operation::Register), false)
             && loaded(LIST_TABLE),
         ring_requests: plan.settings.kernel.ring_requests != 0 && installs,
         file_names: plan.settings.kernel.file_names != 0,
-        ring_exits: plan.ring_exits,
+        cleanups,
+        ring_exits: cleanups && plan.ring_tables && options.session.complete().filtered == 0,
         policy: plan.policy.clone(),
         locks: options.session.locks != 0 && hooked(Role::Lock),
         phases,

@@ -42,6 +42,9 @@ use crate::{
     source::{maps, own::Own, runs::Statistics, sample::Sample, tables, workloads},
 };
 
+/// By then most calls that were under way have ended.
+const SETTLES: Duration = Duration::from_millis(20);
+
 /// Probes at work.
 pub struct Session {
     /// What is attached, or why nothing is.
@@ -92,7 +95,7 @@ impl Session {
             _ => None,
         };
         let baseline = match &attached {
-            Ok(attached) => maps::read(&attached.ebpf, processes).context("cannot read the figures")?,
+            Ok(attached) => maps::read(attached, processes).context("cannot read the figures")?,
             Err(_) => Sample::default(),
         };
         let workloads = match (&mut attached, &options.workloads) {
@@ -102,6 +105,9 @@ impl Session {
             }
             _ => None,
         };
+        if let Ok(attached) = &mut attached {
+            attached.count(true).context("cannot begin to count")?;
+        }
         let release = facts.release.text;
         let (clock, started_ns) = clock();
         let began_seconds = Own::read().map(|own| own.started_seconds);
@@ -135,11 +141,18 @@ impl Session {
         self.attached.as_mut().map(|attached| &mut attached.ebpf).map_err(|why| anyhow!("{why}"))
     }
 
+    /// Counts no further calls, and waits a moment for those under way: what moves cannot be read as of one moment.
+    pub fn stop_counting(&mut self) -> Result<()> {
+        let Ok(attached) = &mut self.attached else { return Ok(()) };
+        attached.count(false).context("cannot end to count")?;
+        std::thread::sleep(SETTLES);
+        Ok(())
+    }
+
     /// What was counted since the session started; nothing where nothing is attached.
     pub fn sample(&self) -> Result<Sample> {
         let Ok(attached) = &self.attached else { return Ok(Sample::default()) };
-        let mut now =
-            maps::read(&attached.ebpf, self.processes).context("cannot read the figures")?.since(&self.baseline);
+        let mut now = maps::read(attached, self.processes).context("cannot read the figures")?.since(&self.baseline);
         now.elapsed_ns = clock().1.saturating_sub(self.started_ns);
         Ok(now)
     }
@@ -166,7 +179,7 @@ impl Session {
     pub fn service_snapshot(&self, statistics: &Statistics) -> Result<Snapshot> {
         let own =
             Own::read().map(|own| Own { started_seconds: self.began_seconds.unwrap_or(own.started_seconds), ..own });
-        let runs = self.attached.as_ref().map(|attached| statistics.read(&attached.ebpf)).unwrap_or_default();
+        let runs = self.attached.as_ref().map(|attached| statistics.read(attached.programs())).unwrap_or_default();
         let sample = Sample { runs, own, ..self.sample()? };
         let registered = self.tables.as_ref().map(|source| self.read_tables(source, &sample)).transpose()?;
         let shares = registered.as_ref().map(|registered| &registered.cgroups);

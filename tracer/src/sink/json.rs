@@ -77,11 +77,13 @@ struct Report<'a> {
 /// unregisters     internal, ring_exit
 /// books           operations[{operation, counted, entries, returns, ledger, refused_early, missed_entries,
 ///                 missed_returns, skipped_entries, in_flight, coverage, unexplained}], buffers and pins {entries, returns,
-///                 missed_returns, missed_entries, in_flight}, in_flight, coverage, balanced
+///                 missed_returns, missed_entries, in_flight}, in_flight, coverage, balanced,
+///                 figures {calls, buffers, pins, walks {measured, missed, coverage}, uncounted, unnoted_rings,
+///                 unseen_locks}
 /// skipped[]       program, runs
 /// lost            registration_records, buffer_records, frames, processes, backings, reentries, descendants,
 ///                 short_records
-/// degraded[]      reasons
+/// degraded[]      reasons;  lower_bounds[]: those of them that say which sums lack what was not seen
 /// locks           registrations, readers, writers, waited, total_ns, wait_ns, read and write {acquisitions, wait:
 ///                 DISTRIBUTION}, failed_trylocks, killed_waits, complete            with --locks
 /// phases          registrations, left_out, total_ns, pin {calls, ns}, faults, lookups, pin_other_ns, rest_ns,
@@ -126,7 +128,7 @@ mod tests {
         assert_eq!(
             keys(&json),
             "answers backings books buffer_vmas command costs degraded elapsed_ns exit_code explanations faults \
-             installations judgements kernel largest_buffer largest_registration locks lookups lost mode \
+             installations judgements kernel largest_buffer largest_registration locks lookups lost lower_bounds mode \
              multi_file_buffers multi_vm_file_buffers operations phases pin processes refused_bytes registration_buffers registration_bytes \
              registration_vmas rings schema scope shared_buffer_files skipped split started type unregisters version \
              walks"

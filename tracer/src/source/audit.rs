@@ -12,6 +12,7 @@ use super::{
     maps::{ReadError, filesystems, map},
     runs, skipped,
 };
+use crate::probe::attach::Attached;
 
 /// The audit's maps, added up over the CPUs.
 #[derive(Clone, Debug, Default)]
@@ -47,16 +48,17 @@ struct Value(AuditTotals);
 unsafe impl aya::Pod for Value {}
 
 /// Reads the maps, and what the kernel says of the programs.
-pub fn read(ebpf: &Ebpf) -> Result<AuditSample, ReadError> {
+pub fn read(attached: &Attached) -> Result<AuditSample, ReadError> {
+    let ebpf = &attached.ebpf;
     let mut sample = AuditSample {
         calls: calls(ebpf)?,
         counters: counters(ebpf)?,
         filesystems: filesystems(ebpf)?,
-        skipped: skipped::read(ebpf),
+        skipped: skipped::read(attached.programs()),
         ..AuditSample::default()
     };
     sample.stacks = stacks(ebpf, sample.calls.keys().map(|key| key.stack))?;
-    for runs in runs::counts(ebpf).values() {
+    for runs in runs::counts(attached.programs()).values() {
         sample.runs += runs.count;
         sample.run_ns += runs.nanoseconds;
     }

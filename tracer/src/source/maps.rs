@@ -18,7 +18,7 @@ use super::{
     sample::{Sample, SampledRing},
     skipped,
 };
-use crate::human;
+use crate::{human, probe::attach::Attached};
 
 /// Gives the shared types, which know nothing of aya, what aya wants of a map's keys and values.
 macro_rules! pod {
@@ -68,7 +68,8 @@ pub(super) fn map<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a Map, Rea
 }
 
 /// What the maps hold now. `processes` says whether the session keeps totals by process.
-pub fn read(ebpf: &Ebpf, processes: bool) -> Result<Sample, ReadError> {
+pub fn read(attached: &Attached, processes: bool) -> Result<Sample, ReadError> {
+    let ebpf = &attached.ebpf;
     let mut sample = Sample::default();
     totals(ebpf, &mut sample)?;
     results(ebpf, &mut sample)?;
@@ -81,7 +82,7 @@ pub fn read(ebpf: &Ebpf, processes: bool) -> Result<Sample, ReadError> {
     if processes {
         detail(ebpf, &mut sample)?;
     }
-    sample.skipped = skipped::read(ebpf);
+    sample.skipped = skipped::read(attached.programs());
     sample.spread();
     Ok(sample)
 }

@@ -2,6 +2,7 @@
 
 pub mod audit;
 mod batch;
+pub mod fdinfo;
 pub mod maps;
 pub mod own;
 pub mod records;

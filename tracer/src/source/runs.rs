@@ -7,14 +7,13 @@
 use std::{
     collections::BTreeMap,
     fs,
-    os::fd::OwnedFd,
+    os::fd::{BorrowedFd, OwnedFd},
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use aya::{
-    Ebpf,
-    sys::{Stats, enable_stats},
-};
+use aya::sys::{Stats, enable_stats};
+
+use super::fdinfo;
 
 /// One program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,14 +33,13 @@ pub fn enable() -> Result<OwnedFd, String> {
 }
 
 /// The counts, by program, of all that are loaded.
-pub fn counts(ebpf: &Ebpf) -> BTreeMap<String, Runs> {
-    let loaded = ebpf.programs().filter_map(|(name, program)| Some((name, program.info().ok()?)));
-    loaded
-        .map(|(name, info)| {
-            let nanoseconds = u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX);
-            (name.to_owned(), Runs { count: info.run_count(), nanoseconds })
-        })
-        .collect()
+pub fn counts<'a>(programs: impl Iterator<Item = (&'a str, BorrowedFd<'a>)>) -> BTreeMap<String, Runs> {
+    let told = programs.filter_map(|(name, fd)| {
+        let info = fdinfo::read(fd)?;
+        let number = |what| fdinfo::number(&info, what);
+        Some((name.to_owned(), Runs { count: number("run_cnt")?, nanoseconds: number("run_time_ns")? }))
+    });
+    told.collect()
 }
 
 /// Whether the kernel keeps statistics, as far as it can be told.
@@ -58,8 +56,11 @@ impl Statistics {
     }
 
     /// The counts, where they count.
-    pub fn read(&self, ebpf: &Ebpf) -> Option<BTreeMap<String, Runs>> {
-        let counts = counts(ebpf);
+    pub fn read<'a>(
+        &self,
+        programs: impl Iterator<Item = (&'a str, BorrowedFd<'a>)>,
+    ) -> Option<BTreeMap<String, Runs>> {
+        let counts = counts(programs);
         let are_kept = self.ours.is_some() || always();
         self.have_moved(&counts).then_some(()).or_else(|| are_kept.then_some(()))?;
         Some(counts)

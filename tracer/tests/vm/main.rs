@@ -99,6 +99,8 @@ struct Choice {
 enum Attach {
     Kprobe,
     Fentry,
+    #[value(name = "kprobe.multi")]
+    Multi,
     Auto,
     None,
 }

@@ -69,6 +69,7 @@ impl Case {
 pub enum Attach {
     Fentry,
     Kprobe,
+    Multi,
 }
 
 impl Attach {
@@ -76,6 +77,7 @@ impl Attach {
         match self {
             Self::Fentry => "fentry",
             Self::Kprobe => "kprobe",
+            Self::Multi => "kprobe.multi",
         }
     }
 }

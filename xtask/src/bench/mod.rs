@@ -19,7 +19,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use self::{
-    figures::{Case, Mode, Round},
+    figures::{Attach, Case, Mode, Round},
     goals::{Subject, Verdict, own_goal, verdicts},
     own::Figure,
 };
@@ -30,7 +30,7 @@ use crate::{
     setup,
     vm::{
         BPFTRACE, Ending, Guest, Kernel,
-        kernel::{SERIES, USUAL},
+        kernel::{SERIES, USUAL, preempts},
     },
     workspace,
 };
@@ -125,8 +125,15 @@ fn series(options: &Options) -> Result<Vec<&str>> {
 fn modes(series: &str, quick: bool) -> Vec<Mode> {
     let mut modes = vec![Mode::Alone];
     modes.extend(Mode::DAEMON);
+    let preempts = preempts(series);
+    if preempts {
+        modes.push(Mode::Daemon(Attach::Multi));
+    }
     if !quick {
         modes.extend(Mode::TRACE);
+        if preempts {
+            modes.push(Mode::Trace(Attach::Multi));
+        }
         if series == USUAL {
             modes.extend(Mode::BPFTRACE);
         }
@@ -338,6 +345,6 @@ mod tests {
     fn bpftrace_is_measured_where_its_figures_are_known() {
         assert_eq!(modes("6.12", true), [Mode::Alone, Mode::DAEMON[0], Mode::DAEMON[1]]);
         assert_eq!(modes("6.12", false).len(), 7);
-        assert_eq!(modes("7.3", false).len(), 5);
+        assert_eq!(modes("7.3", false).len(), 7);
     }
 }

@@ -19,6 +19,11 @@ pub const QUICK: [&str; 3] = ["5.10", "6.12", "7.3"];
 /// The series that `run` takes and that single scenarios run on.
 pub const USUAL: &str = "6.12";
 
+/// Whether Debian's kernel of a series preempts tasks inside itself, where pinscope hooks by kprobe.multi.
+pub fn preempts(series: &str) -> bool {
+    !["5.10", "6.1", "6.12"].contains(&series)
+}
+
 /// Where the kernels come from.
 const SUITES: [&str; 9] = [
     "bullseye",

@@ -16,7 +16,7 @@ use crate::{
 
 /// Makes the plan; of the wish `attach`, `avoid` and whose calls they are matter.
 pub fn audit_plan(facts: &Facts, wish: &Wish) -> Plan {
-    let mut plan = empty(facts, wish);
+    let mut plan = empty(facts, wish, false);
     match &facts.types {
         Ok(types) => fill(&mut plan, facts, types, wish),
         Err(unknown) => plan.errors.insert(0, PlanError::NoTypes(unknown.to_string())),
@@ -78,16 +78,13 @@ fn function(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish, role: &F
         types.functions.get(name).and_then(|forms| forms.first()).map_or(0, |prototype| prototype.parameters.len());
     let Some((mechanism, why)) = mechanism(plan, arguments) else { return };
     plan.chose(role.role, Outcome::Hooked(name.to_owned()), why);
-    let (enter, exit) = match mechanism {
-        Mechanism::Kprobe => (Kind::Kprobe, Kind::Kretprobe),
-        Mechanism::Fentry => (Kind::Fentry, Kind::Fexit),
-    };
+    let (enter, exit) = mechanism.kinds();
     let variant = if *walk == Walk::FindVma { "" } else { "_plain" };
     let mut push = |program: String, kind| {
         plan.hooks.push(Hook { role: role.role, program, function: name.to_owned(), kind, figures: role.figures });
     };
-    push(format!("{}_enter{variant}_{}", role.handler, enter.name()), enter);
-    push(format!("{}_exit_{}", role.handler, exit.name()), exit);
+    push(format!("{}_enter{variant}_{}", role.handler, enter.program()), enter);
+    push(format!("{}_exit_{}", role.handler, exit.program()), exit);
 }
 
 /// How a function of so many arguments is hooked; `None` where nothing is.
@@ -103,6 +100,7 @@ fn mechanism(plan: &Plan, arguments: usize) -> Option<(Mechanism, &'static str)>
 /// How a hook is attached, as a word.
 pub fn mechanism_of(kind: Kind) -> &'static str {
     match kind {
+        Kind::Multi | Kind::MultiReturn => Mechanism::Multi.name(),
         Kind::Kprobe | Kind::Kretprobe => Mechanism::Kprobe.name(),
         Kind::Fentry | Kind::Fexit => Mechanism::Fentry.name(),
         Kind::RawTracepoint | Kind::Tracepoint | Kind::Iterator | Kind::Call => kind.name(),

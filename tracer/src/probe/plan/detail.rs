@@ -30,7 +30,7 @@ pub(super) fn time_lookups(plan: &mut Plan, selected: &Selected, exit: Kind) {
     plan.settings.kernel.lookup_returns = 1;
     plan.hooks.push(Hook {
         role: Role::Lookup,
-        program: format!("lookup_exit_{}", exit.name()),
+        program: format!("lookup_exit_{}", exit.program()),
         function: selected.function.to_owned(),
         kind: exit,
         figures: &[LOOKUP_TIMES],

@@ -97,14 +97,16 @@ impl fmt::Display for PlanError {
 fn no_mechanism(f: &mut fmt::Formatter<'_>, wish: AttachMode, obstacles: &Obstacles) -> fmt::Result {
     let fentry = obstacles.fentry.as_deref().unwrap_or("possible");
     let kprobe = obstacles.kprobe.as_deref().unwrap_or("possible");
+    let multi = obstacles.multi.as_deref().unwrap_or("possible");
     match wish {
         AttachMode::Auto => write!(f, "no function can be hooked here: fentry: {fentry}; kprobe: {kprobe}")?,
+        AttachMode::Multi => write!(f, "--attach kprobe.multi: {multi}")?,
         AttachMode::Fentry => write!(f, "--attach fentry: {fentry}")?,
         AttachMode::Kprobe => write!(f, "--attach kprobe: {kprobe}")?,
     }
     match (wish, &obstacles.fentry, &obstacles.kprobe) {
         (AttachMode::Fentry, _, None) => write!(f, "; take --attach kprobe"),
-        (AttachMode::Kprobe, None, _) => write!(f, "; take --attach fentry"),
+        (AttachMode::Kprobe | AttachMode::Multi, None, _) => write!(f, "; take --attach fentry"),
         _ => write!(f, "; it takes a kernel that allows either (CONFIG_FUNCTION_TRACER or CONFIG_KPROBE_EVENTS)"),
     }
 }

@@ -10,7 +10,7 @@ use super::{Choice, Hook, Kind, OLDEST, Outcome, Plan, PlanError, Wish, detail, 
 use crate::{
     kernel::{Facts, Types},
     probe::{
-        mode::{Mechanism, Obstacles, locked_down, missing_privileges, no_perf_events},
+        mode::{AttachMode, Mechanism, Obstacles, locked_down, missing_privileges, no_perf_events},
         offsets,
         select::{self, Selected},
         table::{self, BACKINGS, Effect, FILES, FUNCTION_ROLES, FunctionRole, Role, TracepointRole, VMAS},
@@ -28,7 +28,7 @@ pub(super) enum Walk {
 
 /// Makes the plan.
 pub fn plan(facts: &Facts, wish: &Wish) -> Plan {
-    let mut plan = empty(facts, wish);
+    let mut plan = empty(facts, wish, facts.preemption.possible);
     match &facts.types {
         Ok(types) => fill(&mut plan, facts, types, wish),
         Err(unknown) => plan.errors.insert(0, PlanError::NoTypes(unknown.to_string())),
@@ -44,11 +44,11 @@ pub fn plan(facts: &Facts, wish: &Wish) -> Plan {
 /// Where it is not known what this kernel's functions are, or how they are hooked: what a current kernel would have, so
 /// that a service can name what it does without.
 fn presumed(mechanism: Option<Mechanism>, wish: &Wish) -> Vec<Hook> {
-    let kind = if mechanism == Some(Mechanism::Kprobe) { Kind::Kprobe } else { Kind::Fentry };
+    let (kind, _) = mechanism.unwrap_or(Mechanism::Fentry).kinds();
     let roles = FUNCTION_ROLES.iter().filter(|role| detail::is_wanted(wish, role.role));
     let functions = roles.filter_map(|role| {
         let function = role.candidates.last()?.function.to_owned();
-        let program = format!("{}_enter_{}", role.handler, kind.name());
+        let program = format!("{}_enter_{}", role.handler, kind.program());
         Some(Hook { role: role.role, program, function, kind, figures: role.figures })
     });
     let ledger = Hook {
@@ -61,10 +61,11 @@ fn presumed(mechanism: Option<Mechanism>, wish: &Wish) -> Vec<Hook> {
     functions.chain([ledger]).collect()
 }
 
-/// A plan without hooks, and what stands in the way of any.
-pub(super) fn empty(facts: &Facts, wish: &Wish) -> Plan {
+/// A plan without hooks, and what stands in the way of any. `preempted` is whether programs that are preempted are to be
+/// avoided.
+pub(super) fn empty(facts: &Facts, wish: &Wish, preempted: bool) -> Plan {
     let obstacles = Obstacles::of(facts);
-    let mechanism = obstacles.choose(wish.attach);
+    let mechanism = obstacles.choose(wish.attach, preempted, no_perf_events(facts).is_none());
     let mut plan = Plan {
         mechanism,
         obstacles,
@@ -76,6 +77,9 @@ pub(super) fn empty(facts: &Facts, wish: &Wish) -> Plan {
         errors: Vec::new(),
         legacy_frames: false,
         ring_exits: facts.types.as_ref().is_ok_and(|types| types.offsets.contains_key(offsets::NODE)),
+        ring_tables: facts.types.as_ref().is_ok_and(|types| {
+            !types.offsets.contains_key(offsets::NODE) || offsets::missing(types, &offsets::TABLE_OF_RING).is_none()
+        }),
         policy: (None, "the kernel's types are not to be had".to_owned()),
     };
     stand_in_the_way(&mut plan, facts, wish);
@@ -113,11 +117,26 @@ fn fill(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
             hook(plan, wish, role, selected, &walk);
         }
     }
+    skipped_where_preempted(plan, facts, wish);
     cgroups(plan, types, wish);
     tables::tables(plan, facts, types, wish);
     tracepoints(plan, facts, types, wish);
     note_the_walk(plan, &walk, selected.iter().flatten().any(|s| s.role == Role::Buffer));
     too_old(plan, facts);
+}
+
+/// The last choice where the kernel preempts. Whoever asks for it is told what was skipped when it was.
+fn skipped_where_preempted(plan: &mut Plan, facts: &Facts, wish: &Wish) {
+    if plan.mechanism != Some(Mechanism::Fentry) || !facts.preemption.possible || wish.attach != AttachMode::Auto {
+        return;
+    }
+    let obstacle = |of: &Option<String>| of.clone().or_else(|| no_perf_events(facts)).unwrap_or_default();
+    let (multi, kprobe) = (obstacle(&plan.obstacles.multi), obstacle(&plan.obstacles.kprobe));
+    let why = &facts.preemption.why;
+    plan.lose(
+        &["every buffer, pin and walk"],
+        &format!("the kernel preempts itself ({why}), and skips programs of fentry and fexit then; kprobe.multi: {multi}; kprobes: {kprobe}"),
+    );
 }
 
 /// What every program reads by.
@@ -258,10 +277,7 @@ fn hook(plan: &mut Plan, wish: &Wish, role: &FunctionRole, selected: &Selected, 
     let Some(mechanism) = plan.mechanism else {
         return;
     };
-    let (enter, exit) = match mechanism {
-        Mechanism::Kprobe => (Kind::Kprobe, Kind::Kretprobe),
-        Mechanism::Fentry => (Kind::Fentry, Kind::Fexit),
-    };
+    let (enter, exit) = mechanism.kinds();
     let variant = match (role.role, walk) {
         (Role::Buffer, Walk::None(_)) => "_plain",
         (Role::Pin, Walk::FindVma) if kernel.pin_is_buffer != 0 => "_buffer",
@@ -271,10 +287,10 @@ fn hook(plan: &mut Plan, wish: &Wish, role: &FunctionRole, selected: &Selected, 
         let (function, figures) = (selected.function.to_owned(), role.figures);
         plan.hooks.push(Hook { role: role.role, program, function, kind, figures });
     };
-    push(format!("{}_enter{variant}_{}", role.handler, enter.name()), enter);
+    push(format!("{}_enter{variant}_{}", role.handler, enter.program()), enter);
     let is_registration = matches!(role.role, Role::Registration(_));
     if role.returns && (wish.registration_returns || !is_registration) {
-        push(format!("{}_exit{variant}_{}", role.handler, exit.name()), exit);
+        push(format!("{}_exit{variant}_{}", role.handler, exit.program()), exit);
     }
     if role.role == Role::Lookup && wish.phases {
         detail::time_lookups(plan, selected, exit);
@@ -320,7 +336,15 @@ fn keep_from_preemption(plan: &mut Plan, facts: &Facts, types: &Types) {
     let raw = |hook: &&mut Hook| hook.role == Role::Ledger;
     let choice = plan.choices.iter_mut().find(|choice| choice.role == Role::Ledger);
     let (Some(hook), Some(choice)) = (plan.hooks.iter_mut().find(raw), choice) else { return };
+    let by_return = ledger_returns(plan.mechanism, types);
     match obstacle {
+        Some(obstacle) if !by_return.is_empty() => {
+            choice.why = format!(
+                "at the return of the system call: since 7.0 a raw tracepoint's program can be preempted, and a perf event is not to be had: {obstacle}"
+            );
+            plan.hooks.retain(|hook| hook.role != Role::Ledger);
+            plan.hooks.extend(by_return);
+        }
         None => {
             hook.kind = Kind::Tracepoint;
             table::LEDGER_CLASSIC.clone_into(&mut hook.program);
@@ -335,6 +359,26 @@ fn keep_from_preemption(plan: &mut Plan, facts: &Facts, types: &Types) {
             );
         }
     }
+}
+
+/// The ledger by programs of kprobe.multi, where the plan has such.
+fn ledger_returns(mechanism: Option<Mechanism>, types: &Types) -> Vec<Hook> {
+    if mechanism != Some(Mechanism::Multi) || !types.helpers.contains("task_pt_regs") {
+        return Vec::new();
+    }
+    let known = |function: &str| {
+        let forms = types.functions.get(function);
+        forms.is_some_and(|forms| forms.iter().any(|form| form.to_string() == table::SYSTEM_CALL))
+    };
+    let hooks = table::LEDGER_RETURNS.into_iter().filter(|(function, _)| known(function));
+    let hook = |(function, program): (&str, &str)| Hook {
+        role: Role::Ledger,
+        program: program.to_owned(),
+        function: function.to_owned(),
+        kind: Kind::MultiReturn,
+        figures: table::LEDGER.figures,
+    };
+    hooks.map(hook).collect()
 }
 
 /// Position of the result among the ledger's arguments: by its name, or where names are lacking the only `long`.

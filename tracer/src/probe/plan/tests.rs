@@ -1,10 +1,12 @@
+use std::collections::BTreeSet;
+
 use proptest::{prelude::*, sample::subsequence};
 
 use tracer_ebpf::operation::Operation;
 
 use super::*;
 use crate::{
-    kernel::{Facts, Lockdown, Traceable, Trial, Unknown, fixture},
+    kernel::{Facts, Lockdown, Prototype, Traceable, Trial, Unknown, fixture},
     probe::{
         offsets,
         table::{self, BACKINGS, FILES, VMAS},
@@ -268,7 +270,7 @@ fn a_prototype_that_differs_is_an_error_that_shows_both() {
 fn a_tracepoint_that_differs_is_an_error_too() {
     let mut facts = fixture::debian_6_12();
     let types = facts.types.as_mut().expect("types");
-    types.tracepoints.insert("io_uring_create".to_owned(), crate::kernel::Prototype::parse("void (void *)"));
+    types.tracepoints.insert("io_uring_create".to_owned(), Prototype::parse("void (void *)"));
     let plan = plan(&facts, &Wish::default());
     assert!(lines(&plan)[0].starts_with("io_uring_create has another prototype"));
     assert!(!programs(&plan).contains(&"ring_created"));
@@ -313,6 +315,44 @@ fn without_trampolines_kprobes_and_without_either_nothing() {
                     kprobe: the kernel has no kprobes; it takes a kernel that \
                     allows either (CONFIG_FUNCTION_TRACER or CONFIG_KPROBE_EVENTS)";
     assert_eq!(lines(&nothing), [expected]);
+}
+
+#[test]
+fn a_kernel_that_preempts_is_hooked_by_what_it_does_not_skip() {
+    let mut facts = fixture::debian_6_16();
+    let whole = plan(&facts, &Wish::default());
+    assert_eq!((whole.mechanism, whole.verdict()), (Some(Mechanism::Multi), Verdict::Full));
+    let kinds: BTreeSet<_> = whole.hooks.iter().map(|hook| hook.kind.name()).collect();
+    assert!(kinds.is_superset(&["kprobe.multi", "kretprobe.multi"].into()), "{kinds:?}");
+    assert!(kinds.is_disjoint(&["kprobe", "kretprobe", "fentry", "fexit"].into()), "{kinds:?}");
+    // Whoever asks for trampolines is told what they missed when they did.
+    assert_eq!(plan(&facts, &with(AttachMode::Fentry)).verdict(), Verdict::Full);
+    assert_eq!(plan(&fixture::debian_6_12(), &Wish::default()).mechanism, Some(Mechanism::Fentry));
+
+    facts.multi = Trial::Absent;
+    assert_eq!(plan(&facts, &Wish::default()).mechanism, Some(Mechanism::Kprobe));
+    let short = plan(&fixture::holding(facts, &["CAP_BPF", "CAP_PERFMON"]), &Wish::default());
+    assert_eq!((short.mechanism, short.verdict()), (Some(Mechanism::Fentry), Verdict::Degraded));
+    let reason = &short.degraded[0].reason;
+    assert!(reason.contains("CONFIG_FPROBE") && reason.contains("perf_event_paranoid is 3"), "{reason}");
+}
+
+#[test]
+fn without_perf_events_the_ledger_is_the_system_calls_return() {
+    let mut facts = fixture::holding(fixture::debian_7_3(), &["CAP_BPF", "CAP_PERFMON"]);
+    let ledger = |facts: &Facts| {
+        let hooks = plan(facts, &Wish::default()).hooks.into_iter().filter(|hook| hook.role == Role::Ledger);
+        hooks.map(|hook| (hook.program, hook.kind)).collect::<Vec<_>>()
+    };
+    assert_eq!(ledger(&facts), [("ledger".to_owned(), Kind::RawTracepoint)]);
+    let functions = &mut facts.types.as_mut().unwrap().functions;
+    for (function, _) in table::LEDGER_RETURNS {
+        functions.insert(function.to_owned(), vec![Prototype::parse(table::SYSTEM_CALL)]);
+    }
+    let returns = table::LEDGER_RETURNS.map(|(_, program)| (program.to_owned(), Kind::MultiReturn));
+    assert_eq!(ledger(&facts), returns);
+    facts.privileges.perf_event_paranoid = Ok(2);
+    assert_eq!(ledger(&facts), [("ledger_classic".to_owned(), Kind::Tracepoint)]);
 }
 
 #[test]
@@ -544,7 +584,7 @@ fn the_position_of_write_follows_the_prototype() {
 
     let mut other = fixture::debian_7_3();
     let tracepoints = &mut other.types.as_mut().expect("types").tracepoints;
-    let prototype = crate::kernel::Prototype::parse("void (struct mm_struct *:mm, bool:success, bool:write)");
+    let prototype = Prototype::parse("void (struct mm_struct *:mm, bool:success, bool:write)");
     tracepoints.insert("mmap_lock_acquire_returned".to_owned(), prototype);
     let plan = plan(&other, &Wish::default());
     assert_eq!(choice(&plan, Role::Lock).chosen, Outcome::Lost);

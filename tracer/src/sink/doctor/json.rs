@@ -61,6 +61,9 @@ fn kernel(facts: &Facts, plan: &Plan) -> Value {
         "fentry": can(&plan.obstacles.fentry),
         "fentry_tried": facts.fentry == Trial::Works,
         "kprobe": can(&plan.obstacles.kprobe),
+        "kprobe.multi": can(&plan.obstacles.multi),
+        "preempts": facts.preemption.possible,
+        "preempts_why": facts.preemption.why,
         "lockdown": fact(facts.privileges.lockdown.as_ref().map(|lockdown| Lockdown::name(*lockdown))),
     })
 }

@@ -61,6 +61,17 @@ fn kernel(page: &mut Page, facts: &Facts, plan: &Plan) {
             (None, _) => "unknown: nothing speaks against it, but it could not be tried".to_owned(),
         },
     );
+    page.row(
+        "kprobe.multi",
+        &match (&plan.obstacles.multi, &facts.multi) {
+            (Some(why), _) => format!("no: {why}"),
+            (None, Trial::Works) => "yes".to_owned(),
+            (None, _) => "unknown: nothing speaks against it, but it could not be tried".to_owned(),
+        },
+    );
+    let preemption = &facts.preemption;
+    let effect = if preemption.possible { "yes, which skips programs of fentry and fexit" } else { "no" };
+    page.row("preempts itself", &format!("{effect}: {}", preemption.why));
     let no_kprobes = plan.obstacles.kprobe.as_ref();
     page.row("kprobes", &no_kprobes.map_or_else(|| "yes".to_owned(), |why| format!("no: {why}")));
     page.row("lockdown", &state(facts.privileges.lockdown.as_ref().map(|lockdown| lockdown.name().to_owned())));
@@ -106,6 +117,7 @@ fn hooks(page: &mut Page, plan: &Plan) {
     }
     page.title(match plan.mechanism {
         Some(Mechanism::Fentry) => "Plan: fentry and fexit",
+        Some(Mechanism::Multi) => "Plan: kprobe.multi",
         Some(Mechanism::Kprobe) => "Plan: kprobes and kretprobes",
         None => "Plan: what would be hooked if anything could",
     });

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::{card, chart};
 use crate::{
-    aggregate::{Operation, Snapshot, registered::Registered},
+    aggregate::{Measured, Operation, Snapshot, registered::Registered},
     answer::{Answer, State},
     sink::{human, text},
 };
@@ -29,6 +29,9 @@ pub(super) fn tiles(snapshot: &Snapshot) -> Markup {
     });
     let buffers = snapshot.registration_buffers.as_ref().ok_or(UNKNOWN).map(|buffers| human::count(buffers.sum()));
     let bytes = snapshot.registration_bytes.as_ref().map(|bytes| human::bytes(bytes.sum()));
+    let at_least = |of: Option<Measured>| if of.is_some_and(|of| of.missed > 0) { "at least " } else { "" };
+    let unseen = at_least(snapshot.books.figures.buffers);
+    let (buffers, bytes) = (buffers.map(|sum| format!("{unseen}{sum}")), bytes.map(|sum| format!("{unseen}{sum}")));
     let vmas = snapshot.buffer_vmas.as_ref();
     let single = vmas.ok_or(UNKNOWN).and_then(|vmas| vmas.share_of(1).map(human::percent).ok_or(NONE));
     let walked = vmas.map(|vmas| format!("of {} walked", human::count(vmas.count())));
@@ -203,6 +206,9 @@ pub(super) fn backings(snapshot: &Snapshot) -> Markup {
                     }
                 }
                 (more(all.len(), BACKINGS))
+                @if let Some(walks) = snapshot.books.figures.walks.filter(|walks| walks.missed > 0) {
+                    p class="soft" { "Lower bounds: " (human::count(walks.missed)) " buffers were not walked to the end." }
+                }
             },
         }
     };

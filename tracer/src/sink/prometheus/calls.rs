@@ -24,6 +24,16 @@ pub(super) fn ratio<'a>(value: Option<f64>) -> Vec<Sample<'a>> {
     value.map(|value| Sample::number(&[], value)).into_iter().collect()
 }
 
+pub(super) fn coverage<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    let figures = scrape.snapshot.books.figures.by_figure();
+    figures.filter_map(|(figure, of)| Some(Sample::number(&[figure], of.coverage?))).collect()
+}
+
+pub(super) fn unmeasured<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    let figures = scrape.snapshot.books.figures.by_figure();
+    figures.map(|(figure, of)| Sample::count(&[figure], of.missed)).collect()
+}
+
 /// One sample where any probe counts calls.
 pub(super) fn if_measured<'a>(scrape: &Scrape<'_>, sample: impl FnOnce() -> Sample<'a>) -> Vec<Sample<'a>> {
     let operations = &scrape.snapshot.books.operations;
@@ -112,8 +122,8 @@ pub(super) fn unregisters<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     let others = scrape.snapshot.unregisters.iter();
     others
         .flat_map(|others| {
-            let ring_exit = others.ring_exit.map(|count| Sample::count(&["ring_exit"], count));
-            std::iter::once(Sample::count(&["cleanup"], others.internal)).chain(ring_exit)
+            let by = [("cleanup", others.internal), ("ring_exit", others.ring_exit)];
+            by.into_iter().filter_map(|(by, count)| Some(Sample::count(&[by], count?)))
         })
         .collect()
 }

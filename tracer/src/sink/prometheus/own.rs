@@ -2,7 +2,7 @@
 
 use super::{Sample, Scrape};
 use crate::{
-    aggregate::registered::Registered,
+    aggregate::{Snapshot, registered::Registered},
     probe::health::Status,
     source::{own::Own, runs::Runs},
 };
@@ -21,10 +21,14 @@ pub(super) fn runs<'a>(scrape: &Scrape<'a>, of: fn(&Runs) -> f64) -> Vec<Sample<
     runs.map(|(program, runs)| Sample::number(&[program], of(runs))).collect()
 }
 
+/// What the plan cannot give. What the kernel skipped is in the coverage: here its numbers would be labels.
+pub(super) fn reasons(snapshot: &Snapshot) -> impl Iterator<Item = &String> {
+    snapshot.degraded.iter().filter(|reason| !snapshot.lower_bounds.contains(reason))
+}
+
 /// What cannot be had, one reason each.
 pub(super) fn degraded<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
-    let reasons = scrape.snapshot.degraded.iter();
-    reasons
+    reasons(scrape.snapshot)
         .map(|text| {
             let (figure, reason) = text.split_once(": ").unwrap_or((text, ""));
             Sample::count(&[figure, reason], 1)

@@ -137,8 +137,8 @@ pub const METRICS: &[Metric] = &[
         name: "pinscope_other_unregisters_total",
         kind: Type::Counter,
         labels: &["by"],
-        help: "Buffer tables let go by others than the user: the kernel's own cleanup, or the ring's end (since 6.13; before, a ring ends without that function).",
-        source: "entry of io_sqe_buffers_unregister",
+        help: "Buffer tables let go by others than the user: the kernel's own cleanup of a registration that failed, or the end of a ring that has one. Up to 6.12 absent without --rings: both take a way that is hooked for that alone.",
+        source: "entry of io_sqe_buffers_unregister, up to 6.12 of __io_sqe_buffers_unregister",
         samples: calls::unregisters,
     },
     Metric {
@@ -336,10 +336,18 @@ pub const METRICS: &[Metric] = &[
     Metric {
         name: "pinscope_coverage_ratio",
         kind: Type::Gauge,
-        labels: &[],
-        help: "Share of the calls that the tracepoint saw and pinscope measured. Absent before the first.",
+        labels: &["figure"],
+        help: "Share of the calls, buffers, pins and walks that was measured since the start. Below 1 the sums of that figure are lower bounds. Absent before the first.",
         source: "the books",
-        samples: |scrape| calls::ratio(scrape.snapshot.books.coverage),
+        samples: calls::coverage,
+    },
+    Metric {
+        name: "pinscope_unmeasured_total",
+        kind: Type::Counter,
+        labels: &["figure"],
+        help: "Calls, buffers, pins and walks that were not measured, or not whole. Runs of a hook that the kernel skipped count as the calls and buffers they would have measured.",
+        source: "the books",
+        samples: calls::unmeasured,
     },
     Metric {
         name: "pinscope_books_balanced",
@@ -355,7 +363,7 @@ pub const METRICS: &[Metric] = &[
         labels: &[],
         help: "How many figures cannot be had on this kernel or in this session. `pinscope doctor` says which and why.",
         source: "probe plan",
-        samples: |scrape| vec![Sample::count(&[], scrape.snapshot.degraded.len() as u64)],
+        samples: |scrape| vec![Sample::count(&[], own::reasons(scrape.snapshot).count() as u64)],
     },
     Metric {
         name: "pinscope_degraded_reason",

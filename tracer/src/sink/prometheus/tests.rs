@@ -187,7 +187,7 @@ fn figures_are_those_of_the_snapshot() {
         ("pinscope_entries_total{hook=\"pin\"}", 40.0),
         ("pinscope_in_flight{hook=\"register\"}", 0.0),
         ("pinscope_lost_total{what=\"frames\"}", 0.0),
-        ("pinscope_coverage_ratio", 1.0),
+        ("pinscope_coverage_ratio{figure=\"calls\"}", 1.0),
         ("pinscope_books_balanced", 1.0),
         ("pinscope_attached_seconds", 10.0),
         (

@@ -5,7 +5,7 @@ use super::{
     page::{Page, bar},
 };
 use crate::{
-    aggregate::{Backing, Distribution, Process, Snapshot},
+    aggregate::{Backing, Distribution, Measured, Process, Snapshot},
     sink::octave::{Octave, octaves},
 };
 
@@ -15,6 +15,17 @@ const PROCESSES: usize = 8;
 const BACKINGS: usize = 12;
 /// Columns that a bar of the histogram may take.
 pub(super) const BAR: usize = 40;
+const UNSEEN_BUFFERS: &str = "buffers were not seen";
+const UNWALKED_BUFFERS: &str = "buffers were not walked to the end";
+
+/// Says under a section's sums that they lack something.
+fn bound(page: &mut Page, of: Option<Measured>, what: &str) {
+    if let Some(of) = of.filter(|of| of.missed > 0) {
+        let all = of.measured.saturating_add(of.missed);
+        let (missed, all) = (human::count(of.missed), human::count(all));
+        page.line(&format!("  (lower bounds: {missed} of {all} {what})"));
+    }
+}
 
 pub(super) fn registrations(page: &mut Page, snapshot: &Snapshot) {
     let row = |[label, calls, ok, partial, failed]: [&str; 5]| {
@@ -27,6 +38,10 @@ pub(super) fn registrations(page: &mut Page, snapshot: &Snapshot) {
         let figures = [operation.total(), operation.ok, operation.partial, operation.failed];
         let [calls, ok, partial, failed] = figures.map(human::count);
         page.paragraph(&row([&label, &calls, &ok, &partial, &failed]), &failures(operation));
+    }
+    let uncounted = snapshot.books.figures.uncounted;
+    if uncounted > 0 {
+        page.line(&format!("  (lower bounds: up to {} more were not counted)", human::count(uncounted)));
     }
 }
 
@@ -44,6 +59,7 @@ pub(super) fn vmas(page: &mut Page, snapshot: &Snapshot) {
         cells.extend(quantiles(vmas, human::count));
         page.row(label, &cells);
     }
+    bound(page, snapshot.books.figures.walks, UNWALKED_BUFFERS);
     if registration.count() > 0 {
         page.blank();
         page.line(&format!("  {:>15} {:>9}", "VMAs", "count"));
@@ -78,6 +94,10 @@ pub(super) fn durations(page: &mut Page, snapshot: &Snapshot) {
     rows.extend(snapshot.pin.as_ref().map(|pin| ("  pin".to_owned(), pin)));
     rows.retain(|(_, distribution)| distribution.count() > 0);
     table(page, "DURATION", &rows, human::duration);
+    if !rows.is_empty() {
+        bound(page, snapshot.books.figures.calls, "calls were not measured");
+        bound(page, snapshot.books.figures.pins, "pins were not seen from end to end");
+    }
 }
 
 pub(super) fn sizes(page: &mut Page, snapshot: &Snapshot) {
@@ -87,6 +107,7 @@ pub(super) fn sizes(page: &mut Page, snapshot: &Snapshot) {
     if buffers.count() > 0 {
         table(page, "A REGISTRATION'S", &[("  buffers".to_owned(), buffers)], human::count);
         page.row("  bytes", &cells(bytes, human::bytes));
+        bound(page, snapshot.books.figures.buffers, UNSEEN_BUFFERS);
     }
     if let Some(refused) = snapshot.refused_bytes.filter(|bytes| *bytes > 0) {
         page.line(&format!("  asked for and not registered: {}", human::bytes(refused)));
@@ -153,6 +174,7 @@ pub(super) fn backings(page: &mut Page, snapshot: &Snapshot) {
         let sum = |of: fn(&Backing) -> u64| others.iter().map(of).fold(0, u64::saturating_add);
         row(&format!("  {} more kinds", others.len()), [sum(|b| b.buffers), sum(|b| b.vmas), sum(|b| b.bytes)]);
     }
+    bound(page, snapshot.books.figures.walks, UNWALKED_BUFFERS);
     if let Some((vm_files, files)) = snapshot.multi_vm_file_buffers.zip(snapshot.multi_file_buffers)
         && vm_files > 0
     {
@@ -203,6 +225,7 @@ pub(super) fn processes(page: &mut Page, snapshot: &Snapshot) {
     if bounds {
         page.paragraph("  +: ", "of some of its calls the entry was not seen; what they did is not in these sums.");
     }
+    bound(page, snapshot.books.figures.buffers, UNSEEN_BUFFERS);
 }
 
 fn process_cells(process: &Process) -> [(String, usize); 6] {

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
-use super::without_tracer;
+use super::{storm::generator, without_tracer};
 use crate::{
     attempt::{Attempt, perform},
     context::Context,
@@ -23,6 +23,7 @@ use crate::{
     space::{Kind, Space},
     sys::{self, PAGE},
     watch::Watch,
+    watchdog,
 };
 
 /// linux/capability.h.
@@ -33,7 +34,8 @@ const EVERY_BUFFER: Version = Version(6, 16);
 type Case = fn(&Context) -> TestResult;
 
 pub fn tests() -> Vec<Test> {
-    let cases: [(&str, Case); 9] = [
+    let cases: [(&str, Case); 10] = [
+        ("locks_of_two_sessions", two_sessions),
         ("locks_beside_a_writer", beside_a_writer),
         ("locks_by_path", locks_by_path),
         ("locks_of_a_large_walk", large_walk),
@@ -83,6 +85,44 @@ fn clock_of(calls: &[Attempt]) -> u64 {
 /// Why a kernel's locks cannot be watched.
 fn no_tracepoints(context: &Context) -> Option<Verdict> {
     context.kernel.lacks("tracepoints of mmap_lock", LOCK_TRACEPOINTS).map(Verdict::Ignored)
+}
+
+/// The walk of one session tries the lock beside the waits that the other counts: nobody is killed here, and nobody is said
+/// to have been.
+fn two_sessions(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    if context.kernel.version < LOCK_TRACEPOINTS {
+        return Ok(Verdict::Ignored("no tracepoints of mmap_lock on this kernel".into()));
+    }
+    let words = generator(&["storm", "--threads", "4", "--count", "1000000000", "--seed", "3"])?;
+    let mut storm = Command::new(&words[0]).args(&words[1..]).spawn()?;
+    watchdog::adopt(storm.id());
+    let start = || {
+        let arguments = ["report", "--json", "--locks", "-d", "3", "--attach", &context.attach];
+        Running::start(&mut pinscope::command(&arguments))
+    };
+    let ended = start().and_then(|one| Ok([one, start()?])).and_then(|two| {
+        let [one, other] = two.map(|session| session.finish(Duration::from_mins(3)));
+        Ok([one?, other?])
+    });
+    storm.kill()?;
+    storm.wait()?;
+    watchdog::forget(storm.id());
+    for finished in ended? {
+        let finished = finished.expect_code(0)?;
+        let report: Value = serde_json::from_str(&finished.stdout)?;
+        let locks = &report["locks"];
+        println!("    {} registrations, {} trylocks failed", locks["registrations"], locks["failed_trylocks"]);
+        ensure!(locks["registrations"].as_u64() > Some(50), "{} registrations", locks["registrations"]);
+        ensure!(
+            locks["killed_waits"] == 0,
+            "{} waits ended by a fatal signal, and there was none",
+            locks["killed_waits"]
+        );
+    }
+    Ok(Verdict::Passed)
 }
 
 /// Another thread takes the lock for writing again and again, and keeps it long: registrations wait for it, no longer

@@ -371,8 +371,38 @@ fn holds(context: &Context) -> TestResult {
         check_soon(&daemon, &truth, "a ring that is closed")?;
     }
     ensure!(truth.is_empty(), "{truth:?}");
+    let_go_by_others(&daemon, &few, &hole)?;
     daemon.end()?;
     Ok(Verdict::Passed)
+}
+
+/// Tables that no user let go: of registers that failed behind their first buffer, and of rings that end with a table. Rings
+/// that never had one are none.
+fn let_go_by_others(daemon: &Daemon, good: &[Buffer], bad: &[Buffer]) -> anyhow::Result<()> {
+    const OTHERS: &str = "pinscope_other_unregisters_total";
+    let of = |scrape: &Scrape| ["cleanup", "ring_exit"].map(|by| scrape.sum(OTHERS, &[("by", by)]));
+    let before = of(&daemon.scrape()?);
+    for _ in 0..10 {
+        ensure!(Ring::new()?.call(Request::Register(bad)).ret < 0, "it is refused");
+    }
+    (0..20).try_for_each(|_| Ring::new().map(drop))?;
+    for _ in 0..7 {
+        ensure!(Ring::new()?.call(Request::Register(good)).ret == 0, "it is accepted");
+    }
+    let since = || -> anyhow::Result<_> {
+        let now = of(&daemon.scrape()?);
+        Ok([now[0] - before[0], now[1] - before[1]])
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while since()?[1] < 6.5 && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(50));
+    }
+    // Those that had none have ended as well by then.
+    thread::sleep(Duration::from_millis(500));
+    let seen = since()?;
+    let differs = seen.iter().zip([10.0, 7.0]).any(|(seen, wanted): (&f64, f64)| (seen - wanted).abs() > 0.5);
+    ensure!(!differs, "of 10 cleanups and 7 ends of rings with a table {seen:?} were counted");
+    Ok(())
 }
 
 /// Rings that come, and go without having unregistered: their tables end in a kernel thread.

@@ -1,8 +1,9 @@
 //! Very many calls from several threads at once: no count may be lost, in neither way of attaching.
 
-use std::{process::Command, time::Duration};
+use std::{ffi::OsString, process::Command, time::Duration};
 
 use anyhow::{Context as _, ensure};
+use serde_json::Value;
 
 use super::without_tracer;
 use crate::{
@@ -14,6 +15,8 @@ use crate::{
     report::Report,
     tally::Tally,
     trace::Trace,
+    user::{SERVICE, as_user},
+    watchdog,
 };
 
 /// Where the generator writes its account.
@@ -23,6 +26,10 @@ const LONG: Duration = Duration::from_mins(6);
 pub fn tests() -> Vec<Test> {
     vec![
         Test::new("storm_report", report).within(LONG),
+        Test::new("storm_default_sees_every_buffer", by_default).within(LONG),
+        Test::new("storm_user_sees_every_buffer", as_the_service).within(LONG),
+        Test::new("storm_short_sums_say_so", short_sums).within(LONG),
+        Test::new("storm_joined_and_left", joined_and_left).within(LONG),
         Test::new("storm_trace", trace).within(LONG),
         Test::new("storm_crowd", crowd).within(LONG),
         Test::new("storm_abandoned_rings", abandoned),
@@ -66,12 +73,102 @@ fn report(context: &Context) -> TestResult {
 }
 
 /// A kretprobe runs out of instances; a trampoline's program is skipped where it was preempted, and the kernel counts
-/// how often. Kprobes are skipped only beside a preempted read of a map, which nobody does during a storm.
+/// how often. Other hooks are skipped only beside a preempted read of a map, which nobody does during a storm.
 fn all_counted(context: &Context, report: &Report, missed: u64) -> anyhow::Result<()> {
     let skipped = report.skipped()?;
     println!("    {skipped} runs skipped");
-    ensure!(context.attach != "kprobe" || skipped == 0, "kprobes skipped {skipped} runs: {}", report.json()["skipped"]);
+    let skips = context.attach == "fentry";
+    ensure!(skips || skipped == 0, "{} skipped {skipped} runs: {}", context.attach, report.json()["skipped"]);
     ensure!(context.attach != "fentry" || missed <= skipped, "fexit missed {missed} returns, skipped {skipped}");
+    Ok(())
+}
+
+/// As pinscope attaches by itself, whatever the mode of the run is.
+fn by_default(context: &Context) -> TestResult {
+    if context.quick {
+        return Ok(Verdict::Ignored("the service's user sees the same by the same hooks".into()));
+    }
+    sees_every_buffer(context, &[])
+}
+
+/// The same with the rights of the service's user: CAP_BPF and CAP_PERFMON, beside Debian's perf_event_paranoid of 3.
+fn as_the_service(context: &Context) -> TestResult {
+    sees_every_buffer(context, &as_user(SERVICE)?)
+}
+
+fn sees_every_buffer(context: &Context, user: &[OsString]) -> TestResult {
+    if let Some(verdict) = without_tracer(context).or_else(|| without_preemption(context)) {
+        return Ok(verdict);
+    }
+    let (json, truth) = small_storm(user, "auto")?;
+    let (seen, all) = (measured(&json, "buffers", "measured")?, buffers_of(&truth));
+    println!("    {}: {seen} of {all} buffers of {} calls", json["mode"], truth.all());
+    ensure!(seen * 1000 >= all * 999, "{seen} of {all} buffers: {}", json["skipped"]);
+    ensure!(seen <= all, "{seen} buffers where there were {all}");
+    let ledger = json["books"]["operations"].as_array().context("no books")?.iter();
+    let counted: u64 = ledger.filter_map(|books| books["ledger"].as_u64()).sum();
+    ensure!(counted * 1000 >= truth.all() * 999, "{counted} calls of {}", truth.all());
+    told_as_short(&json, "buffers", seen, all)?;
+    Ok(Verdict::Passed)
+}
+
+/// In the mode of the run: what of its hooks the kernel skipped is in the coverage, and the sums are lower bounds.
+fn short_sums(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context).or_else(|| without_preemption(context)) {
+        return Ok(verdict);
+    }
+    let (json, truth) = small_storm(&[], &context.attach)?;
+    let (seen, all) = (measured(&json, "buffers", "measured")?, buffers_of(&truth));
+    println!("    {seen} of {all} buffers seen, coverage {}", json["books"]["figures"]["buffers"]["coverage"]);
+    told_as_short(&json, "buffers", seen, all)?;
+    // Each buffer here is pinned once, and has memory to walk.
+    for figure in ["pins", "walks"].into_iter().filter(|figure| !json["books"]["figures"][figure].is_null()) {
+        told_as_short(&json, figure, measured(&json, figure, "measured")?, all)?;
+    }
+    Ok(Verdict::Passed)
+}
+
+/// Debian's kernels preempt since 6.16; on the others nothing is skipped.
+fn without_preemption(context: &Context) -> Option<Verdict> {
+    let preempts = context.kernel.version >= Version(6, 16);
+    (!preempts).then(|| Verdict::Ignored("the kernel does not preempt itself".into()))
+}
+
+/// The storm of which 26 % of the buffers were missed on 7.3, and said to be all.
+fn small_storm(user: &[OsString], attach: &str) -> anyhow::Result<(Value, Tally)> {
+    let _ = std::fs::remove_file(ACCOUNT);
+    let scenario = generator(&["storm", "--threads", "4", "--count", "3308", "--seed", "1"])?;
+    let words = user.iter().cloned().chain([pinscope::binary().into()]).collect::<Vec<OsString>>();
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).args(["report", "--json", "--attach", attach, "--"]).args(scenario);
+    let finished = Running::start(pinscope::piped(&mut command))?.finish(LONG)?.expect_code(0)?;
+    Ok((Report::of(&finished)?.json().clone(), generate::read(ACCOUNT)?))
+}
+
+/// The buffers that the kernel looked at, by the generator's account: each register has two good buffers or a bad one, each
+/// update one; a table that is there already refuses a register before its buffers.
+fn buffers_of(truth: &Tally) -> u64 {
+    2 * truth.count("register", "ok")
+        + truth.count("register", "EFAULT")
+        + truth.count("update", "ok")
+        + truth.count("update", "EFAULT")
+}
+
+fn measured(json: &Value, figure: &str, what: &str) -> anyhow::Result<u64> {
+    json["books"]["figures"][figure][what].as_u64().with_context(|| format!("{what} {figure} are not told"))
+}
+
+/// Whatever was not seen is among what is said to be missing, and marks the sums.
+fn told_as_short(json: &Value, figure: &str, seen: u64, all: u64) -> anyhow::Result<()> {
+    let missing = all.saturating_sub(seen);
+    let missed = measured(json, figure, "missed")?;
+    ensure!(missed >= missing, "{missing} {figure} are missing of {all}, and {missed} are told");
+    let coverage = json["books"]["figures"][figure]["coverage"].as_f64().context("no coverage")?;
+    ensure!((coverage - 1.0).abs() < 1e-9 || missed > 0, "coverage {coverage} of {figure}, and none missed");
+    for list in ["lower_bounds", "degraded"] {
+        let told = json[list].as_array().with_context(|| format!("no {list}"))?;
+        ensure!(missed == 0 || !told.is_empty(), "{missed} {figure} missed, and {list} is empty");
+    }
     Ok(())
 }
 
@@ -83,6 +180,37 @@ fn storm(context: &Context, count: u64) -> anyhow::Result<(Finished, Tally)> {
     let failed = truth.failed() * 100 / count;
     ensure!((35..=65).contains(&failed), "{failed} % of the calls were refused: not about half");
     Ok((finished, truth))
+}
+
+/// A session that begins and ends in the middle of a storm has whole calls alone, and its books balance.
+fn joined_and_left(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    if context.quick && context.kernel.version < Version(7, 0) {
+        return Ok(Verdict::Ignored("the kernels beside it show it".into()));
+    }
+    let words = generator(&["storm", "--threads", "4", "--count", "1000000000", "--seed", "7"])?;
+    let mut storm = Command::new(&words[0]).args(&words[1..]).spawn()?;
+    watchdog::adopt(storm.id());
+    let mut command = pinscope::command(&["report", "--json", "-d", "1", "--attach", &context.attach]);
+    let finished = Running::start(&mut command)?.finish(LONG);
+    storm.kill()?;
+    storm.wait()?;
+    watchdog::forget(storm.id());
+    let report = Report::of(&finished?.expect_code(0)?)?;
+    let books = &report.json()["books"];
+    println!("    {} calls, skipped {}", report.tally()?.all(), report.skipped()?);
+    ensure!(report.tally()?.all() > 100, "it saw {} calls", report.tally()?.all());
+    let of = |what: &str| -> Vec<u64> {
+        books["operations"].as_array().into_iter().flatten().filter_map(|one| one[what].as_u64()).collect()
+    };
+    ensure!(books["balanced"] == true && of("unexplained").iter().all(|off| *off == 0), "they do not balance: {books}");
+    // Calls that were under way when it began: one of each thread at most.
+    let missed: u64 = of("missed_entries").iter().sum();
+    let skipped = report.skipped()?;
+    ensure!(missed <= 4 + skipped, "{missed} entries were missed, {skipped} runs skipped: {books}");
+    Ok(Verdict::Passed)
 }
 
 /// With records: what is there and what pinscope says it lost are all.

@@ -1,0 +1,150 @@
+//! How much of each kind of figure was measured. What the kernel skipped of a hook's runs is missing from every sum above
+//! it, so those are lower bounds, and say so.
+
+use serde::Serialize;
+use tracer_ebpf::{counter::Counter, operation::Operation};
+
+use super::books::OperationBooks;
+use crate::{decode::Known, human, source::sample::Sample};
+
+/// What was measured of something, and what was not.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Measured {
+    /// Measured.
+    pub measured: u64,
+    /// Not measured. Skipped runs of a hook are of any task, so that a session with filters may have missed less.
+    pub missed: u64,
+    /// The share, 0 to 1; `None` before the first.
+    pub coverage: Option<f64>,
+}
+
+impl Measured {
+    fn new(measured: u64, missed: u64) -> Self {
+        let all = measured.saturating_add(missed);
+        Self { measured, missed, coverage: (all > 0).then(|| measured as f64 / all as f64) }
+    }
+}
+
+/// By kind of figure; `None` where it is not measured at all.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Coverage {
+    /// Calls: counts, results, durations.
+    pub calls: Option<Measured>,
+    /// Buffers and bytes.
+    pub buffers: Option<Measured>,
+    /// Pins: their time and faults.
+    pub pins: Option<Measured>,
+    /// Walks to the end: VMAs, files, backings.
+    pub walks: Option<Measured>,
+    /// Skipped runs of the program that counts the calls: as many calls at most were not even counted.
+    pub uncounted: u64,
+    /// Skipped runs of the program that notes new rings; `None` where none are followed.
+    pub unnoted_rings: Option<u64>,
+    /// Skipped runs of the programs at the lock's tracepoints; `None` where they are not asked for.
+    pub unseen_locks: Option<u64>,
+}
+
+impl Coverage {
+    pub(super) fn new(sample: &Sample, known: &Known, operations: &[OperationBooks]) -> Self {
+        let count = |counter: Counter| sample.counters[counter as usize];
+        let calls = calls(sample, operations);
+        let stray = count(Counter::StrayBuffers);
+        let unentered = count(Counter::BufferMissedEntries).max(skipped(sample, &["buffer_enter", "pin_enter_buffer"]));
+        // Where the pin stands for its buffer nothing tells what lay in a call without an entry: a buffer at least.
+        let of_missed = if known.lean { missed_installations(operations) } else { 0 };
+        let buffers = sum([stray, unentered, of_missed]);
+        let pins = sum([count(Counter::PinMissedReturns), count(Counter::PinMissedEntries), buffers]);
+        // What a buffer's walk saw is counted when the buffer returns.
+        let unwalked =
+            [Counter::WalksBusy, Counter::WalksCut, Counter::WalksNone, Counter::BufferMissedReturns].map(count);
+        let walked = sum([Counter::WalksComplete, Counter::WalksHole].map(count));
+        let measured = |is: bool, of: u64, missed: u64| is.then(|| Measured::new(of, missed));
+        Self {
+            calls,
+            buffers: measured(known.buffers, count(Counter::BufferEntries), buffers),
+            pins: measured(known.pins, count(Counter::PinReturns), pins),
+            uncounted: uncounted(sample),
+            unnoted_rings: known.rings.then(|| skipped(sample, &["ring_created"])),
+            unseen_locks: known.locks.then(|| skipped(sample, &["lock_"])),
+            walks: measured(known.walk, walked, sum(unwalked).saturating_add(buffers)),
+        }
+    }
+
+    /// The kinds by name.
+    pub fn by_figure(&self) -> impl Iterator<Item = (&'static str, Measured)> {
+        let all = [("calls", self.calls), ("buffers", self.buffers), ("pins", self.pins), ("walks", self.walks)];
+        all.into_iter().filter_map(|(name, measured)| Some((name, measured?)))
+    }
+
+    /// The figures whose sums lack something, and why; the figures are named as the plan names them.
+    pub fn lower_bounds(&self) -> Vec<String> {
+        let figures = [
+            (self.calls, "counts by operation and result, durations", "calls were not measured"),
+            (self.buffers, "buffers, bytes, VMAs touched, backings, distinct files", "buffers were not seen"),
+            (self.pins, "time in the pin, page faults in the pin, VMA look-ups", "pins were not seen from end to end"),
+            (self.walks, "VMAs touched, backings, distinct files", "buffers were not walked to the end"),
+        ];
+        let bounds = figures.into_iter().filter_map(|(measured, figures, what)| {
+            let Measured { measured, missed, .. } = measured.filter(|of| of.missed > 0)?;
+            let all = human::count(measured.saturating_add(missed));
+            Some(format!("{figures}: lower bounds, {} of {all} {what}", human::count(missed)))
+        });
+        let skips = [
+            (
+                self.unnoted_rings,
+                "age, fd and flags of the ring: not known of all rings, the making of up to",
+                "was not seen",
+            ),
+            (self.unseen_locks, "waits for mmap_lock: lower bounds, up to", "of their ends were not seen"),
+        ];
+        let skips = skips.into_iter().filter_map(|(skipped, figure, what)| {
+            Some(format!("{figure} {} {what}", human::count(skipped.filter(|runs| *runs > 0)?)))
+        });
+        bounds.chain(skips).collect()
+    }
+
+    /// Whether every hook that counts by itself, and has no other to be held against, ran whenever it should.
+    pub(super) fn is_whole(&self) -> bool {
+        [self.unnoted_rings, self.unseen_locks].into_iter().flatten().all(|skipped| skipped == 0)
+    }
+}
+
+/// Of the operations whose entry is hooked. A run of the ledger's program that was skipped is a call that nothing counts.
+fn calls(sample: &Sample, operations: &[OperationBooks]) -> Option<Measured> {
+    let told = operations
+        .iter()
+        .filter_map(OperationBooks::measured)
+        .reduce(|a, b| (a.0.saturating_add(b.0), a.1.saturating_add(b.1)));
+    let uncounted = uncounted(sample);
+    let counted = operations.iter().any(|books| books.ledger.is_some());
+    if told.is_none() && !counted {
+        return None;
+    }
+    let (measured, all) = told.unwrap_or((0, 0));
+    // Lost state shows at the tracepoint as a missed entry or, when it failed, as an early refusal, by whichever operation: so
+    // it is held against the sum.
+    let measured = measured.min(all.saturating_sub(sample.counters[Counter::LostFrames as usize]));
+    Some(Measured::new(measured, (all - measured).saturating_add(uncounted)))
+}
+
+/// Calls of which the ledger's program was skipped, those of other operations among them.
+pub(super) fn uncounted(sample: &Sample) -> u64 {
+    skipped(sample, &["ledger"])
+}
+
+/// Calls that may have had buffers, and whose entry was not seen.
+fn missed_installations(operations: &[OperationBooks]) -> u64 {
+    let installing = [Operation::Register, Operation::Update].map(Operation::name);
+    let of = operations.iter().filter(|books| installing.contains(&books.operation));
+    of.filter_map(OperationBooks::measured).fold(0, |sum, (measured, all)| sum.saturating_add(all - measured))
+}
+
+/// Runs that the kernel skipped of the programs whose names begin so.
+pub(super) fn skipped(sample: &Sample, programs: &[&str]) -> u64 {
+    let of = sample.skipped.iter().filter(|(name, _)| programs.iter().any(|program| name.starts_with(program)));
+    of.fold(0, |sum, (_, runs)| sum.saturating_add(*runs))
+}
+
+fn sum<const N: usize>(counts: [u64; N]) -> u64 {
+    counts.into_iter().fold(0, u64::saturating_add)
+}
