@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{
     grafana::{Dashboard, Panel, Row},
-    query::{NO_CALLS, NO_WORKLOADS, NOT_MEASURED, NOTHING_YET, REGISTERED, or_none, quantile, share},
+    query::{NO_CALLS, NO_WORKLOADS, NOT_MEASURED, NOTHING_YET, REGISTERED, coverage, or_none, quantile, share},
     variable::{data_source, job, variable},
 };
 
@@ -76,9 +76,10 @@ fn summary() -> Row {
             .query("sum(pinscope_registered_unknown_rings{<here>})", "unknown rings")
             .field("pinned", &[("unit", json!("bytes"))])
             .no_value(REGISTERED),
-        Panel::stat("Coverage", "The lowest share, over the instances, of calls that were measured, of those that the kernel's own tracepoint saw; since the probes were attached.")
+        Panel::stat("Coverage", "Share of the calls, buffers or pins within the time shown that was measured, of the instance and the figure with the lowest.")
             .unit("percentunit")
-            .query("min(pinscope_coverage_ratio{<here>})", "lowest")
+            .query(&format!("min({})", coverage("instance", "<range>")), "lowest")
+            .at_the_end()
             .with(json!({ "min": 0, "max": 1, "decimals": 2 }))
             .thresholds("red", &[("orange", 0.99), ("green", 0.9999)])
             .no_value(NO_CALLS),
@@ -232,10 +233,10 @@ fn switching() -> Row {
 
 fn trust() -> Row {
     let panels = vec![
-        Panel::lines("Coverage, the lowest ten", "Share of the calls that the kernel's tracepoint saw and pinscope measured, since its probes were attached.")
+        Panel::lines("Coverage, the lowest ten", "Share of the calls, buffers or pins that was measured, of the figure with the lowest.")
             .unit("percentunit")
             .with(json!({ "max": 1 }))
-            .query("bottomk(10, min by (instance) (pinscope_coverage_ratio{<here>}))", "{{instance}}")
+            .query(&format!("bottomk(10, min by (instance) ({}))", coverage("instance", "<rate>")), "{{instance}}")
             .no_value(NO_CALLS),
         Panel::lines("Lost, by cause", "What found no room, a second. `pinscope report` says what each cause means.")
             .unit("cps")
@@ -253,7 +254,7 @@ fn trust() -> Row {
             .query("sum by (instance) (pinscope_attached_seconds{<here>})", "")
             .query("sum by (instance) (pinscope_degraded_reasons{<here>})", "")
             .query("count by (instance) (pinscope_probe_attached{<here>} == 0) or 0 * count by (instance) (pinscope_probe_attached{<here>})", "")
-            .query("min by (instance) (pinscope_coverage_ratio{<here>})", "")
+            .query(&format!("min by (instance) ({})", coverage("instance", "<range>")), "")
             .query("min by (instance) (min_over_time(pinscope_books_balanced{<here>}[<range>]))", "")
             .columns(&[
                 ("instance", "Instance"), ("version", "Version"), ("kernel", "Kernel"), ("mode", "Mode"),

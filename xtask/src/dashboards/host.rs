@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{
     fleet::balanced,
     grafana::{Dashboard, Panel, Row},
-    query::{NO_CALLS, NO_WORKLOADS, NOT_MEASURED, NOTHING_YET, REGISTERED, or_none, quantile, share},
+    query::{NO_CALLS, NO_WORKLOADS, NOT_MEASURED, NOTHING_YET, REGISTERED, coverage, or_none, quantile, share},
     variable::{data_source, job, variable},
 };
 
@@ -54,9 +54,10 @@ fn health() -> Row {
             .with(json!({ "mappings": balanced() }))
             .option("graphMode", json!("none"))
             .no_value("not scraped"),
-        Panel::stat("Coverage", "Share of the calls that the kernel's tracepoint saw and pinscope measured, since its probes were attached.")
+        Panel::stat("Coverage", "Share of the calls, buffers or pins within the time shown that was measured, of the figure with the lowest.")
             .unit("percentunit")
-            .query("min(pinscope_coverage_ratio{<here>})", "coverage")
+            .query(&format!("min({})", coverage("instance", "<range>")), "coverage")
+            .at_the_end()
             .with(json!({ "decimals": 2 }))
             .thresholds("red", &[("orange", 0.99), ("green", 0.9999)])
             .no_value(NO_CALLS),

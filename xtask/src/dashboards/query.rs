@@ -39,6 +39,13 @@ pub fn share(part: &str, whole: &str) -> String {
     format!("({part}) / ({whole}) >= 0")
 }
 
+/// The share of calls, buffers and pins that was measured within `window`, by `by` and by figure. Walks that a writer of
+/// `mmap_lock` ended are no loss.
+pub fn coverage(by: &str, window: &str) -> String {
+    let sum = |metric| format!(r#"sum by ({by}, figure) (increase({metric}{{<here>, figure!="walks"}}[{window}]))"#);
+    format!("1 - {} / ({} > 0)", sum("pinscope_unmeasured_total"), sum("pinscope_measurable_total"))
+}
+
 /// `expression`, and where it has no series a zero named `none`, provided that `basis` is counted: then nothing is known to
 /// have happened. Where `basis` is absent too, it is unknown, and there is no series.
 pub fn or_none(expression: &str, label: &str, basis: &str) -> String {

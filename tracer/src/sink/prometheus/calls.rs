@@ -34,6 +34,11 @@ pub(super) fn unmeasured<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     figures.map(|(figure, of)| Sample::count(&[figure], of.missed)).collect()
 }
 
+pub(super) fn measurable<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    let figures = scrape.snapshot.books.figures.by_figure();
+    figures.map(|(figure, of)| Sample::count(&[figure], of.measured.saturating_add(of.missed))).collect()
+}
+
 /// One sample where any probe counts calls.
 pub(super) fn if_measured<'a>(scrape: &Scrape<'_>, sample: impl FnOnce() -> Sample<'a>) -> Vec<Sample<'a>> {
     let operations = &scrape.snapshot.books.operations;

@@ -350,6 +350,14 @@ pub const METRICS: &[Metric] = &[
         samples: calls::unmeasured,
     },
     Metric {
+        name: "pinscope_measurable_total",
+        kind: Type::Counter,
+        labels: &["figure"],
+        help: "All calls, buffers, pins and walks, measured or not: the share of pinscope_unmeasured_total in it, as increases of a window, is what the figures of that window lack.",
+        source: "the books",
+        samples: calls::measurable,
+    },
+    Metric {
         name: "pinscope_books_balanced",
         kind: Type::Gauge,
         labels: &[],

@@ -188,6 +188,9 @@ fn figures_are_those_of_the_snapshot() {
         ("pinscope_in_flight{hook=\"register\"}", 0.0),
         ("pinscope_lost_total{what=\"frames\"}", 0.0),
         ("pinscope_coverage_ratio{figure=\"calls\"}", 1.0),
+        ("pinscope_unmeasured_total{figure=\"calls\"}", 0.0),
+        ("pinscope_measurable_total{figure=\"calls\"}", 14.0),
+        ("pinscope_measurable_total{figure=\"buffers\"}", 40.0),
         ("pinscope_books_balanced", 1.0),
         ("pinscope_attached_seconds", 10.0),
         (
