@@ -190,8 +190,10 @@ fn avoided_function(context: &Context) -> TestResult {
 }
 
 fn doctor(context: &Context) -> TestResult {
-    let text = pinscope::run(&["doctor", "--attach", &context.attach], TIME)?;
-    let json = pinscope::run(&["doctor", "--json", "--attach", &context.attach], TIME)?;
+    let run = |arguments: &[&str]| Running::start(&mut pinscope::command(arguments));
+    let text = run(&["doctor", "--attach", &context.attach])?;
+    let json = run(&["doctor", "--json", "--attach", &context.attach])?;
+    let (text, json) = (text.finish(TIME)?, json.finish(TIME)?);
     ensure!(text.code() == json.code(), "text ends with {}, JSON with {}", text.code(), json.code());
     ensure!(text.stdout.contains("io_sqe_buffers_register"), "the plan names no function\n{}", text.words());
     let value: Value = serde_json::from_str(&json.stdout).with_context(|| json.words())?;
@@ -271,10 +273,10 @@ fn agrees(context: &Context, circumstance: fn(&mut Command), words: &[&str]) -> 
     let run = |arguments: &[&str]| {
         let mut command = pinscope::command(&[arguments, &["--attach", &context.attach]].concat());
         circumstance(&mut command);
-        Running::start(&mut command)?.finish(TIME)
+        Running::start(&mut command)
     };
-    let report = run(&["report", "--json", "--duration", "100ms"])?;
-    let doctor = run(&["doctor", "--json"])?;
+    let (report, doctor) = (run(&["report", "--json", "--duration", "100ms"])?, run(&["doctor", "--json"])?);
+    let (report, doctor) = (report.finish(TIME)?, doctor.finish(TIME)?);
     if report.code() != 0 {
         report.expect_error_line(words)?;
         ensure!(doctor.code() == 4, "the doctor ends with {}\n{}", doctor.code(), report.words());
