@@ -172,7 +172,7 @@ pub fn whole(frame: &Frame) {
     if registration.flags & (flag::PINNED | flag::PARTS_MISSED) == flag::PINNED {
         totals.add(Slot::PinNanoseconds, registration.pin_ns);
     }
-    if registration.flags & flag::VMAS_PARTIAL == 0 {
+    if registration.flags & (flag::VMAS_PARTIAL | flag::VMAS_REPEATED) == 0 {
         totals.add_slot(workload::vma_slot(registration.vmas), 1);
         totals.add(Slot::VmasSum, registration.vmas);
     }

@@ -39,7 +39,7 @@ pub fn buffer(frame: &mut Frame) {
 /// A registration that ended.
 #[inline(always)]
 pub fn registration(registration: &RegistrationRecord) {
-    if registration.flags & flag::VMAS_PARTIAL == 0 {
+    if registration.flags & (flag::VMAS_PARTIAL | flag::VMAS_REPEATED) == 0 {
         let RegistrationRecord { vmas, bytes, duration_ns, buffers, .. } = *registration;
         largest(REGISTRATION, vmas, bytes, duration_ns, buffers);
     }

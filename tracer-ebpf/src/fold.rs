@@ -64,15 +64,17 @@ pub fn buffer(frame: &mut Frame, counters: &Counters, ended: bool) {
 #[inline(always)]
 fn touched(frame: &mut Frame, counters: &Counters, ended: bool) {
     let buffer = &frame.buffer;
-    let registration = &mut frame.registration;
     if buffer.vmas != 0 {
         let vmas = u64::from(buffer.vmas);
         frame.counts.vmas += vmas;
-        // Buffers of one call often lie side by side: the VMA in which one ends and the next begins is one VMA.
-        let begun = u64::from(frame.walker.first_end == frame.last_vma_end);
-        registration.vmas += vmas - begun;
+        // Buffers of one call often lie side by side, many of them in one VMA: then there is nothing new.
+        if setting!(kernel.walks) != 0 && (frame.walker.address != frame.last_vma_end || vmas != 1) {
+            distinct(frame, vmas as u32);
+        }
         frame.last_vma_end = frame.walker.address;
     }
+    let buffer = &frame.buffer;
+    let registration = &mut frame.registration;
     registration.flags |= buffer.flags & (flag::BACKINGS_CAPPED | flag::PARTS_MISSED);
     if buffer.ret < 0 {
         registration.failed_buffers += 1;
@@ -99,6 +101,41 @@ fn touched(frame: &mut Frame, counters: &Counters, ended: bool) {
         frame.counts.short += 1;
     }
     backings(frame, counters, ended);
+}
+
+apart! {
+/// Adds the VMAs of the frame's walk that the call's walks before it did not see. A walk sees all VMAs from its first to its
+/// last, so that what they saw together is told by its ends as long as each begins or ends where others did; where one
+/// comes back in between otherwise, how many it saw anew is not known.
+fn distinct([frame: Frame], vmas: u32) {
+    let (first, last) = (frame.walker.first_end, frame.walker.address);
+    let mut new = u64::from(vmas);
+    if frame.seen_to == 0 {
+        frame.seen_from = first;
+        frame.seen_to = last;
+        frame.seen_with_gaps = 0;
+    } else if first > frame.seen_to || last < frame.seen_from {
+        frame.seen_with_gaps = 1;
+    } else if frame.registration.flags & flag::VMAS_REPEATED != 0 {
+        // It is an upper bound already.
+    } else if first == frame.seen_to || last == frame.seen_from {
+        new -= 1;
+    } else if frame.seen_with_gaps == 0 && first >= frame.seen_from && last <= frame.seen_to {
+        new = 0;
+    } else if first <= frame.seen_from && last >= frame.seen_to {
+        new = new.wrapping_sub(frame.registration.vmas);
+        frame.seen_with_gaps = 0;
+    } else {
+        frame.registration.flags |= flag::VMAS_REPEATED;
+    }
+    frame.registration.vmas += new;
+    if first < frame.seen_from {
+        frame.seen_from = first;
+    }
+    if last > frame.seen_to {
+        frame.seen_to = last;
+    }
+}
 }
 
 /// Whether a buffer was refused before its pin: for its size or its address. Where the pin stands for its buffer, no such
@@ -466,7 +503,7 @@ fn distributions(registration: &RegistrationRecord, operation: Operation) {
     if registration.flags & (flag::PINNED | flag::PARTS_MISSED) == flag::PINNED {
         distributions.observe(Histogram::Pin, registration.pin_ns);
     }
-    if registration.flags & flag::VMAS_PARTIAL == 0 {
+    if registration.flags & (flag::VMAS_PARTIAL | flag::VMAS_REPEATED) == 0 {
         distributions.observe(Histogram::VmasPerRegistration, registration.vmas);
     }
 }
@@ -495,6 +532,9 @@ fn parts(frame: &Frame, counters: &Counters) {
         counters.add(Counter::WalksHole, frame.counts.partial[Walk::Hole as usize].into());
         counters.add(Counter::WalksBusy, frame.counts.partial[Walk::Busy as usize].into());
         counters.add(Counter::WalksCut, frame.counts.partial[Walk::Cut as usize].into());
+    }
+    if registration.flags & flag::VMAS_REPEATED != 0 {
+        counters.add(Counter::ShortRecords, 1);
     }
     if frame.counts.multi_vm_file | frame.counts.short != 0 {
         counters.add(Counter::MultiVmFileBuffers, frame.counts.multi_vm_file.into());

@@ -100,6 +100,8 @@ pub mod flag {
     pub const PARTIAL: u32 = 1 << 11;
     /// More distinct `vm_file`s than [`super::FILES`].
     pub const VM_FILES_CAPPED: u32 = 1 << 12;
+    /// Buffers came back to VMAs that may have been counted: `vmas` is an upper bound.
+    pub const VMAS_REPEATED: u32 = 1 << 13;
 }
 
 /// In a process's or thread's number: its task is in no PID namespace that pinscope sees, and the rest is its number in the
@@ -456,6 +458,12 @@ pub struct Frame {
     pub last_end: u64,
     /// End of the VMA in which the walk before this one in the same call ended; 0 at first.
     pub last_vma_end: u64,
+    /// The least and the greatest end of a VMA that the call's walks saw. An end is no other VMA's.
+    pub seen_from: u64,
+    /// Likewise.
+    pub seen_to: u64,
+    /// 1 where VMAs between those two were not seen.
+    pub seen_with_gaps: u64,
     /// Distinct `vm_file`s of the registration before this buffer, and in the upper half its files.
     pub files_before: u64,
     /// Digest of the ranges of the call's buffers.

@@ -95,7 +95,7 @@ fn begin(frame: &mut Frame, operation: Operation, ring: u64, requested: u32, was
         unsafe { words.add(word).write_volatile(0) };
     }
     frame.last_vma_end = 0;
-    zero!(frame.backings[0].buffers, frame.judged[0].buffers);
+    zero!(frame.backings[0].buffers, frame.judged[0].buffers, frame.seen_to);
     let registration = &mut frame.registration;
     clear(registration);
     if setting!(session.timed) != 0 {

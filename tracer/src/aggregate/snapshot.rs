@@ -365,7 +365,11 @@ impl Losses {
                 "calls of tasks of more than 128 generations, of which it is not known whose they are",
                 self.descendants,
             ),
-            ("short_records", "buffers with more files or backings than are told apart", self.short_records),
+            (
+                "short_records",
+                "buffers with more files or backings, and registrations with more VMAs, than are told apart",
+                self.short_records,
+            ),
             ("rings", "operations not counted under their ring: the map was full", self.rings),
             ("judgements", "buffers not judged by policy: the map was full", self.judgements),
             ("files", "files of a shared buffer: unnamed, or the map was full", self.files),

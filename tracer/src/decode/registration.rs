@@ -50,10 +50,12 @@ pub struct Registration {
     pub bytes: Option<u64>,
     /// Bytes of the buffers that are registered when the call returns.
     pub bytes_registered: Option<u64>,
-    /// VMAs touched; a lower bound unless `vmas_complete`.
+    /// Distinct VMAs touched; a lower bound unless `vmas_complete`, an upper one where `vmas_repeated`.
     pub vmas: Option<u64>,
     /// Every buffer was walked to its end, or to a hole in it, where the kernel stops as well.
     pub vmas_complete: bool,
+    /// Buffers came back to VMAs that may have been counted.
+    pub vmas_repeated: bool,
     /// VMA look-ups that the kernel made while pinning.
     pub lookups: Option<u64>,
     /// Distinct files; a lower bound where `files_capped`.
@@ -236,6 +238,7 @@ impl Registration {
             bytes_registered: sight.registered(),
             vmas: sight.walked().then_some(record.vmas),
             vmas_complete: sight.walked_far(),
+            vmas_repeated: sight.walked() && sight.has(flag::VMAS_REPEATED),
             lookups: (context.known.lookups && sight.pinned()).then_some(record.lookups),
             files: sight.walked().then_some(record.files.into()),
             files_capped: sight.walked() && sight.has(flag::FILES_CAPPED),

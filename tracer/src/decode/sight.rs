@@ -128,6 +128,9 @@ impl Sight<'_> {
         let told = FLAGS.iter().filter(|(flag, _)| self.has(*flag));
         let mut reasons: Vec<_> = told.map(|(_, reason)| (*reason).to_owned()).collect();
         reasons.extend(self.short_walks());
+        if self.has(flag::VMAS_REPEATED) && self.walked() {
+            reasons.push("buffers came back to VMAs out of order: their number is an upper bound".to_owned());
+        }
         for (flag, what) in [(flag::FILES_CAPPED, "files"), (flag::VM_FILES_CAPPED, "vm_files")] {
             if self.has(flag) {
                 reasons.push(format!("more than {FILES} {what}: their number is a lower bound"));

@@ -204,7 +204,8 @@ fn the_keys_are_those_that_are_documented() {
         keys(&json),
         "accounting_ns backings buffer_list buffers bytes bytes_registered cgroup_id comm degraded duration_ns failed_buffers fault_ns \
          files files_capped lock_acquisitions lock_wait_ns lookup_ns lookups major_faults minor_faults operation pid \
-         pin_ns refused requested rest_ns result ret ring start_ns tid time uid vm_files vm_files_capped vmas vmas_complete walk_ns"
+         pin_ns refused requested rest_ns result ret ring start_ns tid time uid vm_files vm_files_capped vmas vmas_complete vmas_repeated \
+         walk_ns"
     );
     assert_eq!(
         keys(&json["buffer_list"][0]),

@@ -20,10 +20,15 @@ pub fn header() -> String {
 }
 
 /// One registration, at most 100 columns: time, process (comm/pid), operation, result, buffers, bytes, VMAs (`+`
-/// where it is a lower bound), duration, the pins' share of it, what lies behind. `-` is unknown. Where only some of the
+/// where it is a lower bound, `-` where an upper one, `?` where neither), duration, the pins' share of it, what lies behind. `-` is unknown. Where only some of the
 /// buffers were installed, the place in the list (from 0) of the one that was refused, and why, come before what lies behind.
 pub fn line(registration: &Registration) -> String {
-    let bound = if registration.vmas_complete { "" } else { "+" };
+    let bound = match (registration.vmas_complete, registration.vmas_repeated) {
+        (true, false) => "",
+        (true, true) => "-",
+        (false, false) => "+",
+        (false, true) => "?",
+    };
     columns([
         &time_of_day(registration.time.as_deref()),
         &process(registration),

@@ -79,20 +79,16 @@ pub struct Layout {
     pub vm_files: BTreeSet<(u64, u64)>,
     /// By backing.
     pub backings: BTreeMap<Backing, Share>,
-    /// Where the first VMA and the last one start.
-    pub ends: Option<(u64, u64)>,
+    /// Where each VMA starts.
+    pub starts: Vec<u64>,
 }
 
-/// VMAs under the buffers of one call: one that a buffer ends in and the next begins in counts once.
+/// Distinct VMAs under the buffers of one call.
 pub fn touched<'a>(layouts: impl IntoIterator<Item = &'a Layout>) -> u64 {
-    let (mut vmas, mut before) = (0, None);
-    for layout in layouts {
-        if let Some((first, last)) = layout.ends {
-            vmas += layout.vmas - u64::from(before == Some(first));
-            before = Some(last);
-        }
-    }
-    vmas
+    let mut starts: Vec<u64> = layouts.into_iter().flat_map(|layout| &layout.starts).copied().collect();
+    starts.sort_unstable();
+    starts.dedup();
+    starts.len() as u64
 }
 
 /// All VMAs of this process, by address.
@@ -134,7 +130,7 @@ pub fn layout(vmas: &[Vma], filesystems: &Filesystems, address: u64, length: u64
         }
         let upto = vma.end.min(end);
         layout.vmas += 1;
-        layout.ends = Some((layout.ends.map_or(vma.start, |(first, _)| first), vma.start));
+        layout.starts.push(vma.start);
         layout.files.extend(vma.file());
         layout.vm_files.extend(vma.vm_file());
         let share = layout.backings.entry(filesystems.backing(vma)).or_default();

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::maps::{Backing, Share};
 
 /// Keys that each registration has to have, be their value null.
-const REGISTRATION_KEYS: [&str; 35] = [
+const REGISTRATION_KEYS: [&str; 36] = [
     "type",
     "schema",
     "time",
@@ -28,6 +28,7 @@ const REGISTRATION_KEYS: [&str; 35] = [
     "bytes_registered",
     "vmas",
     "vmas_complete",
+    "vmas_repeated",
     "lookups",
     "files",
     "files_capped",
@@ -163,6 +164,7 @@ pub struct Record {
     pub bytes_registered: Option<u64>,
     pub vmas: Option<u64>,
     pub vmas_complete: bool,
+    pub vmas_repeated: bool,
     pub files: Option<u64>,
     pub files_capped: bool,
     pub vm_files: Option<u64>,

@@ -41,7 +41,7 @@ pub const METRICS: &[Metric] = &[
         name: "pinscope_registration_vmas",
         kind: Type::Histogram(Bounds::Vmas),
         labels: &[],
-        help: "VMAs touched by a registration whose buffers were all walked whole; one that several buffers in a row lie in counts once.",
+        help: "VMAs touched by a registration whose buffers were all walked whole; one that several buffers lie in counts once.",
         source: "walk",
         samples: |scrape| calls::distribution(scrape.snapshot.registration_vmas.as_ref()),
     },

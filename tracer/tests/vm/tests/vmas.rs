@@ -172,6 +172,23 @@ fn overlapping(context: &Context) -> TestResult {
     let buffers: Vec<Buffer> =
         (0..16).map(|place| Buffer { address: address + place * 1000, length: (place + 1) * 3000 }).collect();
     check(context, &buffers, None)?;
+    // All four over the same two; windows that go back; places of a table in no order.
+    let over = |start: u64, pages: u64| Buffer { address: address + start * PAGE, length: pages * PAGE };
+    let lists: [(&[Buffer], bool); 4] = [
+        (&[over(0, 2), over(0, 2), over(0, 2), over(0, 2)], true),
+        (&[over(4, 4), over(5, 2), over(4, 1), over(7, 3), over(2, 3)], true),
+        (&[over(12, 1), over(8, 1), over(4, 1), over(0, 1)], true),
+        (&[over(0, 1), over(8, 1), over(4, 1), over(0, 1)], false),
+    ];
+    for (list, exact) in lists {
+        let attempt = check(context, list, None)?;
+        let truth = distinct(list)?;
+        if context.traces() && context.kernel.can_be_walked() {
+            let seen = context.session()?.records_of(&[attempt])?.remove(0);
+            let right = if exact { seen.vmas == Some(truth) } else { seen.vmas >= Some(truth) };
+            ensure!(right && seen.vmas_repeated != exact, "{:?} VMAs, in truth {truth}: {list:?}", seen.vmas);
+        }
+    }
     Ok(Verdict::Passed)
 }
 
