@@ -4,6 +4,8 @@
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_current_cgroup_id};
 use tracer_ebpf::{
     histogram,
+    installation::Installation,
+    operation::Operation,
     policy::Traits,
     record::{Frame, RegistrationRecord, flag},
     workload::{self, OWNER, REFUSED, REST, SLOTS, Slot, WorkloadTotals},
@@ -12,6 +14,7 @@ use tracer_ebpf::{
 use crate::{
     fold, kernel,
     maps::{BLANK_CGROUP, CGROUPS, OWNERS, WORKLOADS, add, setting},
+    slots,
 };
 
 /// What is counted of the current task's cgroup.
@@ -138,9 +141,13 @@ pub fn call(ret: i64) {
 
 /// A plain registration (see `fold::is_plain`); `bucket` is its duration's.
 #[inline(always)]
-pub fn plain(registration: &RegistrationRecord, bucket: usize) {
+pub fn plain(registration: &RegistrationRecord, bucket: usize, installation: Installation) {
     let Some(totals) = Totals::of_current() else { return };
-    totals.add_slot(Slot::Plain as usize + usize::from(registration.flags & flag::RING_USED != 0), 1);
+    let used = registration.flags & flag::RING_USED != 0;
+    totals.add_slot(Slot::Plain as usize + usize::from(used), 1);
+    if used && installation.may_switch() {
+        totals.add(Slot::Switches, 1);
+    }
     totals.add(Slot::Bytes, registration.bytes);
     totals.add(Slot::PinNanoseconds, registration.pin_ns);
     totals.duration(registration.duration_ns, bucket);
@@ -149,9 +156,9 @@ pub fn plain(registration: &RegistrationRecord, bucket: usize) {
 
 /// Any other one, its flags complete: what is counted is what the totals of the machine count.
 #[inline(always)]
-pub fn whole(frame: &Frame) {
-    let registration = &frame.registration;
+pub fn whole(frame: &Frame, operation: Operation) {
     let Some(totals) = Totals::of_current() else { return };
+    let registration = &frame.registration;
     if registration.ret < 0 {
         totals.add(Slot::Failed, 1);
     } else {
@@ -160,6 +167,9 @@ pub fn whole(frame: &Frame) {
         if fold::installs(frame) {
             let used = registration.flags & flag::RING_USED != 0;
             totals.add(if used { Slot::AfterRequests } else { Slot::BeforeRequests }, 1);
+            if used && slots::installation(frame, operation).may_switch() {
+                totals.add(Slot::Switches, 1);
+            }
         }
     }
     totals.duration(registration.duration_ns, histogram::index(registration.duration_ns));

@@ -2,6 +2,7 @@
 
 use crate::{
     backing::{BackingTotals, Kind},
+    installation::Installation,
     operation::Operation,
 };
 
@@ -26,13 +27,17 @@ pub enum Counter {
     /// frequent one.
     Succeeded = 24,
     /// Accepted registrations of one buffer in one VMA, with nothing missed, where the pin is the buffer: each stands for
-    /// one in the counts and histograms that [`Self::ONES`] and [`crate::histogram::Histogram::ONES`] name.
+    /// one in the counts and histograms that [`Self::ONES`] and [`crate::histogram::Histogram::ONES`] name. The first of
+    /// two for each [`Installation`] that pins; see [`Self::of_installation`].
     Plain = 28,
-    /// The same, on a ring that had been given requests.
-    PlainUsed = 29,
+    /// Installations, the first of two for each [`Installation`] likewise.
+    Installations = 36,
+    /// Updates that took buffers out of their slots and put none in, before the ring's first request; the next slot has
+    /// those after it.
+    EmptyingUpdates = 46,
     /// Buffers in one VMA, walked to its end, of the other registrations: each stands for a one in the histogram of
     /// VMAs per buffer.
-    SingleVmaBuffers,
+    SingleVmaBuffers = 48,
     /// The per-buffer function was entered.
     BufferEntries,
     /// It returned.
@@ -93,10 +98,6 @@ pub enum Counter {
     BufferMissedEntries,
     /// The pin returned without its entry having been seen.
     PinMissedEntries,
-    /// Installations on a ring that had been given no requests.
-    InstallationsBeforeRequests,
-    /// Installations on a ring that had been given requests.
-    InstallationsAfterRequests,
     /// Registrations not counted under a ring since that map was full.
     LostRings,
     /// Buffers with a trait, or refused, not counted by their traits since that map was full.
@@ -132,6 +133,13 @@ impl Counter {
     #[inline(always)]
     pub const fn of(self, operation: Operation) -> usize {
         self as usize + operation as usize
+    }
+
+    /// The slot of an installation on a ring that had been given requests, or not. Only for [`Self::Plain`] and
+    /// [`Self::Installations`].
+    #[inline(always)]
+    pub const fn of_installation(self, installation: Installation, used: bool) -> usize {
+        self as usize + 2 * installation as usize + used as usize
     }
 }
 
@@ -189,6 +197,10 @@ mod tests {
     fn every_counter_has_a_slot_of_its_own() {
         assert!((Counter::StrayBuffers as usize) < Counter::SLOTS);
         assert_eq!(Counter::Succeeded.of(Operation::Unregister) + 1, Counter::Plain as usize);
+        let last = Installation::ALL[Installation::PINNING - 1];
+        assert_eq!(Counter::Plain.of_installation(last, true) + 1, Counter::Installations as usize);
+        let last = Counter::Installations.of_installation(Installation::Clone, true);
+        assert_eq!([last + 1, last + 3], [Counter::EmptyingUpdates as usize, Counter::SingleVmaBuffers as usize]);
     }
 
     #[test]

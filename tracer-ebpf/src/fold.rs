@@ -22,7 +22,7 @@ use crate::{
         observe_duration, setting,
     },
     probe::zero,
-    ring as rings, session, tables,
+    ring as rings, session, slots, tables,
     verifier::{apart, forgotten},
     walk,
 };
@@ -424,10 +424,12 @@ fn plain(frame: &mut Frame, counters: &Counters, operation: Operation) {
         distributions.observe(Histogram::Pin, registration.pin_ns);
     }
     backing(&mut frame.buffer.backings[0], false, counters);
-    counters.plain(registration.flags & flag::RING_USED != 0);
+    let used = registration.flags & flag::RING_USED != 0;
     costs(registration, counters);
+    let installation = slots::installation(frame, operation);
+    counters.plain(installation, used);
     if setting!(session.workloads) != 0 {
-        cgroup::plain(registration, bucket);
+        cgroup::plain(&frame.registration, bucket, installation);
     }
 }
 
@@ -444,13 +446,24 @@ fn whole(frame: &mut Frame, counters: &Counters, operation: Operation) {
     bytes(frame, counters);
     distributions(&frame.registration, operation);
     parts(frame, counters);
-    if frame.registration.ret >= 0 && operation as u8 != Operation::Unregister as u8 && installs(frame) {
-        let used = frame.registration.flags & flag::RING_USED != 0;
-        let when = if used { Counter::InstallationsAfterRequests } else { Counter::InstallationsBeforeRequests };
-        counters.add(when, 1);
+    if operation as u8 != Operation::Unregister as u8 {
+        if frame.registration.ret >= 0 {
+            installed(frame, counters, operation);
+        }
+        if setting!(session.workloads) != 0 {
+            cgroup::whole(frame, operation);
+        }
     }
-    if setting!(session.workloads) != 0 && operation as u8 != Operation::Unregister as u8 {
-        cgroup::whole(frame);
+}
+
+/// What a call that succeeded did to its ring's table.
+#[inline(always)]
+fn installed(frame: &Frame, counters: &Counters, operation: Operation) {
+    let used = frame.registration.flags & flag::RING_USED != 0;
+    if installs(frame) {
+        counters.installation(slots::installation(frame, operation), used);
+    } else if slots::emptied(frame, operation) {
+        counters.emptied(used);
     }
 }
 

@@ -37,13 +37,11 @@ pub fn read<T: Copy>(base: u64, offset: u32) -> Option<T> {
     unsafe { bpf_probe_read_kernel((base as *const u8).wrapping_add(offset as usize).cast::<T>()) }.ok()
 }
 
-/// The buffers that an update asks for: `nr` of `struct io_uring_rsrc_update2` at this address of the current task's memory.
-/// `None` where the page is not there yet; the kernel faults it in, a program cannot.
+/// A number in the current task's own memory; `None` where it is not there to be read without a fault.
 #[inline(always)]
-pub fn update_count(argument: u64) -> Option<u32> {
-    const NR: usize = 24;
+pub fn read_user(base: u64, offset: u32) -> Option<u32> {
     // SAFETY: the helper checks the address and fails instead of faulting.
-    unsafe { bpf_probe_read_user((argument as *const u8).wrapping_add(NR).cast()) }.ok()
+    unsafe { bpf_probe_read_user((base as *const u8).wrapping_add(offset as usize).cast()) }.ok()
 }
 
 /// The current task: typed for the verifier since 5.12, a mere address before. A program asks once and hands it on,

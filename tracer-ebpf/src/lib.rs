@@ -14,6 +14,7 @@ pub mod backing;
 pub mod counter;
 pub mod detail;
 pub mod histogram;
+pub mod installation;
 pub mod opaque;
 pub mod operation;
 pub mod policy;

@@ -21,6 +21,7 @@ use tracer_ebpf::{
     counter::{self, Counter, ERRNO_SLOTS, PARTIAL_RESULTS, RESULT_ROWS, Totals},
     detail::{self, Detail},
     histogram::{self, Histogram, SLOTS, SUM, Sizes},
+    installation::Installation,
     opaque::opaque,
     operation::Operation,
     record::{
@@ -256,8 +257,20 @@ impl Counters {
 
     /// Counts a plain registration; `used` where its ring had been given requests.
     #[inline(always)]
-    pub fn plain(&self, used: bool) {
-        self.add_slot(Counter::Plain as usize + usize::from(used), 1);
+    pub fn plain(&self, installation: Installation, used: bool) {
+        self.add_slot(Counter::Plain.of_installation(installation, used), 1);
+    }
+
+    /// Counts an installation; likewise.
+    #[inline(always)]
+    pub fn installation(&self, installation: Installation, used: bool) {
+        self.add_slot(Counter::Installations.of_installation(installation, used), 1);
+    }
+
+    /// Counts an update that emptied slots; likewise.
+    #[inline(always)]
+    pub fn emptied(&self, used: bool) {
+        self.add_slot(Counter::EmptyingUpdates as usize + usize::from(used), 1);
     }
 
     #[inline(always)]

@@ -427,6 +427,11 @@ pub struct Times {
     pub reserved: u32,
 }
 
+/// See [`Frame::empty_slots`].
+pub const NONE_HELD: u32 = u32::MAX;
+/// See [`Frame::empty_slots`].
+pub const HELD_UNTOLD: u32 = u32::MAX - 1;
+
 /// A task's registration under way.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -466,6 +471,11 @@ pub struct Frame {
     pub seen_with_gaps: u64,
     /// Distinct `vm_file`s of the registration before this buffer, and in the upper half its files.
     pub files_before: u64,
+    /// How many slots before the first that held a buffer when an update or a clone began: [`NONE_HELD`] where none did,
+    /// [`HELD_UNTOLD`] where that is not known.
+    pub empty_slots: u32,
+    /// Always 0.
+    pub reserved: u32,
     /// Digest of the ranges of the call's buffers.
     pub ranges: u64,
     /// What the call's buffers add to their process.
@@ -672,6 +682,18 @@ pub struct Ring {
     pub clones: u64,
     /// Those after it had been given requests.
     pub after_requests: u64,
+    /// Those that were updates of slots that had never held a buffer.
+    pub fills: u64,
+    /// Those of them after it had been given requests.
+    pub fills_after_requests: u64,
+    /// Those after it had been given requests that came in the place of buffers before them.
+    pub switches: u64,
+    /// Switches that had an installation before them.
+    pub switch_gaps: u64,
+    /// When the installation before the first switch began; the first switch itself where none was seen.
+    pub switches_from_ns: u64,
+    /// When the last switch began.
+    pub last_switch_ns: u64,
     /// Unregistrations that succeeded.
     pub unregisters: u64,
     /// Registers, updates and clones that failed.
@@ -686,6 +708,10 @@ pub struct Ring {
     pub pid: u32,
     /// 1 once its fd had an index (`IORING_REGISTER_RING_FDS`, since 5.18), so that the fd itself may be closed.
     pub fd_registered: u32,
+    /// 1 while buffers were taken out of it that no installation has replaced yet.
+    pub vacated: u32,
+    /// Always 0.
+    pub reserved: u32,
     /// Its `task_struct.comm`.
     pub comm: [u8; 16],
 }

@@ -5,12 +5,13 @@ use tracer_ebpf::{
     counter::Counter,
     histogram::Histogram,
     operation::Operation,
-    record::{Frame, RegistrationRecord, Ring, flag},
+    record::{Frame, Ring, flag},
 };
 
 use crate::{
     fold, kernel,
     maps::{Counters, Distributions, RINGS, add_field, setting},
+    slots,
 };
 
 /// Counts a register, an update or a clone that ended.
@@ -18,6 +19,9 @@ use crate::{
 pub fn ended(frame: &Frame, operation: Operation, ret: i64, counters: &Counters) {
     let registration = &frame.registration;
     if ret >= 0 && !fold::installs(frame) {
+        if slots::emptied(frame, operation) {
+            vacated(registration.ring);
+        }
         return;
     }
     let Some(ring) = RINGS.get_ptr_mut(registration.ring).or_else(|| unseen(registration.ring)) else {
@@ -26,7 +30,7 @@ pub fn ended(frame: &Frame, operation: Operation, ret: i64, counters: &Counters)
     if ret < 0 {
         return add_field!(ring.failed, 1);
     }
-    install(ring, registration);
+    install(ring, frame, operation);
     match operation {
         Operation::Update => add_field!(ring.updates, 1),
         Operation::Clone => add_field!(ring.clones, 1),
@@ -39,6 +43,16 @@ pub fn ended(frame: &Frame, operation: Operation, ret: i64, counters: &Counters)
 pub fn unregistered(ring: u64) {
     if let Some(ring) = RINGS.get_ptr_mut(ring) {
         add_field!(ring.unregisters, 1);
+    }
+    vacated(ring);
+}
+
+/// Buffers were taken out of a ring's table, or with it: the next installation comes in their place.
+#[inline(always)]
+fn vacated(ring: u64) {
+    if let Some(ring) = RINGS.get_ptr_mut(ring) {
+        // SAFETY: a value of the map, of plain integers.
+        unsafe { (*ring).vacated = 1 };
     }
 }
 
@@ -68,7 +82,8 @@ pub fn without_entry(ring: u64, operation: Operation, ret: i64) {
 }
 
 #[inline(always)]
-fn install(totals: *mut Ring, registration: &RegistrationRecord) {
+fn install(totals: *mut Ring, frame: &Frame, operation: Operation) {
+    let registration = &frame.registration;
     let now = registration.header.start_ns;
     let Some(distributions) = Distributions::get() else { return };
     // SAFETY: a value of the map, of plain integers.
@@ -77,6 +92,19 @@ fn install(totals: *mut Ring, registration: &RegistrationRecord) {
         distributions.observe(Histogram::RingAge, now - ring.created_ns);
     }
     let before = ring.installations;
+    let used = registration.flags & flag::RING_USED != 0;
+    if ring.vacated != 0 || slots::replaced(frame, operation) {
+        ring.vacated = 0;
+        // Where requests cannot be told every one counts.
+        if used || setting!(kernel.ring_requests) == 0 {
+            switch(totals, before, now);
+        }
+    } else if operation as u8 == Operation::Update as u8 {
+        add_field!(totals.fills, 1);
+        if used {
+            add_field!(totals.fills_after_requests, 1);
+        }
+    }
     if before == 0 {
         first(ring, now);
     } else if now > ring.last_ns {
@@ -87,9 +115,26 @@ fn install(totals: *mut Ring, registration: &RegistrationRecord) {
     }
     add_field!(totals.installations, 1);
     distributions.observe(Histogram::RingOrdinal, before + 1);
-    if registration.flags & flag::RING_USED != 0 {
+    if used {
         add_field!(totals.after_requests, 1);
     }
+}
+
+/// An installation at `now` in the place of buffers that were there.
+#[inline(always)]
+fn switch(totals: *mut Ring, before: u64, now: u64) {
+    // SAFETY: a value of the map, of plain integers.
+    let ring = unsafe { &mut *totals };
+    if ring.switches_from_ns == 0 {
+        ring.switches_from_ns = if before == 0 { now } else { ring.last_ns };
+    }
+    if before != 0 {
+        add_field!(totals.switch_gaps, 1);
+    }
+    if now > ring.last_switch_ns {
+        ring.last_switch_ns = now;
+    }
+    add_field!(totals.switches, 1);
 }
 
 #[inline(always)]

@@ -188,6 +188,13 @@ pub struct Offsets {
     pub dentry_superblock: u32,
 }
 
+/// [`Features::slots`]: the members by which a ring's table is read are not there.
+pub const SLOTS_UNTOLD: u8 = 0;
+/// [`Features::slots`]: pointers to `io_mapped_ubuf`, an empty one to one whose address is all ones (to 6.12).
+pub const SLOTS_OF_BUFFERS: u8 = 1;
+/// [`Features::slots`]: pointers to `io_rsrc_node`, null where they are empty (since 6.13).
+pub const SLOTS_OF_NODES: u8 = 2;
+
 /// What this kernel has; 0 is no.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -212,6 +219,8 @@ pub struct Features {
     pub registration_returns: u8,
     /// `io_ring_ctx.cached_sq_head` and `cached_cq_tail` are there: whether a ring was given requests can be told.
     pub ring_requests: u8,
+    /// What a slot of a ring's table is: [`SLOTS_UNTOLD`], [`SLOTS_OF_BUFFERS`] or [`SLOTS_OF_NODES`].
+    pub slots: u8,
     /// The members that name a file are there.
     pub file_names: u8,
     /// Every pin looks up its VMAs (to 6.4, where io_uring calls `pin_user_pages`): there is no fast path.
@@ -245,6 +254,8 @@ pub struct Features {
     pub file_paths: u8,
     /// A file that stands behind another filesystem's is a `backing_file`, which has the path that a process finds (since 6.8).
     pub backing_files: u8,
+    /// Always 0.
+    pub reserved: [u8; 3],
     /// Inode number of pinscope's PID namespace, by which processes are numbered; 0 for the initial one.
     pub pid_namespace: u32,
 }

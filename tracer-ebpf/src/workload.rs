@@ -71,6 +71,9 @@ pub enum Slot {
     Partial = 32,
     /// Bytes asked for and not registered, as in [`crate::counter::Counter::RefusedBytes`].
     RefusedBytes = 33,
+    /// Installations after the ring's first request that may have replaced buffers
+    /// ([`crate::installation::Installation::may_switch`]).
+    Switches = 34,
 }
 
 /// The policies by which a workload's accepted buffers are counted. The last one is left out: it refuses what the one before
@@ -236,7 +239,7 @@ mod tests {
         assert_eq!(Slot::Refused as usize + REFUSED.len(), Slot::Vmas as usize);
         assert_eq!(WorkloadTotals::default().vmas().len(), VMA_BOUNDS.len() + 1);
         assert_eq!(WorkloadTotals::default().durations().len(), DURATION_BOUNDS.len() + 1);
-        assert!((Slot::RefusedBytes as usize) < SLOTS && SLOTS.is_power_of_two());
+        assert!((Slot::Switches as usize) < SLOTS && SLOTS.is_power_of_two());
     }
 
     #[test]

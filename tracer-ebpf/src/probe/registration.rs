@@ -19,7 +19,7 @@ use super::{Arguments, entry, exit, lock, phase, zero};
 use crate::{
     fold, frame, habit, kernel,
     maps::{Counters, count, setting},
-    session, tables,
+    session, slots, tables,
 };
 
 /// `IORING_RSRC_BUFFER` of `include/uapi/linux/io_uring.h`: the other type is files.
@@ -33,18 +33,27 @@ entry!(register_enter_kprobe, register_enter_fentry, |context| enter(
     context.argument(0),
     context.argument(1),
     || context.argument(2) as u32,
-    || was_used(&context)
+    || was_used(&context),
+    |_| ()
 ));
 entry!(update_enter_kprobe, update_enter_fentry, |context| if context.argument(3) as u32 == RSRC_BUFFER {
-    let requested = || kernel::update_count(context.argument(1)).unwrap_or(UNTOLD);
-    enter(Operation::Update, context.argument(0), context.argument(1), requested, || was_used(&context));
+    let requested = || slots::asked_for(context.argument(1)).unwrap_or(UNTOLD);
+    enter(
+        Operation::Update,
+        context.argument(0),
+        context.argument(1),
+        requested,
+        || was_used(&context),
+        slots::of_update,
+    );
 });
 entry!(clone_enter_kprobe, clone_enter_fentry, |context| enter(
     Operation::Clone,
     context.argument(0),
-    0,
+    context.argument(1),
     || UNTOLD,
-    || { was_used(&context) }
+    || was_used(&context),
+    slots::of_clone
 ));
 entry!(unregister_enter_kprobe, unregister_enter_fentry, |context| unregister(context.argument(0)));
 
@@ -66,9 +75,16 @@ fn was_used(context: &impl Arguments) -> bool {
         && (context.member(0, setting!(offset.ring_sq_head)) | context.member(0, setting!(offset.ring_cq_tail))) != 0
 }
 
-/// Opens the task's frame.
+/// Opens the task's frame; `look` sees what the call is going to change.
 #[inline(always)]
-fn enter(operation: Operation, ring: u64, request: u64, requested: impl Fn() -> u32, was_used: impl Fn() -> bool) {
+fn enter(
+    operation: Operation,
+    ring: u64,
+    request: u64,
+    requested: impl Fn() -> u32,
+    was_used: impl Fn() -> bool,
+    look: impl Fn(&mut Frame),
+) {
     if !session::wants_current() {
         return;
     }
@@ -85,6 +101,10 @@ fn enter(operation: Operation, ring: u64, request: u64, requested: impl Fn() -> 
     }
     frame.request = request;
     begin(frame, operation, ring, requested(), was_used);
+    look(frame);
+    // Last, so that the hook's own work stands before the registration's time.
+    // SAFETY: takes nothing, cannot fail.
+    frame.registration.header.start_ns = unsafe { bpf_ktime_get_ns() };
 }
 
 #[inline(always)]
@@ -120,11 +140,7 @@ fn begin(frame: &mut Frame, operation: Operation, ring: u64, requested: u32, was
     if setting!(session.tables) != 0 && matches!(operation, Operation::Update | Operation::Clone) {
         tables::changing(frame.registration.ring);
     }
-    let registration = &mut frame.registration;
     frame.stage = Stage::Registration as u32;
-    // Last, so that the hook's own work stands before the registration's time.
-    // SAFETY: takes nothing, cannot fail.
-    registration.header.start_ns = unsafe { bpf_ktime_get_ns() };
 }
 
 /// Sets to zero what is added up; the rest is written when the registration ends.
@@ -156,7 +172,7 @@ fn unregister(ring: u64) {
     if frame::of(task).is_some_and(|frame| frame.stage != Stage::Idle as u32) {
         return count(Counter::InternalUnregisters);
     }
-    enter(Operation::Unregister, ring, 0, || UNTOLD, || false);
+    enter(Operation::Unregister, ring, 0, || UNTOLD, || false, |_| ());
 }
 
 #[inline(always)]

@@ -118,6 +118,11 @@ fn ring_since(now: &Ring, then: &Ring) -> Ring {
         updates: now.updates.saturating_sub(then.updates),
         clones: now.clones.saturating_sub(then.clones),
         after_requests: now.after_requests.saturating_sub(then.after_requests),
+        fills: now.fills.saturating_sub(then.fills),
+        fills_after_requests: now.fills_after_requests.saturating_sub(then.fills_after_requests),
+        switches: now.switches.saturating_sub(then.switches),
+        switch_gaps: now.switch_gaps.saturating_sub(then.switch_gaps),
+        switches_from_ns: if then.switches > 0 { then.last_switch_ns } else { now.switches_from_ns },
         unregisters: now.unregisters.saturating_sub(then.unregisters),
         failed: now.failed.saturating_sub(then.failed),
         // That of the interval is known where it is the shortest of all.
@@ -169,6 +174,11 @@ mod tests {
             let at = |count: usize| {
                 let last_ns = ends[..count].last().copied().unwrap_or(0);
                 let totals = Ring { installations: count as u64, first_ns: ends[0], last_ns, ..Ring::ZERO };
+                // All but the first are switches.
+                let switches = (count as u64).saturating_sub(1);
+                let from = if switches > 0 { ends[0] } else { 0 };
+                let last_switch_ns = if switches > 0 { last_ns } else { 0 };
+                let totals = Ring { switches, switch_gaps: switches, switches_from_ns: from, last_switch_ns, ..totals };
                 SampledRing { address: 1, totals, ..SampledRing::default() }
             };
             let cut = cut.min(ends.len());
@@ -179,6 +189,8 @@ mod tests {
             let whole = ring_of(&whole, true);
             prop_assert_eq!(parts.iter().map(|part| part.span_ns).sum::<u64>(), whole.span_ns);
             prop_assert_eq!(parts.iter().map(|part| part.gaps).sum::<u64>(), whole.gaps);
+            prop_assert_eq!(parts.iter().map(|part| part.switch_span_ns).sum::<u64>(), whole.switch_span_ns);
+            prop_assert_eq!(parts.iter().map(|part| part.switch_gaps).sum::<u64>(), whole.switch_gaps);
             prop_assert_eq!(parts.iter().map(crate::aggregate::Ring::installations).sum::<u64>(), whole.installations());
             prop_assert_eq!(whole.span_ns, ends[ends.len() - 1] - ends[0]);
         }

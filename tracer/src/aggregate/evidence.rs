@@ -3,19 +3,64 @@
 use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
-use tracer_ebpf::policy::{Policy, Traits};
+use tracer_ebpf::{
+    installation::Installation,
+    policy::{Policy, Traits},
+};
 
 use super::Distribution;
 use crate::decode::{Pid, result_name};
 
 /// Installations by whether their ring was at work already (Q1): had taken a submission or posted a completion
 /// (`io_ring_ctx.cached_sq_head`, `cached_cq_tail`) when the call began.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Installations {
+    /// All of them.
+    #[serde(flatten)]
+    pub all: ByRequests,
+    /// By what they did to the ring's table.
+    pub kinds: Kinds,
+    /// Updates that took buffers out of their slots and put none in: no installations.
+    pub emptying_updates: ByRequests,
+}
+
+/// Calls before and after their ring's first request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ByRequests {
     /// On a ring that had been given no request yet.
     pub before_requests: u64,
     /// On a ring that had been given requests.
     pub after_requests: u64,
+}
+
+impl ByRequests {
+    /// Both together.
+    pub fn sum(self) -> u64 {
+        self.before_requests.saturating_add(self.after_requests)
+    }
+}
+
+/// Installations by what they did to their ring's table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kinds(pub [ByRequests; Installation::COUNT]);
+
+impl Kinds {
+    /// Those of one kind.
+    pub fn of(&self, kind: Installation) -> ByRequests {
+        self.0[kind as usize]
+    }
+
+    /// Each kind and its installations.
+    pub fn iter(&self) -> impl Iterator<Item = (Installation, ByRequests)> {
+        Installation::ALL.into_iter().zip(self.0)
+    }
+}
+
+impl Serialize for Kinds {
+    /// `{KIND: {before_requests, after_requests}}`.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter().map(|(kind, counts)| (kind.name(), counts)))
+    }
 }
 
 /// Registrations seen from their rings (Q1). An installation is a register, an update or a clone that succeeded and put a
@@ -58,6 +103,18 @@ pub struct Ring {
     pub failed: u64,
     /// Installations after it had been given requests; `None` where this kernel does not tell.
     pub after_requests: Option<u64>,
+    /// Installations that filled slots which had never held a buffer: set-up, however late.
+    pub fills: u64,
+    /// Those of them after it had been given requests.
+    pub fills_after_requests: u64,
+    /// Installations after it had been given requests that came in the place of buffers before them: an update of a slot that
+    /// held one, a table or a fill after buffers were taken out, a clone over some. Where it is not known what a slot held,
+    /// it counts as one.
+    pub switches: u64,
+    /// Switches that had an installation before them, in an interval maybe before it.
+    pub switch_gaps: u64,
+    /// The time from the installation before the first of them to the last one, nanoseconds.
+    pub switch_span_ns: u64,
     /// Age at the ring's first installation, nanoseconds; `None` for a ring that was there before pinscope.
     pub first_age_ns: Option<u64>,
     /// Age at the last one.
@@ -69,10 +126,10 @@ pub struct Ring {
     /// The shortest time between two installations, nanoseconds; `None` where there are not two, and in an interval but
     /// where it is the ring's shortest so far.
     pub shortest_gap_ns: Option<u64>,
-    /// Where `span_ns` begins, `CLOCK_MONOTONIC`.
+    /// Where `switch_span_ns` begins, `CLOCK_MONOTONIC`.
     #[serde(skip)]
     pub from_ns: u64,
-    /// When the last installation began.
+    /// When the last switch began.
     #[serde(skip)]
     pub last_ns: u64,
     /// Another ring has its memory by now.
@@ -84,9 +141,12 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Installations after it had been given requests; all of them where this kernel does not tell.
+    /// Installations after it had been given requests, but for first fills of slots; all such where this kernel does not tell.
     pub fn late(&self) -> u64 {
-        self.after_requests.unwrap_or_else(|| self.installations())
+        match self.after_requests {
+            Some(after) => after.saturating_sub(self.fills_after_requests),
+            None => self.installations().saturating_sub(self.fills),
+        }
     }
 
     /// Registers, updates and clones that succeeded and put a buffer into its table.

@@ -6,11 +6,13 @@ use tracer_ebpf::{
     backing::{Class, Kind},
     counter::Counter,
     histogram::Histogram,
+    installation::Installation,
     record::{self, COST_PAGES, COST_VMAS},
 };
 
 use super::{
-    CostCell, Habits, Installations, Judged, Judgements, Largest, Ring, Rings, SharedBufferFile, UNKNOWN, fold::Fold,
+    ByRequests, CostCell, Habits, Installations, Judged, Judgements, Kinds, Largest, Ring, Rings, SharedBufferFile,
+    UNKNOWN, fold::Fold,
 };
 use crate::{
     decode::{comm, filesystem},
@@ -26,9 +28,16 @@ impl Fold<'_> {
         if !self.known.ring_requests || !self.known.ledger {
             return None;
         }
+        let of = |place: usize| ByRequests {
+            before_requests: self.sample.counters[place],
+            after_requests: self.sample.counters[place + 1],
+        };
+        let kinds = Installation::ALL.map(|kind| of(Counter::Installations.of_installation(kind, false)));
+        let sum = |pick: fn(&ByRequests) -> u64| kinds.iter().map(pick).fold(0, u64::saturating_add);
         Some(Installations {
-            before_requests: self.count(Counter::InstallationsBeforeRequests),
-            after_requests: self.count(Counter::InstallationsAfterRequests),
+            all: ByRequests { before_requests: sum(|k| k.before_requests), after_requests: sum(|k| k.after_requests) },
+            kinds: Kinds(kinds),
+            emptying_updates: of(Counter::EmptyingUpdates as usize),
         })
     }
 
@@ -167,13 +176,22 @@ pub(super) fn ring(sampled: &SampledRing, requests: bool) -> Ring {
         unregisters: totals.unregisters,
         failed: totals.failed,
         after_requests: requests.then_some(totals.after_requests),
+        fills: totals.fills,
+        fills_after_requests: totals.fills_after_requests,
+        switches: totals.switches,
+        switch_gaps: totals.switch_gaps,
+        switch_span_ns: if totals.switch_gaps > 0 {
+            totals.last_switch_ns.saturating_sub(totals.switches_from_ns)
+        } else {
+            0
+        },
         first_age_ns: age(totals.first_ns),
         last_age_ns: age(totals.last_ns),
         gaps,
         span_ns: if gaps > 0 { totals.last_ns.saturating_sub(from_ns) } else { 0 },
         shortest_gap_ns: (totals.shortest_gap_ns > 0).then_some(totals.shortest_gap_ns),
-        from_ns,
-        last_ns: totals.last_ns,
+        from_ns: totals.switches_from_ns,
+        last_ns: totals.last_switch_ns,
         ended: sampled.ended,
         indexed: totals.fd_registered != 0 || totals.flags & REGISTERED_FD_ONLY != 0,
     }

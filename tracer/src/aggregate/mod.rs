@@ -17,7 +17,9 @@ pub use books::{Books, OperationBooks, PartBooks};
 pub use coverage::{Coverage, Measured};
 pub use detail::{LockSide, Locks, Part, Phases, SlowPins};
 pub use distribution::Distribution;
-pub use evidence::{CostCell, Installations, Judged, Judgements, Largest, Ring, Rings, SharedBufferFile, UNKNOWN};
+pub use evidence::{
+    ByRequests, CostCell, Installations, Judged, Judgements, Kinds, Largest, Ring, Rings, SharedBufferFile, UNKNOWN,
+};
 pub use fold::{fold, fold_between};
 pub use snapshot::{
     Backing, Faults, Habits, Losses, Operation, Outcome, Process, ResultCount, Skipped, Snapshot, Split, Unregisters,

@@ -15,17 +15,17 @@ pub(super) const RUN_TIME_GAP_NS: u64 = 10_000_000_000;
 /// The constants above, as they are printed.
 pub(super) const THRESHOLDS: &[Threshold] = &[
     Threshold {
-        name: "set-up: before the ring's first request, or fewer than run time's by this age of the ring",
+        name: "set-up: before the ring's first request, or into slots that had never held a buffer, or fewer than run time's by this age of the ring",
         value: SETUP_AGE_NS as f64 / 1e9,
         unit: "s",
     },
     Threshold {
-        name: "run time: at least this many after the ring's first request",
+        name: "run time: at least this many after the ring's first request in the place of buffers before them",
         value: RUN_TIME_LEAST as f64,
         unit: "installations",
     },
     Threshold {
-        name: "run time: on average one installation in at most this time",
+        name: "run time: on average one of them in at most this time",
         value: RUN_TIME_GAP_NS as f64 / 1e9,
         unit: "s",
     },
@@ -34,7 +34,7 @@ pub(super) const THRESHOLDS: &[Threshold] = &[
 /// When buffers are installed. A process is as its most active ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Class {
-    /// Only before the ring's first request, or a few times soon after it was made.
+    /// Only before the ring's first request, or into empty slots, or a few times soon after it was made.
     SetUp,
     /// Once, on a ring that was there before pinscope: its set-up may have been just then.
     Unknown,
@@ -65,11 +65,11 @@ pub(super) fn class(ring: &Ring) -> Class {
     let young = ring.last_age_ns.is_some_and(|age| age <= SETUP_AGE_NS);
     if ring.late() == 0 {
         Class::SetUp
-    } else if ring.late() >= RUN_TIME_LEAST && often(ring.gaps, ring.span_ns) {
+    } else if ring.switches >= RUN_TIME_LEAST && often(ring.switch_gaps, ring.switch_span_ns) {
         Class::RunTime
     } else if young {
         Class::SetUp
-    } else if ring.last_age_ns.is_none() && ring.gaps == 0 && ring.installations() <= 1 {
+    } else if ring.last_age_ns.is_none() && ring.switches == 0 && ring.gaps == 0 && ring.installations() <= 1 {
         Class::Unknown
     } else {
         Class::Occasional
@@ -81,16 +81,17 @@ fn often(gaps: u64, span_ns: u64) -> bool {
     span_ns <= gaps.saturating_mul(RUN_TIME_GAP_NS)
 }
 
-/// Installations a second; `None` where there are not two.
+/// Switches a second; `None` where there is none with an installation before it.
 pub(super) fn rate(ring: &Ring) -> Option<f64> {
-    (ring.gaps > 0 && ring.span_ns > 0).then(|| ring.gaps as f64 * 1e9 / ring.span_ns as f64)
+    (ring.switch_gaps > 0 && ring.switch_span_ns > 0)
+        .then(|| ring.switch_gaps as f64 * 1e9 / ring.switch_span_ns as f64)
 }
 
 /// The same of several rings: those that did not live at the same time do not add up.
 fn rate_of(rings: &[&&Ring]) -> Option<f64> {
     let from = rings.iter().map(|ring| ring.from_ns).min()?;
     let last = rings.iter().map(|ring| ring.last_ns).max()?;
-    let (gaps, span) = (sum(rings, |ring| ring.gaps), last.saturating_sub(from));
+    let (gaps, span) = (sum(rings, |ring| ring.switch_gaps), last.saturating_sub(from));
     (gaps > 0 && span > 0).then(|| gaps as f64 * 1e9 / span as f64)
 }
 
@@ -103,7 +104,7 @@ pub(super) struct Owner<'a> {
     /// Rings at run time.
     pub(super) busy: u64,
     pub(super) installations: u64,
-    /// Installations a second on the rings at run time, or new rings a second; `None` where it is at neither.
+    /// Switches a second on the rings at run time, or new rings a second; `None` where it is at neither.
     pub(super) rate: Option<f64>,
     /// Rings that took the place of an earlier one: they were given its fd, so that it had been closed. A program that
     /// makes a ring for each set of buffers has many of them. A ring with an index may live on without its fd: of those
@@ -177,6 +178,10 @@ mod tests {
             last_age_ns: Some(first_age_ns + span_ns),
             gaps: registers.saturating_sub(1),
             span_ns,
+            // A register after another is a switch.
+            switches: after_requests.min(registers.saturating_sub(1)),
+            switch_gaps: after_requests.min(registers.saturating_sub(1)),
+            switch_span_ns: span_ns,
             from_ns: 1,
             last_ns: 1 + span_ns,
             ..Ring::default()
@@ -211,6 +216,35 @@ mod tests {
         assert_eq!(rate(&ring(9, 8, 0, 2 * SECOND)), Some(4.0));
     }
 
+    /// A table of empty slots, each filled once, then so many of them replaced.
+    fn filled(slots: u64, replaced: u64, span_ns: u64) -> Ring {
+        Ring {
+            updates: slots + replaced,
+            fills: slots,
+            fills_after_requests: slots,
+            switches: replaced,
+            switch_gaps: replaced,
+            ..ring(0, slots + replaced, 2 * SECOND, span_ns)
+        }
+    }
+
+    #[test]
+    fn to_fill_empty_slots_is_set_up_and_to_replace_is_run_time() {
+        assert_eq!(class(&filled(64, 0, SECOND / 100)), Class::SetUp);
+        assert_eq!(class(&filled(64, 0, 3600 * SECOND)), Class::SetUp, "however late");
+        assert_eq!(rate(&filled(64, 0, SECOND)), None);
+        assert_eq!(class(&filled(64, 1, SECOND)), Class::Occasional);
+        assert_eq!(class(&filled(64, 8, SECOND)), Class::RunTime);
+        assert_eq!(rate(&filled(64, 8, SECOND)), Some(8.0), "the fills are in no rate");
+        assert_eq!(
+            class(&filled(1000, 8, 81 * SECOND)),
+            Class::Occasional,
+            "many fills do not make replacements frequent"
+        );
+        let old = Ring { last_age_ns: None, first_age_ns: None, ..filled(0, 1, 0) };
+        assert_eq!(class(&old), Class::Occasional, "what replaces something is not the set-up");
+    }
+
     #[test]
     fn a_ring_that_was_there_before_is_told_apart() {
         assert_eq!(class(&old(1, 1, 0)), Class::Unknown);
@@ -229,9 +263,16 @@ mod tests {
 
     #[test]
     fn an_interval_has_the_time_from_the_installation_before_it() {
-        let of_interval = Ring { registers: 10, gaps: 10, span_ns: 2 * SECOND, ..ring(10, 10, 0, 0) };
+        let of_interval = Ring {
+            switches: 10,
+            switch_gaps: 10,
+            switch_span_ns: 2 * SECOND,
+            gaps: 10,
+            span_ns: 2 * SECOND,
+            ..ring(10, 10, 0, 0)
+        };
         assert_eq!((class(&of_interval), rate(&of_interval)), (Class::RunTime, Some(5.0)));
-        let one = Ring { gaps: 1, span_ns: SECOND / 2, ..old(1, 1, 0) };
+        let one = Ring { gaps: 1, switches: 1, switch_gaps: 1, switch_span_ns: SECOND / 2, ..old(1, 1, 0) };
         assert_eq!((class(&one), rate(&one)), (Class::Occasional, Some(2.0)));
     }
 
@@ -279,6 +320,7 @@ mod tests {
             let [registers, updates, clones, after_requests] = counts.map(|count| count >> shift);
             Ring {
                 gaps: registers.saturating_sub(1), from_ns: updates, last_ns: clones, indexed: shift % 2 == 0,
+                switches: after_requests, switch_gaps: registers, switch_span_ns: span_ns, fills_after_requests: updates,
                 registers, updates, clones, after_requests: Some(after_requests), fd, span_ns,
                 first_age_ns: ages.map(|(first, _)| first),
                 last_age_ns: ages.map(|(_, last)| last),

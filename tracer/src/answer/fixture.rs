@@ -1,6 +1,7 @@
 //! Snapshots made by hand, for tests.
 
 use tracer_ebpf::{
+    installation::Installation,
     policy::{Policy, Traits},
     workload::{Slot, WorkloadTotals},
 };
@@ -8,8 +9,8 @@ use tracer_ebpf::{
 use super::{Context, Hook};
 use crate::{
     aggregate::{
-        CostCell, Distribution, Habits, Installations, Judged, Judgements, Largest, Process, Ring, Rings,
-        SharedBufferFile, Snapshot, fold,
+        ByRequests, CostCell, Distribution, Habits, Installations, Judged, Judgements, Kinds, Largest, Process, Ring,
+        Rings, SharedBufferFile, Snapshot, fold,
         registered::Share,
         tests::a_sample,
         workloads::{Folded, Row, Told, Workloads},
@@ -59,6 +60,9 @@ pub(crate) fn ring(pid: u32, comm: &str, fd: i32, registers: u64, after_requests
         last_age_ns: Some(40_000 + span_ns),
         gaps: registers.saturating_sub(1),
         span_ns,
+        switches: after_requests.min(registers.saturating_sub(1)),
+        switch_gaps: after_requests.min(registers.saturating_sub(1)),
+        switch_span_ns: span_ns,
         from_ns: SECOND,
         last_ns: SECOND + span_ns,
         shortest_gap_ns: (registers > 1).then(|| span_ns / (registers - 1)),
@@ -83,7 +87,10 @@ pub(crate) fn rings(list: Vec<Ring>) -> Rings {
 /// What goes with those rings.
 pub(crate) fn installations(rings: &Rings) -> Installations {
     let after_requests = rings.list.iter().flatten().filter_map(|ring| ring.after_requests).sum();
-    Installations { before_requests: rings.ordinal.count() - after_requests, after_requests }
+    let all = ByRequests { before_requests: rings.ordinal.count() - after_requests, after_requests };
+    let mut kinds = Kinds::default();
+    kinds.0[Installation::Table as usize] = all;
+    Installations { all, kinds, emptying_updates: ByRequests::default() }
 }
 
 /// What a shared, writable mapping of a file has.

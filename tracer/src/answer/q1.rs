@@ -2,6 +2,8 @@
 
 use std::cmp::Reverse;
 
+use tracer_ebpf::installation::Installation;
+
 use super::{
     Answer, Context, Draft, Question, Table, Value,
     classes::{Class, Owner, RUN_TIME_LEAST, SETUP_AGE_NS, THRESHOLDS, class, owners, rate},
@@ -9,7 +11,7 @@ use super::{
     reasons,
 };
 use crate::{
-    aggregate::{Installations, Ring, Rings, Snapshot},
+    aggregate::{ByRequests, Installations, Ring, Rings, Snapshot},
     human,
     probe::table::RING,
 };
@@ -27,6 +29,7 @@ const RINGS: &[Column] = &[
     Column { key: "class", head: "class" },
     Column { key: "installations", head: "sets" },
     Column { key: "after_requests", head: "after" },
+    Column { key: "switches", head: "switch" },
     Column { key: "rate_per_second", head: "rate" },
     Column { key: "first_age_ns", head: "first" },
     Column { key: "shortest_gap_ns", head: "gap" },
@@ -47,6 +50,7 @@ const OPERATIONS: &[Column] = &[
     Column { key: "registers", head: "registers" },
     Column { key: "updates", head: "updates" },
     Column { key: "clones", head: "clones" },
+    Column { key: "fills", head: "fills" },
     Column { key: "unregisters", head: "unregisters" },
     Column { key: "failed", head: "failed" },
 ];
@@ -104,7 +108,7 @@ fn without_rings(snapshot: &Snapshot, context: &Context) -> Answer {
     QUESTION.told(
         context,
         Draft {
-            n: installations.before_requests.saturating_add(installations.after_requests),
+            n: installations.all.sum(),
             of: "installations",
             verdict: totals(Some(installations), None),
             why,
@@ -138,7 +142,18 @@ fn doubts(snapshot: &Snapshot, rings: &Rings, list: &[Ring]) -> Vec<String> {
         let many = human::plural(skipped.runs, "ring");
         format!("the making of {many} at the most was not seen, since the probe was skipped: such a ring is taken for older")
     });
-    unknown.into_iter().chain(unlisted).chain(unseen).collect()
+    unknown.into_iter().chain(unlisted).chain(unseen).chain(untold(snapshot)).collect()
+}
+
+/// Updates that may be fills and count as switches.
+fn untold(snapshot: &Snapshot) -> Option<String> {
+    let untold = snapshot.installations.as_ref()?.kinds.of(Installation::Update).after_requests;
+    (untold > 0).then(|| {
+        format!(
+            "{} count as switches, since it could not be seen whether their slots were empty",
+            human::plural(untold, "update")
+        )
+    })
 }
 
 /// In one sentence; `None` where no ring has a class.
@@ -195,34 +210,53 @@ fn switches(owner: &Owner<'_>) -> String {
 }
 
 fn setup_words(list: &[Ring]) -> String {
-    let before = list.iter().filter(|ring| class(ring) == Class::SetUp).all(|ring| ring.late() == 0);
-    if before {
-        return "before their first request".to_owned();
-    }
-    format!("before their first request or within {} of their making", human::duration(SETUP_AGE_NS))
+    let set_up: Vec<_> = list.iter().filter(|ring| class(ring) == Class::SetUp).collect();
+    let filled = set_up.iter().any(|ring| ring.fills_after_requests > 0).then(|| "into empty slots".to_owned());
+    let early = || format!("within {} of their making", human::duration(SETUP_AGE_NS));
+    let early = set_up.iter().any(|ring| ring.late() > 0).then(early);
+    let words: Vec<_> = [Some("before their first request".to_owned()), filled, early].into_iter().flatten().collect();
+    words.join(" or ")
 }
 
 /// What can be told where rings are not kept apart.
 fn totals(installations: Option<&Installations>, rings: Option<&Rings>) -> String {
     let made = rings.map(|rings| rings.ordinal.count_at_most(1).saturating_sub(rings.ordinal.count_at_most(0)));
     let on = made.map(|made| format!(" on {}", human::plural(made, "ring"))).unwrap_or_default();
-    let Some(Installations { before_requests, after_requests }) = installations.cloned() else {
+    let Some(installations) = installations else {
         return format!("Whether the installations{on} came before the ring's first request is not known.");
     };
+    let ByRequests { before_requests, after_requests } = installations.all;
     format!(
-        "{} of {}{on} came before the ring's first request and {} after it.",
+        "{} of {}{on} came before the ring's first request and {} after it{}.",
         human::count(before_requests),
-        human::plural(before_requests.saturating_add(after_requests), "installation"),
+        human::plural(installations.all.sum(), "installation"),
         human::count(after_requests),
+        kinds(installations).map(|kinds| format!(" ({kinds})")).unwrap_or_default(),
     )
+}
+
+/// What those after the first request did; `None` where there are none.
+fn kinds(installations: &Installations) -> Option<String> {
+    let told = |kind| match kind {
+        Installation::Table => "whole tables",
+        Installation::Fill => "updates of empty slots",
+        Installation::Replacement => "replacements of buffers",
+        Installation::Update => "updates of slots not known",
+        Installation::Clone => "clones of other rings' buffers",
+    };
+    let some = installations.kinds.iter().filter(|(_, counts)| counts.after_requests > 0);
+    let some: Vec<_> =
+        some.map(|(kind, counts)| format!("{}: {}", told(kind), human::count(counts.after_requests))).collect();
+    (!some.is_empty()).then(|| some.join(", "))
 }
 
 fn notes(installations: Option<&Installations>, rings: &Rings) -> Vec<String> {
     let requests = installations.map(|installations| {
         format!(
-            "{} came before the ring had been given a request, {} after; it is told by the ring's own counters (io_ring_ctx.cached_sq_head, cached_cq_tail).",
-            human::plural(installations.before_requests, "installation"),
-            human::count(installations.after_requests),
+            "{} came before the ring had been given a request, {} after{}; it is told by the ring's own counters (io_ring_ctx.cached_sq_head, cached_cq_tail).",
+            human::plural(installations.all.before_requests, "installation"),
+            human::count(installations.all.after_requests),
+            kinds(installations).map(|kinds| format!(" ({kinds})")).unwrap_or_default(),
         )
     });
     let is_old = |ring: &&Ring| ring.installations() > 0 && ring.last_age_ns.is_none();
@@ -249,7 +283,7 @@ fn tables(rings: &Rings, list: &[Ring], elapsed_ns: u64) -> Vec<Table> {
     sorted.sort_by_key(|ring| Reverse((class(ring), ring.installations())));
     let owners = owners(list, elapsed_ns);
     vec![
-        Table::new("rings", "Rings, the most active first: installations (sets), those after the first request, age at the first, least time between two", RINGS).rows(sorted.into_iter().map(ring_row)),
+        Table::new("rings", "Rings, the most active first: installations (sets), those after the first request, those of them in the place of others (switch) and how often, age at the first, least time between two", RINGS).rows(sorted.into_iter().map(ring_row)),
         Table::new("processes", "Processes, the most active first", PROCESSES)
             .rows(owners.iter().map(owner_row))
             .detail(),
@@ -268,6 +302,7 @@ fn ring_row(ring: &Ring) -> Vec<Value> {
         Value::Name(name, shown),
         Value::Count(ring.installations()),
         ring.after_requests.map_or(Value::Unknown, Value::Count),
+        Value::Count(ring.switches),
         rate(ring).map_or(Value::Unknown, Value::Rate),
         Value::time(ring.first_age_ns),
         Value::time(ring.shortest_gap_ns),
@@ -296,6 +331,7 @@ fn operations(list: &[Ring]) -> Vec<Vec<Value>> {
             total(|ring| ring.registers),
             total(|ring| ring.updates),
             total(|ring| ring.clones),
+            total(|ring| ring.fills),
             total(|ring| ring.unregisters),
             total(|ring| ring.failed),
         ];

@@ -136,13 +136,13 @@ fn q1_without_a_list_has_totals() {
     let totals = Snapshot { rings: Some(Rings { list: None, ..a_snapshot().rings.unwrap() }), ..a_snapshot() };
     assert_eq!(
         verdict(&totals, "Q1"),
-        "3 of 315 installations on 3 rings came before the ring's first request and 312 after it."
+        "3 of 315 installations on 3 rings came before the ring's first request and 312 after it (whole tables: 312)."
     );
     assert_eq!(why(&totals, "Q1").0, "degraded");
     let requests = Snapshot { rings: None, ..a_snapshot() };
     assert_eq!(
         verdict(&requests, "Q1"),
-        "3 of 315 installations came before the ring's first request and 312 after it."
+        "3 of 315 installations came before the ring's first request and 312 after it (whole tables: 312)."
     );
     assert_eq!(why(&requests, "Q1").0, "degraded");
     let without = Snapshot { installations: None, ..requests };
@@ -391,6 +391,11 @@ fn any_ring() -> impl Strategy<Value = Ring> {
             unregisters: figures[3],
             failed: figures[4],
             after_requests: Some(figures[5]),
+            fills: figures[1],
+            fills_after_requests: figures[5],
+            switches: figures[0],
+            switch_gaps: figures[0],
+            switch_span_ns: figures[6],
             first_age_ns: age,
             last_age_ns: age,
             span_ns: figures[6],

@@ -54,7 +54,7 @@ pub(crate) fn debian_5_10() -> Facts {
     types.helpers.clear();
     types.structs.clear();
     types.tracepoints.retain(|name, _| !name.starts_with("mmap_lock"));
-    for member in [offsets::TASK_STORAGE, "io_rsrc_node.buf", "io_mapped_ubuf.folio_shift"] {
+    for member in [offsets::TASK_STORAGE, "io_rsrc_node.buf", "io_mapped_ubuf.folio_shift", "io_ring_ctx.buf_table"] {
         types.offsets.remove(member);
     }
     mark(&mut facts, symbols::MEMLOCK);
@@ -78,7 +78,7 @@ pub(crate) fn debian_6_1() -> Facts {
     let mut facts = with_memcg_path(kernel("6.1.0-40-cloud-amd64", &functions, LEDGER));
     let types = facts.types.as_mut().expect("types");
     types.structs.clear();
-    for member in ["io_rsrc_node.buf", "io_mapped_ubuf.folio_shift"] {
+    for member in ["io_rsrc_node.buf", "io_mapped_ubuf.folio_shift", "io_ring_ctx.buf_table"] {
         types.offsets.remove(member);
     }
     facts
@@ -88,6 +88,7 @@ pub(crate) fn debian_6_12() -> Facts {
     let mut facts = with_memcg_path(since_6_12("6.12.107+deb13-cloud-amd64", BUFFER_INT));
     let types = facts.types.as_mut().expect("types");
     types.offsets.remove("io_rsrc_node.buf");
+    types.offsets.remove("io_ring_ctx.buf_table");
     types.functions.insert(RELEASE.0.to_owned(), vec![Prototype::parse(RELEASE.1)]);
     mark(&mut facts, RELEASE.0);
     if let Traceable::List(list) = &mut facts.traceable {

@@ -218,6 +218,12 @@ pub const NUMBERS: [&str; 9] = [
 /// What tells whether a ring was given requests.
 pub const REQUESTS: [&str; 2] = ["io_ring_ctx.cached_sq_head", "io_ring_ctx.cached_cq_tail"];
 
+/// What tells what a ring's slots hold, up to 6.12.
+pub const SLOTS_OF_BUFFERS: [&str; 3] = ["io_ring_ctx.user_bufs", "io_ring_ctx.nr_user_bufs", "io_mapped_ubuf.ubuf"];
+
+/// The same since 6.13.
+pub const SLOTS_OF_NODES: [&str; 3] = ["io_ring_ctx.buf_table", "io_rsrc_data.nodes", "io_rsrc_data.nr"];
+
 /// What names a file.
 pub const NAMES: [&str; 5] = ["file.f_path", "path.dentry", "dentry.d_name", "qstr.name", "inode.i_ino"];
 
@@ -347,6 +353,8 @@ mod tests {
                 .chain(&TREE)
                 .chain(&PATHS)
                 .chain(&BACKING_FILES)
+                .chain(&SLOTS_OF_BUFFERS)
+                .chain(&SLOTS_OF_NODES)
                 .all(|member| MEMBERS.contains(member))
         );
         assert_eq!(missing(&Types::default(), &FAULTS), Some("task_struct.min_flt"));

@@ -64,10 +64,11 @@ struct Report<'a> {
 ///                 habits {enomem, minor_faults, major_faults, faulting_pin_ns, faulting_bytes, large_buffers, large_bytes,
 ///                 large_bvecs, adjacent_buffers, adjacent_bytes, long_lists, repeated, repeated_ns, many_vma_buffers,
 ///                 many_vmas, many_vma_pin_ns}
-/// installations   before_requests, after_requests: of the ring's first one
+/// installations   before_requests, after_requests: of the ring's first one; kinds {table, fill, replacement, update, clone},
+///                 emptying_updates: {before_requests, after_requests} each
 /// rings           age, gap, ordinal DISTRIBUTION; unlisted; list[{pid, comm, fd, flags,
-///                 registers, updates, clones, unregisters, failed, after_requests, first_age_ns, last_age_ns, span_ns,
-///                 shortest_gap_ns}]
+///                 registers, updates, clones, unregisters, failed, after_requests, fills, fills_after_requests, switches,
+///                 switch_gaps, switch_span_ns, first_age_ns, last_age_ns, gaps, span_ns, shortest_gap_ns}]
 /// costs[]         vmas_from, vmas_to, pages_from, pages_to, buffers, vmas, bytes, pin_ns, walk_ns, faults, slow, slow_ns
 /// largest_registration, largest_buffer            vmas, bytes, buffers, nanoseconds, pid, comm
 /// judgements      clean, rolled_back, unjudged, kernel_policy, kernel_policy_why, others[{traits[], errno, pid, comm, filesystem,

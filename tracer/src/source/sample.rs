@@ -7,6 +7,7 @@ use tracer_ebpf::{
     counter::{Counter, RESULT_SLOTS, result_slot},
     detail,
     histogram::{Histogram, SLOTS, SUM, index},
+    installation::Installation,
     operation::Operation,
     record::{
         COST_PAGES, COST_VMAS, Cost, JudgedKey, JudgedTotals, Largest, ProcessTotals, Ring, SharedFile, SharedFileKey,
@@ -74,10 +75,14 @@ impl Sample {
         for operation in Operation::ALL {
             self.results[result_slot(operation, 0)] += self.counters[Counter::Succeeded.of(operation)];
         }
-        let (fresh, used) = (self.counters[Counter::Plain as usize], self.counters[Counter::PlainUsed as usize]);
-        self.counters[Counter::InstallationsBeforeRequests as usize] += fresh;
-        self.counters[Counter::InstallationsAfterRequests as usize] += used;
-        let plain = fresh + used;
+        let mut plain = 0;
+        for installation in &Installation::ALL[..Installation::PINNING] {
+            for used in [false, true] {
+                let count = self.counters[Counter::Plain.of_installation(*installation, used)];
+                self.counters[Counter::Installations.of_installation(*installation, used)] += count;
+                plain += count;
+            }
+        }
         for counter in Counter::ONES {
             self.counters[counter as usize] += plain;
         }
@@ -125,16 +130,16 @@ mod tests {
     #[test]
     fn what_was_counted_together_is_spread() {
         let mut sample = Sample::default();
-        sample.counters[Counter::Plain as usize] = 3;
-        sample.counters[Counter::PlainUsed as usize] = 2;
+        sample.counters[Counter::Plain.of_installation(Installation::Table, false)] = 3;
+        sample.counters[Counter::Plain.of_installation(Installation::Fill, true)] = 2;
         sample.counters[Counter::SingleVmaBuffers as usize] = 3;
         sample.counters[Counter::BufferEntries as usize] = 4;
         sample.counters[Counter::Succeeded.of(Operation::Update)] = 7;
         sample.spread();
         assert_eq!(sample.counters[Counter::BufferEntries as usize], 9);
         assert_eq!(sample.counters[Counter::WalkVmas as usize], 5);
-        assert_eq!(sample.counters[Counter::InstallationsBeforeRequests as usize], 3);
-        assert_eq!(sample.counters[Counter::InstallationsAfterRequests as usize], 2);
+        assert_eq!(sample.counters[Counter::Installations.of_installation(Installation::Table, false)], 3);
+        assert_eq!(sample.counters[Counter::Installations.of_installation(Installation::Fill, true)], 2);
         assert_eq!(sample.results[result_slot(Operation::Update, 0)], 7);
         let ones = |histogram: Histogram| {
             let slots = &sample.histograms[histogram as usize];

@@ -62,12 +62,9 @@ fn summary() -> Row {
                 "p99",
             )
             .no_value(NOTHING_YET),
-        Panel::stat("At run time", "Share of the installations on rings that had been given requests before: sets that are switched at run time, or registered late.")
+        Panel::stat("At run time", "Share of the installations that may have come in the place of other buffers, on rings that had been given requests before: whole tables and replacements. Updates of empty slots and clones are none.")
             .unit("percentunit")
-            .query(
-                &share(r#"sum(rate(pinscope_installations_total{<here>, requests="after"}[<rate>]))"#, installations),
-                "after requests",
-            )
+            .query(&share(&format!("sum(rate({SWITCHES}[<rate>]))"), installations), "switches")
             .no_value(NOTHING_YET),
         Panel::stat("Pinned now", "Bytes of the pages under all registered buffers, each page once; over the instances that tell, with those that do not, and those whose figure is a lower bound.")
             .query("sum(pinscope_pinned_bytes{<here>})", "pinned")
@@ -209,26 +206,36 @@ pub fn to_host() -> serde_json::Value {
     }])
 }
 
+/// Installations that may have come in the place of other buffers at run time.
+const SWITCHES: &str = r#"pinscope_installations_total{<here>, requests="after", kind=~"table|replacement|update"}"#;
+
 fn switching() -> Row {
-    let after = r#"pinscope_installations_total{<here>, requests="after"}"#;
     let panels = vec![
-        Panel::areas("Installations before and after requests", "Installations a second on fresh rings (before their first request) and on rings that are at work. The latter are sets switched at run time.")
-            .unit("cps")
-            .query("sum by (requests) (rate(pinscope_installations_total{<here>}[<rate>]))", "{{requests}} requests")
-            .no_value(NOT_MEASURED),
-        Panel::lines("Who switches: instances", "The ten instances with most installations a second on rings that are at work.")
-            .unit("cps")
-            .query(&format!("topk(10, sum by (instance) (rate({after}[<rate>])))"), "{{instance}}")
-            .no_value(NOT_MEASURED),
-        Panel::lines("Who switches: workloads", "The ten workloads with most installations a second on rings that are at work, over all hosts.")
-            .unit("cps")
-            .query(
-                r#"topk(10, sum by (workload) (rate(pinscope_workload_installations_total{<living>, requests="after"}[<rate>])))"#,
-                "{{workload}}",
-            )
-            .no_value(NO_WORKLOADS),
+        installations_by_kind(),
+        Panel::lines(
+            "Who switches: instances",
+            "The ten instances with most tables and replacements a second on rings that are at work.",
+        )
+        .unit("cps")
+        .query(&format!("topk(10, sum by (instance) (rate({SWITCHES}[<rate>])))"), "{{instance}}")
+        .no_value(NOT_MEASURED),
+        Panel::lines(
+            "Who switches: workloads",
+            "The ten workloads with most tables and replacements a second on rings that are at work, over all hosts.",
+        )
+        .unit("cps")
+        .query("topk(10, sum by (workload) (rate(pinscope_workload_switches_total{<living>}[<rate>])))", "{{workload}}")
+        .no_value(NO_WORKLOADS),
     ];
     Row { title: "Who switches sets at run time", panels }
+}
+
+/// Of the rows about set-up and run time.
+pub fn installations_by_kind() -> Panel {
+    Panel::areas("Installations before and after requests", "Installations a second on fresh rings (before their first request) and on rings that are at work, by kind. Whole tables and replacements on rings at work are sets switched at run time; updates of empty slots (fill) are set-up, and clones pin nothing.")
+        .unit("cps")
+        .query("sum by (requests, kind) (rate(pinscope_installations_total{<here>}[<rate>]))", "{{kind}}, {{requests}} requests")
+        .no_value(NOT_MEASURED)
 }
 
 fn trust() -> Row {

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{
-    fleet::balanced,
+    fleet::{balanced, installations_by_kind},
     grafana::{Dashboard, Panel, Row},
     query::{NO_CALLS, NO_WORKLOADS, NOT_MEASURED, NOTHING_YET, REGISTERED, coverage, or_none, quantile, share},
     variable::{data_source, job, variable},
@@ -244,11 +244,11 @@ fn workloads() -> Row {
             .query(&by("pinscope_workload_pin_seconds_total{<living>}"), "{{workload}}")
             .no_value(NO_WORKLOADS),
         Panel::lines(
-            "Installations at run time",
-            "Installations a second on rings that had been given requests, of the ten workloads with most.",
+            "Switches at run time",
+            "Tables and replacements of buffers a second on rings that had been given requests, of the ten workloads with most.",
         )
         .unit("cps")
-        .query(&by(r#"pinscope_workload_installations_total{<living>, requests="after"}"#), "{{workload}}")
+        .query(&by("pinscope_workload_switches_total{<living>}"), "{{workload}}")
         .no_value(NO_WORKLOADS),
         Panel::lines(
             "VMAs per registration, p99",
@@ -292,12 +292,12 @@ fn workload_table() -> Row {
             .query(&total("pinscope_workload_bytes_total{<work>}"), "")
             .query(&total("pinscope_workload_pin_seconds_total{<work>}"), "")
             .query(&total("pinscope_workload_page_faults_total{<work>}"), "")
-            .query(&total(r#"pinscope_workload_installations_total{<work>, requests="after"}"#), "")
+            .query(&total("pinscope_workload_switches_total{<work>}"), "")
             .columns(&[
                 ("workload", "Workload"), ("kind", "Kind"), ("unit", "Unit"), ("slice", "Slice"), ("pod_uid", "Pod"),
                 ("container_id", "Container"), ("runtime", "Runtime"), ("Value #B", "Calls"), ("Value #C", "Refused"),
                 ("Value #D", "Buffers"), ("Value #E", "Bytes"), ("Value #F", "In the pin"), ("Value #G", "Page faults"),
-                ("Value #H", "At run time"),
+                ("Value #H", "Switches"),
             ])
             .field("Bytes", &[("unit", json!("bytes"))])
             .field("In the pin", &[("unit", json!("s"))])
@@ -309,13 +309,7 @@ fn workload_table() -> Row {
 
 fn rings() -> Row {
     let panels = vec![
-        Panel::areas(
-            "Installations before and after requests",
-            "Installations a second on fresh rings and on rings that are at work.",
-        )
-        .unit("cps")
-        .query("sum by (requests) (rate(pinscope_installations_total{<here>}[<rate>]))", "{{requests}} requests")
-        .no_value(NOT_MEASURED),
+        installations_by_kind(),
         Panel::heatmap("Age of the ring", "Installations by the age of their ring.", "s")
             .query("sum by (le) (rate(pinscope_ring_age_seconds_bucket{<here>}[<rate>]))", "{{le}}")
             .no_value(RINGS),

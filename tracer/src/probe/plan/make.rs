@@ -3,7 +3,7 @@
 use tracer_ebpf::{
     operation::Operation,
     policy::Policy,
-    settings::{Features, Settings},
+    settings::{self, Features, Settings},
 };
 
 use super::{Choice, Hook, Kind, OLDEST, Outcome, Plan, PlanError, Wish, detail, tables};
@@ -152,6 +152,7 @@ pub(super) fn settings(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wis
         func_ret: has("get_func_ret").into(),
         folio_shift: types.offsets.contains_key("io_mapped_ubuf.folio_shift").into(),
         ring_requests: offsets::missing(types, &offsets::REQUESTS).is_none().into(),
+        slots: slots(types),
         file_names: offsets::missing(types, &offsets::NAMES).is_none().into(),
         file_paths: offsets::missing(types, &offsets::PATHS).is_none().into(),
         backing_files: offsets::missing(types, &offsets::BACKING_FILES).is_none().into(),
@@ -159,6 +160,18 @@ pub(super) fn settings(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wis
         ..Features::default()
     };
     processes(plan, facts, types, wish);
+}
+
+/// What a slot of a ring's table is.
+fn slots(types: &Types) -> u8 {
+    let has = |members: &[&'static str]| offsets::missing(types, members).is_none();
+    if has(&offsets::SLOTS_OF_NODES) {
+        settings::SLOTS_OF_NODES
+    } else if has(&offsets::SLOTS_OF_BUFFERS) {
+        settings::SLOTS_OF_BUFFERS
+    } else {
+        settings::SLOTS_UNTOLD
+    }
 }
 
 /// By which PID namespace processes are numbered.

@@ -36,8 +36,8 @@ sum(rate(pinscope_pin_duration_seconds_sum[5m]))
 # Failures a second, by errno
 sum by (operation, result) (rate(pinscope_registrations_total{result!=\"ok\"}[5m]))
 
-# New sets of buffers a second on rings that are at work already
-rate(pinscope_installations_total{requests=\"after\"}[5m])
+# Sets of buffers a second that may have come in the place of others, on rings that are at work already
+sum by (instance) (rate(pinscope_installations_total{requests=\"after\", kind=~\"table|replacement|update\"}[5m]))
 
 # Buffers accepted here that another host of the job would refuse, since the probes were attached
 sum by (job, instance, policy, errno, class, filesystem) (pinscope_policy_changes_total{change=\"refused\"} > 0)

@@ -6,7 +6,7 @@ use tracer_ebpf::policy::Policy;
 
 use super::{Sample, Scrape, calls::outcome};
 use crate::{
-    aggregate::{Distribution, Judged, Rings},
+    aggregate::{ByRequests, Distribution, Judged, Rings},
     answer::{Agreement, State, Verdict, running},
     decode::result_name,
 };
@@ -23,11 +23,20 @@ pub(super) fn rings<'a>(scrape: &Scrape<'a>, of: fn(&Rings) -> &Distribution) ->
 }
 
 pub(super) fn installations<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
-    let told = scrape.snapshot.installations.iter();
-    told.flat_map(|told| {
-        [Sample::count(&["before"], told.before_requests), Sample::count(&["after"], told.after_requests)]
+    let told = scrape.snapshot.installations.iter().flat_map(|told| told.kinds.iter());
+    told.flat_map(|(kind, counts)| {
+        by_requests(counts).map(|(requests, count)| Sample::count(&[requests, kind.name()], count))
     })
     .collect()
+}
+
+pub(super) fn emptying_updates<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    let told = scrape.snapshot.installations.iter().flat_map(|told| by_requests(told.emptying_updates));
+    told.map(|(requests, count)| Sample::count(&[requests], count)).collect()
+}
+
+fn by_requests(counts: ByRequests) -> [(&'static str, u64); 2] {
+    [("before", counts.before_requests), ("after", counts.after_requests)]
 }
 
 pub(super) fn judged<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {

@@ -200,10 +200,18 @@ pub const METRICS: &[Metric] = &[
     Metric {
         name: "pinscope_installations_total",
         kind: Type::Counter,
-        labels: &["requests"],
-        help: "Installations of buffers before and after the ring had been given a request.",
-        source: "io_ring_ctx.cached_sq_head and cached_cq_tail",
+        labels: &["requests", "kind"],
+        help: "Installations of buffers before and after the ring had been given a request: a whole table, an update of empty slots (fill) or of one that held a buffer (replacement; update where that could not be seen), a clone.",
+        source: "io_ring_ctx: cached_sq_head and cached_cq_tail, the table's slots",
         samples: questions::installations,
+    },
+    Metric {
+        name: "pinscope_emptying_updates_total",
+        kind: Type::Counter,
+        labels: &["requests"],
+        help: "Updates that took buffers out of their slots and put none in, before and after the ring had been given a request.",
+        source: "io_ring_ctx, likewise",
+        samples: questions::emptying_updates,
     },
     Metric {
         name: "pinscope_judged_buffers_total",
@@ -692,6 +700,14 @@ pub const METRICS: &[Metric] = &[
         help: "The workload's installations of buffers before and after the ring had been given a request.",
         source: WORKLOADS,
         samples: workloads::installations,
+    },
+    Metric {
+        name: "pinscope_workload_switches_total",
+        kind: Type::Counter,
+        labels: &["workload"],
+        help: "The workload's installations after the first request that may have come in the place of other buffers: whole tables, replacements, and updates of which that could not be seen.",
+        source: WORKLOADS,
+        samples: workloads::switches,
     },
     Metric {
         name: "pinscope_workload_policy_refusals_total",

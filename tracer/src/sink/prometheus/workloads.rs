@@ -114,6 +114,10 @@ pub(super) fn installations<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     )
 }
 
+pub(super) fn switches<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    numbers(scrape, |told| told.requests, |row| row.totals.get(Slot::Switches) as f64)
+}
+
 pub(super) fn refusals<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     counts(scrape, |told| told.walk, |row| REFUSED.map(|policy| (policy.name(), row.totals.refused(policy))))
 }

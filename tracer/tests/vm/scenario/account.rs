@@ -72,6 +72,10 @@ pub struct Call {
     pub ended_ns: u64,
     /// I/O requests that the ring had completed before.
     pub requests_before: u64,
+    /// `table`, `fill`, `replacement` or `clone`; `emptying` where it only took buffers out. Empty for all else.
+    pub kind: String,
+    /// Whether it came in the place of buffers that the ring had.
+    pub switched: bool,
     pub buffers: u64,
     pub bytes: u64,
     /// A VMA that several buffers in a row touch counts once.

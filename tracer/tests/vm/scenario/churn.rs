@@ -19,6 +19,8 @@ const BUFFERS: u64 = 16;
 /// Rings where there are many.
 const RINGS: u64 = 64;
 const CLONES: u64 = 8;
+/// Slots of a table that is filled one by one.
+const SLOTS: u64 = 64;
 /// Between two changes of a table.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -69,14 +71,51 @@ pub fn update_slots(options: &Options, work: &mut Work) -> anyhow::Result<()> {
     let buffers = table(&mut space, pages(options))?;
     work.survey()?;
     let ring = work.ring()?;
-    let empty = [EMPTY; BUFFERS as usize];
-    let has_sparse = work.kernel.version >= Version(5, 19);
-    work.ok(ring, if has_sparse { Request::Sparse(BUFFERS as u32) } else { Request::Register2(&empty) })?;
+    empty_table(work, ring, BUFFERS)?;
     for update in 0..options.count.unwrap_or(60) {
         let slot = (update % BUFFERS) as usize;
         work.ok(ring, Request::Update(slot as u32, &buffers[slot..=slot]))?;
         // The slots so far are filled.
         work.fixed(ring, &buffers[..=slot.min(update as usize)], 4)?;
+        thread::sleep(PAUSE);
+    }
+    Ok(())
+}
+
+/// Registers a table of empty slots.
+fn empty_table(work: &mut Work, ring: usize, slots: u64) -> anyhow::Result<()> {
+    if work.kernel.version >= Version(5, 19) {
+        return work.ok(ring, Request::Sparse(slots as u32));
+    }
+    work.ok(ring, Request::Register2(&vec![EMPTY; slots as usize]))
+}
+
+pub fn fills_slots(options: &Options, work: &mut Work) -> anyhow::Result<()> {
+    let slots = options.count.unwrap_or(SLOTS);
+    let length = pages(options) * PAGE;
+    let mut space = Space::new(slots * length);
+    let address = space.map(Kind::Anon, slots * length)?;
+    work.survey()?;
+    let ring = work.ring()?;
+    empty_table(work, ring, slots)?;
+    work.nops(ring, 1)?;
+    for slot in 0..slots {
+        work.ok(ring, Request::Update(slot as u32, &[Buffer { address: address + slot * length, length }]))?;
+    }
+    Ok(())
+}
+
+pub fn refills_slots(options: &Options, work: &mut Work) -> anyhow::Result<()> {
+    let mut space = Space::new(BUFFERS * pages(options) * PAGE);
+    let buffers = table(&mut space, pages(options))?;
+    work.survey()?;
+    let ring = work.ring()?;
+    work.ok(ring, Request::Register2(&buffers))?;
+    for turn in 0..options.count.unwrap_or(60) {
+        let slot = (turn % BUFFERS) as usize;
+        work.nops(ring, 1)?;
+        work.ok(ring, Request::Update(slot as u32, &[EMPTY]))?;
+        work.ok(ring, Request::Update(slot as u32, &buffers[slot..=slot]))?;
         thread::sleep(PAUSE);
     }
     Ok(())

@@ -5,6 +5,7 @@ mod advice;
 mod churn;
 mod lock;
 mod memory;
+mod table;
 mod work;
 
 use std::{fs, path::PathBuf, process::ExitCode};
@@ -64,10 +65,16 @@ const fn scenario(
 }
 
 /// All of them.
-pub const SCENARIOS: [Scenario; 24] = [
+pub const SCENARIOS: [Scenario; 26] = [
     scenario("setup_only", "a server: one registration of 16 buffers, then reads and writes", churn::setup_only),
     scenario("switch_sets", "changes between two sets of buffers at run time, I/O in between", churn::switch_sets),
     scenario("update_slots", "an empty table whose slots are filled one at a time", churn::update_slots),
+    scenario(
+        "fills_slots",
+        "an empty table at work, each of whose 64 slots is filled once, at once",
+        churn::fills_slots,
+    ),
+    scenario("refills_slots", "a slot that is emptied and filled again at run time", churn::refills_slots),
     scenario("empties_slots", "the table of a server, whose slots are emptied one at a time", churn::empties_slots),
     scenario(
         "many_rings",

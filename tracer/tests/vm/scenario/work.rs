@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, os::fd::OwnedFd};
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
-use super::account::{Account, Call, RingUsed, Under};
+use super::{
+    account::{Account, Call, RingUsed, Under},
+    table::Table,
+};
 use crate::{
     clock,
     errno::result_name,
@@ -34,6 +37,7 @@ pub struct Work {
 struct Used {
     ring: Ring,
     requests: u64,
+    table: Table,
 }
 
 impl Work {
@@ -52,7 +56,7 @@ impl Work {
     /// Makes a ring; gives its number here.
     pub fn ring(&mut self) -> anyhow::Result<usize> {
         let ring = Ring::new().context("io_uring_setup")?;
-        self.rings.push(Used { ring, requests: 0 });
+        self.rings.push(Used { ring, requests: 0, table: Table::default() });
         Ok(self.rings.len() - 1)
     }
 
@@ -79,6 +83,9 @@ impl Work {
         call.minor_faults = clock::faults().0 - before;
         (call.ret, call.started_ns, call.ended_ns) = (answer.ret, answer.started_ns, answer.ended_ns);
         call.result = result_name(answer.ret);
+        let of = |fd: i32| self.rings.iter().find(|used| used.ring.fd() == fd).map(|used| used.table.held.clone());
+        let source = if let Request::Clone(fd) = request { of(fd) } else { None };
+        (call.kind, call.switched) = self.rings[ring].table.change(request, answer.ret, source.unwrap_or_default());
         let result = call.result.clone();
         self.account.add(call);
         result
@@ -170,7 +177,7 @@ impl Work {
     /// The account, when all is done.
     pub fn account(self, scenario: &str, cured: bool) -> Account {
         let of_ring = |used: &Used| {
-            let Used { ring, requests } = used;
+            let Used { ring, requests, .. } = used;
             RingUsed { fd: ring.fd(), created_ns: ring.created_ns, requests: *requests }
         };
         let under = |(backing, (buffers, vmas, bytes))| Under { backing, buffers, vmas, bytes };

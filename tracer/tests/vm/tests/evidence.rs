@@ -16,10 +16,14 @@ use crate::{
 };
 
 /// Installs, refuses, goes on at run time, faults, and lies over many VMAs and files.
-const SCENARIOS: [&str; 12] = [
+const SCENARIOS: [&str; 16] = [
     "setup_only --seconds 0",
     "switch_sets --count 8",
-    "update_slots --count 8",
+    "update_slots --count 24",
+    "fills_slots --count 64",
+    "refills_slots --count 9",
+    "empties_slots --count 3",
+    "clones --count 3",
     "many_rings --count 8",
     "idle",
     "untouched --count 3",
@@ -77,6 +81,13 @@ fn installations(report: &Value, accounts: &[Account]) -> anyhow::Result<()> {
     let all = accounts.iter().flat_map(accepted).count();
     let told = &report["installations"];
     ensure!(told["after_requests"] == after && told["before_requests"] == all - after, "{told}: {after} of {all}");
+    for kind in ["table", "fill", "replacement", "update", "clone", "emptying"] {
+        let calls = || accounts.iter().flat_map(|account| &account.calls).filter(|call| call.kind == kind);
+        let after = calls().filter(|call| call.requests_before > 0).count();
+        let told = if kind == "emptying" { &told["emptying_updates"] } else { &told["kinds"][kind] };
+        let truth = (after, calls().count() - after);
+        ensure!(told["after_requests"] == truth.0 && told["before_requests"] == truth.1, "{kind}: {told}: {truth:?}");
+    }
     let rings: usize = accounts.iter().map(|account| by_ring(account).len()).sum();
     let ordinal = &report["rings"]["ordinal"];
     let first = &ordinal["buckets"][0];
@@ -113,6 +124,12 @@ fn rings(report: &Value, account: &Account) -> anyhow::Result<()> {
         let let_go = account.calls.iter().filter(let_go).count();
         ensure!(ring["unregisters"] == let_go && ring["after_requests"] == after, "{ring}: {after}");
         ensure!(ring["gaps"] == calls.len() - 1, "{ring}");
+        let used = |call: &&&Call| call.requests_before > 0;
+        let switches = calls.iter().filter(|call| call.switched).filter(used).count();
+        let fills = || calls.iter().filter(|call| call.kind == "fill" && !call.switched);
+        ensure!(ring["switches"] == switches && ring["switch_gaps"] == switches, "{ring}: {switches} switches");
+        let late = fills().filter(used).count();
+        ensure!(ring["fills"] == fills().count() && ring["fills_after_requests"] == late, "{ring}: {late} late fills");
         let (before, made) = account.rings[number].created_ns;
         let age = |call: &Call| call.started_ns - made..=call.ended_ns - before;
         let (first, last) = (calls[0], calls[calls.len() - 1]);
@@ -147,10 +164,11 @@ fn habits(context: &Context, report: &Value, account: &Account) -> anyhow::Resul
     ensure!(told("enomem")? == refused, "{habits}: ENOMEM {refused} times");
     let name = account.scenario.as_str();
     let calls = accepted(account).count() as u64;
-    let buffers: u64 = accepted(account).map(|call| call.buffers).sum();
-    // Each call's buffers lie side by side, but for the first of each.
-    let adjacent =
-        if ["setup_only", "switch_sets", "many_rings", "small_iovecs"].contains(&name) { buffers - calls } else { 0 };
+    // The buffers of a table lie side by side there, but for the first.
+    let side_by_side =
+        ["setup_only", "switch_sets", "many_rings", "small_iovecs", "refills_slots", "empties_slots", "clones"];
+    let tables = accepted(account).filter(|call| call.kind == "table" && side_by_side.contains(&name));
+    let adjacent: u64 = tables.map(|call| call.buffers - 1).sum();
     ensure!(told("adjacent_buffers")? == adjacent, "{habits}: {adjacent} adjacent buffers");
     // Sets that come again: all but the first, or the first two, of calls of one kind.
     let (repeated, elsewhere) = match name {
