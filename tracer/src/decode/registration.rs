@@ -14,6 +14,7 @@ use super::{
 };
 
 /// One registration with its buffers. Times are nanoseconds, pinscope's own walks left out of all but `walk_ns`.
+#[expect(clippy::struct_excessive_bools, reason = "each is a bound on another figure")]
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Registration {
     /// Wall time of the entry, RFC 3339 in UTC.
