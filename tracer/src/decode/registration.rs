@@ -306,7 +306,8 @@ impl Buffer {
             duration_ns: duration,
             pin_ns: pin,
             rest_ns: rest,
-            walk_ns: (walk != Walk::None).then_some(record.walk_ns),
+            // It took its time also where nothing of it counts, since the buffer was refused before its pin.
+            walk_ns: (walk != Walk::None || record.walk_ns > 0).then_some(record.walk_ns),
             minor_faults: pin.map(|_| record.minor_faults),
             major_faults: pin.map(|_| record.major_faults),
             bvecs: (record.bvecs > 0).then_some(record.bvecs),
