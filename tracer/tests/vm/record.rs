@@ -143,6 +143,7 @@ pub struct RefusedSeen {
 }
 
 /// One registration.
+#[expect(clippy::struct_excessive_bools, reason = "the trace's own")]
 #[derive(Clone, Debug, Deserialize)]
 pub struct Record {
     pub time: Option<String>,
