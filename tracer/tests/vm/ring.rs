@@ -60,6 +60,7 @@ const UNREGISTER_BUFFERS: u32 = 1;
 const REGISTER_BUFFERS2: u32 = 15;
 const REGISTER_BUFFERS_UPDATE: u32 = 16;
 const REGISTER_RING_FDS: u32 = 20;
+const UNREGISTER_RING_FDS: u32 = 21;
 const REGISTER_PBUF_RING: u32 = 22;
 const CLONE_BUFFERS: u32 = 30;
 const USE_REGISTERED_RING: u32 = 1 << 31;
@@ -254,25 +255,35 @@ impl Ring {
         Ok(self.ring.completion().next().context("a request without a completion")?.result())
     }
 
-    /// The same by the index of this thread's registered ring (6.3). The error is why the ring cannot be registered.
+    /// The same by the index of this thread's registered ring (6.3), which it loses then. The error is why the ring cannot be
+    /// registered.
     pub fn call_registered(&self, request: Request<'_>) -> io::Result<Answer> {
-        Ok(request.call(libc::CLOCK_MONOTONIC, self.index()?, USE_REGISTERED_RING))
+        let index = self.index()?;
+        let answer = request.call(libc::CLOCK_MONOTONIC, index, USE_REGISTERED_RING);
+        // With an index it would outlive its fd, as long as this thread.
+        self.slot(UNREGISTER_RING_FDS, index as u32, 0)?;
+        Ok(answer)
     }
 
     /// Registers the ring itself with this thread (5.18); its index.
     pub fn index(&self) -> io::Result<i32> {
-        /// `struct io_uring_rsrc_update`, for `IORING_REGISTER_RING_FDS`; offset -1 asks for any slot.
+        // This offset asks for any slot.
+        self.slot(REGISTER_RING_FDS, u32::MAX, self.fd() as u64).map(|index| index as i32)
+    }
+
+    /// Sets or empties a slot of this thread's registered rings; its index.
+    fn slot(&self, operation: u32, offset: u32, fd: u64) -> io::Result<u32> {
+        /// `struct io_uring_rsrc_update`.
         #[repr(C)]
         struct Slot {
             offset: u32,
             reserved: u32,
             fd: u64,
         }
-        let mut slot = Slot { offset: u32::MAX, reserved: 0, fd: self.fd() as u64 };
+        let mut slot = Slot { offset, reserved: 0, fd };
         // SAFETY: the kernel writes the slot's number into `slot`, which is valid and as large as it says.
-        let done =
-            unsafe { libc::syscall(libc::SYS_io_uring_register, self.fd(), REGISTER_RING_FDS, &raw mut slot, 1) };
-        if done == 1 { Ok(slot.offset as i32) } else { Err(io::Error::last_os_error()) }
+        let done = unsafe { libc::syscall(libc::SYS_io_uring_register, self.fd(), operation, &raw mut slot, 1) };
+        if done == 1 { Ok(slot.offset) } else { Err(io::Error::last_os_error()) }
     }
 
     /// Closes the fd of a ring that has an index, which lives on by it as long as its thread. Its mappings stay, too.

@@ -9,7 +9,7 @@ use yaml_rust2::{Yaml, YamlLoader};
 use super::{all as dashboards, listed, shown};
 
 /// What may rightly return nothing, by a metric that has to be absent for it or a part of the place, and the reason.
-const EMPTY: [Excuse; 17] = [
+const EMPTY: [Excuse; 19] = [
     Excuse::Absent("pinscope_registered_bytes", "only with --rings"),
     Excuse::Absent("pinscope_registered_buffers", "only with --rings"),
     Excuse::Absent("pinscope_pinned_bytes", "only with --rings"),
@@ -26,6 +26,8 @@ const EMPTY: [Excuse; 17] = [
     Excuse::Absent("pinscope_program_run_seconds_total", "only with --stats"),
     Excuse::Absent("pinscope_policy_answers_total", "only where the kernel's rule can be told"),
     Excuse::Place("host.json: Not seen", "nothing was missed"),
+    Excuse::Place("upgrade.json: From kernel to kernel (B)", "this kernel refused nothing that another accepts"),
+    Excuse::Place("upgrade.json: Refused here, accepted there", "this kernel refused nothing that another accepts"),
     Excuse::Place("pinscope started", "an annotation: pinscope has not started anew"),
 ];
 

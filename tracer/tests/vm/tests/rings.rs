@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use serde_json::Value;
 
 use super::without_tracer;
@@ -122,6 +122,12 @@ fn with_an_index(context: &Context) -> TestResult {
     if let Some(why) = context.kernel.lacks("registered ring fds", Version(5, 18)) {
         return Ok(Verdict::Ignored(why));
     }
+    // The rings go with their thread.
+    let joined = thread::scope(|scope| scope.spawn(|| rings_with_an_index(context)).join());
+    joined.map_err(|_| anyhow!("the thread panicked"))?
+}
+
+fn rings_with_an_index(context: &Context) -> TestResult {
     let (page, watch) = (Page::new()?, Watch::of_us(context, &[])?);
     let mut fds = Vec::new();
     for _ in 0..12 {

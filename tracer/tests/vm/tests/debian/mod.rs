@@ -69,8 +69,25 @@ pub fn pristine() -> anyhow::Result<()> {
         succeed(&["systemctl", "daemon-reload"])?;
     }
     original_configuration()?;
+    kernel_configuration()?;
     // Nothing may have failed, and then there is nothing to reset.
     let _ = run(&["systemctl", "reset-failed", UNIT, SOCKET])?;
+    Ok(())
+}
+
+/// The kernel's package brings its configuration, the guest is booted without that package. Of it the service reads which mode
+/// of preemption is the default; the one in force is that, and root can read it.
+fn kernel_configuration() -> anyhow::Result<()> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let place = format!("/boot/config-{}", release.trim());
+    let Ok(modes) = fs::read_to_string("/sys/kernel/debug/sched/preempt") else { return Ok(()) };
+    let mode = modes.split(['(', ')']).nth(1).context("no mode of preemption in force")?;
+    let option = match mode {
+        "full" => "CONFIG_PREEMPT=y".to_owned(),
+        other => format!("CONFIG_PREEMPT_{}=y", other.to_uppercase()),
+    };
+    fs::create_dir_all("/boot")?;
+    fs::write(place, option + "\n")?;
     Ok(())
 }
 
