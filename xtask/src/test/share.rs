@@ -30,6 +30,8 @@ const REGISTERED: [&str; 1] = ["daemon_registered_"];
 const DAEMON: [&str; 1] = ["daemon_"];
 /// Of the tests that share a session those that take longest, and know of no hook but the walk.
 const LONG: [&str; 3] = ["vmas_", "time_", "random_"];
+/// Tests that take minutes in an emulated guest which shares its CPUs: only where nothing is left out.
+const RARE: [&str; 1] = ["session_ends_in_a_storm"];
 
 /// An attach mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +75,7 @@ pub fn left_out(series: &str, mode: Mode) -> Vec<&'static str> {
         (LATER, false) => &[&NAMESPACES, &COMMAND_LINE, &ANSWERS, &ON_REQUEST, &SERVICE, &REGISTERED],
         (_, false) => &[&NAMESPACES, &COMMAND_LINE, &ANSWERS, &ON_REQUEST, &LOAD, &SERVICE, &REGISTERED, &["random_"]],
     };
-    families.concat()
+    [families, &[&RARE]].concat().concat()
 }
 
 /// Whether tests run at their smaller size: all sizes come on the oldest kernels and the usual one.
