@@ -261,8 +261,13 @@ impl Ring {
         let index = self.index()?;
         let answer = request.call(libc::CLOCK_MONOTONIC, index, USE_REGISTERED_RING);
         // With an index it would outlive its fd, as long as this thread.
-        self.slot(UNREGISTER_RING_FDS, index as u32, 0)?;
+        self.release_index(index)?;
         Ok(answer)
+    }
+
+    /// Takes an index from whichever ring of this thread has it.
+    pub fn release_index(&self, index: i32) -> io::Result<()> {
+        self.slot(UNREGISTER_RING_FDS, index as u32, 0).map(drop)
     }
 
     /// Registers the ring itself with this thread (5.18); its index.
