@@ -165,8 +165,9 @@ impl Guest {
         rootfs::assemble(&layers, &entries, &initrd.0)?;
 
         let log = log_file(&format!("{}-{}.log", self.kernel.series, self.name))?;
-        // Warnings of the kernel are to be seen, and a panic ends QEMU at once (-no-reboot).
-        let mut append = "console=ttyS0 panic=-1 loglevel=5".to_owned();
+        // Warnings of the kernel are to be seen, and a panic ends QEMU at once (-no-reboot). Where this machine is busy, the
+        // emulated timer may miss the ticks that the kernel tries it by, and the kernel panics at boot.
+        let mut append = "console=ttyS0 panic=-1 loglevel=5 no_timer_check".to_owned();
         let handed_over = self.debian.map(|_| debian::APPEND);
         for words in self.append.iter().map(String::as_str).chain(handed_over) {
             append.push(' ');
