@@ -87,13 +87,6 @@ impl Session {
         }
         let processes = options.session.processes != 0;
         let mut known = known::known(&plan, &results, &health, options);
-        let tables = match &mut attached {
-            Ok(attached) if known.tables => {
-                let before = known::tables_before(&results, &health);
-                Some(Mutex::new(follow_tables(&mut attached.ebpf, &results, before, &mut known)?))
-            }
-            _ => None,
-        };
         let baseline = match &attached {
             Ok(attached) => maps::read(attached, processes).context("cannot read the figures")?,
             Err(_) => Sample::default(),
@@ -108,6 +101,14 @@ impl Session {
         if let Ok(attached) = &mut attached {
             attached.count(true).context("cannot begin to count")?;
         }
+        // After it: a table that is made behind the search's back must be one that the hooks note.
+        let tables = match &mut attached {
+            Ok(attached) if known.tables => {
+                let before = known::tables_before(&results, &health);
+                Some(Mutex::new(follow_tables(&mut attached.ebpf, &results, before, &mut known)?))
+            }
+            _ => None,
+        };
         let release = facts.release.text;
         let (clock, started_ns) = clock();
         let began_seconds = Own::read().map(|own| own.started_seconds);
