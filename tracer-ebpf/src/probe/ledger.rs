@@ -19,7 +19,7 @@ use tracer_ebpf::{
     record::{Frame, Header, KIND_REGISTRATION, RegistrationRecord, Stage, flag},
 };
 
-use super::{lock, phase, registration::clear};
+use super::{event, lock, phase, registration::clear};
 use crate::{
     cgroup, fold, frame, kernel,
     maps::{Counters, setting},
@@ -143,8 +143,7 @@ impl Call for RawTracePointContext {
     }
 }
 
-/// `struct trace_event_raw_io_uring_register`. The verifier wants these offsets in the instructions, so they cannot
-/// come from BTF; the plan holds them against it.
+/// `struct trace_event_raw_io_uring_register`.
 #[repr(C)]
 struct Event {
     entry: u64,
@@ -155,27 +154,20 @@ struct Event {
     ret: i64,
 }
 
-macro_rules! event {
-    ($context:expr, $field:ident) => {
-        // SAFETY: the context of this program is this struct; the verifier checks the load.
-        unsafe { core::ptr::read_volatile(&raw const (*$context.as_ptr().cast::<Event>()).$field) }
-    };
-}
-
 impl Call for TracePointContext {
     #[inline(always)]
     fn opcode(&self) -> u32 {
-        event!(self, opcode)
+        event!(self, Event, opcode)
     }
 
     #[inline(always)]
     fn ring(&self) -> u64 {
-        event!(self, ring)
+        event!(self, Event, ring)
     }
 
     #[inline(always)]
     fn ret(&self) -> i64 {
-        event!(self, ret)
+        event!(self, Event, ret)
     }
 }
 

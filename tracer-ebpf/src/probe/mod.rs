@@ -75,7 +75,17 @@ macro_rules! zero {
     };
 }
 
+/// A field of the event of a classic tracepoint: `$event` is the kernel's struct of it. The verifier wants these offsets
+/// in the instructions, so they cannot come from BTF; the plan holds them against it.
+macro_rules! event {
+    ($context:expr, $event:ty, $field:ident) => {
+        // SAFETY: the context of this program is this struct; the verifier checks the load.
+        unsafe { core::ptr::read_volatile(&raw const (*$context.as_ptr().cast::<$event>()).$field) }
+    };
+}
+
 pub(crate) use entry;
+pub(crate) use event;
 pub(crate) use exit;
 pub(crate) use zero;
 

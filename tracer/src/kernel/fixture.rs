@@ -192,7 +192,7 @@ fn kernel(release: &str, functions: &[(&str, &str)], ledger: &str) -> Facts {
             offsets: (0..)
                 .zip(wanted.members)
                 .map(|(i, &member)| (member.to_owned(), 8 * i))
-                .chain(offsets::LEDGER_EVENT.map(|(member, offset)| (member.to_owned(), offset)))
+                .chain(offsets::EVENTS.map(|(member, offset)| (member.to_owned(), offset)))
                 .collect(),
             functions: functions.iter().map(|&(f, p)| (f.to_owned(), vec![Prototype::parse(p)])).collect(),
             ids: (1..)

@@ -128,7 +128,7 @@ pub struct Facts {
     pub traceable: Traceable,
     /// Whether the kernel has the kprobe PMU, through which kprobes attach.
     pub kprobe_pmu: Known<bool>,
-    /// Whether tracefs, through which classic tracepoints attach, has the tracepoint `io_uring_register`.
+    /// Whether tracefs, through which classic tracepoints attach, has the tracepoint `io_uring_register`, and so its group.
     pub ledger_event: Known<bool>,
     /// What the kernel answered to a trial fentry program.
     pub fentry: Trial,

@@ -25,7 +25,7 @@ use super::{
     object::{self, ObjectError},
     plan::{Hook, Kind, Plan},
     progress::{Progress, Step},
-    table::{LEDGER_GROUP, Role, SEARCHES},
+    table::{CLASSIC_GROUP, Role, SEARCHES},
     tracefs,
 };
 use crate::{
@@ -421,7 +421,7 @@ fn attach_program(program: &mut Loadable<'_>, hook: &Hook) -> Result<(), String>
 fn attach_tracepoint(program: &mut Program, hook: &Hook) -> Result<(), String> {
     let mut attach = || {
         let program = typed::<TracePoint>(program)?;
-        program.attach(LEDGER_GROUP, &hook.function).map(drop)
+        program.attach(CLASSIC_GROUP, &hook.function).map(drop)
     };
     tracefs::mounted(&mut attach)?.map_err(|error| explain(&hook.program, &error))
 }

@@ -2,6 +2,7 @@
 
 use tracer_ebpf::{record::NODE_WORDS, settings::Offsets};
 
+use super::table::{LEDGER, RING, TracepointRole};
 use crate::kernel::Types;
 
 /// Where an offset goes.
@@ -109,30 +110,36 @@ pub const CHARGED_PAGES: &str = "io_mapped_ubuf.acct_pages";
 /// registered.
 pub const LENGTH: [&str; 2] = ["io_mapped_ubuf.len", "io_mapped_ubuf.nr_bvecs"];
 
-/// Where the ledger's classic program reads, fixed in its instructions, for the verifier takes no computed offset.
-pub const LEDGER_EVENT: [(&str, u32); 3] = [
-    ("trace_event_raw_io_uring_register.ctx", 8),
-    ("trace_event_raw_io_uring_register.opcode", 16),
-    ("trace_event_raw_io_uring_register.ret", 32),
-];
+/// Where the programs for perf events read.
+pub const EVENTS: [(&str, u32); 6] = {
+    let (ledger, ring) = (event(&LEDGER), event(&RING));
+    [ledger[0], ledger[1], ledger[2], ring[0], ring[1], ring[2]]
+};
+
+const fn event(role: &TracepointRole) -> [(&'static str, u32); 3] {
+    match role.classic {
+        Some(classic) => classic.event,
+        None => panic!("a role that has an event"),
+    }
+}
 
 /// `kernfs_node.parent` since 6.15.
 const NODE_PARENT: &str = "kernfs_node.__parent";
 
 /// Every member that the facts are asked about.
-pub const MEMBERS: [&str; TABLE.len() + LEDGER_EVENT.len() + 4] = {
-    let mut members = [TASK_STORAGE; TABLE.len() + LEDGER_EVENT.len() + 4];
-    members[TABLE.len() + LEDGER_EVENT.len() + 3] = LENGTH[0];
-    members[TABLE.len() + LEDGER_EVENT.len() + 2] = NODE_PARENT;
-    members[TABLE.len() + LEDGER_EVENT.len() + 1] = CHARGED_PAGES;
+pub const MEMBERS: [&str; TABLE.len() + EVENTS.len() + 4] = {
+    let mut members = [TASK_STORAGE; TABLE.len() + EVENTS.len() + 4];
+    members[TABLE.len() + EVENTS.len() + 3] = LENGTH[0];
+    members[TABLE.len() + EVENTS.len() + 2] = NODE_PARENT;
+    members[TABLE.len() + EVENTS.len() + 1] = CHARGED_PAGES;
     let mut i = 0;
     while i < TABLE.len() {
         members[i] = TABLE[i].0;
         i += 1;
     }
     let mut j = 0;
-    while j < LEDGER_EVENT.len() {
-        members[i + j] = LEDGER_EVENT[j].0;
+    while j < EVENTS.len() {
+        members[i + j] = EVENTS[j].0;
         j += 1;
     }
     members
@@ -302,9 +309,9 @@ pub fn tree_is_known(types: &Types) -> bool {
         && fits(o.gaps_pivots, o.gaps_slots, o.gaps_meta)
 }
 
-/// Whether the ledger's event is laid out as its classic program reads it.
-pub fn ledger_event_is_known(types: &Types) -> bool {
-    LEDGER_EVENT.iter().all(|(member, offset)| types.offsets.get(*member) == Some(offset))
+/// Whether an event is laid out as its program reads it.
+pub fn event_is_known(types: &Types, event: &[(&str, u32)]) -> bool {
+    event.iter().all(|(member, offset)| types.offsets.get(*member) == Some(offset))
 }
 
 /// Whether a buffer's length has eight bytes; `None` where its place is not known.

@@ -132,11 +132,30 @@ pub struct TracepointRole {
     pub tracepoint: &'static str,
     /// Name of the program.
     pub program: &'static str,
+    /// The same program for a perf event, where there is one.
+    pub classic: Option<Classic>,
     /// Types of the arguments that are read, from the first.
     pub arguments: &'static [&'static str],
     /// The figures that are lost without it.
     pub figures: &'static [&'static str],
 }
+
+/// How a tracepoint is hooked as a perf event.
+#[derive(Clone, Copy, Debug)]
+pub struct Classic {
+    /// Name of the program.
+    pub program: &'static str,
+    /// Members of the event's struct, and where the program reads them: fixed in its instructions, for the verifier takes no
+    /// computed offset.
+    pub event: [(&'static str, u32); 3],
+    /// What a session that has a raw tracepoint instead is told not to have; for the others it is told when runs were skipped.
+    pub figure: Option<&'static str>,
+    /// What is missed then.
+    pub misses: &'static str,
+}
+
+/// The group of those tracepoints.
+pub const CLASSIC_GROUP: &str = "io_uring";
 
 const fn plain(prototype: &'static str) -> Form {
     Form { prototype, effect: Effect::Plain }
@@ -379,13 +398,20 @@ pub const LEDGER: TracepointRole = TracepointRole {
     role: Role::Ledger,
     tracepoint: "io_uring_register",
     program: "ledger",
+    classic: Some(Classic {
+        program: "ledger_classic",
+        event: [
+            ("trace_event_raw_io_uring_register.ctx", 8),
+            ("trace_event_raw_io_uring_register.opcode", 16),
+            ("trace_event_raw_io_uring_register.ret", 32),
+        ],
+        figure: Some("count of every call"),
+        misses: "calls of tasks that preempt each other",
+    }),
     // ctx, opcode; `ret` is found by its name.
     arguments: &["void *", "unsigned int"],
     figures: &["counts by operation and result", "count of unregister", "books against the kernel's count"],
 };
-
-/// The ledger's program for a perf event.
-pub const LEDGER_CLASSIC: &str = "ledger_classic";
 
 /// The ledger at the return of the system call's function, by x86-64's names: of 64-bit callers, and of 32-bit ones.
 pub const LEDGER_RETURNS: [(&str, &str); 2] = [
@@ -396,14 +422,21 @@ pub const LEDGER_RETURNS: [(&str, &str); 2] = [
 /// The prototype of both.
 pub const SYSTEM_CALL: &str = "long (struct pt_regs *)";
 
-/// The group of the ledger's tracepoint.
-pub const LEDGER_GROUP: &str = "io_uring";
-
 /// Names one of the tracepoint roles.
 pub const RING: TracepointRole = TracepointRole {
     role: Role::Ring,
     tracepoint: "io_uring_create",
     program: "ring_created",
+    classic: Some(Classic {
+        program: "ring_created_classic",
+        event: [
+            ("trace_event_raw_io_uring_create.fd", 8),
+            ("trace_event_raw_io_uring_create.ctx", 16),
+            ("trace_event_raw_io_uring_create.flags", 32),
+        ],
+        figure: None,
+        misses: "rings of tasks that preempt each other",
+    }),
     // fd, ctx, sq_entries, cq_entries, flags.
     arguments: &["int", "void *", "u32", "u32", "u32"],
     figures: &["age, fd and flags of the ring"],
@@ -414,6 +447,7 @@ pub const LOCK_WANTED: TracepointRole = TracepointRole {
     role: Role::Lock,
     tracepoint: "mmap_lock_start_locking",
     program: "lock_wanted",
+    classic: None,
     arguments: &["struct mm_struct *"],
     figures: &[LOCKS],
 };
@@ -423,6 +457,7 @@ pub const LOCK_RETURNED: TracepointRole = TracepointRole {
     role: Role::Lock,
     tracepoint: "mmap_lock_acquire_returned",
     program: "lock_returned",
+    classic: None,
     // mm; `write` and `success` are found by their names.
     arguments: &["struct mm_struct *"],
     figures: &[LOCKS],

@@ -95,7 +95,7 @@ impl Report {
     }
 
     /// Runs of programs that the kernel says it skipped: of tasks that came to one in which another was preempted. Without
-    /// those of the tracepoint of new rings, which since 7.0 can be preempted in either mode and counts no registration.
+    /// those of the raw tracepoint of new rings, which counts no registration.
     pub fn skipped(&self) -> anyhow::Result<u64> {
         let skipped = self.0["skipped"].as_array().context("no skipped runs in the report")?;
         let of_calls = skipped.iter().filter(|one| one["program"] != "ring_created");

@@ -316,7 +316,7 @@ fn tracepoints(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
             Ok(position) => {
                 plan.settings.kernel.ledger = 1;
                 plan.settings.kernel.ledger_ret = position;
-                keep_from_preemption(plan, facts, types);
+                keep_from_preemption(plan, facts, types, &table::LEDGER);
             }
             Err(error) => {
                 plan.hooks.retain(|hook| hook.role != Role::Ledger);
@@ -325,50 +325,55 @@ fn tracepoints(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
             }
         }
     }
-    tracepoint(plan, types, wish, &table::RING, wish.ring);
+    if tracepoint(plan, types, wish, &table::RING, wish.ring) {
+        keep_from_preemption(plan, facts, types, &table::RING);
+    }
     detail::locks(plan, types, wish);
 }
 
 /// The kernel whose raw tracepoints run their programs with preemption on: a program that is preempted is skipped for
-/// whoever comes next on that CPU, and the ledger is to miss nothing.
+/// whoever comes next on that CPU.
 const PREEMPTIBLE_TRACEPOINTS: (u32, u32) = (7, 0);
 
-/// Makes the ledger a perf event where a raw tracepoint could miss calls.
-fn keep_from_preemption(plan: &mut Plan, facts: &Facts, types: &Types) {
-    if !facts.release.is_from(PREEMPTIBLE_TRACEPOINTS) {
-        return;
-    }
+/// Makes a raw tracepoint a perf event where it could miss something.
+fn keep_from_preemption(plan: &mut Plan, facts: &Facts, types: &Types, role: &TracepointRole) {
+    let Some(classic) = role.classic.filter(|_| facts.release.is_from(PREEMPTIBLE_TRACEPOINTS)) else { return };
     let obstacle = match &facts.ledger_event {
-        _ if !offsets::ledger_event_is_known(types) => {
+        _ if !offsets::event_is_known(types, &classic.event) => {
             Some("its perf event is not laid out as the probe reads it".to_owned())
         }
         Ok(true) => no_perf_events(facts),
         Ok(false) => Some("tracefs does not have it".to_owned()),
         Err(unknown) => Some(unknown.to_string()),
     };
-    let raw = |hook: &&mut Hook| hook.role == Role::Ledger;
-    let choice = plan.choices.iter_mut().find(|choice| choice.role == Role::Ledger);
-    let (Some(hook), Some(choice)) = (plan.hooks.iter_mut().find(raw), choice) else { return };
-    let by_return = ledger_returns(plan.mechanism, types);
+    let by_return = if role.role == Role::Ledger { ledger_returns(plan.mechanism, types) } else { Vec::new() };
+    let choice = plan.choices.iter_mut().find(|choice| choice.role == role.role);
+    let hook = plan.hooks.iter_mut().find(|hook| hook.role == role.role);
+    let (Some(hook), Some(choice)) = (hook, choice) else { return };
     match obstacle {
         Some(obstacle) if !by_return.is_empty() => {
             choice.why = format!(
                 "at the return of the system call: since 7.0 a raw tracepoint's program can be preempted, and a perf event is not to be had: {obstacle}"
             );
-            plan.hooks.retain(|hook| hook.role != Role::Ledger);
+            plan.hooks.retain(|hook| hook.role != role.role);
             plan.hooks.extend(by_return);
         }
         None => {
             hook.kind = Kind::Tracepoint;
-            table::LEDGER_CLASSIC.clone_into(&mut hook.program);
-            "as a perf event: since 7.0 a raw tracepoint's program can be preempted and then misses calls"
-                .clone_into(&mut choice.why);
+            classic.program.clone_into(&mut hook.program);
+            choice.why = format!(
+                "as a perf event: since 7.0 a raw tracepoint's program can be preempted and then misses {}",
+                classic.misses
+            );
         }
         Some(obstacle) => {
-            "as a raw tracepoint, which can miss calls of tasks that preempt each other".clone_into(&mut choice.why);
+            choice.why = format!("as a raw tracepoint, which can miss {}", classic.misses);
             plan.lose(
-                &["count of every call"],
-                &format!("since 7.0 a raw tracepoint misses calls of tasks that preempt each other, and a perf event is not to be had: {obstacle}"),
+                classic.figure.as_slice(),
+                &format!(
+                    "since 7.0 a raw tracepoint misses {}, and a perf event is not to be had: {obstacle}",
+                    classic.misses
+                ),
             );
         }
     }

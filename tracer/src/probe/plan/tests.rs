@@ -572,6 +572,19 @@ fn the_ledger_is_a_perf_event_where_a_raw_tracepoint_would_miss_calls() {
     assert!(kind == Kind::RawTracepoint && why.contains("perf_event_paranoid"), "{why}");
     let (kind, why) = ledger(&Facts { ledger_event: Err(Unknown("no tracefs".to_owned())), ..fixture::debian_7_3() });
     assert!(kind == Kind::RawTracepoint && why.ends_with("no tracefs"), "{why}");
+    let ring = |facts: &Facts| {
+        let hooks = plan(facts, &Wish::default()).hooks;
+        hooks
+            .into_iter()
+            .find(|hook| hook.role == Role::Ring)
+            .map(|hook| (hook.program, hook.kind))
+            .expect("a ring's hook")
+    };
+    assert_eq!(ring(&fixture::debian_6_16()), ("ring_created".to_owned(), Kind::RawTracepoint));
+    assert_eq!(ring(&fixture::debian_7_0()), ("ring_created_classic".to_owned(), Kind::Tracepoint));
+    let service = fixture::holding(fixture::debian_7_3(), &["CAP_BPF", "CAP_PERFMON"]);
+    assert_eq!(ring(&service), ("ring_created".to_owned(), Kind::RawTracepoint));
+
     let mut moved = fixture::debian_7_3();
     moved.types.as_mut().expect("types").offsets.insert("trace_event_raw_io_uring_register.ret".to_owned(), 40);
     assert_eq!(ledger(&moved).0, Kind::RawTracepoint);
