@@ -10,7 +10,12 @@ use serde_json::Value;
 
 use crate::{exec::show, workspace};
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// What they are built for, by its name: then the flags do not reach proc-macros and build scripts, which cannot be static.
+pub const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Where they are built, below the target folder: in the same one other flags would make cargo build everything anew at each
+/// turn.
+pub const FOLDER: &str = "guest";
 
 /// `pinscope`, released, static.
 pub fn pinscope() -> Result<PathBuf> {
@@ -28,11 +33,9 @@ fn build(name: &str, target: &[&str]) -> Result<PathBuf> {
     cargo
         .args(["build", "--quiet", "--release", "--package", "tracer"])
         .args(target)
-        // With a target named, the flags do not reach proc-macros and build scripts, which cannot be static.
         .args(["--target", TARGET, "--message-format", "json-render-diagnostics"])
-        // A folder of its own: other flags would make cargo build everything anew at each turn.
         .arg("--target-dir")
-        .arg(workspace::target().join("guest"))
+        .arg(workspace::target().join(FOLDER))
         .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")
         .env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo");
     executable(&mut cargo, name)

@@ -3,6 +3,7 @@
 mod apt;
 mod artifacts;
 mod bench;
+mod built;
 mod cache;
 mod dashboards;
 mod dist;

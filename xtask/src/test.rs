@@ -20,7 +20,7 @@ use share::{Mode, OLDER, is_quick, left_out};
 use times::Times;
 
 use crate::{
-    artifacts,
+    artifacts, built,
     cache::Cache,
     dashboards, dist,
     exec::quote,
@@ -177,6 +177,7 @@ pub fn test(options: &Options) -> Result<ExitCode> {
     setup::build_tools()?;
     let cache = Cache::open()?;
     let last = Times::last(&cache);
+    let is_clean = built::take(&cache)?;
     let mut rows = Vec::new();
     let guests = if options.host_only { Ok(None) } else { guests(&cache, options, &mut rows).map(Some) };
     let guests = guests.unwrap_or_else(|error| {
@@ -189,6 +190,9 @@ pub fn test(options: &Options) -> Result<ExitCode> {
     let code = conclude(&rows, &last, options.filter.as_deref());
     if code == ExitCode::SUCCESS && options.is_whole() {
         Times::of(&rows).keep(&cache)?;
+        if is_clean {
+            built::keep(&cache)?;
+        }
     }
     Ok(code)
 }
