@@ -12,7 +12,7 @@ use tracer_ebpf::{
 
 use crate::{
     fold, kernel,
-    maps::{COSTS, LARGEST, SHARED_FILES, add_field, count},
+    maps::{COSTS, LARGEST, SHARED_FILES, add_field, count, own},
 };
 
 const PAGE_SHIFT: u32 = 12;
@@ -51,7 +51,7 @@ fn cost(buffer: &BufferRecord, waited: bool) {
     let first = buffer.address >> PAGE_SHIFT;
     let pages = ((buffer.address + buffer.length - 1) >> PAGE_SHIFT) - first + 1;
     let cell = octave::<COST_VMAS>(buffer.vmas.into()) * COST_PAGES as u32 + octave::<COST_PAGES>(pages);
-    let Some(cost) = COSTS.get_ptr_mut(cell) else { return };
+    let Some(cost) = own(&COSTS, cell) else { return };
     add_field!(cost.buffers, 1);
     add_field!(cost.vmas, u64::from(buffer.vmas));
     add_field!(cost.bytes, buffer.length);
@@ -80,7 +80,7 @@ fn octave<const OCTAVES: usize>(value: u64) -> u32 {
 /// Remembers what has more VMAs than any before on this CPU; the programs that come here do not interrupt each other.
 #[inline(never)]
 fn largest(which: u32, vmas: u64, bytes: u64, nanoseconds: u64, buffers: u32) {
-    let Some(largest) = LARGEST.get_ptr_mut(which) else { return };
+    let Some(largest) = own(&LARGEST, which) else { return };
     // SAFETY: a value of the map, of plain integers.
     let largest: &mut Largest = unsafe { &mut *largest };
     if vmas > largest.vmas {

@@ -1,8 +1,11 @@
 //! Every map, and the one read-only global.
 //!
-//! What is counted goes to per-CPU maps, and there by an atomic add: a program on a trampoline runs with migration
+//! What is counted goes to entries of the CPU's own, and there by an atomic add: a program on a trampoline runs with migration
 //! off but may be preempted, and the task that comes next on the same CPU may run the same program. A plain
 //! load-add-store would lose its count; `lock add` on the CPU's own line does not, and costs one instruction.
+//!
+//! User space reads these entries, and writes its switches, in memory that it has mapped ([`Mapped`]). In a bpf(2) call on a map it
+//! would keep kprobes and perf events on its CPU from running their programs, until it runs again if it is preempted there.
 
 use core::{
     ffi::c_void,
@@ -11,8 +14,9 @@ use core::{
 
 use aya_ebpf::{
     Global,
-    bindings::{BPF_F_NO_PREALLOC, bpf_map_type},
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf, StackTrace},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_map_type},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuHashMap, RingBuf, StackTrace},
+    helpers::bpf_get_smp_processor_id,
     macros::btf_map,
 };
 use tracer_ebpf::{
@@ -91,26 +95,44 @@ pub static FRAMES: TaskStorage<Frame> = TaskStorage::new();
 #[btf_map]
 pub static FRAMES_BY_TID: HashMap<i32, Frame, 1> = HashMap::new();
 
+/// An array that user space maps (5.5).
+pub type Mapped<T, const ENTRIES: usize> = Array<T, ENTRIES, { BPF_F_MMAPABLE as usize }>;
+
+/// An array that has so many entries for each CPU that is possible; user space multiplies them before the load.
+pub type OfCpus<T, const ENTRIES: usize> = Mapped<T, ENTRIES>;
+
+/// This CPU's entry of an array. `None` never happens; the verifier wants it asked.
+#[inline(always)]
+pub fn own<T, const ENTRIES: usize>(array: &'static OfCpus<T, ENTRIES>, entry: u32) -> Option<*mut T> {
+    const { assert!((size_of::<T>() * ENTRIES).is_multiple_of(CACHE_LINE), "CPUs would share a cache line") };
+    // SAFETY: takes nothing, cannot fail.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    array.get_ptr_mut(cpu.wrapping_mul(ENTRIES as u32).wrapping_add(entry))
+}
+
+/// Bytes; an array begins at a page.
+const CACHE_LINE: usize = 64;
+
 /// Not 0 while calls are counted: from when every hook is in its place and the maps are read, to the session's last reading.
 #[btf_map]
-pub static COUNTING: Array<u32, 1> = Array::new();
+pub static COUNTING: Mapped<u64, 1> = Array::new();
 
 /// A frame of zeros, from which one is made in the hash map: it is too large for a program's stack.
 #[btf_map]
 pub static BLANK: Array<Frame, 1> = Array::new();
 
 #[btf_map]
-pub static TOTALS: PerCpuArray<Totals, 1> = PerCpuArray::new();
+pub static TOTALS: OfCpus<Totals, 1> = Array::new();
 
 /// Failures by errno; successes are [`Counter::Succeeded`]. Behind the operations' rows [`PARTIAL_RESULTS`].
 #[btf_map]
-pub static RESULTS: PerCpuArray<[u64; ERRNO_SLOTS], RESULT_ROWS> = PerCpuArray::new();
+pub static RESULTS: OfCpus<[u64; ERRNO_SLOTS], RESULT_ROWS> = Array::new();
 
 #[btf_map]
-pub static DURATIONS: PerCpuArray<[u64; SLOTS], { Histogram::DURATIONS }> = PerCpuArray::new();
+pub static DURATIONS: OfCpus<[u64; SLOTS], { Histogram::DURATIONS }> = Array::new();
 
 #[btf_map]
-pub static SIZES: PerCpuArray<Sizes, 1> = PerCpuArray::new();
+pub static SIZES: OfCpus<Sizes, 1> = Array::new();
 
 /// Backings with a filesystem's name, or that GUP has a rule for; the others are in [`TOTALS`].
 #[btf_map]
@@ -132,15 +154,15 @@ pub static TABLES: HashMap<u64, Table, { table::TABLES }> = HashMap::new();
 
 /// Not 0 while rings that were there before are looked for.
 #[btf_map]
-pub static SEARCHING: Array<u64, 1> = Array::new();
+pub static SEARCHING: Mapped<u64, 1> = Array::new();
 
 /// How the following of tables goes.
 #[btf_map]
-pub static FOLLOWED: Array<Followed, 1> = Array::new();
+pub static FOLLOWED: Mapped<Followed, 1> = Array::new();
 
 /// Buffers of the part of a table that was asked for last.
 #[btf_map]
-pub static LISTED: Array<Listed, 1> = Array::new();
+pub static LISTED: Mapped<Listed, 1> = Array::new();
 
 /// Rings on which buffers were installed and whose `io_ring_ctx` has become another's since.
 #[btf_map]
@@ -170,11 +192,11 @@ pub static BLANK_CGROUP: Array<CgroupPath, 1> = Array::new();
 
 /// What accepted buffers cost, by octave of VMAs and of pages.
 #[btf_map]
-pub static COSTS: PerCpuArray<Cost, { COST_VMAS * COST_PAGES }> = PerCpuArray::new();
+pub static COSTS: OfCpus<Cost, { COST_VMAS * COST_PAGES }> = Array::new();
 
 /// The registration, and the buffer, with the most VMAs.
 #[btf_map]
-pub static LARGEST: PerCpuArray<Largest, 2> = PerCpuArray::new();
+pub static LARGEST: OfCpus<Largest, 2> = Array::new();
 
 /// The files of buffers that span several.
 #[btf_map]
@@ -186,7 +208,7 @@ pub static AUDIT: PerCpuHashMap<AuditKey, AuditTotals, { audit::ROWS as usize }>
 
 /// By [`audit::AuditCounter`].
 #[btf_map]
-pub static AUDIT_COUNTERS: PerCpuArray<[u64; AuditCounter::SLOTS], 1> = PerCpuArray::new();
+pub static AUDIT_COUNTERS: OfCpus<[u64; AuditCounter::SLOTS], 1> = Array::new();
 
 /// Stacks of an audit's calls.
 #[btf_map]
@@ -208,10 +230,10 @@ pub fn add(slot: *mut u64, value: u64) {
 pub struct Counters(*mut Totals);
 
 impl Counters {
-    /// `None` never happens for an array's first entry; the verifier wants it asked.
+    /// `None` never happens; see [`own`].
     #[inline(always)]
     pub fn get() -> Option<Self> {
-        TOTALS.get_ptr_mut(0).map(Self)
+        own(&TOTALS, 0).map(Self)
     }
 
     /// The totals of a kind of backing.
@@ -281,7 +303,7 @@ impl Counters {
 
 #[inline(always)]
 fn add_result(row: u32, ret: i64) {
-    if let Some(slots) = RESULTS.get_ptr_mut(row) {
+    if let Some(slots) = own(&RESULTS, row) {
         // Where the compiler knows the sign it leaves out the mask that the verifier needs to see.
         let ret = opaque(ret.cast_unsigned()).cast_signed();
         add(slots.cast::<u64>().wrapping_add(counter::errno_slot(ret)), 1);
@@ -309,7 +331,7 @@ pub fn count(counter: Counter) {
 #[inline(always)]
 pub fn observe_duration(histogram: u32, nanoseconds: u64) -> usize {
     let bucket = histogram::index(nanoseconds);
-    if let Some(slots) = DURATIONS.get_ptr_mut(histogram) {
+    if let Some(slots) = own(&DURATIONS, histogram) {
         put_into(slots.cast(), bucket, nanoseconds);
     }
     bucket
@@ -322,7 +344,7 @@ impl Distributions {
     /// `None` never happens, as in [`Counters::get`].
     #[inline(always)]
     pub fn get() -> Option<Self> {
-        SIZES.get_ptr_mut(0).map(Self)
+        own(&SIZES, 0).map(Self)
     }
 
     /// Puts a value into a histogram.
@@ -354,7 +376,7 @@ fn put_into(slots: *mut u64, bucket: usize, value: u64) {
 
 /// What is counted where a session asks, by [`Detail`], and the histograms of waits.
 #[btf_map]
-pub static DETAILS: PerCpuArray<[u64; detail::SLOTS], 1> = PerCpuArray::new();
+pub static DETAILS: OfCpus<[u64; detail::SLOTS], 1> = Array::new();
 
 /// This CPU's [`DETAILS`].
 pub struct Details(*mut u64);
@@ -363,7 +385,7 @@ impl Details {
     /// `None` never happens, as in [`Counters::get`].
     #[inline(always)]
     pub fn get() -> Option<Self> {
-        DETAILS.get_ptr_mut(0).map(|slots| Self(slots.cast()))
+        own(&DETAILS, 0).map(|slots| Self(slots.cast()))
     }
 
     #[inline(always)]

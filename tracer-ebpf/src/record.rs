@@ -812,6 +812,8 @@ pub struct Largest {
     pub pid: u32,
     /// `task_struct.comm`.
     pub comm: [u8; 16],
+    /// Always 0.
+    pub reserved: [u64; 2],
 }
 
 /// Key of the map `SHARED_FILES`: a file in buffers that span several.

@@ -25,7 +25,7 @@ use tracer_ebpf::{
 use super::{Arguments as _, exit, zero};
 use crate::{
     fold, frame, kernel,
-    maps::{AUDIT, AUDIT_COUNTERS, STACKS, add, setting},
+    maps::{AUDIT, AUDIT_COUNTERS, STACKS, add, own, setting},
     session, walk,
 };
 
@@ -283,7 +283,7 @@ fn put(frame: &Frame, totals: *mut AuditTotals, now: u64, ret: i32) {
 
 #[inline(always)]
 fn count(counter: AuditCounter) {
-    if let Some(slots) = AUDIT_COUNTERS.get_ptr_mut(0) {
+    if let Some(slots) = own(&AUDIT_COUNTERS, 0) {
         add(slots.cast::<u64>().wrapping_add(counter as usize), 1);
     }
 }

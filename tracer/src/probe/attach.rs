@@ -11,7 +11,6 @@ use std::{
 
 use aya::{
     Btf, Ebpf,
-    maps::{Array, MapError},
     programs::{FEntry, FExit, Iter, KProbe, Program, ProgramError, RawTracePoint, TracePoint},
 };
 use aya_obj::btf::{BtfType, Func, FuncLinkage};
@@ -31,7 +30,12 @@ use super::{
 use crate::{
     bpf::Place,
     kernel::{Hierarchy, Types},
-    source::{fdinfo, workloads},
+    source::{
+        audit, fdinfo,
+        mapped::{self, Mapped},
+        maps::{self, Arrays, ReadError},
+        workloads,
+    },
 };
 
 /// Threads that can be in a registration at once where the frames are in a hash map (before 5.12).
@@ -55,6 +59,12 @@ pub enum AttachError {
     /// A map could not be filled.
     #[error("the kernel refused to fill the eBPF map {0}: {1}")]
     Fill(&'static str, String),
+    /// The maps are not to be read.
+    #[error(transparent)]
+    Maps(#[from] ReadError),
+    /// How many entries maps need is not known.
+    #[error("cannot tell how many CPUs are possible: {0}")]
+    Cpus(io::Error),
 }
 
 /// How many of the session's maps must be large.
@@ -81,6 +91,9 @@ pub struct Attached {
     pub ebpf: Ebpf,
     /// Its programs of kprobe.multi.
     multi: Vec<multi::Program>,
+    /// What they count by CPU.
+    pub arrays: Arrays,
+    counting: Mapped,
     /// For each hook of the plan, by the program's name, whether it is attached, and if not, why.
     pub results: Results,
 }
@@ -90,12 +103,8 @@ const COUNTING: &str = "COUNTING";
 
 impl Attached {
     /// From now on calls are counted, or not any more; those under way that are counted are so to their end.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn count(&mut self, counting: bool) -> Result<(), MapError> {
-        let map = self.ebpf.map_mut(COUNTING).ok_or(MapError::ElementNotFound)?;
-        Array::<_, u32>::try_from(map)?.set(0, u32::from(counting), 0)
+    pub fn count(&self, counting: bool) {
+        self.counting.set(u64::from(counting));
     }
 
     /// The programs that are loaded.
@@ -123,6 +132,7 @@ pub fn attach(plan: &Plan, types: &Types, options: &Options, progress: &Progress
     if options.workloads.is_some() {
         workloads::prepare(&mut ebpf).map_err(|error| AttachError::Fill(workloads::MAP, chain(&error)))?;
     }
+    let (arrays, counting) = (Arrays::of(&ebpf)?, Mapped::writable(&ebpf, COUNTING)?);
     let loader = Loader { types: abridged(plan, types), multi: multi_loader(plan, &object, &ebpf) };
     let mut work = Work::new(plan, &mut ebpf);
     // All are loaded before the first is attached, so that the hooks of one registration come in within moments of each other.
@@ -137,7 +147,7 @@ pub fn attach(plan: &Plan, types: &Types, options: &Options, progress: &Progress
         work.each(chosen, plan.hooks.len(), |hook, program| attach_program(program, hook));
     }
     let (results, multi) = work.end();
-    Ok(Attached { ebpf, multi, results })
+    Ok(Attached { ebpf, multi, arrays, counting, results })
 }
 
 /// What is attached at the same time; each wave after the one before it.
@@ -317,6 +327,10 @@ fn load(plan: &Plan, options: &Options, object: &[u8]) -> Result<Ebpf, AttachErr
     }
     if options.log_level == 0 {
         loader.map_max_entries("AYA_LOGS", NO_RECORDS);
+    }
+    let cpus = mapped::cpus().map_err(AttachError::Cpus)?;
+    for (map, entries) in maps::OF_CPUS.into_iter().chain([(audit::COUNTERS, 1)]) {
+        loader.map_max_entries(map, cpus.saturating_mul(entries as u32));
     }
     if options.session.processes == 0 {
         for map in OF_PROCESSES {

@@ -99,7 +99,7 @@ impl Session {
             _ => None,
         };
         if let Ok(attached) = &mut attached {
-            attached.count(true).context("cannot begin to count")?;
+            attached.count(true);
         }
         // After it: a table that is made behind the search's back must be one that the hooks note.
         let tables = match &mut attached {
@@ -145,7 +145,7 @@ impl Session {
     /// Counts no further calls, and waits a moment for those under way: what moves cannot be read as of one moment.
     pub fn stop_counting(&mut self) -> Result<()> {
         let Ok(attached) = &mut self.attached else { return Ok(()) };
-        attached.count(false).context("cannot end to count")?;
+        attached.count(false);
         std::thread::sleep(SETTLES);
         Ok(())
     }

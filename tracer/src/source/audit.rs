@@ -4,15 +4,19 @@ use std::collections::{BTreeMap, HashMap};
 
 use aya::{
     Ebpf,
-    maps::{MapError, PerCpuArray, PerCpuHashMap, StackTraceMap},
+    maps::{MapError, PerCpuHashMap, StackTraceMap},
 };
 use tracer_ebpf::audit::{AuditCounter, AuditKey, AuditTotals};
 
 use super::{
-    maps::{ReadError, filesystems, map},
+    mapped::Mapped,
+    maps::{ReadError, add as add_words, filesystems, map},
     runs, skipped,
 };
 use crate::probe::attach::Attached;
+
+/// The array that has an entry for each CPU.
+pub const COUNTERS: &str = "AUDIT_COUNTERS";
 
 /// The audit's maps, added up over the CPUs.
 #[derive(Clone, Debug, Default)]
@@ -78,14 +82,10 @@ fn calls(ebpf: &Ebpf) -> Result<BTreeMap<AuditKey, AuditTotals>, ReadError> {
 }
 
 fn counters(ebpf: &Ebpf) -> Result<[u64; AuditCounter::SLOTS], ReadError> {
-    const NAME: &str = "AUDIT_COUNTERS";
-    let failed = |error| ReadError::Kernel(NAME, error);
-    let array: PerCpuArray<_, [u64; AuditCounter::SLOTS]> = PerCpuArray::try_from(map(ebpf, NAME)?).map_err(failed)?;
+    let array = Mapped::readable(ebpf, COUNTERS)?;
     let mut sums = [0; AuditCounter::SLOTS];
-    for cpu in array.get(&0, 0).map_err(failed)?.iter() {
-        for (sum, value) in sums.iter_mut().zip(cpu) {
-            *sum += value;
-        }
+    for cpu in 0..array.entries() {
+        add_words(&mut sums, array.words(cpu));
     }
     Ok(sums)
 }

@@ -1,20 +1,23 @@
 //! The eBPF side's maps and programs, read into a [`Sample`].
 
-use std::collections::HashMap;
+use std::{collections::HashMap, io};
 
 use aya::{
     Ebpf,
-    maps::{HashMap as BpfHashMap, Map, MapError, PerCpuArray, PerCpuHashMap},
+    maps::{HashMap as BpfHashMap, Map, MapError, PerCpuHashMap},
 };
 use tracer_ebpf::{
     backing::{BackingKey, BackingTotals, Kind},
     counter::{ERRNO_SLOTS, RESULT_ROWS, Totals},
-    detail,
-    histogram::{Histogram, SLOTS, Sizes},
-    record::{Cost, JudgedKey, JudgedTotals, Largest, PastRing, ProcessTotals, Ring, SharedFile, SharedFileKey},
+    histogram::Histogram,
+    record::{
+        COST_PAGES, COST_VMAS, Cost, JudgedKey, JudgedTotals, Largest, PastRing, ProcessTotals, Ring, SharedFile,
+        SharedFileKey,
+    },
 };
 
 use super::{
+    mapped::Mapped,
     sample::{Sample, SampledRing},
     skipped,
 };
@@ -58,6 +61,9 @@ pub enum ReadError {
     /// The kernel refused.
     #[error("cannot read the eBPF map {0}: {1}")]
     Kernel(&'static str, MapError),
+    /// The kernel refused to map it.
+    #[error("cannot map the eBPF map {0}: {1}")]
+    Mapped(&'static str, io::Error),
     /// The kernel refused to run a program of ours.
     #[error("cannot run the eBPF program {0}: {1}")]
     Run(&'static str, String),
@@ -69,82 +75,118 @@ pub(super) fn map<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a Map, Rea
 
 /// What the maps hold now. `processes` says whether the session keeps totals by process.
 pub fn read(attached: &Attached, processes: bool) -> Result<Sample, ReadError> {
-    let ebpf = &attached.ebpf;
+    let (ebpf, arrays) = (&attached.ebpf, &attached.arrays);
     let mut sample = Sample::default();
-    totals(ebpf, &mut sample)?;
-    results(ebpf, &mut sample)?;
-    durations(ebpf, &mut sample)?;
-    sizes(ebpf, &mut sample)?;
-    details(ebpf, &mut sample)?;
+    arrays.totals(&mut sample);
+    arrays.counts(&mut sample);
     sample.backings.extend(backings(ebpf)?);
     sample.filesystems = filesystems(ebpf)?;
     sample.judged = entries(ebpf, "JUDGED", |key: JudgedUnder, totals: JudgedBuffers| (key.0, totals.0))?;
     if processes {
         detail(ebpf, &mut sample)?;
+        arrays.detail(&mut sample);
     }
     sample.skipped = skipped::read(attached.programs());
     sample.spread();
     Ok(sample)
 }
 
-/// The counters, and the backings without a filesystem's name.
-fn totals(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
-    const NAME: &str = "TOTALS";
-    let array: PerCpuArray<_, AllTotals> = per_cpu(ebpf, NAME)?;
-    let cpus = array.get(&0, 0).map_err(|error| ReadError::Kernel(NAME, error))?;
-    for cpu in cpus.iter() {
-        add(&mut sample.counters, &cpu.0.counters);
-    }
-    let by_kind = (0..Kind::PLAIN).map(|kind| {
-        let key = BackingKey { filesystem: 0, kind: Kind(kind), reserved: 0 };
-        (key, sum(cpus.iter().filter_map(|cpu| cpu.0.kinds.get(kind as usize))))
-    });
-    sample.backings.extend(by_kind.filter(|(_, totals)| totals.buffers > 0));
-    Ok(())
+/// Arrays with entries for each CPU: their names, and how many.
+pub const OF_CPUS: [(&str, usize); 7] = [
+    (TOTALS, 1),
+    (RESULTS, RESULT_ROWS),
+    (DURATIONS, Histogram::DURATIONS),
+    (SIZES, 1),
+    (DETAILS, 1),
+    (COSTS, COST_VMAS * COST_PAGES),
+    (LARGEST, 2),
+];
+const TOTALS: &str = "TOTALS";
+const RESULTS: &str = "RESULTS";
+const DURATIONS: &str = "DURATIONS";
+const SIZES: &str = "SIZES";
+const DETAILS: &str = "DETAILS";
+const COSTS: &str = "COSTS";
+const LARGEST: &str = "LARGEST";
+
+/// The arrays that are counted in, by CPU.
+pub struct Arrays {
+    totals: Mapped,
+    results: Mapped,
+    durations: Mapped,
+    sizes: Mapped,
+    details: Mapped,
+    costs: Mapped,
+    largest: Mapped,
 }
 
-fn results(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
-    const NAME: &str = "RESULTS";
-    let array: PerCpuArray<_, [u64; ERRNO_SLOTS]> = per_cpu(ebpf, NAME)?;
-    for (row, slots) in (0..RESULT_ROWS as u32).zip(sample.results.chunks_mut(ERRNO_SLOTS)) {
-        for cpu in array.get(&row, 0).map_err(|error| ReadError::Kernel(NAME, error))?.iter() {
-            add(slots, cpu);
+impl Arrays {
+    /// Those of the loaded object.
+    ///
+    /// # Errors
+    /// One is missing, or the kernel does not map it.
+    pub fn of(ebpf: &Ebpf) -> Result<Self, ReadError> {
+        let array = |name| Mapped::readable(ebpf, name);
+        Ok(Self {
+            totals: array(TOTALS)?,
+            results: array(RESULTS)?,
+            durations: array(DURATIONS)?,
+            sizes: array(SIZES)?,
+            details: array(DETAILS)?,
+            costs: array(COSTS)?,
+            largest: array(LARGEST)?,
+        })
+    }
+
+    /// The counters, and the backings without a filesystem's name.
+    fn totals(&self, sample: &mut Sample) {
+        let cpus: Vec<AllTotals> = all(&self.totals).collect();
+        for cpu in &cpus {
+            add(&mut sample.counters, cpu.0.counters);
+        }
+        let by_kind = (0..Kind::PLAIN).map(|kind| {
+            let key = BackingKey { filesystem: 0, kind: Kind(kind), reserved: 0 };
+            (key, sum(cpus.iter().filter_map(|cpu| cpu.0.kinds.get(kind as usize))))
+        });
+        sample.backings.extend(by_kind.filter(|(_, totals)| totals.buffers > 0));
+    }
+
+    /// Results, histograms, and what is counted on request.
+    fn counts(&self, sample: &mut Sample) {
+        let (durations, sizes) = sample.histograms.split_at_mut(Histogram::DURATIONS);
+        for entry in 0..self.results.entries() {
+            let row = entry % RESULT_ROWS * ERRNO_SLOTS;
+            add(&mut sample.results[row..row + ERRNO_SLOTS], self.results.words(entry));
+        }
+        for entry in 0..self.durations.entries() {
+            add(&mut durations[entry % Histogram::DURATIONS], self.durations.words(entry));
+        }
+        for entry in 0..self.sizes.entries() {
+            add(sizes.as_flattened_mut(), self.sizes.words(entry));
+        }
+        for entry in 0..self.details.entries() {
+            add(&mut sample.details, self.details.words(entry));
         }
     }
-    Ok(())
-}
 
-fn durations(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
-    const NAME: &str = "DURATIONS";
-    let array: PerCpuArray<_, [u64; SLOTS]> = per_cpu(ebpf, NAME)?;
-    for (index, slots) in (0..Histogram::DURATIONS as u32).zip(&mut sample.histograms) {
-        for cpu in array.get(&index, 0).map_err(|error| ReadError::Kernel(NAME, error))?.iter() {
-            add(slots, cpu);
+    /// What a session that keeps processes apart counts besides.
+    fn detail(&self, sample: &mut Sample) {
+        for (entry, cost) in all::<CostOf>(&self.costs).enumerate() {
+            let sum = &mut sample.costs[entry % (COST_VMAS * COST_PAGES)];
+            *sum = sum.plus(&cost.0);
+        }
+        for (entry, of_cpu) in all::<LargestOf>(&self.largest).enumerate() {
+            let most = &mut sample.largest[entry % 2];
+            if of_cpu.0.vmas > most.vmas {
+                *most = of_cpu.0;
+            }
         }
     }
-    Ok(())
 }
 
-/// The other histograms.
-fn sizes(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
-    const NAME: &str = "SIZES";
-    let array: PerCpuArray<_, Sizes> = per_cpu(ebpf, NAME)?;
-    for cpu in array.get(&0, 0).map_err(|error| ReadError::Kernel(NAME, error))?.iter() {
-        for (slots, values) in sample.histograms.iter_mut().skip(Histogram::DURATIONS).zip(cpu.chunks_exact(SLOTS)) {
-            add(slots, values);
-        }
-    }
-    Ok(())
-}
-
-/// What is counted on request.
-fn details(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
-    const NAME: &str = "DETAILS";
-    let array: PerCpuArray<_, [u64; detail::SLOTS]> = per_cpu(ebpf, NAME)?;
-    for cpu in array.get(&0, 0).map_err(|error| ReadError::Kernel(NAME, error))?.iter() {
-        add(&mut sample.details, cpu);
-    }
-    Ok(())
+/// Copies of the entries.
+pub(super) fn all<T: aya::Pod>(array: &Mapped) -> impl Iterator<Item = T> {
+    (0..array.entries()).filter_map(|entry| array.get(entry))
 }
 
 fn sum<'a>(cpus: impl Iterator<Item = &'a BackingTotals>) -> BackingTotals {
@@ -182,19 +224,6 @@ fn detail(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
     sample.rings.extend(entries(ebpf, "PAST_RINGS", |past: RingBefore, totals| ring(past.0.ring, true, totals))?);
     sample.rings.retain(|ring| ring.totals.installations | ring.totals.failed != 0);
     sample.shared_files = entries(ebpf, "SHARED_FILES", |key: FileKey, file: FileOf| (key.0, file.0))?;
-    let costs: PerCpuArray<_, CostOf> = per_cpu(ebpf, "COSTS")?;
-    for (cell, sum) in (0..).zip(&mut sample.costs) {
-        for cpu in costs.get(&cell, 0).map_err(|error| ReadError::Kernel("COSTS", error))?.iter() {
-            *sum = sum.plus(&cpu.0);
-        }
-    }
-    let largest: PerCpuArray<_, LargestOf> = per_cpu(ebpf, "LARGEST")?;
-    for (which, most) in (0..).zip(&mut sample.largest) {
-        let cpus = largest.get(&which, 0).map_err(|error| ReadError::Kernel("LARGEST", error))?;
-        if let Some(cpu) = cpus.iter().max_by_key(|cpu| cpu.0.vmas) {
-            *most = cpu.0;
-        }
-    }
     Ok(())
 }
 
@@ -217,14 +246,7 @@ fn text(name: &[u8]) -> String {
     human::seen(&String::from_utf8_lossy(&name[..length]))
 }
 
-fn per_cpu<'a, T: aya::Pod>(
-    ebpf: &'a Ebpf,
-    name: &'static str,
-) -> Result<PerCpuArray<&'a aya::maps::MapData, T>, ReadError> {
-    PerCpuArray::try_from(map(ebpf, name)?).map_err(|error| ReadError::Kernel(name, error))
-}
-
-fn add(sum: &mut [u64], values: &[u64]) {
+pub(super) fn add(sum: &mut [u64], values: impl IntoIterator<Item = u64>) {
     for (sum, value) in sum.iter_mut().zip(values) {
         *sum += value;
     }

@@ -3,6 +3,7 @@
 pub mod audit;
 mod batch;
 pub mod fdinfo;
+pub mod mapped;
 pub mod maps;
 pub mod own;
 pub mod records;

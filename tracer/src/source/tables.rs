@@ -13,13 +13,14 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Array, Map, MapError},
+    maps::Map,
     programs::{Program, RawTracePoint, RawTracePointRunOptions, TestRun as _},
 };
 use tracer_ebpf::table::{Followed, Listed, Range, SLOTS_AT_ONCE, Table, listed};
 
 use super::{
     batch::Batch,
+    mapped::Mapped,
     maps::{ReadError, map},
 };
 use crate::{
@@ -71,10 +72,9 @@ pub fn search(ebpf: &mut Ebpf, loaded: impl Fn(&str) -> bool) -> Result<(), Stri
 }
 
 /// While it is set, a table that goes leaves a mark, so that an iterator that saw it before does not put it back.
-fn searching(ebpf: &mut Ebpf, on: bool) -> Result<(), String> {
-    let map = ebpf.map_mut("SEARCHING").ok_or("there is no map SEARCHING")?;
-    let mut map: Array<_, u64> = Array::try_from(map).map_err(|error| error.to_string())?;
-    map.set(0, u64::from(on), 0).map_err(|error| error.to_string())
+fn searching(ebpf: &Ebpf, on: bool) -> Result<(), String> {
+    Mapped::writable(ebpf, "SEARCHING").map_err(|error| error.to_string())?.set(u64::from(on));
+    Ok(())
 }
 
 /// `enum bpf_cmd` and `enum bpf_attach_type`.
@@ -107,6 +107,8 @@ fn bpf(command: libc::c_long, attributes: [u32; 4]) -> io::Result<OwnedFd> {
 /// What is registered, from one reading to the next.
 pub struct Source {
     batch: Batch<u64, TablePod>,
+    followed: Mapped,
+    listed: Mapped,
     /// By ring.
     known: HashMap<u64, Read>,
     /// Ends of tables that no hook saw, as of the last reading.
@@ -136,7 +138,8 @@ impl Source {
             Map::HashMap(data) => Batch::new(data).map_err(|error| ReadError::Kernel(NAME, error))?,
             _ => return Err(ReadError::Missing(NAME)),
         };
-        Ok(Self { batch, known: HashMap::new(), skipped: None, sum: None, from_before })
+        let (followed, listed) = (Mapped::readable(ebpf, "FOLLOWED")?, Mapped::readable(ebpf, "LISTED")?);
+        Ok(Self { batch, followed, listed, known: HashMap::new(), skipped: None, sum: None, from_before })
     }
 
     /// What is registered now. `skipped` counts the ends of tables that no hook saw, where the kernel tells.
@@ -148,7 +151,8 @@ impl Source {
         let tables: HashMap<_, _> =
             tables.into_iter().map(|(ring, table)| (ring, table.0)).filter(|(_, table)| table.gone == 0).collect();
         let before = self.known.len();
-        let reader = Reader::of(ebpf)?;
+        let reader = Reader::of(ebpf, &self.listed)?;
+        let lost = self.followed.get::<FollowedPod>(0).ok_or(ReadError::Missing("FOLLOWED"))?.0.lost;
         // A table whose end was missed stays as it is in the map: only a look into the kernel's memory tells.
         let missed = skipped.is_none() || skipped != self.skipped;
         self.skipped = skipped;
@@ -162,7 +166,7 @@ impl Source {
             && self.known.len() == tables.len()
             && let Some(sum) = &self.sum
         {
-            return Ok(Registered { lost: lost(ebpf)?, ..sum.clone() });
+            return Ok(Registered { lost, ..sum.clone() });
         }
         for (ring, of) in tables {
             if self.known.contains_key(&ring) {
@@ -183,18 +187,10 @@ impl Source {
             cgroup: read.of.cgroup,
             buffers: read.buffers.as_deref(),
         });
-        let sum = Registered { from_before: self.from_before, lost: lost(ebpf)?, ..registered::sum(tables) };
+        let sum = Registered { from_before: self.from_before, lost, ..registered::sum(tables) };
         self.sum = Some(sum.clone());
         Ok(sum)
     }
-}
-
-/// Tables that found no room in the map.
-fn lost(ebpf: &Ebpf) -> Result<u64, ReadError> {
-    const NAME: &str = "FOLLOWED";
-    let failed = |error| ReadError::Kernel(NAME, error);
-    let map: Array<_, FollowedPod> = Array::try_from(map(ebpf, NAME)?).map_err(failed)?;
-    Ok(map.get(&0, 0).map_err(failed)?.0.lost)
 }
 
 /// What is in a table.
@@ -207,16 +203,14 @@ enum Content {
 /// Reads tables.
 struct Reader<'a> {
     program: &'a RawTracePoint,
-    listed: Array<&'a aya::maps::MapData, ListedPod>,
+    listed: &'a Mapped,
 }
 
 impl<'a> Reader<'a> {
-    fn of(ebpf: &'a Ebpf) -> Result<Self, ReadError> {
-        const NAME: &str = "LISTED";
+    fn of(ebpf: &'a Ebpf, listed: &'a Mapped) -> Result<Self, ReadError> {
         let Some(Program::RawTracePoint(program)) = ebpf.program(LIST_TABLE) else {
             return Err(ReadError::Missing(LIST_TABLE));
         };
-        let listed = Array::try_from(map(ebpf, NAME)?).map_err(|error| ReadError::Kernel(NAME, error))?;
         Ok(Self { program, listed })
     }
 
@@ -262,7 +256,7 @@ impl<'a> Reader<'a> {
         if said != listed::WHOLE {
             return Ok((said, None));
         }
-        let part = self.listed.get(&0, 0).map_err(|error: MapError| ReadError::Kernel("LISTED", error))?;
+        let part = self.listed.get::<ListedPod>(0).ok_or(ReadError::Missing("LISTED"))?;
         Ok((said, Some(Box::new(part.0))))
     }
 }
