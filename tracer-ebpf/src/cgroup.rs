@@ -81,11 +81,13 @@ pub fn of(task: u64) -> u64 {
     id
 }
 
-/// Makes the entries of the current task's cgroup.
+/// Makes the entries of the current task's cgroup. A global function, so that the verifier checks it once.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn first_seen(id: u64) {
+extern "C" fn first_seen(id: u64) -> u32 {
     let node = if setting!(kernel.cgroup_names) != 0 { kernel::cgroup_node(kernel::current_task()) } else { None };
     make(id, node.unwrap_or(0));
+    0
 }
 
 /// Makes the entries of a cgroup.
@@ -116,9 +118,11 @@ fn note_path(key: u64, node: u64) {
 }
 
 /// The key in [`OWNERS`] for the current task's cgroup, whose entry is made where there is none; [`REST`] where it has none.
+/// A global function, as above.
+#[unsafe(no_mangle)]
 #[inline(never)]
 #[expect(clippy::needless_borrows_for_generic_args, reason = "by value it would lie on the stack")]
-fn owner() -> u64 {
+extern "C" fn owner() -> u64 {
     static BLANK: WorkloadTotals = WorkloadTotals::ZERO;
     if setting!(kernel.cgroup_names) == 0 {
         return REST;

@@ -291,6 +291,8 @@ pub struct Walker {
     pub filesystem: u64,
     /// Kind of the present backing.
     pub kind: u64,
+    /// Kind of the VMA that was found last.
+    pub found: u64,
     /// The last file seen.
     pub file: u64,
     /// Look-ups that found `mmap_lock` taken.

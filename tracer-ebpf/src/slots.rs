@@ -1,6 +1,9 @@
 //! What the slots of a ring's table held before an update or a clone: to fill an empty one is set-up, to replace a buffer
 //! is to switch. Both functions run under the ring's lock, so that at their entry the table is as they will find it.
 
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::bpf_loop;
 use tracer_ebpf::{
     installation::Installation,
     operation::Operation,
@@ -10,8 +13,10 @@ use tracer_ebpf::{
 
 use crate::{fold, kernel, maps::setting, verifier::apart};
 
-/// Slots that are looked at: a loop without a bound came with 5.17. Of more, all empty, it is not known what they held.
-const MOST: u32 = 256;
+/// `IORING_MAX_REG_BUFFERS` of `io_uring/rsrc.c`: the most slots that a table can have.
+const MOST: u32 = 1 << 14;
+/// Slots that are looked at where there is no `bpf_loop`. Of more, all empty, it is not known what they held.
+const MOST_WITHOUT_LOOP: u32 = 256;
 
 /// `struct io_uring_rsrc_update2` of `include/uapi/linux/io_uring.h`: the first slot, and how many.
 const UPDATE_OFFSET: u32 = 0;
@@ -50,10 +55,12 @@ fn look([frame: Frame], offset: u32, count: u32) {
     let (Some(first), Some(count)) = (kernel::read_user(argument, offset), kernel::read_user(argument, count)) else {
         return 0;
     };
-    if let Some((slots, held)) = table(frame.registration.ring)
-        && let Some(empty) = empty_from(slots, held, first, count)
-    {
-        frame.empty_slots = empty;
+    if let Some((slots, held)) = table(frame.registration.ring) {
+        let (first, count): (u32, u32) = (first, count);
+        let empty = HELD_UNTOLD.into();
+        let mut asked = Asked { slots, held: held.into(), first: first.into(), count: count.into(), empty };
+        count_empty(&mut asked);
+        frame.empty_slots = asked.empty as u32;
     }
 }
 }
@@ -77,20 +84,52 @@ fn table(ring: u64) -> Option<(u64, u32)> {
     }
 }
 
-/// How many slots from the first on are empty, up to one that is not; `None` where they are too many to look at.
+/// The slots that a call is about, and how many of them are empty from the first on. Lies on the stack.
+#[repr(C)]
+struct Asked {
+    slots: u64,
+    held: u64,
+    first: u64,
+    count: u64,
+    /// Up to one that is not, [`NONE_HELD`] where all are; [`HELD_UNTOLD`] while it is not known.
+    empty: u64,
+}
+
 #[inline(always)]
-fn empty_from(slots: u64, held: u32, first: u32, count: u32) -> Option<u32> {
-    for place in 0..MOST {
-        // A count of 0 is a clone of all.
-        if (count != 0 && place >= count) || u64::from(first) + u64::from(place) >= u64::from(held) {
-            return Some(NONE_HELD);
-        }
-        let slot: u64 = kernel::read(slots + (u64::from(first) + u64::from(place)) * size_of::<u64>() as u64, 0)?;
-        if holds(slot)? {
-            return Some(place);
+fn count_empty(asked: &mut Asked) {
+    // `bpf_loop` came with the other helper of the walk, in 5.17.
+    if setting!(kernel.walks) != 0 {
+        // SAFETY: the callback has the signature that the helper calls, and the context outlives the call.
+        unsafe { bpf_loop(MOST, next as *mut _, (&raw mut *asked).cast(), 0) };
+    } else {
+        for place in 0..MOST_WITHOUT_LOOP {
+            if look_at(asked, place.into()) {
+                break;
+            }
         }
     }
-    None
+}
+
+unsafe extern "C" fn next(place: u64, asked: *mut c_void) -> i64 {
+    // SAFETY: `count_empty` gives it, and nothing else has it meanwhile.
+    look_at(unsafe { &mut *asked.cast::<Asked>() }, place).into()
+}
+
+/// Whether the slot is the last that has to be looked at.
+#[inline(always)]
+fn look_at(asked: &mut Asked, place: u64) -> bool {
+    // A count of 0 is a clone of all.
+    if (asked.count != 0 && place >= asked.count) || asked.first + place >= asked.held {
+        asked.empty = NONE_HELD.into();
+        return true;
+    }
+    let slot = kernel::read(asked.slots + (asked.first + place) * size_of::<u64>() as u64, 0);
+    match slot.and_then(holds) {
+        Some(false) => return false,
+        Some(true) => asked.empty = place,
+        None => {}
+    }
+    true
 }
 
 #[inline(always)]

@@ -204,7 +204,11 @@ fn take_seen([frame: Frame]) {
 extern "C" fn visit(_task: *mut task_struct, vma: u64, context: *mut Context) -> i64 {
     // SAFETY: always the context of `walk`.
     let frame = unsafe { &mut *(*context).frame };
-    take(frame, &kernel::vma::<Typed>(vma));
+    let vma = kernel::vma::<Typed>(vma);
+    // Read back: each way to a kind leaves another constant, and all that follows would be checked for each.
+    frame.walker.found = vma.kind.0.into();
+    let kind = Kind(forgotten(&frame.walker.found) as u32);
+    take(frame, &Vma { kind, ..vma });
     0
 }
 
@@ -218,12 +222,14 @@ extern "C" fn visit_first(_task: *mut task_struct, vma: u64, context: *mut Conte
     frame.walker.filesystem = vma.filesystem;
     frame.walker.kind = vma.kind.0.into();
     frame.walker.file = vma.file;
+    // Read back, as in `visit`.
+    let kind = Kind(forgotten(&frame.walker.kind) as u32);
     if vma.file != 0 {
         put_file(frame);
     }
     // Most memory is this, which has none.
-    if vma.kind.0 != Kind::new(Class::Anon, false, true).0 {
-        frame.buffer.traits = vma.kind.traits(true);
+    if kind.0 != Kind::new(Class::Anon, false, true).0 {
+        frame.buffer.traits = kind.traits(true);
     }
     frame.buffer.vmas = 1;
     0
