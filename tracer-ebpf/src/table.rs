@@ -32,6 +32,8 @@ pub struct Table {
 pub struct Followed {
     /// Tables that found no room in the map, since the start.
     pub lost: u64,
+    /// Entries that were removed from the map.
+    pub removed: u64,
 }
 
 /// Slots that are listed at a time; a power of two, so that a masked index is inside.

@@ -84,6 +84,15 @@ fn put(ring: u64, slots: u64, mm: u64, cgroup: u64, flags: u64) {
     }
 }
 
+/// Takes a table out of the map.
+#[inline(always)]
+pub fn remove(ring: u64) {
+    let _ = TABLES.remove(ring);
+    if let Some(followed) = FOLLOWED.get_ptr_mut(0) {
+        add_field!(followed.removed, 1);
+    }
+}
+
 /// The kernel lets a ring's table go, if it has one: for its user, at the ring's end, or when it cleans up a registration
 /// that failed, of which there is no table here.
 #[inline(always)]
@@ -93,6 +102,6 @@ pub fn released(ring: u64) {
     if unsafe { searching.read_volatile() } != 0 {
         let _ = TABLES.insert(ring, Table { gone: 1, ..Table::default() }, 0);
     } else if TABLES.get_ptr(ring).is_some() {
-        let _ = TABLES.remove(ring);
+        remove(ring);
     }
 }

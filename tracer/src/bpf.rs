@@ -1,5 +1,6 @@
 //! bpf(2) itself, for what the library does not have: programs and links of kprobe.multi, through which fprobe calls a
-//! program at a function's entry or return (since 5.18, where the kernel has `CONFIG_FPROBE`).
+//! program at a function's entry or return (since 5.18, where the kernel has `CONFIG_FPROBE`); iterators over the entries of a map (5.8);
+//! and a program that removes entries.
 
 use std::{
     ffi::{CStr, CString},
@@ -10,8 +11,10 @@ use std::{
 use aya_obj::{
     Function,
     generated::{
-        BPF_F_KPROBE_MULTI_RETURN, bpf_attach_type::BPF_TRACE_KPROBE_MULTI, bpf_attr, bpf_cmd, bpf_insn,
-        bpf_prog_type::BPF_PROG_TYPE_KPROBE,
+        BPF_F_KPROBE_MULTI_RETURN,
+        bpf_attach_type::{BPF_TRACE_ITER, BPF_TRACE_KPROBE_MULTI},
+        bpf_attr, bpf_cmd, bpf_insn,
+        bpf_prog_type::{BPF_PROG_TYPE_KPROBE, BPF_PROG_TYPE_RAW_TRACEPOINT, BPF_PROG_TYPE_TRACING},
     },
 };
 
@@ -71,7 +74,7 @@ pub fn load(program: &Program<'_>) -> Result<OwnedFd, Refused> {
 fn try_load(program: &Program<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
     let Function { instructions, func_info, line_info, func_info_rec_size, line_info_rec_size, .. } = program.function;
     let (functions, lines) = (func_info.func_info_bytes(), line_info.line_info_bytes());
-    let mut attributes = program_of(instructions, program.license);
+    let mut attributes = program_of(KPROBE_MULTI, instructions, program.license);
     // SAFETY: as in `load_types`.
     let load = unsafe { &mut attributes.__bindgen_anon_3 };
     for (place, byte) in load.prog_name.iter_mut().zip(program.name.bytes().take(NAME)) {
@@ -101,12 +104,18 @@ fn try_load(program: &Program<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
 /// Bytes of a program's name that the kernel keeps, without the zero.
 const NAME: usize = 15;
 
-fn program_of(instructions: &[bpf_insn], license: &CStr) -> bpf_attr {
+/// Type and expected type of attachment of programs.
+type Kind = (u32, u32);
+const KPROBE_MULTI: Kind = (BPF_PROG_TYPE_KPROBE as u32, BPF_TRACE_KPROBE_MULTI as u32);
+const ITERATOR: Kind = (BPF_PROG_TYPE_TRACING as u32, BPF_TRACE_ITER as u32);
+const RAW_TRACEPOINT: Kind = (BPF_PROG_TYPE_RAW_TRACEPOINT as u32, 0);
+
+fn program_of((kind, attachment): Kind, instructions: &[bpf_insn], license: &CStr) -> bpf_attr {
     let mut attributes = zeroed();
     // SAFETY: as in `load_types`.
     let load = unsafe { &mut attributes.__bindgen_anon_3 };
-    load.prog_type = BPF_PROG_TYPE_KPROBE as u32;
-    load.expected_attach_type = BPF_TRACE_KPROBE_MULTI as u32;
+    load.prog_type = kind;
+    load.expected_attach_type = attachment;
     load.insns = instructions.as_ptr().expose_provenance() as u64;
     load.insn_cnt = instructions.len() as u32;
     load.license = license.as_ptr().expose_provenance() as u64;
@@ -152,9 +161,8 @@ fn link_to(program: BorrowedFd<'_>, names: &[*const std::ffi::c_char], place: Pl
 /// # Errors
 /// It refuses the program.
 pub fn has_links() -> io::Result<bool> {
-    // mov64 r0, 0; exit
-    let instructions = [instruction(0xb7), instruction(0x95)];
-    let program = match call(bpf_cmd::BPF_PROG_LOAD, &mut program_of(&instructions, c"GPL")) {
+    let instructions = [set(R0, 0), exit()];
+    let program = match call(bpf_cmd::BPF_PROG_LOAD, &mut program_of(KPROBE_MULTI, &instructions, c"GPL")) {
         // The kernel does not know the kind of program.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(false),
         loaded => loaded?,
@@ -167,8 +175,195 @@ pub fn has_links() -> io::Result<bool> {
     }
 }
 
-fn instruction(code: u8) -> bpf_insn {
-    bpf_insn { code, _bitfield_align_1: [], _bitfield_1: bpf_insn::new_bitfield_1(0, 0), off: 0, imm: 0 }
+/// The function whose number among the kernel's types an iterator over the entries of a map is made by (5.8).
+pub const MAP_ENTRIES: &str = "bpf_iter_bpf_map_elem";
+
+/// Loads a program that writes each entry of a map for who reads the iterator: its key and its value, of so many bytes. `function` is the
+/// number of [`MAP_ENTRIES`].
+///
+/// ```c
+/// struct bpf_iter__bpf_map_elem { struct bpf_iter_meta *meta; struct bpf_map *map; void *key; void *value; };
+/// struct bpf_iter_meta { struct seq_file *seq; ... };
+/// ```
+///
+/// # Errors
+/// The kernel refuses.
+pub fn load_writer(function: u32, key: usize, value: usize) -> io::Result<OwnedFd> {
+    let size = |bytes: usize| i32::try_from(bytes).map_err(io::Error::other);
+    let instructions = [
+        copy(R6, R1),
+        fetch(R7, R6, 16),
+        // At the end there is neither.
+        jump_if_zero(R7, 12),
+        fetch(R8, R6, 24),
+        jump_if_zero(R8, 10),
+        fetch(R1, R6, 0),
+        fetch(R9, R1, 0),
+        copy(R1, R9),
+        copy(R2, R7),
+        set(R3, size(key)?),
+        call_helper(BPF_FUNC_SEQ_WRITE),
+        copy(R1, R9),
+        copy(R2, R8),
+        set(R3, size(value)?),
+        call_helper(BPF_FUNC_SEQ_WRITE),
+        set(R0, 0),
+        exit(),
+    ];
+    let mut attributes = program_of(ITERATOR, &instructions, c"GPL");
+    // SAFETY: as in `load_types`.
+    unsafe { &mut attributes.__bindgen_anon_3 }.attach_btf_id = function;
+    call(bpf_cmd::BPF_PROG_LOAD, &mut attributes)
+}
+
+/// Attaches a program to an iterator, over a map's entries if there is one.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn link_iterator(program: BorrowedFd<'_>, map: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+    // `union bpf_iter_link_info`.
+    let info = map.map_or(0, |map| map.as_raw_fd().cast_unsigned());
+    let mut attributes = zeroed();
+    // SAFETY: as in `load_types`.
+    let create = unsafe { &mut attributes.link_create };
+    create.__bindgen_anon_1.prog_fd = program.as_raw_fd().cast_unsigned();
+    create.attach_type = BPF_TRACE_ITER as u32;
+    if map.is_some() {
+        // SAFETY: as in `load_types`.
+        let iterator = unsafe { &mut create.__bindgen_anon_3.__bindgen_anon_1 };
+        iterator.iter_info = (&raw const info).expose_provenance() as u64;
+        iterator.iter_info_len = size_of_val(&info) as u32;
+    }
+    call(bpf_cmd::BPF_LINK_CREATE, &mut attributes)
+}
+
+/// An iterator, to be read to its end.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn iterator(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut attributes = zeroed();
+    // SAFETY: as in `load_types`.
+    unsafe { &mut attributes.iter_create }.link_fd = link.as_raw_fd().cast_unsigned();
+    call(bpf_cmd::BPF_ITER_CREATE, &mut attributes)
+}
+
+/// Loads a program that removes from two maps, by a key of 8 bytes each, what [`remove`] says.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn load_remover(maps: [BorrowedFd<'_>; 2]) -> io::Result<OwnedFd> {
+    let [first, second] = maps.map(load_map);
+    let instructions = [
+        copy(R6, R1),
+        fetch(R1, R6, 0),
+        store(R10, -8, R1),
+        first[0],
+        first[1],
+        copy(R2, R10),
+        add(R2, -8),
+        call_helper(BPF_FUNC_MAP_DELETE_ELEM),
+        copy(R7, R0),
+        fetch(R1, R6, 8),
+        store(R10, -8, R1),
+        second[0],
+        second[1],
+        copy(R2, R10),
+        add(R2, -8),
+        call_helper(BPF_FUNC_MAP_DELETE_ELEM),
+        copy(R0, R7),
+        exit(),
+    ];
+    call(bpf_cmd::BPF_PROG_LOAD, &mut program_of(RAW_TRACEPOINT, &instructions, c"GPL"))
+}
+
+/// Removes the entries of these keys, by a program of [`load_remover`]; whether the first map had one and has not now.
+///
+/// # Errors
+/// The kernel refuses to run it (before 5.10).
+pub fn remove(program: BorrowedFd<'_>, keys: [u64; 2]) -> io::Result<bool> {
+    let mut attributes = zeroed();
+    // SAFETY: as in `load_types`.
+    let test = unsafe { &mut attributes.test };
+    test.prog_fd = program.as_raw_fd().cast_unsigned();
+    test.ctx_in = (&raw const keys).expose_provenance() as u64;
+    test.ctx_size_in = size_of_val(&keys) as u32;
+    // SAFETY: the attributes are whole, and what they point to lives longer than the call.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            bpf_cmd::BPF_PROG_TEST_RUN as libc::c_long,
+            &raw mut attributes,
+            size_of::<bpf_attr>(),
+        )
+    };
+    if answer != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as in `load_types`.
+    Ok(unsafe { attributes.test }.retval == 0)
+}
+
+const R0: u8 = 0;
+const R1: u8 = 1;
+const R2: u8 = 2;
+const R3: u8 = 3;
+const R6: u8 = 6;
+const R7: u8 = 7;
+const R8: u8 = 8;
+const R9: u8 = 9;
+const R10: u8 = 10;
+
+/// `enum bpf_func_id`.
+const BPF_FUNC_MAP_DELETE_ELEM: i32 = 3;
+const BPF_FUNC_SEQ_WRITE: i32 = 127;
+
+/// `r[to] = r[from]`.
+fn copy(to: u8, from: u8) -> bpf_insn {
+    instruction(0xbf, to, from, 0, 0)
+}
+
+/// `r[to] = value`.
+fn set(to: u8, value: i32) -> bpf_insn {
+    instruction(0xb7, to, 0, 0, value)
+}
+
+/// `r[to] += value`.
+fn add(to: u8, value: i32) -> bpf_insn {
+    instruction(0x07, to, 0, 0, value)
+}
+
+/// `r[to] = *(u64 *)(r[from] + offset)`.
+fn fetch(to: u8, from: u8, offset: i16) -> bpf_insn {
+    instruction(0x79, to, from, offset, 0)
+}
+
+/// `*(u64 *)(r[to] + offset) = r[from]`.
+fn store(to: u8, offset: i16, from: u8) -> bpf_insn {
+    instruction(0x7b, to, from, offset, 0)
+}
+
+/// `if (r[register] == 0) goto +offset`.
+fn jump_if_zero(register: u8, offset: i16) -> bpf_insn {
+    instruction(0x15, register, 0, offset, 0)
+}
+
+fn call_helper(number: i32) -> bpf_insn {
+    instruction(0x85, 0, 0, 0, number)
+}
+
+/// `r1 = map`.
+fn load_map(map: BorrowedFd<'_>) -> [bpf_insn; 2] {
+    const BPF_PSEUDO_MAP_FD: u8 = 1;
+    [instruction(0x18, R1, BPF_PSEUDO_MAP_FD, 0, map.as_raw_fd()), instruction(0, 0, 0, 0, 0)]
+}
+
+fn exit() -> bpf_insn {
+    instruction(0x95, 0, 0, 0, 0)
+}
+
+fn instruction(code: u8, to: u8, from: u8, off: i16, imm: i32) -> bpf_insn {
+    bpf_insn { code, _bitfield_align_1: [], _bitfield_1: bpf_insn::new_bitfield_1(to, from), off, imm }
 }
 
 fn zeroed() -> bpf_attr {

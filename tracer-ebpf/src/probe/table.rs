@@ -73,7 +73,7 @@ pub fn list_table(context: RawTracePointContext) -> i32 {
     let (slots, count) = kernel::table(ring);
     if slots != before.slots {
         // Its end was missed.
-        let _ = TABLES.remove(ring);
+        tables::remove(ring);
         return listed::GONE as i32;
     }
     let Some(listed) = LISTED.get_ptr_mut(0) else { return listed::UNREADABLE as i32 };

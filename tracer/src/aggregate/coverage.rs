@@ -111,20 +111,21 @@ impl Coverage {
 
 /// Of the operations whose entry is hooked. A run of the ledger's program that was skipped is a call that nothing counts.
 fn calls(sample: &Sample, operations: &[OperationBooks]) -> Option<Measured> {
+    // What is missing is added up by itself: a difference of sums could get smaller where one of them is at its end.
     let told = operations
         .iter()
-        .filter_map(OperationBooks::measured)
+        .filter_map(|books| books.measured().map(|(measured, all)| (all - measured, all)))
         .reduce(|a, b| (a.0.saturating_add(b.0), a.1.saturating_add(b.1)));
     let uncounted = uncounted(sample);
     let counted = operations.iter().any(|books| books.ledger.is_some());
     if told.is_none() && !counted {
         return None;
     }
-    let (measured, all) = told.unwrap_or((0, 0));
+    let (missed, all) = told.unwrap_or((0, 0));
     // Lost state shows at the tracepoint as a missed entry or, when it failed, as an early refusal, by whichever operation: so
     // it is held against the sum.
-    let measured = measured.min(all.saturating_sub(sample.counters[Counter::LostFrames as usize]));
-    Some(Measured::new(measured, (all - measured).saturating_add(uncounted)))
+    let missed = missed.max(all.min(sample.counters[Counter::LostFrames as usize]));
+    Some(Measured::new(all.saturating_sub(missed), missed.saturating_add(uncounted)))
 }
 
 /// Calls of which the ledger's program was skipped, those of other operations among them.

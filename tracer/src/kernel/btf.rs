@@ -16,6 +16,7 @@ use super::{
     prototype::{Parameter, Prototype, integer, pointer},
     symbols::MARKS,
 };
+use crate::bpf::MAP_ENTRIES;
 
 /// Longest chain of qualifiers, typedefs and pointers that is followed; BTF from the kernel has no longer one.
 const CHAIN: usize = 32;
@@ -70,7 +71,7 @@ impl Types {
             };
             if is_memory { Unknown::new(path.display(), NO_MEMORY) } else { Unknown::new(path.display(), error) }
         })?;
-        let functions = [wanted.functions, &MARKS].concat();
+        let functions = [wanted.functions, &MARKS, &[MAP_ENTRIES]].concat();
         Ok(Self {
             offsets: keep(wanted.members, |path| btf.offset(path)),
             functions: keep(&functions, |name| {
@@ -288,7 +289,7 @@ fn names(wanted: &Wanted<'_>) -> HashSet<Vec<u8>> {
     let owners = wanted.members.iter().filter_map(|path| path.split_once('.')).map(|(owner, _)| owner.to_owned());
     let tracepoints = wanted.tracepoints.iter();
     let tracepoints = tracepoints.flat_map(|name| TRACEPOINT_PREFIXES.map(|prefix| format!("{prefix}{name}")));
-    let plain = [wanted.functions, wanted.structs, &[HELPERS, SUBSYSTEMS.0], &MARKS].concat();
+    let plain = [wanted.functions, wanted.structs, &[HELPERS, SUBSYSTEMS.0, MAP_ENTRIES], &MARKS].concat();
     owners.chain(tracepoints).chain(plain.iter().map(|&name| name.to_owned())).map(String::into_bytes).collect()
 }
 

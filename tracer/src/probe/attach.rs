@@ -28,12 +28,12 @@ use super::{
     tracefs,
 };
 use crate::{
-    bpf::Place,
+    bpf::{MAP_ENTRIES, Place},
     kernel::{Hierarchy, Types},
     source::{
         audit, fdinfo,
         mapped::{self, Mapped},
-        maps::{self, Arrays, ReadError},
+        maps::{self, Maps, ReadError},
         workloads,
     },
 };
@@ -62,6 +62,9 @@ pub enum AttachError {
     /// The maps are not to be read.
     #[error(transparent)]
     Maps(#[from] ReadError),
+    /// A kernel before 5.8, or one that was built without them.
+    #[error("this kernel has no iterators over the entries of eBPF maps ({MAP_ENTRIES}, since 5.8)")]
+    NoIterators,
     /// How many entries maps need is not known.
     #[error("cannot tell how many CPUs are possible: {0}")]
     Cpus(io::Error),
@@ -91,8 +94,10 @@ pub struct Attached {
     pub ebpf: Ebpf,
     /// Its programs of kprobe.multi.
     multi: Vec<multi::Program>,
-    /// What they count by CPU.
-    pub arrays: Arrays,
+    /// What they count in.
+    pub maps: Maps,
+    /// The number of [`MAP_ENTRIES`].
+    pub iterator: u32,
     counting: Mapped,
     /// For each hook of the plan, by the program's name, whether it is attached, and if not, why.
     pub results: Results,
@@ -132,7 +137,9 @@ pub fn attach(plan: &Plan, types: &Types, options: &Options, progress: &Progress
     if options.workloads.is_some() {
         workloads::prepare(&mut ebpf).map_err(|error| AttachError::Fill(workloads::MAP, chain(&error)))?;
     }
-    let (arrays, counting) = (Arrays::of(&ebpf)?, Mapped::writable(&ebpf, COUNTING)?);
+    let iterator = *types.ids.get(MAP_ENTRIES).ok_or(AttachError::NoIterators)?;
+    let maps = Maps::of(&ebpf, iterator, options.session.processes != 0)?;
+    let counting = Mapped::writable(&ebpf, COUNTING)?;
     let loader = Loader { types: abridged(plan, types), multi: multi_loader(plan, &object, &ebpf) };
     let mut work = Work::new(plan, &mut ebpf);
     // All are loaded before the first is attached, so that the hooks of one registration come in within moments of each other.
@@ -147,7 +154,7 @@ pub fn attach(plan: &Plan, types: &Types, options: &Options, progress: &Progress
         work.each(chosen, plan.hooks.len(), |hook, program| attach_program(program, hook));
     }
     let (results, multi) = work.end();
-    Ok(Attached { ebpf, multi, arrays, counting, results })
+    Ok(Attached { ebpf, multi, maps, iterator, counting, results })
 }
 
 /// What is attached at the same time; each wave after the one before it.

@@ -39,7 +39,13 @@ use crate::{
         table,
     },
     sink::Meta,
-    source::{maps, own::Own, runs::Statistics, sample::Sample, tables, workloads},
+    source::{
+        maps::{self, Maps},
+        own::Own,
+        runs::Statistics,
+        sample::Sample,
+        tables, workloads,
+    },
 };
 
 /// By then most calls that were under way have ended.
@@ -60,7 +66,6 @@ pub struct Session {
     clock: Clock,
     /// When this process began: by two clocks, which one look at gives one answer.
     began_seconds: Option<f64>,
-    processes: bool,
     /// Where workloads are kept apart.
     workloads: Option<Mutex<workloads::Source>>,
     /// Where what is registered is followed.
@@ -85,15 +90,14 @@ impl Session {
         if let Err(why) = &attached {
             health.fail(why);
         }
-        let processes = options.session.processes != 0;
         let mut known = known::known(&plan, &results, &health, options);
         let baseline = match &attached {
-            Ok(attached) => maps::read(attached, processes).context("cannot read the figures")?,
+            Ok(attached) => maps::read(attached).context("cannot read the figures")?,
             Err(_) => Sample::default(),
         };
         let workloads = match (&mut attached, &options.workloads) {
             (Ok(attached), Some((cap, hierarchy))) => {
-                let source = workloads::Source::start(&mut attached.ebpf, hierarchy, *cap);
+                let source = workloads::Source::start(&attached.ebpf, attached.iterator, hierarchy, *cap);
                 Some(Mutex::new(source.context("cannot read the figures")?))
             }
             _ => None,
@@ -105,7 +109,7 @@ impl Session {
         let tables = match &mut attached {
             Ok(attached) if known.tables => {
                 let before = known::tables_before(&results, &health);
-                Some(Mutex::new(follow_tables(&mut attached.ebpf, &results, before, &mut known)?))
+                Some(Mutex::new(follow_tables(attached, &results, before, &mut known)?))
             }
             _ => None,
         };
@@ -122,7 +126,6 @@ impl Session {
             started_ns,
             clock,
             began_seconds,
-            processes,
             workloads,
             tables,
         })
@@ -136,6 +139,10 @@ impl Session {
     /// The programs and maps; an error where there are none.
     fn ebpf(&self) -> Result<&Ebpf> {
         self.attached.as_ref().map(|attached| &attached.ebpf).map_err(|why| anyhow!("{why}"))
+    }
+
+    fn maps(&self) -> Result<&Maps> {
+        self.attached.as_ref().map(|attached| &attached.maps).map_err(|why| anyhow!("{why}"))
     }
 
     fn ebpf_mut(&mut self) -> Result<&mut Ebpf> {
@@ -153,7 +160,7 @@ impl Session {
     /// What was counted since the session started; nothing where nothing is attached.
     pub fn sample(&self) -> Result<Sample> {
         let Ok(attached) = &self.attached else { return Ok(Sample::default()) };
-        let mut now = maps::read(attached, self.processes).context("cannot read the figures")?.since(&self.baseline);
+        let mut now = maps::read(attached).context("cannot read the figures")?.since(&self.baseline);
         now.elapsed_ns = clock().1.saturating_sub(self.started_ns);
         Ok(now)
     }
@@ -223,13 +230,18 @@ impl Session {
 
 /// Looks for the tables that were there before, as far as it can. Where not `all` can be found, what is registered is a lower
 /// bound.
-fn follow_tables(ebpf: &mut Ebpf, results: &Results, mut all: bool, known: &mut Known) -> Result<tables::Source> {
+fn follow_tables(
+    attached: &mut Attached,
+    results: &Results,
+    mut all: bool,
+    known: &mut Known,
+) -> Result<tables::Source> {
     let loaded = |name: &str| results.iter().any(|(program, result)| program == name && result.is_ok());
-    if let Err(why) = tables::search(ebpf, loaded) {
+    if let Err(why) = tables::search(&mut attached.ebpf, loaded) {
         all = false;
         known.degraded.push(format!("{}: {why}", table::REGISTERED_BEFORE));
     }
-    tables::Source::start(ebpf, all).context("cannot read the figures")
+    tables::Source::start(&attached.ebpf, attached.iterator, all).context("cannot read the figures")
 }
 
 /// What became of each hook, by its program's name.

@@ -22,13 +22,12 @@ use crate::{
     probe::{attach::Options, table},
     sink::trace as sink,
     source::{
-        maps,
+        maps::Maps,
         records::{Bound, Records},
         wait,
     },
 };
 use anyhow::{Context, Result, bail};
-use aya::Ebpf;
 use tokio::task::yield_now;
 
 /// What is printed between two looks at what may end the session.
@@ -136,7 +135,7 @@ impl Left {
 /// The names that the eBPF side has noted. The map is read only for one that is not known yet: while a task is
 /// preempted in a read of a map, the kernel skips kprobes and perf events on that CPU.
 struct Names<'a> {
-    ebpf: &'a Ebpf,
+    maps: &'a Maps,
     known: RefCell<HashMap<u64, String>>,
 }
 
@@ -146,7 +145,7 @@ impl Filesystems for Names<'_> {
             return None;
         }
         if !self.known.borrow().contains_key(&address) {
-            match maps::filesystems(self.ebpf) {
+            match self.maps.filesystems() {
                 Ok(names) => self.known.borrow_mut().extend(names),
                 Err(error) => tracing::debug!("{error}"),
             }
@@ -178,7 +177,7 @@ impl<'a> Printer<'a> {
 
     /// Prints what lies there, within a bound; whether there may be more.
     fn drain(&mut self, session: &Session, records: &mut Records, bound: Bound) -> Result<bool> {
-        let filesystems = Names { ebpf: session.ebpf()?, known: RefCell::new(take(&mut self.filesystems)) };
+        let filesystems = Names { maps: session.maps()?, known: RefCell::new(take(&mut self.filesystems)) };
         // The wall clock may have been set since the last time, or the machine been asleep.
         self.assembler.set_clock(clock().0);
         let more = records.drain(bound, |bytes| {

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use aya::{
     Ebpf,
-    maps::{MapError, PerCpuHashMap, StackTraceMap},
+    maps::{MapError, StackTraceMap},
 };
 use tracer_ebpf::audit::{AuditCounter, AuditKey, AuditTotals};
 
 use super::{
+    entries::Entries,
     mapped::Mapped,
-    maps::{ReadError, add as add_words, filesystems, map},
+    maps::{ReadError, add as add_words, map},
     runs, skipped,
 };
 use crate::probe::attach::Attached;
@@ -55,9 +56,9 @@ unsafe impl aya::Pod for Value {}
 pub fn read(attached: &Attached) -> Result<AuditSample, ReadError> {
     let ebpf = &attached.ebpf;
     let mut sample = AuditSample {
-        calls: calls(ebpf)?,
+        calls: calls(ebpf, attached.iterator)?,
         counters: counters(ebpf)?,
-        filesystems: filesystems(ebpf)?,
+        filesystems: attached.maps.filesystems()?,
         skipped: skipped::read(attached.programs()),
         ..AuditSample::default()
     };
@@ -69,16 +70,12 @@ pub fn read(attached: &Attached) -> Result<AuditSample, ReadError> {
     Ok(sample)
 }
 
-fn calls(ebpf: &Ebpf) -> Result<BTreeMap<AuditKey, AuditTotals>, ReadError> {
-    const NAME: &str = "AUDIT";
-    let failed = |error| ReadError::Kernel(NAME, error);
-    let map: PerCpuHashMap<_, Key, Value> = PerCpuHashMap::try_from(map(ebpf, NAME)?).map_err(failed)?;
-    map.iter()
-        .map(|entry| {
-            let (key, cpus) = entry.map_err(failed)?;
-            Ok((key.0, cpus.iter().fold(AuditTotals::default(), |sum, cpu| add(sum, cpu.0))))
-        })
-        .collect()
+fn calls(ebpf: &Ebpf, iterator: u32) -> Result<BTreeMap<AuditKey, AuditTotals>, ReadError> {
+    let mut calls = BTreeMap::new();
+    Entries::<Key, Value>::of(ebpf, iterator, "AUDIT")?.each(|key, values| {
+        calls.insert(key.0, values.fold(AuditTotals::default(), |sum, cpu| add(sum, cpu.0)));
+    })?;
+    Ok(calls)
 }
 
 fn counters(ebpf: &Ebpf) -> Result<[u64; AuditCounter::SLOTS], ReadError> {

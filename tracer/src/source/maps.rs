@@ -4,7 +4,7 @@ use std::{collections::HashMap, io};
 
 use aya::{
     Ebpf,
-    maps::{HashMap as BpfHashMap, Map, MapError, PerCpuHashMap},
+    maps::{Map, MapError},
 };
 use tracer_ebpf::{
     backing::{BackingKey, BackingTotals, Kind},
@@ -17,6 +17,7 @@ use tracer_ebpf::{
 };
 
 use super::{
+    entries::Entries,
     mapped::Mapped,
     sample::{Sample, SampledRing},
     skipped,
@@ -64,6 +65,9 @@ pub enum ReadError {
     /// The kernel refused to map it.
     #[error("cannot map the eBPF map {0}: {1}")]
     Mapped(&'static str, io::Error),
+    /// The kernel refused to iterate over it.
+    #[error("cannot read the entries of the eBPF map {0}: {1}")]
+    Iterator(&'static str, io::Error),
     /// The kernel refused to run a program of ours.
     #[error("cannot run the eBPF program {0}: {1}")]
     Run(&'static str, String),
@@ -73,18 +77,20 @@ pub(super) fn map<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a Map, Rea
     ebpf.map(name).ok_or(ReadError::Missing(name))
 }
 
-/// What the maps hold now. `processes` says whether the session keeps totals by process.
-pub fn read(attached: &Attached, processes: bool) -> Result<Sample, ReadError> {
-    let (ebpf, arrays) = (&attached.ebpf, &attached.arrays);
+/// What the maps hold now.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn read(attached: &Attached) -> Result<Sample, ReadError> {
+    let maps = &attached.maps;
     let mut sample = Sample::default();
-    arrays.totals(&mut sample);
-    arrays.counts(&mut sample);
-    sample.backings.extend(backings(ebpf)?);
-    sample.filesystems = filesystems(ebpf)?;
-    sample.judged = entries(ebpf, "JUDGED", |key: JudgedUnder, totals: JudgedBuffers| (key.0, totals.0))?;
-    if processes {
-        detail(ebpf, &mut sample)?;
-        arrays.detail(&mut sample);
+    maps.totals(&mut sample);
+    maps.counts(&mut sample);
+    maps.backings.each(|key, values| sample.backings.push((key.0, sum(values.map(|cpu| cpu.0)))))?;
+    sample.filesystems = maps.filesystems()?;
+    sample.judged = maps.judged.read(|key, totals| (key.0, totals.0))?;
+    if let Some(detail) = &maps.detail {
+        detail.read(&mut sample)?;
     }
     sample.skipped = skipped::read(attached.programs());
     sample.spread();
@@ -109,23 +115,26 @@ const DETAILS: &str = "DETAILS";
 const COSTS: &str = "COSTS";
 const LARGEST: &str = "LARGEST";
 
-/// The arrays that are counted in, by CPU.
-pub struct Arrays {
+/// The maps that are counted in.
+pub struct Maps {
     totals: Mapped,
     results: Mapped,
     durations: Mapped,
     sizes: Mapped,
     details: Mapped,
-    costs: Mapped,
-    largest: Mapped,
+    backings: Entries<Key, Backing>,
+    filesystems: Entries<u64, [u8; 16]>,
+    judged: Entries<JudgedUnder, JudgedBuffers>,
+    detail: Option<Detail>,
 }
 
-impl Arrays {
-    /// Those of the loaded object.
+impl Maps {
+    /// Those of the loaded object; `iterator` is the number of [`crate::bpf::MAP_ENTRIES`], and `processes` says whether the session
+    /// keeps totals by process.
     ///
     /// # Errors
-    /// One is missing, or the kernel does not map it.
-    pub fn of(ebpf: &Ebpf) -> Result<Self, ReadError> {
+    /// One is missing, or the kernel does not let it be read.
+    pub fn of(ebpf: &Ebpf, iterator: u32, processes: bool) -> Result<Self, ReadError> {
         let array = |name| Mapped::readable(ebpf, name);
         Ok(Self {
             totals: array(TOTALS)?,
@@ -133,9 +142,19 @@ impl Arrays {
             durations: array(DURATIONS)?,
             sizes: array(SIZES)?,
             details: array(DETAILS)?,
-            costs: array(COSTS)?,
-            largest: array(LARGEST)?,
+            backings: Entries::of(ebpf, iterator, "BACKINGS")?,
+            filesystems: Entries::of(ebpf, iterator, "FILESYSTEMS")?,
+            judged: Entries::of(ebpf, iterator, "JUDGED")?,
+            detail: if processes { Some(Detail::of(ebpf, iterator)?) } else { None },
         })
+    }
+
+    /// Names of filesystems by the address of their `file_system_type`.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn filesystems(&self) -> Result<HashMap<u64, String>, ReadError> {
+        Ok(self.filesystems.read(|address, name| (address, text(&name)))?.into_iter().collect())
     }
 
     /// The counters, and the backings without a filesystem's name.
@@ -146,7 +165,7 @@ impl Arrays {
         }
         let by_kind = (0..Kind::PLAIN).map(|kind| {
             let key = BackingKey { filesystem: 0, kind: Kind(kind), reserved: 0 };
-            (key, sum(cpus.iter().filter_map(|cpu| cpu.0.kinds.get(kind as usize))))
+            (key, sum(cpus.iter().filter_map(|cpu| cpu.0.kinds.get(kind as usize).copied())))
         });
         sample.backings.extend(by_kind.filter(|(_, totals)| totals.buffers > 0));
     }
@@ -168,9 +187,37 @@ impl Arrays {
             add(&mut sample.details, self.details.words(entry));
         }
     }
+}
 
-    /// What a session that keeps processes apart counts besides.
-    fn detail(&self, sample: &mut Sample) {
+/// What a session that keeps processes apart counts besides.
+struct Detail {
+    processes: Entries<u32, Process>,
+    rings: Entries<u64, RingTotals>,
+    past_rings: Entries<RingBefore, RingTotals>,
+    shared_files: Entries<FileKey, FileOf>,
+    costs: Mapped,
+    largest: Mapped,
+}
+
+impl Detail {
+    fn of(ebpf: &Ebpf, iterator: u32) -> Result<Self, ReadError> {
+        Ok(Self {
+            processes: Entries::of(ebpf, iterator, "PROCESSES")?,
+            rings: Entries::of(ebpf, iterator, "RINGS")?,
+            past_rings: Entries::of(ebpf, iterator, "PAST_RINGS")?,
+            shared_files: Entries::of(ebpf, iterator, "SHARED_FILES")?,
+            costs: Mapped::readable(ebpf, COSTS)?,
+            largest: Mapped::readable(ebpf, LARGEST)?,
+        })
+    }
+
+    fn read(&self, sample: &mut Sample) -> Result<(), ReadError> {
+        sample.processes = self.processes.read(|pid, totals| (pid, totals.0))?;
+        let ring = |address, ended, totals: RingTotals| SampledRing { address, ended, totals: totals.0, before_ns: 0 };
+        sample.rings = self.rings.read(|address, totals| ring(address, false, totals))?;
+        sample.rings.extend(self.past_rings.read(|past, totals| ring(past.0.ring, true, totals))?);
+        sample.rings.retain(|ring| ring.totals.installations | ring.totals.failed != 0);
+        sample.shared_files = self.shared_files.read(|key, file| (key.0, file.0))?;
         for (entry, cost) in all::<CostOf>(&self.costs).enumerate() {
             let sum = &mut sample.costs[entry % (COST_VMAS * COST_PAGES)];
             *sum = sum.plus(&cost.0);
@@ -181,6 +228,7 @@ impl Arrays {
                 *most = of_cpu.0;
             }
         }
+        Ok(())
     }
 }
 
@@ -189,55 +237,12 @@ pub(super) fn all<T: aya::Pod>(array: &Mapped) -> impl Iterator<Item = T> {
     (0..array.entries()).filter_map(|entry| array.get(entry))
 }
 
-fn sum<'a>(cpus: impl Iterator<Item = &'a BackingTotals>) -> BackingTotals {
+fn sum(cpus: impl Iterator<Item = BackingTotals>) -> BackingTotals {
     cpus.fold(BackingTotals::default(), |sum, cpu| BackingTotals {
         buffers: sum.buffers + cpu.buffers,
         vmas: sum.vmas + cpu.vmas,
         bytes: sum.bytes + cpu.bytes,
     })
-}
-
-fn backings(ebpf: &Ebpf) -> Result<Vec<(BackingKey, BackingTotals)>, ReadError> {
-    const NAME: &str = "BACKINGS";
-    let map: PerCpuHashMap<_, Key, Backing> =
-        PerCpuHashMap::try_from(map(ebpf, NAME)?).map_err(|error| ReadError::Kernel(NAME, error))?;
-    map.iter()
-        .map(|entry| {
-            let (key, cpus) = entry.map_err(|error| ReadError::Kernel(NAME, error))?;
-            let totals = sum(cpus.iter().map(|cpu| &cpu.0));
-            Ok((key.0, totals))
-        })
-        .collect()
-}
-
-/// Names of filesystems by the address of their `file_system_type`.
-pub fn filesystems(ebpf: &Ebpf) -> Result<HashMap<u64, String>, ReadError> {
-    let named = entries(ebpf, "FILESYSTEMS", |address: u64, name: [u8; 16]| (address, text(&name)))?;
-    Ok(named.into_iter().collect())
-}
-
-/// What a session that keeps processes apart counts besides.
-fn detail(ebpf: &Ebpf, sample: &mut Sample) -> Result<(), ReadError> {
-    sample.processes = entries(ebpf, "PROCESSES", |pid: u32, totals: Process| (pid, totals.0))?;
-    let ring = |address, ended, totals: RingTotals| SampledRing { address, ended, totals: totals.0, before_ns: 0 };
-    sample.rings = entries(ebpf, "RINGS", |address: u64, totals| ring(address, false, totals))?;
-    sample.rings.extend(entries(ebpf, "PAST_RINGS", |past: RingBefore, totals| ring(past.0.ring, true, totals))?);
-    sample.rings.retain(|ring| ring.totals.installations | ring.totals.failed != 0);
-    sample.shared_files = entries(ebpf, "SHARED_FILES", |key: FileKey, file: FileOf| (key.0, file.0))?;
-    Ok(())
-}
-
-/// The entries of a hash map.
-fn entries<K: aya::Pod, V: aya::Pod, T>(
-    ebpf: &Ebpf,
-    name: &'static str,
-    make: impl Fn(K, V) -> T,
-) -> Result<Vec<T>, ReadError> {
-    let map: BpfHashMap<_, K, V> =
-        BpfHashMap::try_from(map(ebpf, name)?).map_err(|error| ReadError::Kernel(name, error))?;
-    map.iter()
-        .map(|entry| entry.map(|(key, value)| make(key, value)).map_err(|error| ReadError::Kernel(name, error)))
-        .collect()
 }
 
 /// A name that ends at its first zero.

@@ -1,7 +1,7 @@
 //! Where figures come from: the maps and the ring buffer.
 
 pub mod audit;
-mod batch;
+mod entries;
 pub mod fdinfo;
 pub mod mapped;
 pub mod maps;

@@ -7,24 +7,21 @@ use std::{
     collections::HashMap,
     fs::File,
     io::{self, Read as _},
-    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
+    mem,
+    os::fd::{AsFd as _, BorrowedFd},
     sync::Arc,
 };
 
 use aya::{
     Ebpf,
-    maps::Map,
     programs::{Program, RawTracePoint, RawTracePointRunOptions, TestRun as _},
 };
 use tracer_ebpf::table::{Followed, Listed, Range, SLOTS_AT_ONCE, Table, listed};
 
-use super::{
-    batch::Batch,
-    mapped::Mapped,
-    maps::{ReadError, map},
-};
+use super::{entries::Entries, mapped::Mapped, maps::ReadError};
 use crate::{
     aggregate::registered::{self, Registered},
+    bpf,
     probe::table::{LIST_TABLE, SEARCHES},
 };
 
@@ -65,7 +62,7 @@ pub fn search(ebpf: &mut Ebpf, loaded: impl Fn(&str) -> bool) -> Result<(), Stri
     let found = SEARCHES.iter().filter(|search| loaded(search.program)).try_for_each(|search| {
         let program = ebpf.program(search.program).ok_or_else(|| format!("there is no program {}", search.program))?;
         let fd = program.fd().map_err(|error| error.to_string())?;
-        run(fd.as_fd().as_raw_fd()).map_err(|error| format!("{}: {error}", search.target))
+        run(fd.as_fd()).map_err(|error| format!("{}: {error}", search.target))
     });
     searching(ebpf, false)?;
     found
@@ -77,36 +74,19 @@ fn searching(ebpf: &Ebpf, on: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// `enum bpf_cmd` and `enum bpf_attach_type`.
-const BPF_LINK_CREATE: libc::c_long = 28;
-const BPF_ITER_CREATE: libc::c_long = 33;
-const BPF_TRACE_ITER: u32 = 28;
-
 /// Runs an iterator to its end. The library makes iterators too, of programs that it may change.
-fn run(program: i32) -> io::Result<()> {
-    let link = bpf(BPF_LINK_CREATE, [program.cast_unsigned(), 0, BPF_TRACE_ITER, 0])?;
-    let mut iterator = File::from(bpf(BPF_ITER_CREATE, [link.as_raw_fd().cast_unsigned(), 0, 0, 0])?);
+fn run(program: BorrowedFd<'_>) -> io::Result<()> {
+    let link = bpf::link_iterator(program, None)?;
+    let mut iterator = File::from(bpf::iterator(link.as_fd())?);
     // The programs write nothing: there is nothing to read but the end.
     let mut nothing = [0; 64];
     while iterator.read(&mut nothing)? > 0 {}
     Ok(())
 }
 
-/// A command of bpf(2) that takes four words and gives a descriptor.
-fn bpf(command: libc::c_long, attributes: [u32; 4]) -> io::Result<OwnedFd> {
-    // SAFETY: the kernel reads the attributes, whose size it is told.
-    let answer = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const attributes, size_of_val(&attributes)) };
-    let fd = i32::try_from(answer).map_err(io::Error::other)?;
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a descriptor that the kernel has just made, and that nobody else has.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
 /// What is registered, from one reading to the next.
 pub struct Source {
-    batch: Batch<u64, TablePod>,
+    tables: Entries<u64, TablePod>,
     followed: Mapped,
     listed: Mapped,
     /// By ring.
@@ -132,14 +112,10 @@ impl Source {
     ///
     /// # Errors
     /// The object has no such map.
-    pub fn start(ebpf: &Ebpf, from_before: bool) -> Result<Self, ReadError> {
-        const NAME: &str = "TABLES";
-        let batch = match map(ebpf, NAME)? {
-            Map::HashMap(data) => Batch::new(data).map_err(|error| ReadError::Kernel(NAME, error))?,
-            _ => return Err(ReadError::Missing(NAME)),
-        };
+    pub fn start(ebpf: &Ebpf, iterator: u32, from_before: bool) -> Result<Self, ReadError> {
+        let tables = Entries::of(ebpf, iterator, "TABLES")?;
         let (followed, listed) = (Mapped::readable(ebpf, "FOLLOWED")?, Mapped::readable(ebpf, "LISTED")?);
-        Ok(Self { batch, followed, listed, known: HashMap::new(), skipped: None, sum: None, from_before })
+        Ok(Self { tables, followed, listed, known: HashMap::new(), skipped: None, sum: None, from_before })
     }
 
     /// What is registered now. `skipped` counts the ends of tables that no hook saw, where the kernel tells.
@@ -147,12 +123,10 @@ impl Source {
     /// # Errors
     /// The kernel refuses.
     pub fn read(&mut self, ebpf: &Ebpf, skipped: Option<u64>) -> Result<Registered, ReadError> {
-        let tables = self.batch.read().map_err(|error| ReadError::Kernel("TABLES", error.into()))?;
-        let tables: HashMap<_, _> =
-            tables.into_iter().map(|(ring, table)| (ring, table.0)).filter(|(_, table)| table.gone == 0).collect();
+        let tables = self.tables()?;
         let before = self.known.len();
         let reader = Reader::of(ebpf, &self.listed)?;
-        let lost = self.followed.get::<FollowedPod>(0).ok_or(ReadError::Missing("FOLLOWED"))?.0.lost;
+        let lost = self.followed()?.lost;
         // A table whose end was missed stays as it is in the map: only a look into the kernel's memory tells.
         let missed = skipped.is_none() || skipped != self.skipped;
         self.skipped = skipped;
@@ -190,6 +164,27 @@ impl Source {
         let sum = Registered { from_before: self.from_before, lost, ..registered::sum(tables) };
         self.sum = Some(sum.clone());
         Ok(sum)
+    }
+}
+
+impl Source {
+    /// What the map has. An entry that goes while it is read may hide one beside it: then it is read again.
+    fn tables(&self) -> Result<HashMap<u64, Table>, ReadError> {
+        let mut tables = HashMap::new();
+        let mut removed = self.followed()?.removed;
+        for _ in 0..TRIES {
+            tables.extend(self.tables.read(|ring, table| (ring, table.0))?);
+            let before = mem::replace(&mut removed, self.followed()?.removed);
+            if removed == before {
+                break;
+            }
+        }
+        tables.retain(|_, table| table.gone == 0);
+        Ok(tables)
+    }
+
+    fn followed(&self) -> Result<Followed, ReadError> {
+        Ok(self.followed.get::<FollowedPod>(0).ok_or(ReadError::Missing("FOLLOWED"))?.0)
     }
 }
 

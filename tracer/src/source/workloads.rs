@@ -7,23 +7,30 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs, io,
-    os::unix::fs::{DirEntryExt as _, MetadataExt as _},
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::fs::{DirEntryExt as _, MetadataExt as _},
+    },
     path::{Path, PathBuf},
 };
 
 use aya::{
     Ebpf,
-    maps::{HashMap as BpfHashMap, Map, MapData, MapError},
+    maps::{HashMap as BpfHashMap, Map, MapError},
 };
 use rustix::io::Errno;
 use tracer_ebpf::workload::{CgroupPath, NAME, OWNER, REST, WorkloadTotals};
 
-use super::{batch::Batch, maps::ReadError};
+use super::{
+    entries::Entries,
+    maps::{ReadError, map},
+};
 use crate::{
     aggregate::{
         registered::Shares,
         workloads::{Folder, Reading, Told, Workloads},
     },
+    bpf,
     decode::workload::{CUT, Workload},
     kernel::Hierarchy,
 };
@@ -85,7 +92,7 @@ pub fn prepare(ebpf: &mut Ebpf) -> Result<(), MapError> {
 pub struct Source {
     counts: Counts,
     owners: Counts,
-    paths: BpfHashMap<MapData, u64, PathNoted>,
+    paths: Entries<u64, PathNoted>,
     /// Those with an entry.
     cgroups: HashMap<u64, Cgroup>,
     tree: Tree,
@@ -95,16 +102,15 @@ pub struct Source {
 }
 
 impl Source {
-    /// Takes the maps out of the loaded object; what they have counted so far is left out.
+    /// Of the maps of the loaded object; what they have counted so far is left out.
     ///
     /// # Errors
     /// The object has no such maps, or the kernel refuses to read them.
-    pub fn start(ebpf: &mut Ebpf, hierarchy: &Hierarchy, cap: u32) -> Result<Self, ReadError> {
-        let paths = ebpf.take_map(PATHS).ok_or(ReadError::Missing(PATHS))?;
+    pub fn start(ebpf: &Ebpf, iterator: u32, hierarchy: &Hierarchy, cap: u32) -> Result<Self, ReadError> {
         let mut source = Self {
-            counts: Counts::take(ebpf, MAP)?,
-            owners: Counts::take(ebpf, OWNERS)?,
-            paths: BpfHashMap::try_from(paths).map_err(|error| ReadError::Kernel(PATHS, error))?,
+            counts: Counts::of(ebpf, iterator, MAP)?,
+            owners: Counts::of(ebpf, iterator, OWNERS)?,
+            paths: Entries::of(ebpf, iterator, PATHS)?,
             cgroups: HashMap::new(),
             tree: Tree::new(hierarchy),
             folder: Folder::new(usize::try_from(cap).unwrap_or(usize::MAX)),
@@ -122,6 +128,7 @@ impl Source {
         let mut readings = Vec::new();
         let mut rest = WorkloadTotals::default();
         let all = self.counted()?;
+        let paths = self.paths(all.iter().map(|(id, _)| *id))?;
         let mut look = self.tree.look();
         for (id, counted) in all {
             let totals = self.baseline.get(&id).map_or(counted.0, |before| counted.0.minus(before));
@@ -131,7 +138,7 @@ impl Source {
             }
             let cgroup = self.cgroups.entry(id).or_insert_with(|| Cgroup::new(now_ns));
             if cgroup.noted.is_none() {
-                cgroup.noted = self.paths.get(&id, 0).ok().and_then(|path| noted(&path.0));
+                cgroup.noted = paths.get(&id).cloned();
             }
             if cgroup.is_due(now_ns) {
                 cgroup.looked_ns = now_ns;
@@ -143,10 +150,8 @@ impl Source {
         }
         for id in self.folder.read(now_ns, readings, rest) {
             // An entry that cannot be deleted is read again the next time.
-            let counts = if id & OWNER == 0 { &mut self.counts } else { &mut self.owners };
-            if counts.map.remove(&(id & !OWNER)).is_ok() {
-                // Where no path was noted there is none to remove.
-                let _ = self.paths.remove(&id);
+            let counts = if id & OWNER == 0 { &self.counts } else { &self.owners };
+            if counts.remove(id) {
                 self.cgroups.remove(&id);
                 self.folder.forget(now_ns, id);
                 self.baseline.remove(&id);
@@ -163,26 +168,49 @@ impl Source {
     }
 }
 
+impl Source {
+    /// The paths that are noted of those of these cgroups of which none is known: all are read if there is one such.
+    fn paths(&self, mut ids: impl Iterator<Item = u64>) -> Result<HashMap<u64, Noted>, ReadError> {
+        let is_known = |id: u64| id == REST || self.cgroups.get(&id).is_some_and(|cgroup| cgroup.noted.is_some());
+        if ids.all(is_known) {
+            return Ok(HashMap::new());
+        }
+        let paths = self.paths.read(|id, path| if is_known(id) { None } else { Some((id, noted(&path.0)?)) })?;
+        Ok(paths.into_iter().flatten().collect())
+    }
+}
+
 /// One of the two maps.
 struct Counts {
-    name: &'static str,
-    map: BpfHashMap<MapData, u64, Counted>,
-    batch: Batch<u64, Counted>,
+    entries: Entries<u64, Counted>,
+    /// Removes an entry and its path. By a call on the map the kernel would be kept from running programs on that CPU.
+    remover: OwnedFd,
 }
 
 impl Counts {
-    fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Self, ReadError> {
-        let kernel = |error: MapError| ReadError::Kernel(name, error);
-        let map = ebpf.take_map(name).ok_or(ReadError::Missing(name))?;
-        let batch = match &map {
-            Map::HashMap(data) => Batch::new(data).map_err(kernel)?,
-            _ => return Err(ReadError::Missing(name)),
-        };
-        Ok(Self { name, map: BpfHashMap::try_from(map).map_err(kernel)?, batch })
+    fn of(ebpf: &Ebpf, iterator: u32, name: &'static str) -> Result<Self, ReadError> {
+        let maps = [descriptor(ebpf, name)?, descriptor(ebpf, PATHS)?];
+        let remover = bpf::load_remover(maps).map_err(|error| ReadError::Iterator(name, error))?;
+        Ok(Self { entries: Entries::of(ebpf, iterator, name)?, remover })
     }
 
     fn read(&self) -> Result<Vec<(u64, Counted)>, ReadError> {
-        self.batch.read().map_err(|error| ReadError::Kernel(self.name, error.into()))
+        self.entries.read(|id, counted| (id, counted))
+    }
+
+    /// Whether it is gone.
+    fn remove(&self, id: u64) -> bool {
+        bpf::remove(self.remover.as_fd(), [id & !OWNER, id]).unwrap_or_else(|error| {
+            tracing::debug!("cannot remove the entry of a cgroup: {error}");
+            false
+        })
+    }
+}
+
+fn descriptor<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<BorrowedFd<'a>, ReadError> {
+    match map(ebpf, name)? {
+        Map::HashMap(map) => Ok(map.fd().as_fd()),
+        _ => Err(ReadError::Missing(name)),
     }
 }
 

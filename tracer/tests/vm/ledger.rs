@@ -1,4 +1,4 @@
-//! The kernel's own account of the calls: the tracepoint `io_uring_register`, read through tracefs.
+//! The kernel's own account of calls, by its tracepoints, read through tracefs: of io_uring_register(2), and of bpf(2) on maps.
 
 use std::{ffi::CString, fs, io, path::PathBuf};
 
@@ -6,15 +6,14 @@ use anyhow::{Context as _, ensure};
 
 use crate::{errno::result_name, ring::Request, tally::Tally};
 
-/// Calls of all processes from its start on, in a trace buffer of its own.
-pub struct Ledger {
+/// A trace buffer of our own, in a tracefs that is mounted where nobody looks for it.
+struct Buffer {
     mount: PathBuf,
     instance: PathBuf,
 }
 
-impl Ledger {
-    /// Mounts tracefs where nobody looks for it, and has the tracepoint write.
-    pub fn start() -> anyhow::Result<Self> {
+impl Buffer {
+    fn new() -> anyhow::Result<Self> {
         let mount = PathBuf::from(format!("/tmp/tracefs-{}", std::process::id()));
         fs::create_dir_all(&mount)?;
         let at = CString::new(mount.to_string_lossy().as_bytes())?;
@@ -22,33 +21,29 @@ impl Ledger {
         // SAFETY: all strings are NUL-terminated and live beyond the call, which takes no data.
         let ret = unsafe { libc::mount(kind, at.as_ptr(), kind, 0, std::ptr::null()) };
         ensure!(ret == 0, "mounting tracefs: {}", io::Error::last_os_error());
-        let ledger = Self { instance: mount.join("instances/guest"), mount };
-        fs::create_dir(&ledger.instance)?;
-        ledger.set("buffer_size_kb", "4096")?;
-        ledger.set("events/io_uring/io_uring_register/enable", "1")?;
-        Ok(ledger)
-    }
-
-    /// Counts what was written, of the operations on buffers.
-    pub fn end(self) -> anyhow::Result<Tally> {
-        self.set("events/io_uring/io_uring_register/enable", "0")?;
-        let text = fs::read_to_string(self.instance.join("trace"))?;
-        ensure!(is_whole(&text), "the kernel overwrote some of the trace");
-        let mut tally = Tally::default();
-        for line in text.lines().filter(|line| !line.starts_with('#')) {
-            let (opcode, ret) = call(line).with_context(|| format!("a line of the trace: {line}"))?;
-            let operation = Request::Bare(opcode, 0).operation();
-            tally.add(operation, &result_name(ret), u64::from(operation != "none"));
-        }
-        Ok(tally)
+        let buffer = Self { instance: mount.join("instances/guest"), mount };
+        fs::create_dir(&buffer.instance)?;
+        buffer.set("buffer_size_kb", "4096")?;
+        Ok(buffer)
     }
 
     fn set(&self, name: &str, value: &str) -> anyhow::Result<()> {
         fs::write(self.instance.join(name), value).with_context(|| format!("writing {value} to tracefs' {name}"))
     }
+
+    fn has(&self, name: &str) -> bool {
+        self.instance.join(name).exists()
+    }
+
+    /// What was written, a line an event.
+    fn lines(&self) -> anyhow::Result<Vec<String>> {
+        let text = fs::read_to_string(self.instance.join("trace"))?;
+        ensure!(is_whole(&text), "the kernel overwrote some of the trace");
+        Ok(text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect())
+    }
 }
 
-impl Drop for Ledger {
+impl Drop for Buffer {
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.instance);
         if let Ok(at) = CString::new(self.mount.to_string_lossy().as_bytes()) {
@@ -56,6 +51,64 @@ impl Drop for Ledger {
             unsafe { libc::umount2(at.as_ptr(), libc::MNT_DETACH) };
         }
         let _ = fs::remove_dir(&self.mount);
+    }
+}
+
+/// Calls of all processes from its start on.
+pub struct Ledger(Buffer);
+
+impl Ledger {
+    const ENABLE: &'static str = "events/io_uring/io_uring_register/enable";
+
+    /// Has the tracepoint write.
+    pub fn start() -> anyhow::Result<Self> {
+        let buffer = Buffer::new()?;
+        buffer.set(Self::ENABLE, "1")?;
+        Ok(Self(buffer))
+    }
+
+    /// Counts what was written, of the operations on buffers.
+    pub fn end(self) -> anyhow::Result<Tally> {
+        self.0.set(Self::ENABLE, "0")?;
+        let mut tally = Tally::default();
+        for line in self.0.lines()? {
+            let (opcode, ret) = call(&line).with_context(|| format!("a line of the trace: {line}"))?;
+            let operation = Request::Bare(opcode, 0).operation();
+            tally.add(operation, &result_name(ret), u64::from(operation != "none"));
+        }
+        Ok(tally)
+    }
+}
+
+/// Calls of bpf(2) on a map's elements by a process and its threads.
+pub struct MapCalls(Buffer);
+
+impl MapCalls {
+    const EVENT: &'static str = "events/syscalls/sys_enter_bpf";
+    /// `enum bpf_cmd`: a look-up, an update, a deletion, a look-up with deletion, and those of a batch. A step to the next key is
+    /// none: for it the kernel keeps no program from running.
+    const COMMANDS: &'static str = "cmd == 1 || cmd == 2 || cmd == 3 || cmd == 21 || (cmd >= 24 && cmd <= 27)";
+
+    /// From now on; `None` where the kernel has no such tracepoint.
+    pub fn of(process: u32) -> anyhow::Result<Option<Self>> {
+        let buffer = Buffer::new()?;
+        if !buffer.has(Self::EVENT) {
+            return Ok(None);
+        }
+        buffer.set("options/event-fork", "1")?;
+        let threads = fs::read_dir(format!("/proc/{process}/task"))?.map(|entry| Ok(entry?.file_name()));
+        let threads = threads.collect::<io::Result<Vec<_>>>()?;
+        let threads = threads.iter().map(|thread| thread.to_string_lossy()).collect::<Vec<_>>().join(" ");
+        buffer.set("set_event_pid", &threads)?;
+        buffer.set(&format!("{}/filter", Self::EVENT), Self::COMMANDS)?;
+        buffer.set(&format!("{}/enable", Self::EVENT), "1")?;
+        Ok(Some(Self(buffer)))
+    }
+
+    /// The calls, as the kernel wrote them.
+    pub fn end(self) -> anyhow::Result<Vec<String>> {
+        self.0.set(&format!("{}/enable", Self::EVENT), "0")?;
+        self.0.lines()
     }
 }
 

@@ -1,15 +1,23 @@
 //! Very many calls from several threads at once: no count may be lost, in neither way of attaching.
 
-use std::{ffi::OsString, process::Command, time::Duration};
+use std::{
+    ffi::OsString,
+    process::Command,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
 use super::without_tracer;
 use crate::{
     context::Context,
+    daemon::{Daemon, Scrape},
     generate,
     kernel::Version,
+    ledger::MapCalls,
     pinscope::{self, Finished, Running},
     protocol::{Test, TestResult, Verdict},
     report::Report,
@@ -30,6 +38,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("storm_user_sees_every_buffer", as_the_service).within(LONG),
         Test::new("storm_short_sums_say_so", short_sums).within(LONG),
         Test::new("storm_joined_and_left", joined_and_left).within(LONG),
+        Test::new("storm_scraped", scraped).within(LONG),
         Test::new("storm_trace", trace).within(LONG),
         Test::new("storm_crowd", crowd).within(LONG),
         Test::new("storm_abandoned_rings", abandoned),
@@ -211,6 +220,68 @@ fn joined_and_left(context: &Context) -> TestResult {
     let skipped = report.skipped()?;
     ensure!(missed <= 4 + skipped, "{missed} entries were missed, {skipped} runs skipped: {books}");
     Ok(Verdict::Passed)
+}
+
+/// Readers of `/metrics` at the same time.
+const SCRAPERS: usize = 10;
+
+/// A daemon that is scraped without a pause misses no call: it makes no call of bpf(2) that keeps programs from running.
+fn scraped(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let daemon = Daemon::start(context, &["--rings"])?;
+    let map_calls = MapCalls::of(daemon.id())?;
+    let (stop, scrapes) = (AtomicBool::new(false), AtomicU64::new(0));
+    let truth = thread::scope(|scope| {
+        for _ in 0..SCRAPERS {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) && daemon.scrape().is_ok() {
+                    scrapes.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        // Before 6.3 each unregistration waits for an RCU grace period.
+        let truth = one_storm(if context.kernel.version >= Version(6, 3) { "6000" } else { "2000" });
+        stop.store(true, Ordering::Relaxed);
+        truth
+    })?;
+    let scrape = daemon.scrape()?;
+    let map_calls = map_calls.map(MapCalls::end).transpose()?;
+    daemon.end()?;
+    println!("    {} calls beside {} scrapes", truth.all(), scrapes.load(Ordering::Relaxed));
+    let skipped: Vec<_> = scrape.samples("pinscope_skipped_runs_total").filter(|(_, runs)| *runs > 0.0).collect();
+    println!("    skipped: {skipped:?}");
+    match map_calls.as_deref() {
+        Some([]) => println!("    no call of bpf(2) on an element of a map"),
+        Some(calls) => bail!("{} calls of bpf(2) on elements of maps, the first: {}", calls.len(), calls[0]),
+        None => println!("    this kernel does not tell of calls of bpf(2)"),
+    }
+    let seen = scrape.registrations()?;
+    ensure!(seen == truth, "/metrics has:\n{seen}in truth:\n{truth}skipped: {skipped:?}");
+    is(&scrape, "pinscope_ledger_calls_total", truth.all())?;
+    is(&scrape, "pinscope_in_flight", 0)?;
+    is(&scrape, "pinscope_books_balanced", 1)?;
+    // Trampolines are skipped where the kernel preempts, whoever reads.
+    if without_preemption(context).is_some() || context.attach != "fentry" {
+        is(&scrape, "pinscope_registration_buffers_sum", buffers_of(&truth))?;
+        ensure!(skipped.is_empty(), "skipped: {skipped:?}");
+    }
+    Ok(Verdict::Passed)
+}
+
+fn one_storm(calls: &str) -> anyhow::Result<Tally> {
+    let _ = std::fs::remove_file(ACCOUNT);
+    let words = generator(&["storm", "--threads", "4", "--count", calls, "--seed", "5"])?;
+    let mut command = Command::new(&words[0]);
+    Running::start(pinscope::piped(command.args(&words[1..])))?.finish(LONG)?.expect_code(0)?;
+    generate::read(ACCOUNT)
+}
+
+fn is(scrape: &Scrape, name: &str, expected: u64) -> anyhow::Result<()> {
+    let seen = scrape.sum(name, &[]);
+    ensure!((seen - expected as f64).abs() < 0.5, "{name} is {seen}, in truth {expected}");
+    Ok(())
 }
 
 /// With records: what is there and what pinscope says it lost are all.
