@@ -38,16 +38,23 @@ fn add(place: &mut Gathered, vmas: u64, bytes: u64) {
 
 apart! {
 fn gather_backings([frame: Frame]) {
-    for index in 0..BACKING_SLICES {
-        let slice = &mut frame.buffer.backings[index];
-        if slice.vmas == 0 {
+    for index in 0..BACKING_SLICES as u32 {
+        if frame.buffer.backings[index as usize].vmas == 0 {
             break;
         }
-        if !has_place(&mut frame.backings, slice, Traits::default()) {
-            frame.counts.ungathered += 1;
-            if let Some(counters) = Counters::get() {
-                fold::backing(slice, false, &counters);
-            }
+        gather_backing(frame, index);
+    }
+}
+}
+
+apart! {
+fn gather_backing([frame: Frame], index: u32) {
+    const { assert!(BACKING_SLICES.is_power_of_two(), "the mask lets every place through, and nothing else") };
+    let slice = &mut frame.buffer.backings[index as usize & (BACKING_SLICES - 1)];
+    if !has_place(&mut frame.backings, slice, Traits::default()) {
+        frame.counts.ungathered += 1;
+        if let Some(counters) = Counters::get() {
+            fold::backing(slice, false, &counters);
         }
     }
 }
