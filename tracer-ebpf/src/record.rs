@@ -301,6 +301,22 @@ pub struct Walker {
     pub vain: u64,
 }
 
+/// Slots of a ring's table that a call is about. In a map, as the [`Walker`] is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// Address of the table.
+    pub slots: u64,
+    /// How many it has.
+    pub held: u64,
+    /// The first that is asked for.
+    pub first: u64,
+    /// How many are; 0 for all from the first on.
+    pub count: u64,
+    /// 1 when nothing more is to be looked at.
+    pub done: u64,
+}
+
 /// Words of a node of the tree of VMAs.
 pub const NODE_WORDS: usize = 32;
 
@@ -478,6 +494,8 @@ pub struct Frame {
     pub empty_slots: u32,
     /// Always 0.
     pub reserved: u32,
+    /// The slots that an update or a clone asks for, while they are looked at.
+    pub asked: Asked,
     /// Digest of the ranges of the call's buffers.
     pub ranges: u64,
     /// What the call's buffers add to their process.

@@ -1,22 +1,21 @@
 //! What the slots of a ring's table held before an update or a clone: to fill an empty one is set-up, to replace a buffer
 //! is to switch. Both functions run under the ring's lock, so that at their entry the table is as they will find it.
 
-use core::ffi::c_void;
-
-use aya_ebpf::helpers::bpf_loop;
 use tracer_ebpf::{
     installation::Installation,
     operation::Operation,
-    record::{Frame, HELD_UNTOLD, NONE_HELD},
+    record::{Asked, Frame, HELD_UNTOLD, NONE_HELD},
     settings::{SLOTS_OF_BUFFERS, SLOTS_OF_NODES, SLOTS_UNTOLD},
 };
 
-use crate::{fold, kernel, maps::setting, verifier::apart};
+use crate::{
+    fold, kernel,
+    maps::setting,
+    verifier::{apart, forgotten},
+};
 
-/// `IORING_MAX_REG_BUFFERS` of `io_uring/rsrc.c`: the most slots that a table can have.
-const MOST: u32 = 1 << 14;
-/// Slots that are looked at where there is no `bpf_loop`. Of more, all empty, it is not known what they held.
-const MOST_WITHOUT_LOOP: u32 = 256;
+/// Slots that are looked at: a loop without a bound came with 5.17. Of more, all empty, it is not known what they held.
+const MOST: u32 = 256;
 
 /// `struct io_uring_rsrc_update2` of `include/uapi/linux/io_uring.h`: the first slot, and how many.
 const UPDATE_OFFSET: u32 = 0;
@@ -55,12 +54,14 @@ fn look([frame: Frame], offset: u32, count: u32) {
     let (Some(first), Some(count)) = (kernel::read_user(argument, offset), kernel::read_user(argument, count)) else {
         return 0;
     };
-    if let Some((slots, held)) = table(frame.registration.ring) {
-        let (first, count): (u32, u32) = (first, count);
-        let empty = HELD_UNTOLD.into();
-        let mut asked = Asked { slots, held: held.into(), first: first.into(), count: count.into(), empty };
-        count_empty(&mut asked);
-        frame.empty_slots = asked.empty as u32;
+    let (first, count): (u32, u32) = (first, count);
+    let Some((slots, held)) = table(frame.registration.ring) else { return 0 };
+    frame.asked = Asked { slots, held: held.into(), first: first.into(), count: count.into(), done: 0 };
+    for place in 0..MOST {
+        if forgotten(&frame.asked.done) != 0 {
+            break;
+        }
+        look_into(frame, place);
     }
 }
 }
@@ -84,52 +85,24 @@ fn table(ring: u64) -> Option<(u64, u32)> {
     }
 }
 
-/// The slots that a call is about, and how many of them are empty from the first on. Lies on the stack.
-#[repr(C)]
-struct Asked {
-    slots: u64,
-    held: u64,
-    first: u64,
-    count: u64,
-    /// Up to one that is not, [`NONE_HELD`] where all are; [`HELD_UNTOLD`] while it is not known.
-    empty: u64,
-}
-
-#[inline(always)]
-fn count_empty(asked: &mut Asked) {
-    // `bpf_loop` came with the other helper of the walk, in 5.17.
-    if setting!(kernel.walks) != 0 {
-        // SAFETY: the callback has the signature that the helper calls, and the context outlives the call.
-        unsafe { bpf_loop(MOST, next as *mut _, (&raw mut *asked).cast(), 0) };
-    } else {
-        for place in 0..MOST_WITHOUT_LOOP {
-            if look_at(asked, place.into()) {
-                break;
-            }
-        }
-    }
-}
-
-unsafe extern "C" fn next(place: u64, asked: *mut c_void) -> i64 {
-    // SAFETY: `count_empty` gives it, and nothing else has it meanwhile.
-    look_at(unsafe { &mut *asked.cast::<Asked>() }, place).into()
-}
-
-/// Whether the slot is the last that has to be looked at.
-#[inline(always)]
-fn look_at(asked: &mut Asked, place: u64) -> bool {
+apart! {
+/// Looks at one of the slots that are asked for. By itself, so that the loop around it is not checked with all that a slot may be.
+fn look_into([frame: Frame], place: u32) {
+    let Asked { slots, held, first, count, .. } = frame.asked;
     // A count of 0 is a clone of all.
-    if (asked.count != 0 && place >= asked.count) || asked.first + place >= asked.held {
-        asked.empty = NONE_HELD.into();
-        return true;
+    if (count != 0 && u64::from(place) >= count) || first + u64::from(place) >= held {
+        frame.empty_slots = NONE_HELD;
+        frame.asked.done = 1;
+        return 0;
     }
-    let slot = kernel::read(asked.slots + (asked.first + place) * size_of::<u64>() as u64, 0);
+    let slot = kernel::read(slots + (first + u64::from(place)) * size_of::<u64>() as u64, 0);
     match slot.and_then(holds) {
-        Some(false) => return false,
-        Some(true) => asked.empty = place,
+        Some(false) => return 0,
+        Some(true) => frame.empty_slots = place,
         None => {}
     }
-    true
+    frame.asked.done = 1;
+}
 }
 
 #[inline(always)]
