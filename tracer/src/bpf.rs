@@ -1,6 +1,6 @@
 //! bpf(2) itself, for what the library does not have: programs and links of kprobe.multi, through which fprobe calls a
-//! program at a function's entry or return (since 5.18, where the kernel has `CONFIG_FPROBE`); iterators over the entries of a map (5.8);
-//! and a program that removes entries.
+//! program at a function's entry or return (since 5.18, where the kernel has `CONFIG_FPROBE`); iterators over the entries of a map and over
+//! tasks (5.8); and a program that removes entries.
 
 use std::{
     ffi::{CStr, CString},
@@ -210,7 +210,55 @@ pub fn load_writer(function: u32, key: usize, value: usize) -> io::Result<OwnedF
         set(R0, 0),
         exit(),
     ];
-    let mut attributes = program_of(ITERATOR, &instructions, c"GPL");
+    load_iterator(function, &instructions)
+}
+
+/// The function whose number among the kernel's types an iterator over all tasks is made by (5.8). It shows those of the PID namespace
+/// of who makes it.
+pub const TASKS: &str = "bpf_iter_task";
+
+/// Loads a program that writes a byte for each task that has something in `storage` (5.12): the one at `told`, where the four at `asked`
+/// are not 0. `function` is the number of [`TASKS`].
+///
+/// ```c
+/// struct bpf_iter__task { struct bpf_iter_meta *meta; struct task_struct *task; };
+/// ```
+///
+/// # Errors
+/// The kernel refuses.
+pub fn load_storage_writer(function: u32, storage: BorrowedFd<'_>, asked: usize, told: usize) -> io::Result<OwnedFd> {
+    let place = |bytes: usize| i16::try_from(bytes).map_err(io::Error::other);
+    let [map, rest] = load_map(storage);
+    let instructions = [
+        copy(R6, R1),
+        fetch(R7, R6, 8),
+        // At the end there is none.
+        jump_if_zero(R7, 17),
+        map,
+        rest,
+        copy(R2, R7),
+        set(R3, 0),
+        set(R4, 0),
+        call_helper(BPF_FUNC_TASK_STORAGE_GET),
+        jump_if_zero(R0, 10),
+        fetch_word(R1, R0, place(asked)?),
+        jump_if_zero(R1, 8),
+        fetch_byte(R1, R0, place(told)?),
+        store(R10, -8, R1),
+        fetch(R1, R6, 0),
+        fetch(R1, R1, 0),
+        copy(R2, R10),
+        add(R2, -8),
+        set(R3, 1),
+        call_helper(BPF_FUNC_SEQ_WRITE),
+        set(R0, 0),
+        exit(),
+    ];
+    load_iterator(function, &instructions)
+}
+
+fn load_iterator(function: u32, instructions: &[bpf_insn]) -> io::Result<OwnedFd> {
+    let mut attributes = program_of(ITERATOR, instructions, c"GPL");
     // SAFETY: as in `load_types`.
     unsafe { &mut attributes.__bindgen_anon_3 }.attach_btf_id = function;
     call(bpf_cmd::BPF_PROG_LOAD, &mut attributes)
@@ -308,6 +356,7 @@ const R0: u8 = 0;
 const R1: u8 = 1;
 const R2: u8 = 2;
 const R3: u8 = 3;
+const R4: u8 = 4;
 const R6: u8 = 6;
 const R7: u8 = 7;
 const R8: u8 = 8;
@@ -317,6 +366,7 @@ const R10: u8 = 10;
 /// `enum bpf_func_id`.
 const BPF_FUNC_MAP_DELETE_ELEM: i32 = 3;
 const BPF_FUNC_SEQ_WRITE: i32 = 127;
+const BPF_FUNC_TASK_STORAGE_GET: i32 = 156;
 
 /// `r[to] = r[from]`.
 fn copy(to: u8, from: u8) -> bpf_insn {
@@ -336,6 +386,16 @@ fn add(to: u8, value: i32) -> bpf_insn {
 /// `r[to] = *(u64 *)(r[from] + offset)`.
 fn fetch(to: u8, from: u8, offset: i16) -> bpf_insn {
     instruction(0x79, to, from, offset, 0)
+}
+
+/// `r[to] = *(u32 *)(r[from] + offset)`.
+fn fetch_word(to: u8, from: u8, offset: i16) -> bpf_insn {
+    instruction(0x61, to, from, offset, 0)
+}
+
+/// `r[to] = *(u8 *)(r[from] + offset)`.
+fn fetch_byte(to: u8, from: u8, offset: i16) -> bpf_insn {
+    instruction(0x71, to, from, offset, 0)
 }
 
 /// `*(u64 *)(r[to] + offset) = r[from]`.

@@ -6,7 +6,7 @@ use tracer_ebpf::{
     operation::Operation,
 };
 
-use super::coverage::{Coverage, skipped};
+use super::coverage::{Coverage, skipped, uncounted};
 use crate::{decode::Known, source::sample::Sample};
 
 const BUFFERS: [Counter; 4] =
@@ -61,7 +61,8 @@ pub struct OperationBooks {
     pub missed_returns: Option<u64>,
     /// Runs of the entry's program that the kernel skipped, of any task.
     pub skipped_entries: u64,
-    /// Entries that have not ended, those that never will among them; negative where more ended than began.
+    /// Entries that have not ended; negative where more ended than began. Those that never will are among them, unless the kernel
+    /// skipped runs of the ledger's program and calls under way were seen by their tasks.
     pub in_flight: Option<i64>,
     /// What was measured of what the tracepoint saw, 0 to 1.
     pub coverage: Option<f64>,
@@ -141,11 +142,12 @@ impl OperationBooks {
             coverage: None,
             unexplained: 0,
         };
-        books.in_flight =
-            books.closed().zip(books.entries).map(|(closed, entries)| narrow(i128::from(entries) - closed));
+        let unended = books.closed().zip(books.entries).map(|(closed, entries)| narrow(i128::from(entries) - closed));
+        let open = sample.open.map(|open| narrow(open[number].into()));
+        books.in_flight = unended.map(|unended| open.map_or(unended, |open| unended.min(open)));
         books.skipped_entries = skipped(sample, &[&format!("{}_enter", operation.name())]);
         books.coverage = books.measured().map(|(measured, all)| measured as f64 / all as f64);
-        books.unexplained = books.unexplained();
+        books.unexplained = books.unexplained(unended, uncounted(sample));
         books
     }
 
@@ -164,13 +166,14 @@ impl OperationBooks {
         Some((all.saturating_sub(missed), all))
     }
 
-    fn unexplained(&self) -> u64 {
+    /// `uncounted` runs of the tracepoint's program were skipped: so many calls have returned and will never end.
+    fn unexplained(&self, unended: Option<i64>, uncounted: u64) -> u64 {
         let miscounted = self.ledger.map_or(0, |ledger| ledger.abs_diff(self.counted));
-        let too_many_ends = self.in_flight.map_or(0, |open| open.min(0).unsigned_abs());
+        let too_many_ends = unended.map_or(0, |open| open.min(0).unsigned_abs());
         // One that has returned is in flight until the tracepoint fires.
         let returns = self.closed().zip(self.returns).zip(self.missed_returns).map_or(0, |((closed, seen), missed)| {
             let ahead = i128::from(seen) + i128::from(missed) - closed;
-            let open = i128::from(self.in_flight.unwrap_or(0).max(0));
+            let open = i128::from(unended.unwrap_or(0).max(0)) + i128::from(uncounted);
             narrow(ahead - ahead.clamp(0, open)).unsigned_abs()
         });
         miscounted.max(too_many_ends).max(returns)
@@ -196,6 +199,9 @@ fn counted(sample: &Sample, operation: Operation) -> u64 {
 
 fn in_flight(operations: &[OperationBooks], sample: &Sample) -> Option<i64> {
     let open = operations.iter().filter_map(|books| books.in_flight).reduce(i64::saturating_add)?;
+    if sample.open.is_some() {
+        return Some(open);
+    }
     Some(narrow(i128::from(open) - i128::from(sample.counters[Counter::Reentries as usize])))
 }
 

@@ -5,7 +5,11 @@ use serde::Serialize;
 use tracer_ebpf::{counter::Counter, operation::Operation};
 
 use super::books::OperationBooks;
-use crate::{decode::Known, human, source::sample::Sample};
+use crate::{
+    decode::Known,
+    human,
+    source::{sample::Sample, skipped},
+};
 
 /// What was measured of something, and what was not.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -130,7 +134,7 @@ fn calls(sample: &Sample, operations: &[OperationBooks]) -> Option<Measured> {
 
 /// Calls of which the ledger's program was skipped, those of other operations among them.
 pub(super) fn uncounted(sample: &Sample) -> u64 {
-    skipped(sample, &["ledger"])
+    skipped::uncounted(&sample.skipped)
 }
 
 /// Calls that may have had buffers, and whose entry was not seen.
@@ -142,8 +146,7 @@ fn missed_installations(operations: &[OperationBooks]) -> u64 {
 
 /// Runs that the kernel skipped of the programs whose names begin so.
 pub(super) fn skipped(sample: &Sample, programs: &[&str]) -> u64 {
-    let of = sample.skipped.iter().filter(|(name, _)| programs.iter().any(|program| name.starts_with(program)));
-    of.fold(0, |sum, (_, runs)| sum.saturating_add(*runs))
+    skipped::of(&sample.skipped, programs)
 }
 
 fn sum<const N: usize>(counts: [u64; N]) -> u64 {

@@ -465,6 +465,30 @@ fn an_interval_has_its_own_figures_and_the_sessions_books() {
     assert_eq!(snapshot.books.operations[0].ledger, Some(15));
 }
 
+/// Calls whose ends the kernel skipped are missing from the coverage, and nowhere under way once their tasks are gone.
+#[test]
+fn skipped_ends_are_told_and_the_books_heal() {
+    let mut sample = a_sample();
+    for (operation, skipped) in [(Operation::Register, 2), (Operation::Unregister, 1)] {
+        sample.counters[Counter::Ledger.of(operation)] -= skipped;
+        sample.results[result_slot(operation, 0)] -= skipped;
+    }
+    // An unregistration's entry counts at its end.
+    sample.counters[Counter::Entries.of(Operation::Unregister)] -= 1;
+    sample.skipped = [("ledger_classic".to_owned(), 3)].into();
+    let books = |open| Books::new(&Sample { open, ..sample.clone() }, &Known::all());
+    let (alive, unseen, gone) = (books(Some([1, 0, 0, 0])), books(None), books(Some([0; 4])));
+    for (books, in_flight) in [(&alive, 1), (&unseen, 2), (&gone, 0)] {
+        assert_eq!((books.in_flight, books.operations[0].in_flight), (Some(in_flight), Some(in_flight)));
+        assert!(books.balanced, "{books:?}");
+        let calls = books.figures.calls.expect("calls");
+        assert_eq!((calls.measured, calls.missed), (11, 3));
+    }
+    // Nothing explains a fourth.
+    sample.counters[Counter::Returns.of(Operation::Unregister)] += 4;
+    assert!(!Books::new(&sample, &Known::all()).balanced);
+}
+
 proptest! {
     #[test]
     fn any_sample_folds(later in any_sample(), earlier in any_sample(), known in any_known()) {

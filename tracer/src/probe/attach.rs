@@ -28,12 +28,12 @@ use super::{
     tracefs,
 };
 use crate::{
-    bpf::{MAP_ENTRIES, Place},
+    bpf::{MAP_ENTRIES, Place, TASKS},
     kernel::{Hierarchy, Types},
     source::{
         audit, fdinfo,
         mapped::{self, Mapped},
-        maps::{self, Maps, ReadError},
+        maps::{self, Iterators, Maps, ReadError},
         workloads,
     },
 };
@@ -96,8 +96,8 @@ pub struct Attached {
     multi: Vec<multi::Program>,
     /// What they count in.
     pub maps: Maps,
-    /// The number of [`MAP_ENTRIES`].
-    pub iterator: u32,
+    /// By which more of them are read.
+    pub iterators: Iterators,
     counting: Mapped,
     /// For each hook of the plan, by the program's name, whether it is attached, and if not, why.
     pub results: Results,
@@ -137,8 +137,12 @@ pub fn attach(plan: &Plan, types: &Types, options: &Options, progress: &Progress
     if options.workloads.is_some() {
         workloads::prepare(&mut ebpf).map_err(|error| AttachError::Fill(workloads::MAP, chain(&error)))?;
     }
-    let iterator = *types.ids.get(MAP_ENTRIES).ok_or(AttachError::NoIterators)?;
-    let maps = Maps::of(&ebpf, iterator, options.session.processes != 0)?;
+    let iterators = Iterators {
+        entries: *types.ids.get(MAP_ENTRIES).ok_or(AttachError::NoIterators)?,
+        // Of tasks it shows those of our own PID namespace.
+        tasks: types.ids.get(TASKS).copied().filter(|_| plan.settings.kernel.pid_namespace == 0),
+    };
+    let maps = Maps::of(&ebpf, iterators, options.session.processes != 0)?;
     let counting = Mapped::writable(&ebpf, COUNTING)?;
     let loader = Loader { types: abridged(plan, types), multi: multi_loader(plan, &object, &ebpf) };
     let mut work = Work::new(plan, &mut ebpf);
@@ -154,7 +158,7 @@ pub fn attach(plan: &Plan, types: &Types, options: &Options, progress: &Progress
         work.each(chosen, plan.hooks.len(), |hook, program| attach_program(program, hook));
     }
     let (results, multi) = work.end();
-    Ok(Attached { ebpf, multi, maps, iterator, counting, results })
+    Ok(Attached { ebpf, multi, maps, iterators, counting, results })
 }
 
 /// What is attached at the same time; each wave after the one before it.

@@ -97,7 +97,7 @@ impl Session {
         };
         let workloads = match (&mut attached, &options.workloads) {
             (Ok(attached), Some((cap, hierarchy))) => {
-                let source = workloads::Source::start(&attached.ebpf, attached.iterator, hierarchy, *cap);
+                let source = workloads::Source::start(&attached.ebpf, attached.iterators.entries, hierarchy, *cap);
                 Some(Mutex::new(source.context("cannot read the figures")?))
             }
             _ => None,
@@ -241,7 +241,7 @@ fn follow_tables(
         all = false;
         known.degraded.push(format!("{}: {why}", table::REGISTERED_BEFORE));
     }
-    tables::Source::start(&attached.ebpf, attached.iterator, all).context("cannot read the figures")
+    tables::Source::start(&attached.ebpf, attached.iterators.entries, all).context("cannot read the figures")
 }
 
 /// What became of each hook, by its program's name.

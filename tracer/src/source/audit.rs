@@ -56,7 +56,7 @@ unsafe impl aya::Pod for Value {}
 pub fn read(attached: &Attached) -> Result<AuditSample, ReadError> {
     let ebpf = &attached.ebpf;
     let mut sample = AuditSample {
-        calls: calls(ebpf, attached.iterator)?,
+        calls: calls(ebpf, attached.iterators.entries)?,
         counters: counters(ebpf)?,
         filesystems: attached.maps.filesystems()?,
         skipped: skipped::read(attached.programs()),

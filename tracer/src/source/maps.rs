@@ -18,9 +18,10 @@ use tracer_ebpf::{
 
 use super::{
     entries::Entries,
+    frames::Frames,
     mapped::Mapped,
     sample::{Sample, SampledRing},
-    skipped,
+    skipped::{self, uncounted},
 };
 use crate::{human, probe::attach::Attached};
 
@@ -93,6 +94,9 @@ pub fn read(attached: &Attached) -> Result<Sample, ReadError> {
         detail.read(&mut sample)?;
     }
     sample.skipped = skipped::read(attached.programs());
+    if uncounted(&sample.skipped) > 0 {
+        sample.open = maps.frames.as_ref().map(Frames::open).transpose()?;
+    }
     sample.spread();
     Ok(sample)
 }
@@ -126,15 +130,28 @@ pub struct Maps {
     filesystems: Entries<u64, [u8; 16]>,
     judged: Entries<JudgedUnder, JudgedBuffers>,
     detail: Option<Detail>,
+    frames: Option<Frames>,
+}
+
+/// What the kernel's iterators are made by: numbers of functions among its types.
+#[derive(Clone, Copy, Debug)]
+pub struct Iterators {
+    /// Of [`crate::bpf::MAP_ENTRIES`].
+    pub entries: u32,
+    /// Of [`crate::bpf::TASKS`], where it shows all tasks.
+    pub tasks: Option<u32>,
 }
 
 impl Maps {
-    /// Those of the loaded object; `iterator` is the number of [`crate::bpf::MAP_ENTRIES`], and `processes` says whether the session
-    /// keeps totals by process.
+    /// Those of the loaded object; `processes` says whether the session keeps totals by process.
     ///
     /// # Errors
     /// One is missing, or the kernel does not let it be read.
-    pub fn of(ebpf: &Ebpf, iterator: u32, processes: bool) -> Result<Self, ReadError> {
+    pub fn of(ebpf: &Ebpf, iterators: Iterators, processes: bool) -> Result<Self, ReadError> {
+        let iterator = iterators.entries;
+        let frames = iterators.tasks.and_then(|tasks| {
+            Frames::of(ebpf, tasks).map_err(|error| tracing::debug!("calls under way are only counted: {error}")).ok()
+        });
         let array = |name| Mapped::readable(ebpf, name);
         Ok(Self {
             totals: array(TOTALS)?,
@@ -146,6 +163,7 @@ impl Maps {
             filesystems: Entries::of(ebpf, iterator, "FILESYSTEMS")?,
             judged: Entries::of(ebpf, iterator, "JUDGED")?,
             detail: if processes { Some(Detail::of(ebpf, iterator)?) } else { None },
+            frames,
         })
     }
 

@@ -3,13 +3,14 @@
 pub mod audit;
 mod entries;
 pub mod fdinfo;
+mod frames;
 pub mod mapped;
 pub mod maps;
 pub mod own;
 pub mod records;
 pub mod runs;
 pub mod sample;
-mod skipped;
+pub mod skipped;
 pub mod tables;
 pub mod wait;
 pub mod workloads;

@@ -57,6 +57,8 @@ pub struct Sample {
     pub shared_files: Vec<(SharedFileKey, SharedFile)>,
     /// Runs that the kernel skipped, by program; without those of which it does not tell.
     pub skipped: BTreeMap<String, u64>,
+    /// Calls under way by [`Operation`], seen in their tasks, where the ends of some were skipped and it can be seen.
+    pub open: Option<[u64; Operation::COUNT]>,
     /// By [`tracer_ebpf::detail::Detail`], then the histograms of waits; [`detail::SLOTS`] of them.
     pub details: Vec<u64>,
     /// What is registered now, where the session follows it; only a service reads it.
@@ -114,6 +116,7 @@ impl Default for Sample {
             largest: [Largest::default(); 2],
             shared_files: Vec::new(),
             skipped: BTreeMap::new(),
+            open: None,
             details: vec![0; detail::SLOTS],
             registered: None,
             runs: None,

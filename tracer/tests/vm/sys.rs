@@ -135,3 +135,47 @@ pub fn move_to_cpu(cpu: usize) -> io::Result<()> {
     let ret = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
     if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// A hash map of the kernel's, of numbers.
+pub fn hash_map(entries: u32) -> io::Result<OwnedFd> {
+    const BPF_MAP_CREATE: libc::c_long = 0;
+    const HASH: u32 = 1;
+    // Type, bytes of a key, bytes of a value, entries, flags.
+    let attributes = [HASH, 8, 8, entries, 0];
+    let fd = bpf(BPF_MAP_CREATE, &attributes)?;
+    // SAFETY: a descriptor that the kernel has just made, and that nobody else has.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Reads a map of [`hash_map`] that is empty: the kernel goes through all its buckets.
+pub fn read_hash_map(map: &OwnedFd) -> io::Result<()> {
+    const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
+    #[repr(C)]
+    struct Batch {
+        places: [u64; 2],
+        keys: u64,
+        values: u64,
+        count: u32,
+        map: u32,
+        flags: [u64; 2],
+    }
+    let (mut next, mut key, mut value) = (0_u32, 0_u64, 0_u64);
+    let batch = Batch {
+        places: [0, (&raw mut next).expose_provenance() as u64],
+        keys: (&raw mut key).expose_provenance() as u64,
+        values: (&raw mut value).expose_provenance() as u64,
+        count: 1,
+        map: map.as_raw_fd().cast_unsigned(),
+        flags: [0; 2],
+    };
+    match bpf(BPF_MAP_LOOKUP_BATCH, &batch) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        answer => answer.map(drop),
+    }
+}
+
+fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<i32> {
+    // SAFETY: the kernel reads the attributes, whose size it is told; what they point to has room for what it writes.
+    let answer = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) };
+    if answer < 0 { Err(io::Error::last_os_error()) } else { i32::try_from(answer).map_err(io::Error::other) }
+}

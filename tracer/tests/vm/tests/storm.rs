@@ -21,6 +21,7 @@ use crate::{
     pinscope::{self, Finished, Running},
     protocol::{Test, TestResult, Verdict},
     report::Report,
+    sys,
     tally::Tally,
     trace::Trace,
     user::{SERVICE, as_user},
@@ -39,6 +40,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("storm_short_sums_say_so", short_sums).within(LONG),
         Test::new("storm_joined_and_left", joined_and_left).within(LONG),
         Test::new("storm_scraped", scraped).within(LONG),
+        Test::new("storm_of_skipped_ends_heals", heals).within(LONG),
         Test::new("storm_trace", trace).within(LONG),
         Test::new("storm_crowd", crowd).within(LONG),
         Test::new("storm_abandoned_rings", abandoned),
@@ -268,6 +270,50 @@ fn scraped(context: &Context) -> TestResult {
         ensure!(skipped.is_empty(), "skipped: {skipped:?}");
     }
     Ok(Verdict::Passed)
+}
+
+/// Somebody else's bpf(2) calls on a map keep programs from running: the calls of which that hid the end are told as missing, and
+/// are not under way for ever.
+fn heals(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    if context.kernel.version < Version(7, 0) {
+        return Ok(Verdict::Ignored("the end of a call is a raw tracepoint that nothing keeps from running".into()));
+    }
+    let daemon = Daemon::start(context, &[])?;
+    let stop = AtomicBool::new(false);
+    let truth = thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| read_maps(&stop));
+        }
+        let truth = one_storm("6000");
+        stop.store(true, Ordering::Relaxed);
+        truth
+    })?;
+    let scrape = daemon.scrape()?;
+    daemon.end()?;
+    let counted = scrape.sum("pinscope_ledger_calls_total", &[]) as u64;
+    let missing = truth.all().saturating_sub(counted);
+    println!("    {counted} of {} calls counted", truth.all());
+    ensure!(counted <= truth.all(), "{counted} calls counted of {}", truth.all());
+    let told = scrape.sum("pinscope_unmeasured_total", &[("figure", "calls")]) as u64;
+    ensure!(told >= missing, "{missing} calls are missing, and {told} are told");
+    is(&scrape, "pinscope_books_balanced", 1)?;
+    for operation in ["register", "update", "clone", "unregister"] {
+        let open = scrape.sum("pinscope_in_flight", &[("hook", operation)]);
+        ensure!(open.abs() < 0.5, "every task is gone, and {open} calls of {operation} are under way");
+    }
+    Ok(Verdict::Passed)
+}
+
+/// Reads an empty map of many buckets over and over.
+fn read_maps(stop: &AtomicBool) -> anyhow::Result<()> {
+    let map = sys::hash_map(1 << 16)?;
+    while !stop.load(Ordering::Relaxed) {
+        sys::read_hash_map(&map)?;
+    }
+    Ok(())
 }
 
 fn one_storm(calls: &str) -> anyhow::Result<Tally> {
