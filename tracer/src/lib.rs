@@ -19,6 +19,7 @@ pub mod fuzz;
 mod human;
 pub mod kernel;
 pub mod logging;
+mod memory;
 pub mod probe;
 pub mod session;
 pub mod sink;

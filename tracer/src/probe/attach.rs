@@ -30,6 +30,7 @@ use super::{
 use crate::{
     bpf::{MAP_ENTRIES, Place, TASKS},
     kernel::{Hierarchy, Types},
+    memory,
     source::{
         audit, fdinfo,
         mapped::{self, Mapped},
@@ -144,7 +145,11 @@ pub fn attach(plan: &Plan, types: &Types, options: &Options, progress: &Progress
     };
     let maps = Maps::of(&ebpf, iterators, options.session.processes != 0)?;
     let counting = Mapped::writable(&ebpf, COUNTING)?;
-    let loader = Loader { types: abridged(plan, types), multi: multi_loader(plan, &object, &ebpf) };
+    let multi = multi_loader(plan, &object, &ebpf);
+    // The most that a start takes is when the types below are there; all that is done with goes before.
+    drop(object);
+    memory::give_back();
+    let loader = Loader { types: abridged(plan, types), multi };
     let mut work = Work::new(plan, &mut ebpf);
     // All are loaded before the first is attached, so that the hooks of one registration come in within moments of each other.
     // The verifier checks as many at a time as there are CPUs.

@@ -23,10 +23,11 @@ use self::{
     privileges::Outcome,
     status::Board,
 };
-use super::{Session, log, memory};
+use super::{Session, log};
 use crate::{
     cli::service::{Config, Typed},
     logging::Logging,
+    memory,
     probe::{
         attach::Options,
         health::{HookState, Status},

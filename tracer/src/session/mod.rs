@@ -6,7 +6,6 @@ mod daemon;
 mod end;
 mod known;
 mod log;
-mod memory;
 mod report;
 mod trace;
 
@@ -30,6 +29,7 @@ use crate::{
     cli::{args, config, config::Scope},
     decode::{Clock, Known},
     kernel::{Facts, Sources, Wanted},
+    memory,
     probe::{
         attach::{self, Attached, Options},
         health::{self, Health, HookState},
