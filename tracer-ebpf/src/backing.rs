@@ -97,6 +97,12 @@ impl Kind {
         Self(class as u32 | (shared as u32) << 3 | (writable as u32) << 4)
     }
 
+    /// Whether it is of this class.
+    #[inline(always)]
+    pub const fn is(self, class: Class) -> bool {
+        self.0 & 7 == class as u32
+    }
+
     /// The same kind under a rule of GUP's.
     #[inline(always)]
     #[must_use]

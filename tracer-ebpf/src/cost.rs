@@ -63,6 +63,9 @@ fn cost(buffer: &BufferRecord, waited: bool) {
         add_field!(cost.pass_ns, buffer.walk_ns);
     }
     add_field!(cost.faults, buffer.minor_faults + buffer.major_faults);
+    if buffer.flags & flag::FAULTS_UNTOLD != 0 {
+        add_field!(cost.untold_faults, 1);
+    }
     if buffer.lookups != 0 {
         add_field!(cost.slow, 1);
         add_field!(cost.slow_ns, buffer.pin_ns);

@@ -112,6 +112,8 @@ pub enum Counter {
     RefusedBytes,
     /// Buffers of calls whose entry was not seen.
     StrayBuffers,
+    /// Buffers of whose pins not all page faults are known ([`crate::record::flag::FAULTS_UNTOLD`]).
+    UntoldFaults,
 }
 
 impl Counter {
@@ -195,7 +197,7 @@ mod tests {
 
     #[test]
     fn every_counter_has_a_slot_of_its_own() {
-        assert!((Counter::StrayBuffers as usize) < Counter::SLOTS);
+        assert!((Counter::UntoldFaults as usize) < Counter::SLOTS);
         assert_eq!(Counter::Succeeded.of(Operation::Unregister) + 1, Counter::Plain as usize);
         let last = Installation::ALL[Installation::PINNING - 1];
         assert_eq!(Counter::Plain.of_installation(last, true) + 1, Counter::Installations as usize);

@@ -63,6 +63,11 @@ pub fn buffer(frame: &mut Frame, counters: &Counters, ended: bool) {
 /// What a buffer adds to its registration and to the backings.
 #[inline(always)]
 fn touched(frame: &mut Frame, counters: &Counters, ended: bool) {
+    // What was not walked to its end may have huge pages behind it.
+    let short = frame.buffer.walk == Walk::Busy as u8 || frame.buffer.walk == Walk::Cut as u8;
+    if setting!(kernel.pin_is_slow) != 0 && short {
+        frame.buffer.flags |= flag::FAULTS_UNTOLD;
+    }
     let buffer = &frame.buffer;
     if buffer.vmas != 0 {
         let vmas = u64::from(buffer.vmas);
@@ -75,7 +80,10 @@ fn touched(frame: &mut Frame, counters: &Counters, ended: bool) {
     }
     let buffer = &frame.buffer;
     let registration = &mut frame.registration;
-    registration.flags |= buffer.flags & (flag::BACKINGS_CAPPED | flag::PARTS_MISSED);
+    registration.flags |= buffer.flags & (flag::BACKINGS_CAPPED | flag::PARTS_MISSED | flag::FAULTS_UNTOLD);
+    if setting!(kernel.pin_is_slow) != 0 && buffer.flags & flag::FAULTS_UNTOLD != 0 {
+        counters.add(Counter::UntoldFaults, 1);
+    }
     if buffer.ret < 0 {
         registration.failed_buffers += 1;
     } else {

@@ -47,6 +47,9 @@ pub fn buffer(frame: &mut Frame) {
     if buffer.flags & (flag::PINNED | flag::PARTS_MISSED) != flag::PINNED {
         return;
     }
+    if buffer.flags & flag::FAULTS_UNTOLD != 0 {
+        habits.untold_faults += 1;
+    }
     if buffer.minor_faults | buffer.major_faults != 0 {
         habits.minor_faults += buffer.minor_faults;
         habits.major_faults += buffer.major_faults;

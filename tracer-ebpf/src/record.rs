@@ -102,6 +102,9 @@ pub mod flag {
     pub const VM_FILES_CAPPED: u32 = 1 << 12;
     /// Buffers came back to VMAs that may have been counted: `vmas` is an upper bound.
     pub const VMAS_REPEATED: u32 = 1 << 13;
+    /// Some pinned memory was of huge pages of hugetlb (or it is not known whether), on a kernel whose pin brings those in
+    /// without a page fault: `minor_faults` and `major_faults` lack them.
+    pub const FAULTS_UNTOLD: u32 = 1 << 14;
 }
 
 /// In a process's or thread's number: its task is in no PID namespace that pinscope sees, and the rest is its number in the
@@ -218,7 +221,7 @@ pub struct BufferRecord {
     /// `io_mapped_ubuf.folio_shift`; 0 where unknown (before 6.12) or not read.
     pub folio_shift: u32,
     /// [`flag::PINNED`], [`flag::FILES_CAPPED`], [`flag::VM_FILES_CAPPED`], [`flag::BACKINGS_CAPPED`],
-    /// [`flag::PARTS_MISSED`].
+    /// [`flag::PARTS_MISSED`], [`flag::FAULTS_UNTOLD`].
     pub flags: u32,
     /// What the policies look at.
     pub traits: Traits,
@@ -595,6 +598,8 @@ pub struct Habits {
     pub faulting_pin_ns: u64,
     /// Bytes of the buffers of those.
     pub faulting_bytes: u64,
+    /// Buffers of whose pins not all faults are known ([`flag::FAULTS_UNTOLD`]).
+    pub untold_faults: u64,
     /// Buffers of [`LARGE`] bytes and more.
     pub large_buffers: u64,
     /// Their bytes.
@@ -653,11 +658,11 @@ macro_rules! arithmetic {
 }
 
 arithmetic!(
-    Habits: enomem, minor_faults, major_faults, faulting_pin_ns, faulting_bytes, large_buffers, large_bytes, large_bvecs,
+    Habits: enomem, minor_faults, major_faults, faulting_pin_ns, faulting_bytes, untold_faults, large_buffers, large_bytes, large_bvecs,
     adjacent_buffers, adjacent_bytes, long_lists, repeated, repeated_ns, elsewhere,
     elsewhere_ns, many_vma_buffers, many_vmas, many_vma_lookups, many_vma_pin_ns,
 );
-arithmetic!(Cost: buffers, vmas, bytes, pin_ns, passes, pass_vmas, pass_ns, faults, slow, slow_ns);
+arithmetic!(Cost: buffers, vmas, bytes, pin_ns, passes, pass_vmas, pass_ns, faults, untold_faults, slow, slow_ns);
 
 impl ProcessTotals {
     /// Nothing counted yet.
@@ -810,6 +815,8 @@ pub struct Cost {
     pub pass_ns: u64,
     /// Minor and major faults in their pins.
     pub faults: u64,
+    /// Those of which that is not all ([`flag::FAULTS_UNTOLD`]).
+    pub untold_faults: u64,
     /// Buffers whose pin made a VMA look-up.
     pub slow: u64,
     /// Nanoseconds in the pins of those.

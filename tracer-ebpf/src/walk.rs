@@ -230,9 +230,18 @@ extern "C" fn visit_first(_task: *mut task_struct, vma: u64, context: *mut Conte
     // Most memory is this, which has none.
     if kind.0 != Kind::new(Class::Anon, false, true).0 {
         frame.buffer.traits = kind.traits(true);
+        note_huge_pages(frame, kind);
     }
     frame.buffer.vmas = 1;
     0
+}
+
+/// Up to 6.4 the slow pin brings in hugetlb's pages by itself: no page fault is counted for them.
+#[inline(always)]
+fn note_huge_pages(frame: &mut Frame, kind: Kind) {
+    if setting!(kernel.pin_is_slow) != 0 && kind.is(Class::Hugetlb) {
+        frame.buffer.flags |= flag::FAULTS_UNTOLD;
+    }
 }
 
 /// Counts a VMA.
@@ -255,6 +264,7 @@ fn take(frame: &mut Frame, vma: &Vma) {
             }
         }
         frame.buffer.traits = frame.buffer.traits.with(vma.kind.traits(first));
+        note_huge_pages(frame, vma.kind);
     }
     if frame.walker.file != vma.file {
         frame.walker.file = vma.file;

@@ -223,8 +223,8 @@ pub struct CostCell {
     pub pass_vmas: u64,
     /// Time of pinscope's walks over those: what a separate pass over the VMAs costs.
     pub pass_ns: u64,
-    /// Minor and major faults in the pin.
-    pub faults: u64,
+    /// Minor and major faults in the pin; `None` where some buffer's are unknown (hugetlb pages before 6.5).
+    pub faults: Option<u64>,
     /// Buffers whose pin made a VMA look-up (the slow path); `None` where look-ups are not hooked.
     pub slow: Option<u64>,
     /// Time in the pins of those.

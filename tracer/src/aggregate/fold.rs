@@ -35,8 +35,10 @@ pub(super) struct Fold<'a> {
 
 impl Fold<'_> {
     fn snapshot(&self, books: Books) -> Snapshot {
-        let lower_bounds = books.figures.lower_bounds();
         let Known { buffers, walk, pins, .. } = *self.known;
+        let faults = pins.then(|| self.faults());
+        let mut lower_bounds = books.figures.lower_bounds();
+        lower_bounds.extend(faults.as_ref().and_then(short_faults));
         Snapshot {
             elapsed_ns: self.sample.elapsed_ns,
             operations: Operation::ALL.map(|operation| self.operation(operation)).into(),
@@ -47,8 +49,7 @@ impl Fold<'_> {
             registration_buffers: buffers.then(|| self.distribution(Histogram::BuffersPerRegistration as usize)),
             registration_bytes: buffers.then(|| self.distribution(Histogram::BytesPerRegistration as usize)),
             refused_bytes: buffers.then(|| self.count(Counter::RefusedBytes)),
-            faults: pins
-                .then(|| Faults { minor: self.count(Counter::MinorFaults), major: self.count(Counter::MajorFaults) }),
+            faults,
             lookups: self.known.lookups.then(|| self.count(Counter::Lookups)),
             multi_file_buffers: walk.then(|| self.count(Counter::MultiFileBuffers)),
             multi_vm_file_buffers: walk.then(|| self.count(Counter::MultiVmFileBuffers)),
@@ -74,6 +75,14 @@ impl Fold<'_> {
             registered: self.sample.registered.clone().filter(|_| self.known.tables),
             runs: self.sample.runs.clone(),
             own: self.sample.own.clone(),
+        }
+    }
+
+    fn faults(&self) -> Faults {
+        Faults {
+            minor: self.count(Counter::MinorFaults),
+            major: self.count(Counter::MajorFaults),
+            untold_buffers: self.known.huge_pages.then(|| self.count(Counter::UntoldFaults)),
         }
     }
 
@@ -256,6 +265,14 @@ impl Fold<'_> {
             files: (known.walk && known.processes).then(|| self.count(Counter::LostFiles)),
         }
     }
+}
+
+/// Of buffers whose number is known. Where it is not, the plan says so for the whole session.
+fn short_faults(faults: &Faults) -> Option<String> {
+    let lack = faults.lack().filter(|_| faults.untold_buffers.is_some())?;
+    Some(format!(
+        "page faults in the pin, and their time: lower bounds, {lack}: before 6.5 the pin brings those in without one"
+    ))
 }
 
 fn same_backing(a: &Backing, b: &Backing) -> bool {

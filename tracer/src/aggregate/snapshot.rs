@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     decode::Pid,
+    human,
     source::{own::Own, runs::Runs},
 };
 
@@ -169,6 +170,20 @@ pub struct Faults {
     pub minor: u64,
     /// With I/O.
     pub major: u64,
+    /// Buffers whose faults are not all among them: the pin of a kernel before 6.5 brings in hugetlb's pages without one. `None`
+    /// where such buffers cannot be told from others.
+    pub untold_buffers: Option<u64>,
+}
+
+impl Faults {
+    /// What they lack, in one clause.
+    pub fn lack(&self) -> Option<String> {
+        match self.untold_buffers {
+            Some(0) => None,
+            Some(buffers) => Some(format!("those of {} on hugetlb pages unknown", human::plural(buffers, "buffer"))),
+            None => Some("those of hugetlb pages unknown".to_owned()),
+        }
+    }
 }
 
 /// What lies behind buffers, by what tells mappings apart.
@@ -243,6 +258,8 @@ pub struct Habits {
     pub faulting_pin_ns: u64,
     /// Bytes of the buffers of those pins.
     pub faulting_bytes: u64,
+    /// Buffers whose faults are not all among them: on hugetlb pages, before 6.5.
+    pub untold_faults: u64,
     /// Buffers of 2 MiB and more.
     pub large_buffers: u64,
     /// Their bytes.

@@ -166,7 +166,7 @@ pub(crate) fn any_sample() -> impl Strategy<Value = Sample> {
 /// Anything may be missing.
 pub(crate) fn any_known() -> impl Strategy<Value = Known> {
     let operations = || any::<[bool; Operation::COUNT]>();
-    let parts = any::<[bool; 9]>();
+    let parts = any::<[bool; 10]>();
     (operations(), operations(), any::<[bool; 13]>(), parts, prop::collection::vec("\\PC{0,200}", 0..4)).prop_map(
         |(entries, returns, hooks, parts, degraded)| {
             let [
@@ -184,8 +184,18 @@ pub(crate) fn any_known() -> impl Strategy<Value = Known> {
                 file_names,
                 ring_exits,
             ] = hooks;
-            let [locks, phases, fault_times, lookup_times, accounting_times, slow_pins, descent, lean, cleanups] =
-                parts;
+            let [
+                locks,
+                phases,
+                fault_times,
+                lookup_times,
+                accounting_times,
+                slow_pins,
+                descent,
+                lean,
+                cleanups,
+                huge_pages,
+            ] = parts;
             Known {
                 entries,
                 returns,
@@ -195,6 +205,7 @@ pub(crate) fn any_known() -> impl Strategy<Value = Known> {
                 pins,
                 lean,
                 walk,
+                huge_pages,
                 lookups,
                 processes,
                 descent,

@@ -141,7 +141,7 @@ pub(crate) fn cell(vmas: u64, pages: u64, buffers: u64, pin_each: u64, walk_each
         passes: buffers,
         pass_vmas: buffers * vmas,
         pass_ns: buffers * walk_each,
-        faults: 0,
+        faults: Some(0),
         slow: Some(buffers / 4),
         slow_ns: Some(buffers / 4 * pin_each),
     }

@@ -145,8 +145,9 @@ fn notes(snapshot: &Snapshot, costs: Option<&[CostCell]>) -> Vec<String> {
     }
     if let Some(faults) = &snapshot.faults {
         let lookups = snapshot.lookups.map(|lookups| format!(", {}", human::plural(lookups, "VMA look-up")));
+        let lack = faults.lack().map(|lack| format!(" ({lack})")).unwrap_or_default();
         notes.push(format!(
-            "In the pins: {}, {} with I/O{}.",
+            "In the pins: {}, {} with I/O{lack}{}.",
             human::plural(faults.minor.saturating_add(faults.major), "page fault"),
             human::count(faults.major),
             lookups.unwrap_or_default(),
@@ -236,5 +237,5 @@ fn size_row(row: &Row) -> Vec<Value> {
 }
 
 fn faults(row: &Row) -> Value {
-    share(row.faults, row.buffers).map_or(Value::Unknown, Value::Mean)
+    row.faults.and_then(|faults| share(faults, row.buffers)).map_or(Value::Unknown, Value::Mean)
 }

@@ -19,7 +19,7 @@ pub(super) struct Row {
     pub(super) passes: u64,
     pub(super) pass_vmas: u64,
     pub(super) pass_ns: u64,
-    pub(super) faults: u64,
+    pub(super) faults: Option<u64>,
     pub(super) slow: Option<u64>,
     pub(super) slow_ns: Option<u64>,
 }
@@ -72,7 +72,7 @@ impl Row {
         self.passes = plus(self.passes, cell.passes);
         self.pass_vmas = plus(self.pass_vmas, cell.pass_vmas);
         self.pass_ns = plus(self.pass_ns, cell.pass_ns);
-        self.faults = plus(self.faults, cell.faults);
+        self.faults = both(self.faults, cell.faults);
         self.slow = both(self.slow, cell.slow);
         self.slow_ns = both(self.slow_ns, cell.slow_ns);
     }
@@ -102,7 +102,7 @@ fn gather(costs: &[CostCell], key: fn(&CostCell) -> (u64, u64)) -> Vec<Row> {
     let mut rows: BTreeMap<(u64, u64), Row> = BTreeMap::new();
     for cell in costs.iter().filter(|cell| cell.buffers > 0) {
         let (from, to) = key(cell);
-        let empty = Row { from, to, slow: Some(0), slow_ns: Some(0), ..Row::default() };
+        let empty = Row { from, to, faults: Some(0), slow: Some(0), slow_ns: Some(0), ..Row::default() };
         rows.entry((from, to)).or_insert(empty).add(cell);
     }
     rows.into_values().collect()

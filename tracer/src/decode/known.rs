@@ -24,6 +24,8 @@ pub struct Known {
     pub lean: bool,
     /// The walk: VMAs, files, backings.
     pub walk: bool,
+    /// Pins of hugetlb pages are told from others where their page faults are not counted.
+    pub huge_pages: bool,
     /// The look-up hook.
     pub lookups: bool,
     /// Totals by process are kept.
@@ -74,6 +76,7 @@ impl Known {
             pins: true,
             lean: false,
             walk: true,
+            huge_pages: true,
             lookups: true,
             processes: true,
             descent: true,
@@ -106,6 +109,7 @@ impl Known {
             pins: false,
             lean: false,
             walk: false,
+            huge_pages: false,
             lookups: false,
             processes: false,
             descent: false,

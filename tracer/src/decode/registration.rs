@@ -217,6 +217,7 @@ impl Registration {
         };
         let buffer_list: Vec<_> =
             buffers.iter().map(|(walk, buffer)| Buffer::new(context, *walk, buffer, stays(buffer))).collect();
+        let faults = times.pin.filter(|_| !sight.has(flag::FAULTS_UNTOLD));
         Self {
             time: context.clock.rfc3339(record.header.start_ns).filter(|_| record.header.start_ns > 0),
             start_ns: record.header.start_ns,
@@ -249,11 +250,11 @@ impl Registration {
             pin_ns: times.pin,
             rest_ns: times.rest,
             walk_ns: sight.walked().then_some(record.walk_ns),
-            minor_faults: times.pin.map(|_| record.minor_faults),
-            major_faults: times.pin.map(|_| record.major_faults),
+            minor_faults: faults.map(|_| record.minor_faults),
+            major_faults: faults.map(|_| record.major_faults),
             lock_wait_ns: locks.then_some(record.lock_wait_ns),
             lock_acquisitions: locks.then_some(u64::from(record.lock_reads) + u64::from(record.lock_writes)),
-            fault_ns: times.pin.filter(|_| context.known.fault_times).map(|_| record.fault_ns),
+            fault_ns: faults.filter(|_| context.known.fault_times).map(|_| record.fault_ns),
             lookup_ns: times.pin.filter(|_| context.known.lookup_times).map(|_| record.lookup_ns),
             accounting_ns: (sight.has_buffers() && context.known.accounting_times).then_some(record.accounting_ns),
             backings: sum_backings(&buffer_list),
@@ -285,6 +286,7 @@ impl Buffer {
         // The record is sent at the function's return, so that only the pin's can have been missed.
         let duration = known.buffer_returns.then_some(record.duration_ns);
         let pin = (known.pins && has(flag::PINNED) && !parts_missed).then_some(record.pin_ns);
+        let faults = pin.filter(|_| !has(flag::FAULTS_UNTOLD));
         let rest = match pin {
             Some(pin) => duration.and_then(|duration| duration.checked_sub(pin)),
             None => duration.filter(|_| known.pins && !has(flag::PINNED) && !parts_missed),
@@ -308,8 +310,8 @@ impl Buffer {
             rest_ns: rest,
             // It took its time also where nothing of it counts, since the buffer was refused before its pin.
             walk_ns: (walk != Walk::None || record.walk_ns > 0).then_some(record.walk_ns),
-            minor_faults: pin.map(|_| record.minor_faults),
-            major_faults: pin.map(|_| record.major_faults),
+            minor_faults: faults.map(|_| record.minor_faults),
+            major_faults: faults.map(|_| record.major_faults),
             bvecs: (record.bvecs > 0).then_some(record.bvecs),
             folio_size: (record.folio_shift > 0).then(|| 1_u64.checked_shl(record.folio_shift)).flatten(),
             backings: if walked { slices(context, record) } else { Vec::new() },

@@ -165,9 +165,13 @@ fn is_empty_slot((_, buffer): &(Walk, BufferRecord)) -> bool {
     buffer.address == 0 && buffer.length == 0
 }
 
-const FLAGS: [(u32, &str); 4] = [
+const FLAGS: [(u32, &str); 5] = [
     (flag::REFUSED_EARLY, "refused before the kernel looked at the buffers: nothing else to measure"),
     (flag::ENTRY_MISSED, "the entry was not seen: nothing else was measured"),
     (flag::RETURN_MISSED, "the return was not seen: the duration ends at the tracepoint io_uring_register"),
     (flag::PARTS_MISSED, "an entry or return of a buffer or of its pin was not seen: times of the parts are unknown"),
+    (
+        flag::FAULTS_UNTOLD,
+        "memory on hugetlb pages: page faults are unknown, since before 6.5 the pin brings those in without one",
+    ),
 ];

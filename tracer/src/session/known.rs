@@ -55,6 +55,7 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
         pins: both(Role::Pin),
         lean: pin_is_buffer,
         walk: attached(per_buffer, false) && !health.lost.iter().any(|lost| lost.figure == VMAS),
+        huge_pages: plan.settings.kernel.pin_is_slow == 0 || plan.settings.kernel.walks != 0,
         lookups: attached(Role::Lookup, false),
         processes: options.session.processes != 0,
         descent: options.session.by_descent != 0,

@@ -55,13 +55,13 @@ struct Report<'a> {
 /// split           total_ns, pin_ns, rest_ns, complete            register and update together
 /// pin, registration_vmas, buffer_vmas, registration_buffers, registration_bytes (registered)      DISTRIBUTION;
 ///                 refused_bytes (asked for and not registered)
-/// faults          minor, major;  lookups;  multi_file_buffers;  multi_vm_file_buffers
+/// faults          minor, major, untold_buffers;  lookups;  multi_file_buffers;  multi_vm_file_buffers
 /// backings[]      class, filesystem, shared, writable, ok, buffers, vmas, bytes
 /// pid, wherever it stands: as pinscope's PID namespace has it; a text `host:NUMBER` where the process is not in that.
 /// processes[]     pid, comm, uid, cgroup_id, registrations, failed, partial, unmeasured, lower_bounds, buffers, bytes (registered),
 ///                 refused_bytes, vmas,
 ///                 duration_ns, pin_ns,
-///                 habits {enomem, minor_faults, major_faults, faulting_pin_ns, faulting_bytes, large_buffers, large_bytes,
+///                 habits {enomem, minor_faults, major_faults, faulting_pin_ns, faulting_bytes, untold_faults, large_buffers, large_bytes,
 ///                 large_bvecs, adjacent_buffers, adjacent_bytes, long_lists, repeated, repeated_ns, many_vma_buffers,
 ///                 many_vmas, many_vma_pin_ns}
 /// installations   before_requests, after_requests: of the ring's first one; kinds {table, fill, replacement, update, clone},

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Context, Threshold, evidence::share};
 use crate::{
-    aggregate::{Judged, Judgements, Process, Snapshot},
+    aggregate::{Faults, Habits, Judged, Judgements, Process, Snapshot},
     decode::Pid,
     human,
 };
@@ -88,7 +88,8 @@ fn explain(process: &Process, snapshot: &Snapshot, context: &Context) -> Explana
     let judged = others.filter(|judged| judged.pid == Some(process.pid)).collect();
     let case = Case { process, judgements: snapshot.judgements.as_ref(), judged, context };
     let advice: Vec<_> = rules::RULES.iter().filter_map(|rule| apply(rule, &case)).collect();
-    Explanation { pid: process.pid, comm: process.comm.clone(), summary: summary(process, advice.is_empty()), advice }
+    let summary = summary(process, snapshot.faults.as_ref(), advice.is_empty());
+    Explanation { pid: process.pid, comm: process.comm.clone(), summary, advice }
 }
 
 fn apply(rule: &Rule, case: &Case<'_>) -> Option<Advice> {
@@ -96,7 +97,7 @@ fn apply(rule: &Rule, case: &Case<'_>) -> Option<Advice> {
     Some(Advice { rule: rule.name, seen, costs, change, expect, thresholds: rule.thresholds })
 }
 
-fn summary(process: &Process, nothing: bool) -> String {
+fn summary(process: &Process, faults: Option<&Faults>, nothing: bool) -> String {
     let short = [(process.failed, "failed"), (process.partial, "partial")];
     let short =
         short.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{} {what}", human::count(*count)));
@@ -114,15 +115,25 @@ fn summary(process: &Process, nothing: bool) -> String {
         facts.push(format!("for {}, {} registered", human::plural(buffers, "buffer"), human::bytes(bytes)));
     }
     if let Some(habits) = &process.habits {
-        let faults = habits.minor_faults.saturating_add(habits.major_faults);
-        facts.push(format!("{} in the pins", human::plural(faults, "page fault")));
+        let sum = human::plural(habits.minor_faults.saturating_add(habits.major_faults), "page fault");
+        let lack = faults.and_then(|faults| of(faults, habits).lack());
+        facts.push(format!("{sum} in the pins{}", lack.map(|lack| format!(" ({lack})")).unwrap_or_default()));
     }
+    let whole =
+        process.habits.as_ref().is_some_and(|habits| faults.is_none_or(|faults| of(faults, habits).lack().is_none()));
     let facts = facts.join(", ");
     match (nothing, process.habits.is_some()) {
         (false, _) => format!("{facts}."),
-        (true, true) => format!("Nothing to advise: {facts}."),
+        (true, true) if whole => format!("Nothing to advise: {facts}."),
+        (true, true) => format!("Nothing to advise from what is known: {facts}."),
         (true, false) => format!("Nothing to advise from what is known: {facts}; its buffers were not looked at."),
     }
+}
+
+/// The faults of one process.
+fn of(all: &Faults, habits: &Habits) -> Faults {
+    let untold_buffers = all.untold_buffers.map(|_| habits.untold_faults);
+    Faults { minor: habits.minor_faults, major: habits.major_faults, untold_buffers }
 }
 
 #[cfg(test)]

@@ -121,6 +121,7 @@ fn fill(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
     cgroups(plan, types, wish);
     tables::tables(plan, facts, types, wish);
     tracepoints(plan, facts, types, wish);
+    note_huge_pages(plan, &walk);
     note_the_walk(plan, &walk, selected.iter().flatten().any(|s| s.role == Role::Buffer));
     too_old(plan, facts);
 }
@@ -480,6 +481,18 @@ fn policy(types: &Types) -> (Option<Policy>, String) {
         }
         Some(4) => (Some(Policy::Since65), "pin_user_pages gives no VMAs: 6.5 or later".to_owned()),
         _ => (None, "the prototype of pin_user_pages is not known here".to_owned()),
+    }
+}
+
+/// The slow pin brings in hugetlb's pages without a page fault; a walk tells which buffers have such.
+fn note_huge_pages(plan: &mut Plan, walk: &Walk) {
+    if let Walk::None(_) = walk
+        && plan.settings.kernel.pin_is_slow != 0
+    {
+        plan.lose(
+            &["page faults of hugetlb pages"],
+            "before 6.5 the pin brings those in without one, and without VMAs it is not known which buffers have such",
+        );
     }
 }
 

@@ -91,6 +91,7 @@ fn newer_kernels_give_all_and_5_10_says_what_it_cannot() {
             "time of accounting",
             "what is registered now",
             "waits for mmap_lock",
+            "page faults of hugetlb pages",
             VMAS,
             BACKINGS,
             FILES

@@ -126,6 +126,14 @@ pub const METRICS: &[Metric] = &[
         samples: calls::faults,
     },
     Metric {
+        name: "pinscope_page_faults_untold_buffers_total",
+        kind: Type::Counter,
+        labels: &[],
+        help: "Buffers whose page faults are not all in pinscope_page_faults_total: before 6.5 the pin brings in hugetlb's pages without one. Absent where such buffers cannot be told from others.",
+        source: "walk",
+        samples: |scrape| calls::number(scrape.snapshot.faults.as_ref().and_then(|faults| faults.untold_buffers)),
+    },
+    Metric {
         name: "pinscope_vma_lookups_total",
         kind: Type::Counter,
         labels: &[],
@@ -689,7 +697,7 @@ pub const METRICS: &[Metric] = &[
         name: "pinscope_workload_page_faults_total",
         kind: Type::Counter,
         labels: &["workload", "kind"],
-        help: "Page faults taken in the workload's pins: minor, or major (with I/O).",
+        help: "Page faults taken in the workload's pins: minor, or major (with I/O). Before 6.5 without those of hugetlb pages.",
         source: WORKLOADS,
         samples: workloads::faults,
     },

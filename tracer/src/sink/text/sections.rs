@@ -150,7 +150,9 @@ pub(super) fn split(page: &mut Page, snapshot: &Snapshot) {
     }
     let mut facts = Vec::new();
     if let Some(faults) = &snapshot.faults {
-        facts.push(format!("page faults {} minor, {} major", human::count(faults.minor), human::count(faults.major)));
+        let lack = faults.lack().map(|lack| format!(" ({lack})")).unwrap_or_default();
+        let (minor, major) = (human::count(faults.minor), human::count(faults.major));
+        facts.push(format!("page faults {minor} minor, {major} major{lack}"));
     }
     if let Some(lookups) = snapshot.lookups {
         facts.push(format!("VMA look-ups by the kernel {}", human::count(lookups)));

@@ -1,6 +1,7 @@
 //! Times and faults, against our own clock and our own count of faults.
 
 use anyhow::ensure;
+use serde_json::Value;
 
 use super::{judge, ready, without_tracer};
 use crate::{
@@ -11,7 +12,8 @@ use crate::{
     record::Record,
     ring::{Buffer, Request, Ring},
     space::{Kind, Space},
-    sys::{self, PAGE},
+    sys::{self, HUGE_PAGE, PAGE},
+    watch::Watch,
 };
 
 /// Share of our own clock, in percent, that a large registration has to account for.
@@ -22,6 +24,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("time_large_untouched", large_untouched),
         Test::new("time_large_touched", large_touched),
         Test::new("time_half_touched", half_touched),
+        Test::new("time_huge_pages", huge_pages),
         Test::new("time_many_buffers", many_buffers),
         Test::new("time_walk_is_left_out", walk_is_left_out),
         Test::new("time_major_faults", major_faults),
@@ -99,6 +102,53 @@ fn half_touched(context: &Context) -> TestResult {
     let (_, record) = one(context, &buffers)?;
     let faults: Vec<_> = record.buffer_list.iter().map(|buffer| buffer.minor_faults).collect();
     ensure!(faults == [Some(0), Some(28)], "{faults:?} minor faults, of 0 and 28 untouched pages");
+    Ok(Verdict::Passed)
+}
+
+/// Huge pages of one buffer.
+const HUGE: u64 = 8;
+
+/// Huge pages that nobody touched are cleared in the pin. Before 6.5 the kernel counts no fault for them, and where it is seen
+/// that they are there nothing is to say that there was none.
+fn huge_pages(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let mut space = Space::new((HUGE + 1) * HUGE_PAGE);
+    let address = space.map(Kind::Hugetlb, HUGE * HUGE_PAGE)?;
+    let small = small_pages(&mut space, 4)?;
+    let buffers = [Buffer { address, length: HUGE * HUGE_PAGE }, Buffer { address: small, length: 4 * PAGE }];
+    let watch = Watch::of_us(context, &["--explain"])?;
+    let (_, record) = one(context, &buffers)?;
+    let report = watch.end()?;
+    let faults: Vec<_> = record.buffer_list.iter().map(|buffer| buffer.minor_faults).collect();
+    let summary = report["explanations"][0]["summary"].as_str().unwrap_or_default();
+    let told = report["degraded"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let told = told.filter(|reason| reason.starts_with("page faults")).count();
+    println!("    {faults:?}, {}, {summary}", report["faults"]);
+    let minor = &report["faults"]["minor"];
+    if context.kernel.version >= Version(6, 5) {
+        ensure!(record.minor_faults == Some(HUGE + 4) && faults == [Some(HUGE), Some(4)], "{faults:?}");
+        ensure!(*minor == HUGE + 4 && report["faults"]["untold_buffers"] == 0, "{}", report["faults"]);
+        ensure!(told == 0 && !summary.contains("unknown"), "{told} reasons, {summary}");
+        return Ok(Verdict::Passed);
+    }
+    ensure!(*minor == 4 && told == 1, "{}, {told} reasons", report["faults"]);
+    ensure!(summary.contains("hugetlb pages unknown") && !summary.starts_with("Nothing to advise:"), "{summary}");
+    if context.kernel.can_be_walked() {
+        ensure!(record.minor_faults.is_none() && faults == [None, Some(4)], "{:?}, {faults:?}", record.minor_faults);
+        ensure!(
+            record
+                .degraded
+                .iter()
+                .any(|reason| reason.as_str().is_some_and(|reason| reason.contains("page faults are unknown"))),
+            "{:?}",
+            record.degraded
+        );
+        ensure!(report["faults"]["untold_buffers"] == 1, "{}", report["faults"]);
+    } else {
+        ensure!(report["faults"]["untold_buffers"].is_null(), "{}", report["faults"]);
+    }
     Ok(Verdict::Passed)
 }
 
