@@ -153,7 +153,10 @@ impl Kind {
             traits |= Traits::TRACKED.0;
         }
         if rule == Rule::Dax as u32 {
-            traits |= Traits::DAX.0;
+            traits |= if self.is_shared() { Traits::DAX.0 } else { Traits::PRIVATE_DAX.0 };
+            if first {
+                traits |= Traits::FIRST_DAX.0;
+            }
         }
         Traits(traits)
     }
@@ -242,6 +245,10 @@ mod tests {
         assert_eq!(shared.traits(false), Traits::FOREIGN.with(Traits::FILE).with(Traits::TRACKED));
         let dax = Kind::new(Class::File, true, true).under(Rule::Dax);
         assert_eq!(dax.traits(false), Traits::FOREIGN.with(Traits::FILE).with(Traits::DAX));
+        let first = Traits::FIRST_FOREIGN.with(Traits::FIRST_DAX);
+        assert_eq!(dax.traits(true), dax.traits(false).with(first));
+        let private = Kind::new(Class::File, false, true).under(Rule::Dax);
+        assert_eq!(private.traits(false), Traits::FOREIGN.with(Traits::FILE).with(Traits::PRIVATE_DAX));
     }
 
     const THROUGHS: [Through; 3] = [Through::None, Through::Overlay, Through::Fuse];

@@ -198,7 +198,7 @@ pub fn whole(frame: &Frame, operation: Operation) {
 pub fn judged(traits: Traits, buffers: u32) {
     let Some(totals) = Totals::of_current() else { return };
     for policy in REFUSED {
-        if policy.refuses(traits) != 0 {
+        if policy.is_sure_to_refuse(traits) {
             totals.add_slot(Slot::Refused as usize + policy as usize, buffers.into());
         }
     }

@@ -27,13 +27,19 @@ impl Traits {
     pub const SEVERAL_SOURCES: Self = Self(1 << 4);
     /// A VMA that needs dirty tracking (`vma_needs_dirty_tracking`, since 6.5).
     pub const TRACKED: Self = Self(1 << 5);
-    /// A VMA of a file under DAX: GUP refuses to pin it for long on every kernel (`vma_is_fsdax` in `check_vma_flags`).
+    /// A shared VMA of a file under DAX: GUP refuses to pin it for long on every kernel (`vma_is_fsdax` in `check_vma_flags`).
     pub const DAX: Self = Self(1 << 6);
     /// More than 1 GiB, the most that kernels before 7.2 take, and less than 1 TiB, which none takes.
     pub const LARGE: Self = Self(1 << 7);
 
+    /// The first VMA is of a file under DAX, shared or private.
+    pub const FIRST_DAX: Self = Self(1 << 8);
+    /// A private VMA of a file under DAX. Where its pages are copied already, the fast path takes them without a look at the
+    /// VMA; a walk does not tell.
+    pub const PRIVATE_DAX: Self = Self(1 << 9);
+
     /// Combinations there can be; a power of two.
-    pub const COUNT: u32 = 1 << 8;
+    pub const COUNT: u32 = 1 << 10;
 
     /// What the length of a buffer adds.
     #[inline(always)]
@@ -96,16 +102,32 @@ impl Policy {
         }
     }
 
+    /// Whether the traits are enough to tell what it does: of private mappings under DAX, which GUP's fast path (since 6.10)
+    /// may take, they are not.
+    pub const fn decides(self, traits: Traits) -> bool {
+        let private = Traits::PRIVATE_DAX.with(Traits::FIRST_DAX);
+        let otherwise = Traits(traits.0 & !private.0);
+        !matches!(self, Self::Since65 | Self::Since72)
+            || !traits.has(Traits::PRIVATE_DAX)
+            || self.refuses(otherwise) != 0
+    }
+
+    /// Whether it is sure to refuse a buffer.
+    pub const fn is_sure_to_refuse(self, traits: Traits) -> bool {
+        self.decides(traits) && self.refuses(traits) != 0
+    }
+
     /// The errno (positive) with which it refuses a buffer, 0 where it does not.
     ///
-    /// The length is looked at before the pin. In the pin GUP comes first, with DAX before all else of a VMA. The older
+    /// The length is looked at before the pin. In the pin GUP comes first, with DAX before all else of a VMA; where it stops
+    /// behind the first page, what it pinned so far comes back without its errno, of which io_uring makes `EFAULT`. The older
     /// rules then look at the pages in their order: the first VMA's file, then the first that differs from it.
     pub const fn refuses(self, traits: Traits) -> i32 {
         if traits.has(Traits::LARGE) && !matches!(self, Self::Since72) {
             return EFAULT;
         }
-        if traits.has(Traits::DAX) {
-            return EOPNOTSUPP;
+        if traits.has(Traits::DAX) || traits.has(Traits::PRIVATE_DAX) {
+            return if traits.has(Traits::FIRST_DAX) { EOPNOTSUPP } else { EFAULT };
         }
         if traits.has(Traits::UNPINNABLE) {
             return EFAULT;
@@ -138,7 +160,11 @@ mod tests {
         // Read-only, hole, secretmem.
         assert_eq!(verdicts(&[T::UNPINNABLE, foreign]), [EFAULT; 5]);
         // The same on DAX, which GUP looks at first.
-        assert_eq!(verdicts(&[T::DAX, T::UNPINNABLE, foreign]), [EOPNOTSUPP; 5]);
+        let dax = T::DAX.with(T::FIRST_DAX);
+        assert_eq!(verdicts(&[dax, T::UNPINNABLE, foreign]), [EOPNOTSUPP; 5]);
+        // anon next to DAX: GUP gives back the pages before it.
+        assert_eq!(verdicts(&[T::DAX, T::SEVERAL_SOURCES, T::FOREIGN, T::FILE]), [EFAULT; 5]);
+        assert_eq!(verdicts(&[T::PRIVATE_DAX, T::FIRST_DAX, foreign, T::FILE]), [EOPNOTSUPP; 5]);
         // ext4 shared and private.
         assert_eq!(verdicts(&[foreign, T::FILE, T::TRACKED]), [EOPNOTSUPP, EOPNOTSUPP, EFAULT, EFAULT, EFAULT]);
         assert_eq!(verdicts(&[foreign, T::FILE]), [EOPNOTSUPP, EOPNOTSUPP, EFAULT, 0, 0]);
@@ -150,7 +176,25 @@ mod tests {
         // More than 1 GiB: of anonymous memory, of a shared file, of what no kernel pins.
         assert_eq!(verdicts(&[T::LARGE]), [EFAULT, EFAULT, EFAULT, EFAULT, 0]);
         assert_eq!(verdicts(&[T::LARGE, foreign, T::FILE, T::TRACKED]), [EFAULT; 5]);
-        assert_eq!(verdicts(&[T::LARGE, T::DAX]), [EFAULT, EFAULT, EFAULT, EFAULT, EOPNOTSUPP]);
+        assert_eq!(verdicts(&[T::LARGE, dax]), [EFAULT, EFAULT, EFAULT, EFAULT, EOPNOTSUPP]);
+    }
+
+    #[test]
+    fn private_dax_is_decided_by_the_slow_path_and_by_what_is_beside_it_alone() {
+        use Traits as T;
+        let decided = |traits: &[Traits]| {
+            let all = traits.iter().fold(T::default(), |all, one| all.with(*one));
+            Policy::ALL.map(|policy| policy.decides(all))
+        };
+        let private = T::PRIVATE_DAX.with(T::FIRST_DAX).with(T::FOREIGN).with(T::FIRST_FOREIGN).with(T::FILE);
+        assert_eq!(decided(&[private]), [true, true, true, false, false]);
+        assert_eq!(decided(&[private, T::LARGE]), [true, true, true, true, false]);
+        for beside in [T::UNPINNABLE, T::TRACKED, T::DAX] {
+            assert_eq!(decided(&[private, beside]), [true; 5]);
+            assert!(Policy::ALL.iter().all(|policy| policy.is_sure_to_refuse(private.with(beside))));
+        }
+        assert_eq!(decided(&[T::DAX, T::FIRST_DAX]), [true; 5]);
+        assert!(!Policy::Since65.is_sure_to_refuse(private));
     }
 
     #[test]

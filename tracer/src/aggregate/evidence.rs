@@ -265,10 +265,13 @@ pub struct SharedBufferFile {
     pub buffers: u64,
 }
 
-/// `{seen: [...], verdicts: {policy: "ok" or an errno's name}}`.
+/// A rule's verdict where the traits do not tell it.
+const UNDECIDED: &str = "undecided";
+
+/// `{seen: [...], verdicts: {policy: "ok", an errno's name or "undecided"}}`.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
 fn traits<S: Serializer>(traits: &Traits, serializer: S) -> Result<S::Ok, S::Error> {
-    const NAMES: [(Traits, &str); 8] = [
+    const NAMES: [(Traits, &str); 10] = [
         (Traits::UNPINNABLE, "unpinnable"),
         (Traits::FIRST_FOREIGN, "first_foreign"),
         (Traits::FOREIGN, "foreign"),
@@ -277,9 +280,15 @@ fn traits<S: Serializer>(traits: &Traits, serializer: S) -> Result<S::Ok, S::Err
         (Traits::TRACKED, "tracked"),
         (Traits::DAX, "dax"),
         (Traits::LARGE, "large"),
+        (Traits::FIRST_DAX, "first_dax"),
+        (Traits::PRIVATE_DAX, "private_dax"),
     ];
     let seen = NAMES.into_iter().filter(|(one, _)| traits.has(*one)).map(|(_, name)| name);
-    let verdicts = Policy::ALL.map(|policy| (policy.name(), result_name(-i64::from(policy.refuses(*traits)))));
+    let verdict = |policy: Policy| {
+        let told = policy.decides(*traits).then(|| result_name(-i64::from(policy.refuses(*traits))));
+        told.unwrap_or_else(|| UNDECIDED.to_owned())
+    };
+    let verdicts = Policy::ALL.map(|policy| (policy.name(), verdict(policy)));
     let mut value = serializer.serialize_struct("Traits", 2)?;
     value.serialize_field("seen", &seen.collect::<Vec<_>>())?;
     value.serialize_field("verdicts", &BTreeMap::from(verdicts))?;

@@ -73,7 +73,7 @@ pub(super) fn answer(snapshot: &Snapshot, context: &Context) -> Answer {
         Draft {
             n: judged(judgements),
             of: "buffers judged",
-            verdict: verdict(judgements),
+            verdict: verdict(judgements, agreement.as_ref()),
             why,
             tables: tables(snapshot, judgements, agreement.as_ref()),
             notes: notes(judgements, agreement.as_ref()),
@@ -104,7 +104,7 @@ fn doubts(judgements: &Judgements, agreement: Option<&Agreement>) -> Vec<String>
     doubts
 }
 
-fn verdict(judgements: &Judgements) -> String {
+fn verdict(judgements: &Judgements, agreement: Option<&Agreement>) -> String {
     let n = judged(judgements);
     let refused = Policy::ALL.map(|policy| refused(judgements, policy).buffers);
     let changes = changes(judgements, Policy::Since72);
@@ -124,8 +124,12 @@ fn verdict(judgements: &Judgements) -> String {
         0 => String::new(),
         hit => format!("; every kernel refuses {} (read-only, with a hole, or on DAX)", human::count(hit)),
     };
+    let unserved = match agreement.map_or(0, |agreement| agreement.unserved) {
+        0 => String::new(),
+        hit => format!("; {} could not be brought in (EFAULT), which is no rule's doing", human::count(hit)),
+    };
     if refused == [0; Policy::COUNT] {
-        return format!("None of {all} would be refused under any of the five rules{everywhere}.");
+        return format!("None of {all} would be refused under any of the five rules{everywhere}{unserved}.");
     }
     let parts = Policy::ALL.into_iter().zip(refused).map(|(policy, buffers)| {
         let count = if buffers == 0 { "none".to_owned() } else { human::count(buffers) };
@@ -137,7 +141,7 @@ fn verdict(judgements: &Judgements) -> String {
     });
     let parts: Vec<_> = parts.collect();
     let begin = if upgrade.is_empty() { "Of" } else { "of" };
-    format!("{upgrade}{begin} {all} {}{everywhere}.", human::list(&parts))
+    format!("{upgrade}{begin} {all} {}{everywhere}{unserved}.", human::list(&parts))
 }
 
 fn accepted_here(changes: &[Change]) -> Vec<&Change> {
@@ -152,6 +156,18 @@ fn notes(judgements: &Judgements, agreement: Option<&Agreement>) -> Vec<String> 
             human::plain(&judgements.kernel_policy_why),
             human::count(agreement.agreed),
             human::count(agreement.agreed.saturating_add(agreement.disagreed())),
+        ));
+    }
+    if let Some(unserved) = agreement.map(|agreement| agreement.unserved).filter(|buffers| *buffers > 0) {
+        let buffers = human::plural(unserved, "buffer");
+        notes.push(format!(
+            "{buffers} got EFAULT though this kernel's rule has nothing against them: memory beyond the end of its file, a full tmpfs or hugetlb pool, a poisoned or guarded page, userfaultfd, a cgroup's limit, or a task killed in its pin. They judge no rule."
+        ));
+    }
+    if let Some(undecided) = agreement.map(|agreement| agreement.undecided).filter(|buffers| *buffers > 0) {
+        let buffers = human::plural(undecided, "buffer");
+        notes.push(format!(
+            "{buffers} on private mappings under DAX judge no rule: whether they are taken depends on pages that are copied already."
         ));
     }
     if judgements.rolled_back > 0 {
@@ -242,7 +258,7 @@ fn refusals(judgements: &Judgements) -> Vec<Vec<Value>> {
     let mut hit: Vec<_> = judgements
         .others
         .iter()
-        .filter(|judged| judged.errno != 0 || Policy::ALL.iter().any(|policy| policy.refuses(judged.traits) != 0))
+        .filter(|judged| judged.errno != 0 || Policy::ALL.iter().any(|policy| policy.is_sure_to_refuse(judged.traits)))
         .collect();
     hit.sort_by_key(|judged| std::cmp::Reverse(judged.buffers));
     let row = |judged: &&crate::aggregate::Judged| {
@@ -250,7 +266,9 @@ fn refusals(judgements: &Judgements) -> Vec<Vec<Value>> {
         let mut row =
             vec![process, Value::Text(backing(judged)), Value::Count(judged.buffers), Value::Errno(judged.errno)];
         let rules = [Policy::Since72, Policy::Since65, Policy::Before65, Policy::AsProposed, Policy::SingleSource];
-        row.extend(rules.map(|policy| Value::Errno(policy.refuses(judged.traits))));
+        row.extend(rules.map(|policy| {
+            if policy.decides(judged.traits) { Value::Errno(policy.refuses(judged.traits)) } else { Value::Unknown }
+        }));
         row
     };
     hit.iter().map(row).collect()
@@ -262,6 +280,8 @@ fn agreement_rows(agreement: &Agreement) -> Vec<Vec<Value>> {
         ("other_errno", "of those, with another errno", agreement.other_errno),
         ("accepted_though_refused", "accepted, refused by the rule", agreement.accepted),
         ("refused_though_accepted", "refused, accepted by the rule", agreement.refused),
+        ("unserved", "EFAULT by no rule (unserved)", agreement.unserved),
+        ("undecided", "undecided (private, on DAX)", agreement.undecided),
     ]
     .map(|(name, shown, count)| vec![Value::Name(name, shown), Value::Count(count)])
     .into()

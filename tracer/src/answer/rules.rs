@@ -11,7 +11,9 @@ use crate::{
 };
 
 /// The errnos by which a kernel refuses a mapping; any other says nothing about its rule.
-const REFUSALS: [i32; 3] = [14, 22, 95];
+const REFUSALS: [i32; 3] = [EFAULT, 22, 95];
+/// What a kernel answers too where it could not bring the memory in, which is no matter of a rule.
+const EFAULT: i32 = 14;
 
 /// The rule in words.
 pub(super) fn words(policy: Policy) -> &'static str {
@@ -46,7 +48,7 @@ pub(super) fn refused(judgements: &Judgements, policy: Policy) -> Refused {
     let mut pids: Vec<Pid> = Vec::new();
     for judged in judgements.others.iter().filter(|judged| !judged.traits.refused_everywhere()) {
         let errno = policy.refuses(judged.traits);
-        if errno != 0 {
+        if policy.is_sure_to_refuse(judged.traits) {
             refused.buffers = refused.buffers.saturating_add(judged.buffers);
             refused.bytes = refused.bytes.saturating_add(judged.bytes);
             let count = refused.errnos.entry(errno).or_default();
@@ -77,6 +79,10 @@ pub struct Agreement {
     pub accepted: u64,
     /// Refused, and judged accepted.
     pub refused: u64,
+    /// Refused with `EFAULT`, which the rule does not explain: the memory could not be brought in. It judges no rule.
+    pub unserved: u64,
+    /// What the rule says of them is not told by what a walk sees: private mappings under DAX.
+    pub undecided: u64,
 }
 
 impl Agreement {
@@ -92,9 +98,11 @@ impl Agreement {
         for judged in &judgements.others {
             let wanted = policy.refuses(judged.traits);
             let count = match (judged.errno, wanted) {
+                (errno, _) if errno != 0 && !REFUSALS.contains(&errno) => continue,
+                _ if !policy.decides(judged.traits) => &mut agreement.undecided,
                 (0, 0) => &mut agreement.agreed,
                 (0, _) => &mut agreement.accepted,
-                (errno, _) if !REFUSALS.contains(&errno) => continue,
+                (EFAULT, wanted) if wanted != EFAULT => &mut agreement.unserved,
                 (_, 0) => &mut agreement.refused,
                 (errno, _) => {
                     if errno != wanted {
@@ -133,13 +141,19 @@ impl Verdict {
         if running == Some(policy) {
             return None;
         }
+        if !policy.decides(judged.traits) || running.is_some_and(|own| !own.decides(judged.traits)) {
+            return None;
+        }
         let there = policy.refuses(judged.traits);
         if judged.errno == 0 {
             return (there != 0).then_some(Self::Refused);
         }
         // A refusal that the running rule does not explain (a page beyond the end of its file) is no rule's: none lifts it.
-        let by_rule =
-            REFUSALS.contains(&judged.errno) && running.is_none_or(|rule| rule.refuses(judged.traits) == judged.errno);
+        let by_rule = REFUSALS.contains(&judged.errno)
+            && match running {
+                Some(rule) => rule.refuses(judged.traits) == judged.errno,
+                None => judged.errno != EFAULT,
+            };
         (there == 0 && by_rule).then_some(Self::Accepted)
     }
 }
@@ -213,10 +227,21 @@ mod tests {
                 row(Traits::SEVERAL_SOURCES, 0, 7),
                 row(Traits::UNPINNABLE, 12, 11),
                 row(Traits::UNPINNABLE, 95, 1),
+                row(Traits::default(), 14, 13),
+                row(Traits::SEVERAL_SOURCES, 14, 17),
+                row(Traits::PRIVATE_DAX, 0, 19),
+                row(Traits::PRIVATE_DAX, 95, 23),
+                row(Traits::DAX, 14, 29),
             ],
         );
         let agreement = Agreement::of(&all).unwrap();
-        assert_eq!(agreement, Agreement { agreed: 100 + 3 + 7 + 1, other_errno: 1, accepted: 2, refused: 5 });
+        let agreed = 100 + 3 + 7 + 1 + 29;
+        let (unserved, undecided) = (13 + 17, 19 + 23);
+        assert_eq!(agreement, Agreement { agreed, other_errno: 1, accepted: 2, refused: 5, unserved, undecided });
+        // A rule that looks at what GUP has brought in comes after it.
+        let before = judgements(Policy::SingleSource, vec![row(shared_file(), 14, 3), row(shared_file(), 95, 4)]);
+        let agreement = Agreement::of(&before).unwrap();
+        assert_eq!((agreement.agreed, agreement.unserved, agreement.disagreed()), (104, 3, 0));
         assert_eq!(Agreement::of(&Judgements { kernel_policy: None, ..all }), None);
     }
 
@@ -236,6 +261,8 @@ mod tests {
         let told: Vec<_> = changes(&all, Policy::Since65).into_iter().map(|c| (c.here, c.there, c.buffers)).collect();
         assert_eq!(told, [(22, 0, 6), (0, 14, 2)]);
         assert_eq!(changes(&all, Policy::SingleSource), []);
+        let dax = judgements(Policy::Since65, vec![row(Traits::PRIVATE_DAX.with(Traits::FOREIGN), 0, 3)]);
+        assert!(Policy::ALL.iter().all(|policy| changes(&dax, *policy).is_empty()));
     }
 
     #[test]

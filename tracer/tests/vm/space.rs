@@ -142,6 +142,14 @@ impl Space {
         Ok(at)
     }
 
+    /// Maps a huge page of which nothing says that the pool will have it.
+    pub fn map_unreserved(&mut self) -> anyhow::Result<u64> {
+        let at = self.end;
+        self.grow(HUGE_PAGE)?;
+        sys::map_at(at, HUGE_PAGE, READ_WRITE, ANON_PRIVATE | libc::MAP_HUGETLB | libc::MAP_NORESERVE, None, 0)?;
+        Ok(at)
+    }
+
     /// Maps `count` pages of anonymous memory that are a VMA each.
     pub fn map_split(&mut self, count: u64) -> anyhow::Result<u64> {
         self.map_split_by(count, 1)

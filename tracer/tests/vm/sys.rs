@@ -97,6 +97,38 @@ pub fn advise(address: u64, length: u64, advice: i32) -> io::Result<()> {
     if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Of `include/uapi/asm-generic/mman-common.h`, since 6.13.
+pub const MADV_GUARD_INSTALL: i32 = 102;
+
+/// madvise(2) with an advice that takes the memory's content away.
+pub fn take_away(address: u64, length: u64, advice: i32) -> io::Result<()> {
+    // SAFETY: the caller's own mapping, in which no Rust object lies.
+    let ret = unsafe { libc::madvise(address as *mut _, length as usize, advice) };
+    if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A userfaultfd on missing pages there, for faults in user mode only: nobody serves them, and while it is open the kernel's own
+/// fail.
+pub fn serve_user_mode_faults(address: u64, length: u64) -> io::Result<OwnedFd> {
+    /// `UFFD_USER_MODE_ONLY`, `UFFDIO_API` and `UFFDIO_REGISTER` of `include/uapi/linux/userfaultfd.h`.
+    const USER_MODE_ONLY: i32 = 1;
+    const API: u64 = 0xc018_aa3f;
+    const REGISTER: u64 = 0xc020_aa00;
+    // SAFETY: the call takes one integer and touches no memory.
+    let fd = owned(unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | USER_MODE_ONLY) })?;
+    // `struct uffdio_api`: its version, features, ioctls.
+    let mut api = [0xaa_u64, 0, 0];
+    // `struct uffdio_register`: start and length, the mode of missing pages, ioctls.
+    let mut register = [address, length, 1, 0];
+    for (request, argument) in [(API, api.as_mut_ptr()), (REGISTER, register.as_mut_ptr())] {
+        // SAFETY: the argument is as large as the request's struct.
+        if unsafe { libc::ioctl(fd.as_raw_fd(), request as _, argument) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(fd)
+}
+
 /// Whether this process's memory may come in transparent huge pages (`PR_SET_THP_DISABLE`).
 pub fn transparent_huge_pages(allowed: bool) -> io::Result<()> {
     // SAFETY: the call takes integers only.

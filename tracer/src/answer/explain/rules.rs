@@ -277,6 +277,7 @@ fn refused_mapping(case: &Case<'_>) -> Option<Said> {
         !length
             && rule != 0
             && rule == judged.errno
+            && running.decides(judged.traits)
             && (judged.traits.has(Traits::DAX) || !judged.traits.has(Traits::UNPINNABLE))
     };
     let hit: Vec<_> = case.judged.iter().filter(by_rule).collect();
@@ -312,8 +313,11 @@ fn next_kernel(case: &Case<'_>) -> Option<Said> {
     let judgements = case.judgements?;
     // Under that rule already, the kernel's own answer says more than ours.
     let running = running(judgements).filter(|policy| !matches!(policy, Policy::Since65 | Policy::Since72))?;
-    let hit: Vec<_> =
-        case.judged.iter().filter(|judged| judged.errno == 0 && Policy::Since72.refuses(judged.traits) != 0).collect();
+    let hit: Vec<_> = case
+        .judged
+        .iter()
+        .filter(|judged| judged.errno == 0 && Policy::Since72.is_sure_to_refuse(judged.traits))
+        .collect();
     let first = hit.first()?;
     let buffers = sum(&hit, |judged| judged.buffers);
     let errno = errno_name(Policy::Since72.refuses(first.traits));

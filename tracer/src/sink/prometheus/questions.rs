@@ -62,7 +62,8 @@ pub(super) fn refusals<'a>(scrape: &Scrape<'a>, of: fn(&Judged) -> u64) -> Vec<S
     by_policy(scrape, of, |judged, policy| {
         let errno = policy.refuses(judged.traits);
         let outcome = outcome(judged.errno == 0);
-        (errno != 0)
+        policy
+            .is_sure_to_refuse(judged.traits)
             .then(|| [policy.name().into(), name(errno), judged.class.into(), filesystem(judged), outcome.into()])
     })
 }
@@ -110,6 +111,15 @@ fn name<'a>(errno: i32) -> Cow<'a, str> {
 pub(super) fn kernel_policy<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     let policy = scrape.snapshot.judgements.as_ref().and_then(|judgements| judgements.kernel_policy);
     policy.iter().map(|policy| Sample::count(&[policy], 1)).collect()
+}
+
+/// Buffers that judge no rule.
+pub(super) fn unjudging<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    let agreement = scrape.snapshot.judgements.as_ref().and_then(Agreement::of);
+    let told = agreement.iter().flat_map(|agreement| {
+        [Sample::count(&["unserved"], agreement.unserved), Sample::count(&["undecided"], agreement.undecided)]
+    });
+    told.collect()
 }
 
 pub(super) fn agreement<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {

@@ -278,6 +278,14 @@ pub const METRICS: &[Metric] = &[
         samples: questions::agreement,
     },
     Metric {
+        name: "pinscope_policy_unrelated_total",
+        kind: Type::Counter,
+        labels: &["why"],
+        help: "Buffers whose answer judges no rule: unserved (EFAULT that this kernel's rule does not explain: beyond the end of a file, a full tmpfs or hugetlb pool, a poisoned or guarded page, userfaultfd, a cgroup's limit, a task killed in its pin), undecided (private mappings under DAX, whose pages may be copied already). Absent where its rule cannot be told.",
+        source: "walk; map of judgements",
+        samples: questions::unjudging,
+    },
+    Metric {
         name: "pinscope_entries_total",
         kind: Type::Counter,
         labels: HOOK,

@@ -147,7 +147,7 @@ fn rings(scrape: &Scrape, accounts: &[&Account], others: u64) -> anyhow::Result<
 /// Buffers that another kernel's rule answers otherwise: by that rule, how, and the errno on either side.
 fn changes<'a>(truth: &'a policies::Counts, own: &str) -> BTreeMap<(&'static str, &'static str, &'a str), u64> {
     let mut changes = BTreeMap::new();
-    for ((answers, here), buffers) in truth {
+    for ((answers, here), buffers) in truth.iter().filter(|(key, _)| !is_unserved(key)) {
         for (policy, there) in policies::NAMES.into_iter().zip(answers).filter(|(policy, _)| *policy != own) {
             let change = match (here.as_str(), there.as_str()) {
                 ("ok", there) if there != "ok" => ("refused", there),
@@ -158,6 +158,11 @@ fn changes<'a>(truth: &'a policies::Counts, own: &str) -> BTreeMap<(&'static str
         }
     }
     changes
+}
+
+/// What every rule takes and the kernel refused: no rule lifts it.
+fn is_unserved((answers, here): &(Vec<String>, String)) -> bool {
+    here != "ok" && answers.iter().all(|answer| answer == "ok")
 }
 
 fn judged(scrape: &Scrape, truth: &policies::Counts, clean: u64, own: &str) -> anyhow::Result<()> {
@@ -183,8 +188,11 @@ fn judged(scrape: &Scrape, truth: &policies::Counts, clean: u64, own: &str) -> a
     is(scrape, "pinscope_kernel_policy", &[("policy", own)], 1)?;
     is(scrape, "pinscope_judged_buffers_total", &[], all)?;
     is(scrape, "pinscope_judged_buffers_total", &[("judged", "unjudged")], 0)?;
-    is(scrape, "pinscope_policy_answers_total", &[], all)?;
-    is(scrape, "pinscope_policy_answers_total", &[("answer", "agreed")], all)
+    let unserved: u64 = truth.iter().filter(|(key, _)| is_unserved(key)).map(|(_, buffers)| buffers).sum();
+    is(scrape, "pinscope_policy_answers_total", &[], all - unserved)?;
+    is(scrape, "pinscope_policy_answers_total", &[("answer", "agreed")], all - unserved)?;
+    is(scrape, "pinscope_policy_unrelated_total", &[("why", "unserved")], unserved)?;
+    is(scrape, "pinscope_policy_unrelated_total", &[], unserved)
 }
 
 /// Every question is in one state; the audit's can be in none but this.

@@ -39,6 +39,7 @@ mod session;
 mod storm;
 mod tasks;
 mod time;
+mod unserved;
 mod vmas;
 mod workloads;
 
