@@ -150,7 +150,14 @@ fn prose(page: &mut Page, first: &str, text: &str) {
 /// Text that reads as it is, whatever names are in it. What stands apart from other words might begin a line, and there be a
 /// list, a title or a quotation.
 fn escaped(text: &str) -> String {
-    text.split(' ').map(escaped_word).collect::<Vec<_>>().join(" ")
+    let words = text.split(' ').enumerate().map(|(place, word)| match word.strip_suffix(['.', ')']) {
+        // Only a 1 begins a list in the middle of a paragraph.
+        Some(number) if place == 0 && !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) => {
+            format!("{number}\\{}", &word[number.len()..])
+        }
+        _ => escaped_word(word),
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 fn escaped_word(word: &str) -> String {
@@ -176,7 +183,11 @@ fn inline(word: &str) -> String {
             '\\' | '*' | '[' | ']' | '~' => true,
             // Inside a word it is none: `io_pin_pages`.
             '_' => !is_word(before) || !is_word(after),
-            '<' => after.is_some_and(|after| after.is_ascii_alphabetic() || "/!?".contains(after)),
+            // What has an @ behind it may be an address of mail.
+            '<' => {
+                after.is_some_and(|after| after.is_ascii_alphabetic() || "/!?|".contains(after))
+                    || word[at..].contains('@')
+            }
             '&' => is_word(after) || after == Some('#'),
             // Addresses become links by themselves.
             '/' => before == Some(':') && after == Some('/'),

@@ -71,6 +71,7 @@ fn names_that_are_markup_are_words() {
         "[x](http://evil.example)",
         "![x](http://evil.example)",
         "<http://evil.example>",
+        "<{@a>",
         "**bold** _em_ __strong__ ~~no~~ `code` ``",
         "&lt; &#60; &copy",
         "# title",

@@ -22,6 +22,7 @@ use crate::{
         tests::{any_known, any_sample},
     },
     answer::fixture::a_snapshot,
+    human::seen,
     sink::prometheus::{
         METRICS, encode,
         tests::{a_degraded_snapshot, parse, service},
@@ -49,7 +50,9 @@ fn text(value: &KeyValue) -> &str {
 
 /// The name of a sample in the text format.
 fn name(metric: &str, attributes: &[KeyValue], le: Option<f64>) -> String {
-    let escaped = |text: &str| text.replace('\\', r"\\").replace('\n', r"\n").replace('"', "\\\"");
+    // The text format shows a replacement for what shows nothing of itself.
+    let lines = |text: &str| text.split('\n').map(seen).collect::<Vec<_>>().join(r"\n");
+    let escaped = |text: &str| lines(&text.replace('\\', r"\\").replace('"', "\\\""));
     let labels = attributes.iter().map(|label| format!("{}=\"{}\"", label.key, escaped(text(label))));
     let le = le.map(|le| if le.is_infinite() { "le=\"+Inf\"".to_owned() } else { format!("le=\"{le}\"") });
     let labels: Vec<_> = labels.chain(le).collect();
