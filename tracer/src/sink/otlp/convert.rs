@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::{
 };
 use prometheus::proto::{self, MetricType};
 
-use crate::sink::prometheus::METRICS;
+use crate::{human, sink::prometheus::METRICS};
 
 /// The time that the points of a request are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +152,9 @@ fn histogram(sample: &proto::Metric, period: Period) -> HistogramDataPoint {
 }
 
 fn labels(sample: &proto::Metric) -> Vec<KeyValue> {
-    sample.get_label().iter().map(|label| attribute(label.name(), label.value())).collect()
+    // As the text format has them.
+    let seen = |value: &str| value.split('\n').map(human::seen).collect::<Vec<_>>().join("\n");
+    sample.get_label().iter().map(|label| attribute(label.name(), &seen(label.value()))).collect()
 }
 
 fn attribute(name: &str, value: &str) -> KeyValue {

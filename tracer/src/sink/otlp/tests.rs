@@ -125,6 +125,15 @@ fn every_sample_of_the_text_format_is_in_the_request_and_no_other() {
 }
 
 #[test]
+fn a_label_hides_nothing() {
+    let mut snapshot = a_degraded_snapshot();
+    snapshot.degraded = vec!["a\u{202e}b\u{2028}\r: \u{1b}[2J\nx".to_owned()];
+    let samples = samples(&converted(&snapshot));
+    assert_eq!(samples, parse(&encode(&snapshot, &service())));
+    assert!(samples.keys().all(|name| !name.contains(['\u{202e}', '\u{2028}', '\r', '\u{1b}'])));
+}
+
+#[test]
 fn the_resource_says_what_the_figures_are_of() {
     let request = converted(&a_snapshot());
     let resource = request.resource_metrics[0].resource.as_ref().unwrap();
