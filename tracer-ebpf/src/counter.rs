@@ -114,6 +114,18 @@ pub enum Counter {
     StrayBuffers,
     /// Buffers of whose pins not all page faults are known ([`crate::record::flag::FAULTS_UNTOLD`]).
     UntoldFaults,
+    /// Calls for which there was no place among those under way.
+    LostCalls,
+    /// Calls whose function was seen, and their entry was not, where it is hooked: their own time is not known.
+    UntimedCalls,
+    /// Calls whose own time is known; by operation, as the next three are.
+    TimedCalls = 108,
+    /// Nanoseconds of those before their function.
+    CallWaitNs = 112,
+    /// Nanoseconds of those in their function, pinscope's own walks left out.
+    CallFunctionNs = 116,
+    /// Nanoseconds of those behind their function, up to the tracepoint.
+    CallAfterNs = 120,
 }
 
 impl Counter {

@@ -16,7 +16,7 @@ use tracer_ebpf::{
 };
 
 use crate::{
-    cgroup, cost, gathered, habit, judge, kernel, length,
+    calls, cgroup, cost, gathered, habit, judge, kernel, length,
     maps::{
         BACKINGS, Counters, Distributions, FILESYSTEMS, PROCESSES, RECORDS, RINGS, add, add_field, count, observe,
         observe_duration, setting,
@@ -313,6 +313,8 @@ pub fn registration(
     if operation as u8 == Operation::Update as u8 && is_short(registration) {
         registration.flags |= flag::PARTIAL;
     }
+    calls::ended(frame, counters, operation);
+    let registration = &mut frame.registration;
     let ret = forgotten(&registration.ret);
     if returned {
         counters.add_of(Counter::Returns, operation, 1);
@@ -408,7 +410,7 @@ fn is_plain(frame: &Frame, ret: i64) -> bool {
         && frame.registration.buffers == 1
         && frame.counts.pin_returns == 1
         && frame.buffer.ret == 0
-        && frame.registration.flags & !flag::RING_USED == flag::PINNED
+        && frame.registration.flags & !(flag::RING_USED | flag::CALL_TIMED) == flag::PINNED
         && frame.buffer.walk == Walk::Complete as u8
         && frame.buffer.vmas == 1
         && frame.buffer.traits.0 == 0

@@ -11,7 +11,7 @@ use aya_ebpf::{
 use tracer_ebpf::record::{Frame, Stage};
 
 use crate::{
-    kernel,
+    calls, kernel,
     maps::{BLANK, FRAMES, setting},
 };
 
@@ -55,6 +55,8 @@ pub fn open() -> Option<&'static mut Frame> {
 #[inline(always)]
 pub fn close(frame: &mut Frame) {
     frame.stage = Stage::Idle as u32;
+    calls::end(frame);
+    frame.call_ns = 0;
     if setting!(kernel.task_storage) == 0 {
         let key = kernel::thread();
         // SAFETY: the key is valid for the size of the map's definition.

@@ -21,4 +21,5 @@ pub mod policy;
 pub mod record;
 pub mod settings;
 pub mod table;
+pub mod under_way;
 pub mod workload;

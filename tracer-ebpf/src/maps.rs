@@ -34,6 +34,7 @@ use tracer_ebpf::{
     },
     settings::Settings,
     table::{self, Followed, Listed, Table},
+    under_way,
     workload::{self, CgroupPath, WorkloadTotals},
 };
 
@@ -185,6 +186,10 @@ pub static OWNERS: HashMap<u64, WorkloadTotals, { workload::OWNERS }> = HashMap:
 /// The paths of the cgroups in [`WORKLOADS`] and [`OWNERS`]: apart from it, since they are read once, and the counts at every scrape.
 #[btf_map]
 pub static CGROUPS: HashMap<u64, CgroupPath, 1024> = HashMap::new();
+
+/// Calls under way.
+#[btf_map]
+pub static CALLS: Mapped<[u64; under_way::SLOTS], 1> = Array::new();
 
 /// A path of which nothing is noted, from which one is made: it is too large for a program's stack.
 #[btf_map]

@@ -105,6 +105,8 @@ pub mod flag {
     /// Some pinned memory was of huge pages of hugetlb (or it is not known whether), on a kernel whose pin brings those in
     /// without a page fault: `minor_faults` and `major_faults` lack them.
     pub const FAULTS_UNTOLD: u32 = 1 << 14;
+    /// `call_ns` and `wait_ns` are known.
+    pub const CALL_TIMED: u32 = 1 << 15;
 }
 
 /// In a process's or thread's number: its task is in no PID namespace that pinscope sees, and the rest is its number in the
@@ -180,6 +182,10 @@ pub struct RegistrationRecord {
     pub lookup_ns: u64,
     /// Nanoseconds in the accounting function, likewise.
     pub accounting_ns: u64,
+    /// Nanoseconds from the system call's entry to the tracepoint at its end, pinscope's own walks left out.
+    pub call_ns: u64,
+    /// Nanoseconds of it before the function was entered: the look-up of the ring, and the wait for its lock.
+    pub wait_ns: u64,
     /// Acquisitions of `mmap_lock` for reading.
     pub lock_reads: u32,
     /// Acquisitions of `mmap_lock` for writing.
@@ -499,6 +505,14 @@ pub struct Frame {
     pub reserved: u32,
     /// The slots that an update or a clone asks for, while they are looked at.
     pub asked: Asked,
+    /// When the system call was entered; 0 where that was not seen.
+    pub call_ns: u64,
+    /// What stands in the call's place among those under way.
+    pub since_ns: u64,
+    /// One more than that place; 0 for none.
+    pub place: u32,
+    /// Whether it is known there under its own name.
+    pub named: u32,
     /// Digest of the ranges of the call's buffers.
     pub ranges: u64,
     /// What the call's buffers add to their process.

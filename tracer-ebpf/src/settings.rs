@@ -100,6 +100,8 @@ pub struct Offsets {
     pub ring_sq_head: u32,
     /// `io_ring_ctx.cached_cq_tail`.
     pub ring_cq_tail: u32,
+    /// `pt_regs.si`: the second argument of a system call.
+    pub second_argument: u32,
     /// `file.f_path`.
     pub file_path: u32,
     /// `path.dentry`.
@@ -254,8 +256,10 @@ pub struct Features {
     pub file_paths: u8,
     /// A file that stands behind another filesystem's is a `backing_file`, which has the path that a process finds (since 6.8).
     pub backing_files: u8,
+    /// Entry and return of the system call are hooked.
+    pub calls: u8,
     /// Always 0.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
     /// Inode number of pinscope's PID namespace, by which processes are numbered; 0 for the initial one.
     pub pid_namespace: u32,
 }

@@ -206,7 +206,14 @@ fn close(call: &impl Call) {
             frame::close(frame);
             without_entry(call, &counters, operation, ret);
         }
-        None => without_entry(call, &counters, operation, ret),
+        None => {
+            without_entry(call, &counters, operation, ret);
+            if setting!(kernel.calls) != 0
+                && let Some(frame) = frame::current()
+            {
+                frame::close(frame);
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod audit;
 pub mod buffer;
+mod call;
 mod ledger;
 pub mod lock;
 mod lookup;

@@ -17,7 +17,7 @@ use tracer_ebpf::{
 
 use super::{Arguments, entry, exit, lock, phase, zero};
 use crate::{
-    fold, frame, habit, kernel,
+    calls, fold, frame, habit, kernel,
     maps::{Counters, count, setting},
     session, slots, tables,
 };
@@ -100,6 +100,10 @@ fn enter(
         counters.add(Counter::Reentries, 1);
     }
     frame.request = request;
+    if setting!(kernel.calls) == 0 || frame.call_ns == 0 {
+        // SAFETY: takes nothing, cannot fail.
+        calls::begin(frame, operation, unsafe { bpf_ktime_get_ns() });
+    }
     begin(frame, operation, ring, requested(), was_used);
     look(frame);
     // Last, so that the hook's own work stands before the registration's time.
@@ -153,6 +157,9 @@ pub fn clear(registration: &mut RegistrationRecord) {
     if setting!(session.timed) != 0 {
         zero!(registration.lock_wait_ns, registration.lock_reads, registration.lock_writes);
         zero!(registration.fault_ns, registration.lookup_ns, registration.accounting_ns);
+    }
+    if setting!(kernel.calls) != 0 {
+        zero!(registration.call_ns, registration.wait_ns);
     }
 }
 

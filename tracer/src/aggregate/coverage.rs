@@ -8,6 +8,7 @@ use super::books::OperationBooks;
 use crate::{
     decode::Known,
     human,
+    probe::table::CALL_TIME,
     source::{sample::Sample, skipped},
 };
 
@@ -40,6 +41,8 @@ pub struct Coverage {
     pub pins: Option<Measured>,
     /// Walks to the end: VMAs, files, backings.
     pub walks: Option<Measured>,
+    /// The calls' own times: the wait for the ring's lock.
+    pub call_times: Option<Measured>,
     /// Skipped runs of the program that counts the calls: as many calls at most were not even counted.
     pub uncounted: u64,
     /// Skipped runs of the program that notes new rings; `None` where none are followed.
@@ -63,8 +66,11 @@ impl Coverage {
             [Counter::WalksBusy, Counter::WalksCut, Counter::WalksNone, Counter::BufferMissedReturns].map(count);
         let walked = sum([Counter::WalksComplete, Counter::WalksHole].map(count));
         let measured = |is: bool, of: u64, missed: u64| is.then(|| Measured::new(of, missed));
+        let timed = Operation::ALL.iter().map(|operation| sample.counters[Counter::TimedCalls.of(*operation)]);
+        let untimed = calls.map_or(0, |calls| calls.missed).saturating_add(count(Counter::UntimedCalls));
         Self {
             calls,
+            call_times: measured(known.calls, timed.fold(0, u64::saturating_add), untimed),
             buffers: measured(known.buffers, count(Counter::BufferEntries), buffers),
             pins: measured(known.pins, count(Counter::PinReturns), pins),
             uncounted: uncounted(sample),
@@ -76,7 +82,13 @@ impl Coverage {
 
     /// The kinds by name.
     pub fn by_figure(&self) -> impl Iterator<Item = (&'static str, Measured)> {
-        let all = [("calls", self.calls), ("buffers", self.buffers), ("pins", self.pins), ("walks", self.walks)];
+        let all = [
+            ("calls", self.calls),
+            ("buffers", self.buffers),
+            ("pins", self.pins),
+            ("walks", self.walks),
+            ("call_times", self.call_times),
+        ];
         all.into_iter().filter_map(|(name, measured)| Some((name, measured?)))
     }
 
@@ -87,6 +99,7 @@ impl Coverage {
             (self.buffers, "buffers, bytes, VMAs touched, backings, distinct files", "buffers were not seen"),
             (self.pins, "time in the pin, page faults in the pin, VMA look-ups", "pins were not seen from end to end"),
             (self.walks, "VMAs touched, backings, distinct files", "buffers were not walked to the end"),
+            (self.call_times, CALL_TIME, "calls were not timed"),
         ];
         let bounds = figures.into_iter().filter_map(|(measured, figures, what)| {
             let Measured { measured, missed, .. } = measured.filter(|of| of.missed > 0)?;

@@ -70,6 +70,8 @@ impl Fold<'_> {
             lost: self.losses(),
             degraded: self.known.degraded.iter().chain(&lower_bounds).cloned().collect(),
             lower_bounds,
+            calls: self.call_times(),
+            under_way: self.under_way(),
             locks: Locks::new(self.sample, self.known),
             phases: Phases::new(self.sample, self.known),
             registered: self.sample.registered.clone().filter(|_| self.known.tables),
@@ -262,6 +264,7 @@ impl Fold<'_> {
             rings: known.rings.then(|| self.count(Counter::LostRings)),
             judgements: known.walk.then(|| self.count(Counter::LostJudgements)),
             tables: self.sample.registered.as_ref().filter(|_| known.tables).map(|registered| registered.lost),
+            calls: entries.then(|| self.count(Counter::LostCalls)),
             files: (known.walk && known.processes).then(|| self.count(Counter::LostFiles)),
         }
     }

@@ -2,6 +2,7 @@
 
 pub mod audit;
 mod books;
+mod calls;
 mod coverage;
 mod delta;
 mod detail;
@@ -14,6 +15,7 @@ mod snapshot;
 pub mod workloads;
 
 pub use books::{Books, OperationBooks, PartBooks};
+pub use calls::{CallTimes, LONG_NS, LongCall, UnderWay};
 pub use coverage::{Coverage, Measured};
 pub use detail::{LockSide, Locks, Part, Phases, SlowPins};
 pub use distribution::Distribution;

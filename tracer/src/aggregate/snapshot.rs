@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{
-    Books, Distribution, Locks, Phases,
+    Books, CallTimes, Distribution, Locks, Phases, UnderWay,
     evidence::{CostCell, Installations, Judgements, Largest, Rings, SharedBufferFile},
     workloads::Workloads,
 };
@@ -80,6 +80,10 @@ pub struct Snapshot {
     pub degraded: Vec<String>,
     /// Those of `degraded` that say by how much the sums lack what was not seen.
     pub lower_bounds: Vec<String>,
+    /// Where the callers' time went, by operation; `None` unless the system call is hooked.
+    pub calls: Option<Vec<CallTimes>>,
+    /// Calls that have not ended.
+    pub under_way: Option<UnderWay>,
     /// Waits for `mmap_lock`; `None` unless asked for.
     pub locks: Option<Locks>,
     /// The parts of the time; `None` unless asked for.
@@ -365,6 +369,8 @@ pub struct Losses {
     /// Tables of buffers that are not followed since the map was full; `None` where none are.
     #[serde(skip)]
     pub tables: Option<u64>,
+    /// Calls not seen while they were under way, since there was no place for them.
+    pub calls: Option<u64>,
 }
 
 impl Losses {
@@ -391,6 +397,7 @@ impl Losses {
             ("judgements", "buffers not judged by policy: the map was full", self.judgements),
             ("files", "files of a shared buffer: unnamed, or the map was full", self.files),
             ("tables", "tables of buffers not followed: the map was full", self.tables),
+            ("calls", "calls not seen while they were under way: there was no place", self.calls),
         ];
         causes.into_iter().filter_map(|(name, meaning, count)| Some((name, meaning, count?))).collect()
     }

@@ -217,6 +217,7 @@ pub(crate) fn any_known() -> impl Strategy<Value = Known> {
                 cleanups,
                 ring_exits,
                 policy: (None, String::new()),
+                calls: ring_exits,
                 locks,
                 phases,
                 fault_times,
@@ -427,10 +428,11 @@ fn each_figure_has_its_own_coverage_and_a_sum_that_lacks_something_says_so() {
         sample.skipped.insert(program.to_owned(), runs);
     }
     sample.counters[Counter::StrayBuffers as usize] = 3;
+    sample.counters[Counter::UntimedCalls as usize] = 4;
     let short = fold(&sample, &Known::all());
     let of = |figure: &str| short.books.figures.by_figure().find(|(name, _)| *name == figure).unwrap().1.missed;
-    assert_eq!(["calls", "buffers", "pins", "walks"].map(of), [2, 13, 13, 13]);
-    assert_eq!((short.lower_bounds.len(), short.degraded == short.lower_bounds), (4, true));
+    assert_eq!(["calls", "buffers", "pins", "walks", "call_times"].map(of), [2, 13, 13, 13, 6]);
+    assert_eq!((short.lower_bounds.len(), short.degraded == short.lower_bounds), (5, true));
     assert!(short.books.balanced && short.books.coverage.unwrap() < 1.0);
 }
 

@@ -51,7 +51,7 @@ pub(super) fn answer(snapshot: &Snapshot, context: &Context) -> Answer {
             verdict: verdict(locks),
             why,
             tables: vec![Table::new("sides", "mmap_lock in registers and updates", SIDES).rows(rows)],
-            notes: vec![notes(locks)],
+            notes: [Some(notes(locks)), rings_lock(snapshot)].into_iter().flatten().collect(),
             ..Draft::default()
         },
     )
@@ -83,6 +83,20 @@ fn verdict(locks: &Locks) -> String {
         human::count(locks.writers),
         human::duration(locks.wait_ns),
     )
+}
+
+/// The other lock that callers wait for.
+fn rings_lock(snapshot: &Snapshot) -> Option<String> {
+    let pins = snapshot.calls.as_ref()?.iter().filter(|times| matches!(times.operation, "register" | "update"));
+    let (wait, total) = pins.fold((0_u64, 0_u64), |(wait, total), times| {
+        (wait.saturating_add(times.wait_ns), total.saturating_add(times.total_ns))
+    });
+    let share = share(wait, total)?;
+    Some(format!(
+        "The ring's own lock is another: before their functions registers and updates waited {}, {} of their system calls' time.",
+        human::duration(wait),
+        human::percent(share)
+    ))
 }
 
 fn notes(locks: &Locks) -> String {

@@ -276,6 +276,10 @@ pub struct Daemon {
     #[arg(long)]
     pub rings: bool,
 
+    /// Also time the system calls themselves, with the wait for the ring's lock, and see calls that hang in that wait
+    #[arg(long)]
+    pub calls: bool,
+
     /// Have the kernel keep statistics of all BPF programs of the machine, for the runs and run time of pinscope's own;
     /// needs CAP_SYS_ADMIN
     #[arg(long)]

@@ -126,6 +126,7 @@ pub fn wish(probes: &args::Probes, lookups: bool, session: &Session) -> Wish {
         process: session.by_pid != 0,
         registration_returns: true,
         lean: false,
+        calls: true,
         locks: false,
         phases: false,
         controller: None,
@@ -135,8 +136,9 @@ pub fn wish(probes: &args::Probes, lookups: bool, session: &Session) -> Wish {
 
 /// What the service wants: the aggregates, at the least cost. A registration's end is the ledger's tracepoint, which
 /// comes some ten instructions after the function's return and is never missed.
-pub fn service_wish(probes: &args::Probes, lookups: bool, ring: bool) -> Wish {
-    Wish { registration_returns: false, lean: true, ring, tables: ring, ..wish(probes, lookups, &Session::default()) }
+pub fn service_wish(probes: &args::Probes, lookups: bool, ring: bool, calls: bool) -> Wish {
+    let wish = wish(probes, lookups, &Session::default());
+    Wish { registration_returns: false, lean: true, ring, tables: ring, calls, ..wish }
 }
 
 /// Workloads that have series of their own, where the user does not say.

@@ -96,7 +96,7 @@ impl Config {
     /// What is to be hooked, and what the eBPF side is to do.
     pub fn wish(&self) -> (Wish, Options) {
         let daemon = &self.daemon;
-        let wish = config::service_wish(&daemon.probes, daemon.lookups, daemon.rings);
+        let wish = config::service_wish(&daemon.probes, daemon.lookups, daemon.rings, daemon.calls);
         let (workloads, wish) = config::workloads(daemon.workloads, wish);
         let followed = daemon.rings.into();
         let apart = workloads.is_some().into();

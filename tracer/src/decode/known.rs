@@ -48,6 +48,8 @@ pub struct Known {
     pub ring_exits: bool,
     /// The policy that this kernel is under, where it can be told, and how that is known.
     pub policy: (Option<Policy>, String),
+    /// Entry and return of the system call.
+    pub calls: bool,
     /// Both tracepoints of `mmap_lock`.
     pub locks: bool,
     /// The parts of a registration are asked for, and its pins are timed.
@@ -88,6 +90,7 @@ impl Known {
             cleanups: true,
             ring_exits: true,
             policy: (Some(Policy::Since65), String::new()),
+            calls: true,
             locks: true,
             phases: true,
             fault_times: true,
@@ -121,6 +124,7 @@ impl Known {
             cleanups: false,
             ring_exits: false,
             policy: (None, String::new()),
+            calls: false,
             locks: false,
             phases: false,
             fault_times: false,

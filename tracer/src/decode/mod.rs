@@ -149,7 +149,7 @@ fn registration(bytes: &[u8], header: Header) -> Option<RegistrationRecord> {
     Some(fields!(bytes, RegistrationRecord {
         duration_ns, pin_ns, walk_ns, ring, ring_created_ns, bytes, registered, refused, vmas, lookups, minor_faults,
         major_faults, cgroup, ret, pid, uid, flags, buffers, requested, failed_buffers, vm_files, files, ring_fd,
-        ring_flags, operation, reserved, comm, lock_wait_ns, fault_ns, lookup_ns, accounting_ns, lock_reads,
+        ring_flags, operation, reserved, comm, lock_wait_ns, call_ns, wait_ns, fault_ns, lookup_ns, accounting_ns, lock_reads,
         lock_writes,
     } header: header))
 }

@@ -74,6 +74,12 @@ pub struct Registration {
     pub pin_ns: Option<u64>,
     /// `duration_ns` less the pins.
     pub rest_ns: Option<u64>,
+    /// The system call's own time, from its entry to its end.
+    pub call_ns: Option<u64>,
+    /// Of it before the function: the look-up of the ring, and the wait for its lock.
+    pub wait_ns: Option<u64>,
+    /// Of it behind the function. With `wait_ns` and `duration_ns` it sums to `call_ns`.
+    pub after_ns: Option<u64>,
     /// pinscope's own walks, in no other figure.
     pub walk_ns: Option<u64>,
     /// Minor faults taken in the pins.
@@ -218,6 +224,7 @@ impl Registration {
         let buffer_list: Vec<_> =
             buffers.iter().map(|(walk, buffer)| Buffer::new(context, *walk, buffer, stays(buffer))).collect();
         let faults = times.pin.filter(|_| !sight.has(flag::FAULTS_UNTOLD));
+        let called = context.known.calls && sight.has(flag::CALL_TIMED);
         Self {
             time: context.clock.rfc3339(record.header.start_ns).filter(|_| record.header.start_ns > 0),
             start_ns: record.header.start_ns,
@@ -249,6 +256,9 @@ impl Registration {
             duration_ns: times.duration,
             pin_ns: times.pin,
             rest_ns: times.rest,
+            call_ns: called.then_some(record.call_ns),
+            wait_ns: called.then_some(record.wait_ns),
+            after_ns: called.then(|| record.call_ns.saturating_sub(record.wait_ns).saturating_sub(record.duration_ns)),
             walk_ns: sight.walked().then_some(record.walk_ns),
             minor_faults: faults.map(|_| record.minor_faults),
             major_faults: faults.map(|_| record.major_faults),

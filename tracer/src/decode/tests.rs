@@ -202,10 +202,10 @@ fn the_keys_are_those_that_are_documented() {
     let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
     assert_eq!(
         keys(&json),
-        "accounting_ns backings buffer_list buffers bytes bytes_registered cgroup_id comm degraded duration_ns failed_buffers fault_ns \
+        "accounting_ns after_ns backings buffer_list buffers bytes bytes_registered call_ns cgroup_id comm degraded duration_ns failed_buffers fault_ns \
          files files_capped lock_acquisitions lock_wait_ns lookup_ns lookups major_faults minor_faults operation pid \
          pin_ns refused requested rest_ns result ret ring start_ns tid time uid vm_files vm_files_capped vmas vmas_complete vmas_repeated \
-         walk_ns"
+         wait_ns walk_ns"
     );
     assert_eq!(
         keys(&json["buffer_list"][0]),

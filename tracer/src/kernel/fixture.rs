@@ -23,6 +23,7 @@ const LOOKUP: &str = "struct vm_area_struct * (struct mm_struct *, unsigned long
 const CHECK: &str = "int (struct vm_area_struct *, unsigned long)";
 
 const FAULT: &str = "vm_fault_t (struct vm_area_struct *, unsigned long, unsigned int, struct pt_regs *)";
+const CALL: (&str, &str) = ("__x64_sys_io_uring_register", "long (struct pt_regs *)");
 const ACCOUNT: &str = "int (struct user_struct *, unsigned long)";
 
 const LOCK_WANTED: &str = "void (struct mm_struct *:mm, bool:write)";
@@ -44,6 +45,7 @@ pub(crate) fn debian_5_10() -> Facts {
     let functions = [
         ("io_sqe_buffers_register", REGISTER),
         ("io_register_rsrc_update", UPDATE),
+        CALL,
         ("io_sqe_buffer_register", BUFFER_INT),
         ("pin_user_pages", PIN_VMAS),
         ("find_extend_vma", LOOKUP),
@@ -66,6 +68,7 @@ pub(crate) fn debian_6_1() -> Facts {
         ("io_sqe_buffers_register", REGISTER),
         ("io_register_rsrc_update", UPDATE),
         ("io_sqe_buffers_unregister", UNREGISTER),
+        CALL,
         RELEASE,
         ("io_sqe_buffer_register", BUFFER_INT),
         ("io_pin_pages", PIN_PAGES),
@@ -155,6 +158,7 @@ fn since_6_12(release: &str, buffer: &str) -> Facts {
         ("io_sqe_buffers_register", REGISTER),
         ("io_register_rsrc_update", UPDATE),
         ("io_register_clone_buffers", CLONE),
+        CALL,
         ("io_sqe_buffers_unregister", UNREGISTER),
         ("io_sqe_buffer_register", buffer),
         ("io_pin_pages", PIN_PAGES),

@@ -184,7 +184,9 @@ impl Wave {
     fn of(hook: &Hook) -> Self {
         match (hook.role, hook.kind) {
             (Role::Ledger, _) | (_, Kind::RawTracepoint | Kind::Tracepoint) => Self::Counts,
-            (Role::Registration(_) | Role::Audit(_), Kind::Kprobe | Kind::Multi | Kind::Fentry) => Self::Opens,
+            (Role::Registration(_) | Role::Call | Role::Audit(_), Kind::Kprobe | Kind::Multi | Kind::Fentry) => {
+                Self::Opens
+            }
             _ => Self::Fills,
         }
     }

@@ -9,7 +9,7 @@ use crate::kernel::Types;
 type Slot = fn(&mut Offsets) -> &mut u32;
 
 /// Every member that is read, as `struct.member`, and its place in the settings.
-const TABLE: [(&str, Slot); 80] = [
+const TABLE: [(&str, Slot); 81] = [
     ("task_struct.mm", |o| &mut o.task_mm),
     ("task_struct.pending", |o| &mut o.task_pending),
     ("sigpending.signal", |o| &mut o.pending_signals),
@@ -47,6 +47,7 @@ const TABLE: [(&str, Slot); 80] = [
     ("backing_dev_info.capabilities", |o| &mut o.bdi_capabilities),
     ("io_ring_ctx.cached_sq_head", |o| &mut o.ring_sq_head),
     ("io_ring_ctx.cached_cq_tail", |o| &mut o.ring_cq_tail),
+    ("pt_regs.si", |o| &mut o.second_argument),
     ("file.f_path", |o| &mut o.file_path),
     ("path.dentry", |o| &mut o.path_dentry),
     ("dentry.d_name", |o| &mut o.dentry_name),
@@ -222,6 +223,9 @@ pub const NUMBERS: [&str; 9] = [
     "ns_common.inum",
 ];
 
+/// What tells the opcode of a system call.
+pub const CALL: [&str; 1] = ["pt_regs.si"];
+
 /// What tells whether a ring was given requests.
 pub const REQUESTS: [&str; 2] = ["io_ring_ctx.cached_sq_head", "io_ring_ctx.cached_cq_tail"];
 
@@ -361,6 +365,7 @@ mod tests {
                 .chain(&PATHS)
                 .chain(&BACKING_FILES)
                 .chain(&SLOTS_OF_BUFFERS)
+                .chain(&CALL)
                 .chain(&SLOTS_OF_NODES)
                 .all(|member| MEMBERS.contains(member))
         );

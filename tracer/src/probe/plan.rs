@@ -41,6 +41,8 @@ pub struct Wish {
     /// Leave out the hook of each buffer where the pin's entry tells its range: half the cost, and no figure of a
     /// buffer but those of its pin.
     pub lean: bool,
+    /// Time the system call: every `io_uring_register(2)` pays for it.
+    pub calls: bool,
     /// Watch `mmap_lock`: every acquisition on the machine pays for it.
     pub locks: bool,
     /// Time the parts of a registration: every page fault on the machine pays for it.
@@ -63,6 +65,7 @@ impl Default for Wish {
             process: false,
             registration_returns: true,
             lean: false,
+            calls: true,
             locks: true,
             phases: true,
             controller: None,

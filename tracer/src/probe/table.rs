@@ -33,6 +33,8 @@ pub enum Role {
     Release,
     /// What is in the tables of rings, and the search for those that were there before.
     Table,
+    /// The system call itself.
+    Call,
     /// A function that takes hold of user pages, in an audit.
     Audit(Gup),
 }
@@ -52,6 +54,7 @@ impl Role {
             Self::Lock => "lock",
             Self::Release => "release",
             Self::Table => "table",
+            Self::Call => "call",
             Self::Audit(function) => function.name(),
         }
     }
@@ -68,6 +71,7 @@ impl Role {
             Self::Fault => "time of page faults in the pin",
             Self::Accounting => "time of the accounting of pinned pages",
             Self::Lock => "acquisitions of mmap_lock, and the waits for it",
+            Self::Call => "the system call's own time, with the wait for the ring's lock",
             Self::Release => "the end of a table of buffers: what is registered now",
             Self::Table => "what is in the tables of rings, also of those that were there before",
             Self::Audit(_) => "who takes hold of user pages, and of which",
@@ -162,7 +166,7 @@ const fn plain(prototype: &'static str) -> Form {
 }
 
 /// The roles filled by functions, in the order of the call chain.
-pub const FUNCTION_ROLES: [FunctionRole; 10] = [
+pub const FUNCTION_ROLES: [FunctionRole; 11] = [
     FunctionRole {
         role: Role::Registration(Operation::Register),
         candidates: &[Candidate {
@@ -345,6 +349,18 @@ pub const FUNCTION_ROLES: [FunctionRole; 10] = [
         only_with: None,
         figures: &[REGISTERED],
     },
+    FunctionRole {
+        role: Role::Call,
+        candidates: &[Candidate {
+            function: LEDGER_RETURNS[0].0,
+            forms: &[plain(SYSTEM_CALL)],
+            note: "every opcode of io_uring_register(2), and nobody else; not that of 32-bit programs",
+        }],
+        handler: "call",
+        returns: true,
+        only_with: None,
+        figures: &[CALL_TIME],
+    },
 ];
 
 /// How the names of the programs at the end of a table begin.
@@ -386,6 +402,8 @@ pub const UNREGISTER: &str = "io_sqe_buffers_unregister";
 pub const INNER_UNREGISTER: &str = "__io_sqe_buffers_unregister";
 /// See [`INNER_ACCOUNTING`].
 pub const OUTER_ACCOUNTING: &str = "io_account_mem";
+/// Figure: how long the system calls take their callers.
+pub const CALL_TIME: &str = "time of the system call";
 /// Figure: how long look-ups take.
 pub const LOOKUP_TIMES: &str = "time of VMA look-ups";
 /// Figure: what the tracepoints of `mmap_lock` give.

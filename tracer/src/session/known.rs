@@ -34,6 +34,8 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
         let ok = |name: &str| results.iter().any(|(program, result)| program == name && result.is_ok());
         hooks.peek().is_some() && hooks.all(|hook| ok(&hook.program))
     };
+    // Where the ledger is at that return, it stands for the call's own hook.
+    let call_ends = attached(Role::Call, true) || attached(Role::Ledger, true);
     let loaded = |name: &str| results.iter().any(|(program, result)| program == name && result.is_ok());
     let phases = options.session.phases != 0 && both(Role::Pin);
     let untimed = [no_lookup_times(plan), no_accounting_times(plan)].into_iter().flatten().filter(|_| phases);
@@ -71,6 +73,7 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
         cleanups,
         ring_exits: cleanups && plan.ring_tables && options.session.complete().filtered == 0,
         policy: plan.policy.clone(),
+        calls: plan.settings.kernel.calls != 0 && attached(Role::Call, false) && call_ends,
         locks: options.session.locks != 0 && hooked(Role::Lock),
         phases,
         fault_times: phases && both(Role::Fault),

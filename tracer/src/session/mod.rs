@@ -161,7 +161,8 @@ impl Session {
     pub fn sample(&self) -> Result<Sample> {
         let Ok(attached) = &self.attached else { return Ok(Sample::default()) };
         let mut now = maps::read(attached).context("cannot read the figures")?.since(&self.baseline);
-        now.elapsed_ns = clock().1.saturating_sub(self.started_ns);
+        now.now_ns = clock().1;
+        now.elapsed_ns = now.now_ns.saturating_sub(self.started_ns);
         Ok(now)
     }
 

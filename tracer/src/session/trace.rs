@@ -201,14 +201,18 @@ impl<'a> Printer<'a> {
     }
 
     fn finish(mut self, session: &Session, left: Left) -> Result<()> {
-        let mut lost = session.snapshot()?.lost;
+        let snapshot = session.snapshot()?;
+        let (mut lost, under_way) = (snapshot.lost, snapshot.under_way);
         lost.registration_records = lost.registration_records.map(|lost| lost + left.registrations);
         lost.buffer_records = lost.buffer_records.map(|lost| lost + left.buffers);
         let counts = self.assembler.finish();
         if self.arguments.json {
-            let line = sink::json_end(counts, Some(&lost))?;
+            let line = sink::json_end(counts, Some(&lost), under_way.as_ref())?;
             writeln!(self.out, "{line}").context("cannot write")?;
         } else {
+            for call in under_way.iter().flat_map(|calls| &calls.long) {
+                eprintln!("{}", sink::under_way(call));
+            }
             eprintln!("{}", sink::footer(counts, Some(&lost)));
         }
         self.out.flush().context("cannot write")

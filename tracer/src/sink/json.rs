@@ -85,6 +85,8 @@ struct Report<'a> {
 /// lost            registration_records, buffer_records, frames, processes, backings, reentries, descendants,
 ///                 short_records
 /// degraded[]      reasons;  lower_bounds[]: those of them that say which sums lack what was not seen
+/// calls[]         operation, calls, total_ns, wait_ns, function_ns, after_ns: the system calls' own time
+/// under_way       oldest_ns, since, long[{operation, pid, tid, comm, age_ns}]: calls that have not ended
 /// locks           registrations, readers, writers, waited, total_ns, wait_ns, read and write {acquisitions, wait:
 ///                 DISTRIBUTION}, failed_trylocks, killed_waits, complete            with --locks
 /// phases          registrations, left_out, total_ns, pin {calls, ns}, faults, lookups, pin_other_ns, rest_ns,
@@ -128,10 +130,10 @@ mod tests {
         let json = of(&a_snapshot());
         assert_eq!(
             keys(&json),
-            "answers backings books buffer_vmas command costs degraded elapsed_ns exit_code explanations faults \
+            "answers backings books buffer_vmas calls command costs degraded elapsed_ns exit_code explanations faults \
              installations judgements kernel largest_buffer largest_registration locks lookups lost lower_bounds mode \
              multi_file_buffers multi_vm_file_buffers operations phases pin processes refused_bytes registration_buffers registration_bytes \
-             registration_vmas rings schema scope shared_buffer_files skipped split started type unregisters version \
+             registration_vmas rings schema scope shared_buffer_files skipped split started type under_way unregisters version \
              walks"
         );
         assert_eq!((&json["schema"], &json["type"]), (&1.into(), &"report".into()));

@@ -7,7 +7,7 @@ use super::{
     json::{SCHEMA, printable},
 };
 use crate::{
-    aggregate::Losses,
+    aggregate::{LongCall, Losses, UnderWay},
     decode::{Backing, Counts, PARTIAL, Registration},
 };
 
@@ -39,7 +39,7 @@ pub fn line(registration: &Registration) -> String {
         &told(registration.vmas, |vmas| format!("{vmas}{bound}")),
         &told(registration.duration_ns, human::short_duration),
         &told(share(registration), |share| format!("{:.0}%", share * 100.0)),
-        &format!("{}{}", stopped_at(registration), behind(&registration.backings)),
+        &format!("{}{}{}", waited(registration), stopped_at(registration), behind(&registration.backings)),
     ])
 }
 
@@ -56,6 +56,20 @@ fn stopped_at(registration: &Registration) -> String {
     let partial = registration.result == PARTIAL;
     let Some(refused) = registration.refused.as_ref().filter(|_| partial) else { return String::new() };
     format!("[{}] {}, ", refused.index, refused.result.as_deref().unwrap_or("refused"))
+}
+
+/// `waited 7.74s, ` where the caller waited for the ring's lock for as long as the function took, and a millisecond at the least.
+fn waited(registration: &Registration) -> String {
+    const LEAST: u64 = 1_000_000;
+    let waited = registration.wait_ns.filter(|wait| *wait >= registration.duration_ns.unwrap_or(0).max(LEAST));
+    waited.map(|wait| format!("waited {}, ", human::short_duration(wait))).unwrap_or_default()
+}
+
+/// A call that has not ended, for people.
+pub fn under_way(call: &LongCall) -> String {
+    let comm = human::plain(&call.comm);
+    let (pid, tid, age) = (call.pid, call.tid, human::duration(call.age_ns));
+    format!("still under way for {age}: {} of {comm} (pid {pid}, thread {tid})", call.operation)
 }
 
 fn told<T>(figure: Option<T>, show: impl Fn(T) -> String) -> String {
@@ -116,6 +130,7 @@ enum Line<'a> {
         lost_buffer_records: Option<u64>,
         malformed: u64,
         orphans: u64,
+        under_way: Option<&'a UnderWay>,
     },
 }
 
@@ -135,8 +150,9 @@ pub fn json_line(registration: &Registration) -> serde_json::Result<String> {
 }
 
 /// The last object: `{"type":"end","schema":1,"registrations","lost_registration_records",
-/// "lost_buffer_records","malformed","orphans"}`. `lost` is `None` where the counters could not be read.
-pub fn json_end(counts: Counts, lost: Option<&Losses>) -> serde_json::Result<String> {
+/// "lost_buffer_records","malformed","orphans","under_way"}`. `lost` is `None` where the counters could not be read; `under_way`
+/// has the calls that have not ended.
+pub fn json_end(counts: Counts, lost: Option<&Losses>, under_way: Option<&UnderWay>) -> serde_json::Result<String> {
     text(&Line::End {
         schema: SCHEMA,
         registrations: counts.registrations,
@@ -144,6 +160,7 @@ pub fn json_end(counts: Counts, lost: Option<&Losses>) -> serde_json::Result<Str
         lost_buffer_records: lost.and_then(|lost| lost.buffer_records),
         malformed: counts.malformed,
         orphans: counts.orphans,
+        under_way,
     })
 }
 
@@ -265,11 +282,11 @@ mod tests {
         assert_eq!((&one["type"], &one["schema"], &one["pid"]), (&json!("registration"), &json!(1), &json!(11)));
         assert_eq!(one["time"], "2001-09-09T01:46:40.124000Z");
         let lost = Losses { buffer_records: Some(3), ..Losses::default() };
-        let end = parse(&json_end(Counts { registrations: 5, malformed: 1, orphans: 2 }, Some(&lost)).unwrap());
+        let end = parse(&json_end(Counts { registrations: 5, malformed: 1, orphans: 2 }, Some(&lost), None).unwrap());
         assert_eq!(
             end,
             json!({"type": "end", "schema": 1, "registrations": 5, "lost_registration_records": null,
-                   "lost_buffer_records": 3, "malformed": 1, "orphans": 2})
+                   "lost_buffer_records": 3, "malformed": 1, "orphans": 2, "under_way": null})
         );
     }
 

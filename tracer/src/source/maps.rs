@@ -14,6 +14,7 @@ use tracer_ebpf::{
         COST_PAGES, COST_VMAS, Cost, JudgedKey, JudgedTotals, Largest, PastRing, ProcessTotals, Ring, SharedFile,
         SharedFileKey,
     },
+    under_way::{Call, WORDS},
 };
 
 use super::{
@@ -88,6 +89,7 @@ pub fn read(attached: &Attached) -> Result<Sample, ReadError> {
     maps.totals(&mut sample);
     maps.counts(&mut sample);
     maps.backings.each(|key, values| sample.backings.push((key.0, sum(values.map(|cpu| cpu.0)))))?;
+    sample.calls = maps.calls();
     sample.filesystems = maps.filesystems()?;
     sample.judged = maps.judged.read(|key, totals| (key.0, totals.0))?;
     if let Some(detail) = &maps.detail {
@@ -126,6 +128,7 @@ pub struct Maps {
     durations: Mapped,
     sizes: Mapped,
     details: Mapped,
+    calls: Mapped,
     backings: Entries<Key, Backing>,
     filesystems: Entries<u64, [u8; 16]>,
     judged: Entries<JudgedUnder, JudgedBuffers>,
@@ -159,6 +162,7 @@ impl Maps {
             durations: array(DURATIONS)?,
             sizes: array(SIZES)?,
             details: array(DETAILS)?,
+            calls: array("CALLS")?,
             backings: Entries::of(ebpf, iterator, "BACKINGS")?,
             filesystems: Entries::of(ebpf, iterator, "FILESYSTEMS")?,
             judged: Entries::of(ebpf, iterator, "JUDGED")?,
@@ -204,6 +208,12 @@ impl Maps {
         for entry in 0..self.details.entries() {
             add(&mut sample.details, self.details.words(entry));
         }
+    }
+
+    /// Those under way.
+    fn calls(&self) -> Vec<Call> {
+        let words: Vec<u64> = self.calls.words(0).collect();
+        words.as_chunks::<WORDS>().0.iter().filter_map(Call::of).collect()
     }
 }
 

@@ -12,6 +12,7 @@ use tracer_ebpf::{
     record::{
         COST_PAGES, COST_VMAS, Cost, JudgedKey, JudgedTotals, Largest, ProcessTotals, Ring, SharedFile, SharedFileKey,
     },
+    under_way::Call,
 };
 
 use super::{own::Own, runs::Runs};
@@ -67,6 +68,10 @@ pub struct Sample {
     pub runs: Option<BTreeMap<String, Runs>>,
     /// This process; only a service reads it.
     pub own: Option<Own>,
+    /// Calls under way.
+    pub calls: Vec<Call>,
+    /// `CLOCK_MONOTONIC` nanoseconds when `calls` was read.
+    pub now_ns: u64,
     /// Nanoseconds since the programs were attached.
     pub elapsed_ns: u64,
 }
@@ -121,6 +126,8 @@ impl Default for Sample {
             registered: None,
             runs: None,
             own: None,
+            calls: Vec::new(),
+            now_ns: 0,
             elapsed_ns: 0,
         }
     }

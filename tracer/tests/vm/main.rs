@@ -10,6 +10,7 @@ mod compare;
 mod context;
 mod daemon;
 mod errno;
+mod fault;
 mod filesystem;
 mod generate;
 mod http;

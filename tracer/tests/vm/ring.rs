@@ -196,6 +196,11 @@ fn raw(clock: libc::clockid_t, fd: i32, opcode: u32, argument: u64, count: u32) 
     Answer { ret, started_ns, ended_ns }
 }
 
+/// Does what is asked, on the ring of this fd.
+pub fn call_on(fd: i32, request: Request<'_>) -> Answer {
+    request.call(libc::CLOCK_MONOTONIC, fd, 0)
+}
+
 /// A ring.
 pub struct Ring {
     ring: IoUring,
@@ -241,6 +246,15 @@ impl Ring {
         } else {
             opcode::ReadFixed::new(fd, address as *mut u8, length as u32, index).build()
         })
+    }
+
+    /// Begins a read of a byte into the registered buffer 0, and does not wait for it.
+    pub fn begin_fixed_read(&mut self, file: &OwnedFd, buffer: Buffer) -> anyhow::Result<()> {
+        let entry = opcode::ReadFixed::new(Fd(file.as_raw_fd()), buffer.address as *mut u8, 1, 0).build();
+        // SAFETY: the memory of the request is the caller's mapping, which outlives the ring.
+        unsafe { self.ring.submission().push(&entry) }?;
+        self.ring.submit()?;
+        Ok(())
     }
 
     /// A request that does nothing.

@@ -17,7 +17,7 @@ const COMMAND_LINE: [&str; 2] = ["cli_", "session_"];
 /// Tests of the answers and of programs that others wrote: what knows nothing of the kernel.
 const ANSWERS: [&str; 3] = ["answers_", "liburing_", "scenario_"];
 /// Tests of what is hooked on request, and of rings.
-const ON_REQUEST: [&str; 4] = ["audit_", "locks_", "phases_", "rings_"];
+const ON_REQUEST: [&str; 5] = ["audit_", "calls_", "locks_", "phases_", "rings_"];
 /// Tests of whose calls they are: what knows of tasks and their parents.
 const NAMESPACES: [&str; 1] = ["namespaces_"];
 /// Tests of load, of tasks in unusual states, of fio, of evidence.

@@ -15,6 +15,7 @@ pub(super) fn is_wanted(wish: &Wish, role: Role) -> bool {
         Role::Lookup => wish.lookups,
         Role::Fault | Role::Accounting => wish.phases,
         Role::Release => wish.tables,
+        Role::Call => wish.calls,
         _ => true,
     }
 }

@@ -109,6 +109,7 @@ fn fill(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
     plan.settings.kernel.buffers = selected.iter().flatten().any(|s| s.role == Role::Buffer).into();
     plan.settings.kernel.walks = (walk == Walk::FindVma).into();
     plan.settings.kernel.pins = selected.iter().flatten().any(|s| s.role == Role::Pin).into();
+    plan.settings.kernel.calls = selected.iter().flatten().any(|s| s.role == Role::Call).into();
     plan.settings.kernel.pin_is_slow = selected.iter().flatten().any(|s| s.function == SLOW_PIN).into();
     for (role, selected) in FUNCTION_ROLES.iter().zip(&selected) {
         if pin_tells && role.role == Role::Buffer {
@@ -245,6 +246,14 @@ fn select_role(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish, role:
         plan.chose(role.role, Outcome::NotApplicable, detail::NO_ACCOUNTING);
         return None;
     }
+    if role.role == Role::Call
+        && let Some(member) = offsets::missing(types, &offsets::CALL)
+    {
+        let reason = format!("BTF has no {member}");
+        plan.lose(role.figures, &reason);
+        plan.chose(role.role, Outcome::Lost, reason);
+        return None;
+    }
     let selection = select::select(facts, types, role, &wish.avoid);
     let mut choice =
         Choice { role: role.role, chosen: Outcome::Lost, why: String::new(), passed_over: selection.passed_over };
@@ -317,7 +326,7 @@ fn tracepoints(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
             Ok(position) => {
                 plan.settings.kernel.ledger = 1;
                 plan.settings.kernel.ledger_ret = position;
-                keep_from_preemption(plan, facts, types, &table::LEDGER);
+                keep_from_preemption(plan, facts, types, wish, &table::LEDGER);
             }
             Err(error) => {
                 plan.hooks.retain(|hook| hook.role != Role::Ledger);
@@ -327,7 +336,7 @@ fn tracepoints(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
         }
     }
     if tracepoint(plan, types, wish, &table::RING, wish.ring) {
-        keep_from_preemption(plan, facts, types, &table::RING);
+        keep_from_preemption(plan, facts, types, wish, &table::RING);
     }
     detail::locks(plan, types, wish);
 }
@@ -337,7 +346,7 @@ fn tracepoints(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
 const PREEMPTIBLE_TRACEPOINTS: (u32, u32) = (7, 0);
 
 /// Makes a raw tracepoint a perf event where it could miss something.
-fn keep_from_preemption(plan: &mut Plan, facts: &Facts, types: &Types, role: &TracepointRole) {
+fn keep_from_preemption(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish, role: &TracepointRole) {
     let Some(classic) = role.classic.filter(|_| facts.release.is_from(PREEMPTIBLE_TRACEPOINTS)) else { return };
     let obstacle = match &facts.ledger_event {
         _ if !offsets::event_is_known(types, &classic.event) => {
@@ -347,7 +356,7 @@ fn keep_from_preemption(plan: &mut Plan, facts: &Facts, types: &Types, role: &Tr
         Ok(false) => Some("tracefs does not have it".to_owned()),
         Err(unknown) => Some(unknown.to_string()),
     };
-    let by_return = if role.role == Role::Ledger { ledger_returns(plan.mechanism, types) } else { Vec::new() };
+    let by_return = if role.role == Role::Ledger { ledger_returns(plan.mechanism, types, wish) } else { Vec::new() };
     let choice = plan.choices.iter_mut().find(|choice| choice.role == role.role);
     let hook = plan.hooks.iter_mut().find(|hook| hook.role == role.role);
     let (Some(hook), Some(choice)) = (hook, choice) else { return };
@@ -356,7 +365,9 @@ fn keep_from_preemption(plan: &mut Plan, facts: &Facts, types: &Types, role: &Tr
             choice.why = format!(
                 "at the return of the system call: since 7.0 a raw tracepoint's program can be preempted, and a perf event is not to be had: {obstacle}"
             );
-            plan.hooks.retain(|hook| hook.role != role.role);
+            // The ledger closes every call there; another program at the same return could come before it.
+            plan.hooks
+                .retain(|hook| hook.role != role.role && !(hook.role == Role::Call && hook.kind == Kind::MultiReturn));
             plan.hooks.extend(by_return);
         }
         None => {
@@ -381,8 +392,12 @@ fn keep_from_preemption(plan: &mut Plan, facts: &Facts, types: &Types, role: &Tr
 }
 
 /// The ledger by programs of kprobe.multi, where the plan has such.
-fn ledger_returns(mechanism: Option<Mechanism>, types: &Types) -> Vec<Hook> {
-    if mechanism != Some(Mechanism::Multi) || !types.helpers.contains("task_pt_regs") {
+fn ledger_returns(mechanism: Option<Mechanism>, types: &Types, wish: &Wish) -> Vec<Hook> {
+    let avoided = |function: &str| wish.avoid.iter().any(|name| name == function);
+    if mechanism != Some(Mechanism::Multi)
+        || !types.helpers.contains("task_pt_regs")
+        || table::LEDGER_RETURNS.iter().any(|(function, _)| avoided(function))
+    {
         return Vec::new();
     }
     let known = |function: &str| {

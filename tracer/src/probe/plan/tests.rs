@@ -124,6 +124,8 @@ fn the_programs_of_6_12_by_fentry() {
         "accounting_enter_fentry",
         "accounting_exit_fexit",
         "release_enter_fentry",
+        "call_enter_fentry",
+        "call_exit_fexit",
         "list_table",
         "rings_of_files",
         "rings_of_indexes",
@@ -151,6 +153,8 @@ fn the_programs_of_5_10_by_kprobe_do_not_walk() {
         "lookup_exit_kretprobe",
         "fault_enter_kprobe",
         "fault_exit_kretprobe",
+        "call_enter_kprobe",
+        "call_exit_kretprobe",
         "ledger",
         "ring_created",
     ];
@@ -340,11 +344,12 @@ fn a_kernel_that_preempts_is_hooked_by_what_it_does_not_skip() {
 
 #[test]
 fn without_perf_events_the_ledger_is_the_system_calls_return() {
-    let mut facts = fixture::holding(fixture::debian_7_3(), &["CAP_BPF", "CAP_PERFMON"]);
-    let ledger = |facts: &Facts| {
-        let hooks = plan(facts, &Wish::default()).hooks.into_iter().filter(|hook| hook.role == Role::Ledger);
+    let mut facts = fixture::holding(without_system_call(fixture::debian_7_3()), &["CAP_BPF", "CAP_PERFMON"]);
+    let of = |facts: &Facts, role: Role| {
+        let hooks = plan(facts, &Wish::default()).hooks.into_iter().filter(|hook| hook.role == role);
         hooks.map(|hook| (hook.program, hook.kind)).collect::<Vec<_>>()
     };
+    let ledger = |facts: &Facts| of(facts, Role::Ledger);
     assert_eq!(ledger(&facts), [("ledger".to_owned(), Kind::RawTracepoint)]);
     let functions = &mut facts.types.as_mut().unwrap().functions;
     for (function, _) in table::LEDGER_RETURNS {
@@ -352,8 +357,17 @@ fn without_perf_events_the_ledger_is_the_system_calls_return() {
     }
     let returns = table::LEDGER_RETURNS.map(|(_, program)| (program.to_owned(), Kind::MultiReturn));
     assert_eq!(ledger(&facts), returns);
+    let enter = ("call_enter_kprobe".to_owned(), Kind::Multi);
+    assert_eq!(of(&facts, Role::Call), std::slice::from_ref(&enter), "the ledger closes what it opens");
     facts.privileges.perf_event_paranoid = Ok(2);
     assert_eq!(ledger(&facts), [("ledger_classic".to_owned(), Kind::Tracepoint)]);
+    assert_eq!(of(&facts, Role::Call), [enter, ("call_exit_kretprobe".to_owned(), Kind::MultiReturn)]);
+}
+
+fn without_system_call(mut facts: Facts) -> Facts {
+    let functions = &mut facts.types.as_mut().unwrap().functions;
+    functions.retain(|function, _| !table::LEDGER_RETURNS.iter().any(|(name, _)| name == function));
+    facts
 }
 
 #[test]
@@ -521,6 +535,7 @@ prop_compose! {
             process: descent,
             registration_returns,
             lean,
+            calls: ring,
             locks,
             phases,
             controller,
@@ -544,7 +559,7 @@ proptest! {
         prop_assert!(plan.errors.iter().all(|e| !e.to_string().contains('\n')));
         prop_assert_eq!(plan.verdict() == Verdict::Nothing, plan.hooks.is_empty());
         let Ok(types) = &facts.types else { return Ok(()) };
-        prop_assert_eq!(plan.choices.len(), 14);
+        prop_assert_eq!(plan.choices.len(), 15);
         for choice in &plan.choices {
             let has_hook = plan.hooks.iter().any(|hook| hook.role == choice.role);
             prop_assert!(!has_hook || matches!(choice.chosen, Outcome::Hooked(_)));
@@ -562,7 +577,7 @@ proptest! {
 #[test]
 fn the_ledger_is_a_perf_event_where_a_raw_tracepoint_would_miss_calls() {
     let ledger = |facts: &Facts| {
-        let plan = plan(facts, &Wish::default());
+        let plan = plan(&without_system_call(facts.clone()), &Wish { calls: false, ..Wish::default() });
         let hook = plan.hooks.iter().find(|hook| hook.role == Role::Ledger).expect("a ledger");
         (hook.kind, plan.degraded.first().map(|degraded| degraded.reason.clone()).unwrap_or_default())
     };

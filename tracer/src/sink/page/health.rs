@@ -6,7 +6,7 @@ use super::card;
 use crate::{
     aggregate::Snapshot,
     probe::health::Status,
-    sink::{human, prometheus::Service, text},
+    sink::{human, prometheus::Service, text, trace},
 };
 
 /// The service in one word, with the class of its colour.
@@ -42,6 +42,19 @@ pub(super) fn degraded(snapshot: &Snapshot, service: &Service) -> Markup {
     };
     card("", "Not measured, or only in part", &body)
 }
+
+/// The calls that hang.
+pub(super) fn under_way(snapshot: &Snapshot) -> Markup {
+    let long = snapshot.under_way.iter().flat_map(|calls| &calls.long);
+    let lines: Vec<_> = long.take(LONG).map(trace::under_way).collect();
+    if lines.is_empty() {
+        return html! {};
+    }
+    card("", "Still under way", &html! { ul { @for line in lines { li { (line) } } } })
+}
+
+/// Calls that are named, the oldest.
+const LONG: usize = 20;
 
 /// Books, own cost and losses.
 pub(super) fn trust(snapshot: &Snapshot) -> Markup {

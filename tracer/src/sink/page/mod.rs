@@ -35,6 +35,7 @@ pub fn page(snapshot: &Snapshot, service: &Service, refresh: Option<u32>) -> Str
                 main {
                     (sections::tiles(snapshot))
                     (health::degraded(snapshot, service))
+                    (health::under_way(snapshot))
                     (sections::questions(&answers))
                     (sections::registrations(snapshot))
                     (sections::backings(snapshot))

@@ -34,6 +34,26 @@ pub(super) fn phases<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     parts.into_iter().filter_map(|(phase, ns)| Some(Sample::number(&[phase], ns? as f64 / 1e9))).collect()
 }
 
+pub(super) fn call_seconds<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    let calls = scrape.snapshot.calls.iter().flatten();
+    calls
+        .flat_map(|times| {
+            let parts = [("waiting", times.wait_ns), ("function", times.function_ns), ("after", times.after_ns)];
+            parts.map(|(part, ns)| Sample::number(&[times.operation, part], ns as f64 / 1e9))
+        })
+        .collect()
+}
+
+pub(super) fn timed_calls<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    let calls = scrape.snapshot.calls.iter().flatten();
+    calls.map(|times| Sample::count(&[times.operation], times.calls)).collect()
+}
+
+pub(super) fn oldest_call<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    let calls = scrape.snapshot.under_way.iter();
+    calls.map(|calls| Sample::number(&[], calls.oldest_ns.unwrap_or(0) as f64 / 1e9)).collect()
+}
+
 pub(super) fn lock_failures<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     let Some(locks) = &scrape.snapshot.locks else { return Vec::new() };
     let kinds = [("trylock", locks.failed_trylocks), ("killed", locks.killed_waits)];

@@ -5,7 +5,46 @@ use super::{
     page::{Page, bar},
     sections::{BAR, table},
 };
-use crate::aggregate::{Locks, Phases, Snapshot};
+use crate::{
+    aggregate::{Locks, Phases, Snapshot},
+    sink::trace,
+};
+
+/// The system calls' own time.
+pub(super) fn calls(page: &mut Page, snapshot: &Snapshot) {
+    let operations: Vec<_> = snapshot.calls.iter().flatten().filter(|times| times.calls > 0).collect();
+    if operations.is_empty() {
+        return;
+    }
+    page.section(
+        "THE CALLERS' TIME",
+        &[("calls", 9), ("total", 10), ("waiting", 10), ("function", 10), ("after it", 10)],
+    );
+    for times in operations {
+        let nanoseconds = [times.total_ns, times.wait_ns, times.function_ns, times.after_ns];
+        let mut cells = vec![(human::count(times.calls), 9)];
+        cells.extend(nanoseconds.map(|ns| (human::duration(ns), 10)));
+        page.row(&format!("  {}", times.operation), &cells);
+    }
+    page.paragraph("  ", "waiting: before the function, for the ring's lock (and the look-up of the ring)");
+}
+
+/// The calls that hang.
+pub(super) fn under_way(page: &mut Page, snapshot: &Snapshot) {
+    let Some(calls) = snapshot.under_way.as_ref().filter(|calls| !calls.long.is_empty()) else { return };
+    page.blank();
+    page.line("STILL UNDER WAY");
+    let (shown, others) = calls.long.split_at(calls.long.len().min(LONG));
+    for call in shown {
+        page.paragraph("  ", &trace::under_way(call));
+    }
+    if !others.is_empty() {
+        page.line(&format!("  and {} more", human::count(others.len() as u64)));
+    }
+}
+
+/// Calls that are named.
+const LONG: usize = 8;
 
 pub(super) fn locks(page: &mut Page, snapshot: &Snapshot) {
     let Some(locks) = snapshot.locks.as_ref().filter(|locks| locks.registrations > 0) else { return };

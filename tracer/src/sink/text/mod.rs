@@ -38,6 +38,7 @@ pub fn report(snapshot: &Snapshot, meta: &Meta, told: &Told, width: usize) -> St
         sections::vmas(&mut page, snapshot);
         sections::durations(&mut page, snapshot);
         sections::split(&mut page, snapshot);
+        detail::calls(&mut page, snapshot);
         detail::locks(&mut page, snapshot);
         detail::phases(&mut page, snapshot);
         sections::sizes(&mut page, snapshot);
@@ -48,6 +49,7 @@ pub fn report(snapshot: &Snapshot, meta: &Meta, told: &Told, width: usize) -> St
             page.line("p50 to max are never too low and at most 1/8 too high; below 16 they are exact.");
         }
     }
+    detail::under_way(&mut page, snapshot);
     questions::questions(&mut page, &told.answers);
     if let Some(explanations) = &told.explanations {
         questions::explanations(&mut page, explanations);

@@ -3,6 +3,7 @@
 mod account;
 mod advice;
 mod churn;
+mod hang;
 mod lock;
 mod memory;
 mod table;
@@ -65,7 +66,7 @@ const fn scenario(
 }
 
 /// All of them.
-pub const SCENARIOS: [Scenario; 26] = [
+pub const SCENARIOS: [Scenario; 28] = [
     scenario("setup_only", "a server: one registration of 16 buffers, then reads and writes", churn::setup_only),
     scenario("switch_sets", "changes between two sets of buffers at run time, I/O in between", churn::switch_sets),
     scenario("update_slots", "an empty table whose slots are filled one at a time", churn::update_slots),
@@ -103,6 +104,12 @@ pub const SCENARIOS: [Scenario; 26] = [
     scenario("small_iovecs", "4,096 adjacent buffers of a page; cured: one of 16 MiB", advice::small_iovecs),
     scenario("reregistration", "one range registered 100 times; cured: once", advice::reregistration),
     scenario("memlock", "nobody's registrations beyond RLIMIT_MEMLOCK; cured: a higher limit", advice::memlock),
+    scenario(
+        "held_ring",
+        "a register waits in its pin, and an unregister for the ring's lock, for --seconds (6.5)",
+        hang::held_ring,
+    ),
+    scenario("pending_read", "an unregister waits for a read, for --seconds (to 6.12)", hang::pending_read),
     scenario("idle", "a ring with I/O and no registration", churn::idle),
 ];
 

@@ -13,6 +13,7 @@ use crate::{
 
 mod answers;
 mod audit;
+mod calls;
 mod cli;
 mod compat;
 mod daemon;
@@ -75,6 +76,7 @@ pub fn all() -> Vec<Test> {
         workloads::tests(),
         detail::tests(),
         rings::tests(),
+        calls::tests(),
     ];
     families.into_iter().flatten().collect()
 }

@@ -1,0 +1,92 @@
+//! The system calls around the registrations: where their callers' time went, and those that have not ended.
+
+use std::cmp::Reverse;
+
+use serde::Serialize;
+use tracer_ebpf::{counter::Counter, operation::Operation, under_way::Call};
+
+use super::fold::Fold;
+use crate::decode::{Pid, comm};
+
+/// A call that has been under way for longer is named.
+pub const LONG_NS: u64 = 1_000_000_000;
+
+/// The time of the system calls of one operation whose function was entered. The parts sum to the total.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CallTimes {
+    /// Name of the [`Operation`].
+    pub operation: &'static str,
+    /// Calls.
+    pub calls: u64,
+    /// Nanoseconds from the system call's entry to its end, pinscope's own walks left out.
+    pub total_ns: u64,
+    /// Before the function: the look-up of the ring, and the wait for its lock.
+    pub wait_ns: u64,
+    /// In the function.
+    pub function_ns: u64,
+    /// Behind it.
+    pub after_ns: u64,
+}
+
+/// Calls that have not ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct UnderWay {
+    /// How long the oldest has been under way, nanoseconds; `None` where none is.
+    pub oldest_ns: Option<u64>,
+    /// Those that have been for more than a second, the oldest first.
+    pub long: Vec<LongCall>,
+    /// From where they are seen: `system call`, or `function`, so that one that waits for its ring's lock is not among them.
+    pub since: &'static str,
+}
+
+/// A call that has been under way for more than a second.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LongCall {
+    /// Name of the [`Operation`].
+    pub operation: &'static str,
+    /// Thread group.
+    pub pid: Pid,
+    /// Thread.
+    pub tid: Pid,
+    /// `task_struct.comm` when its first call was seen.
+    pub comm: String,
+    /// How long it has been, nanoseconds.
+    pub age_ns: u64,
+}
+
+impl Fold<'_> {
+    /// `None` where the system call is not hooked.
+    pub(super) fn call_times(&self) -> Option<Vec<CallTimes>> {
+        let of = |operation: Operation| {
+            let count = |counter: Counter| self.sample.counters[counter.of(operation)];
+            let [wait_ns, function_ns, after_ns] =
+                [Counter::CallWaitNs, Counter::CallFunctionNs, Counter::CallAfterNs].map(count);
+            let total_ns = wait_ns.saturating_add(function_ns).saturating_add(after_ns);
+            let calls = count(Counter::TimedCalls);
+            CallTimes { operation: operation.name(), calls, total_ns, wait_ns, function_ns, after_ns }
+        };
+        (self.known.calls && self.known.ledger).then(|| Operation::ALL.map(of).into())
+    }
+
+    /// `None` where no entry is hooked.
+    pub(super) fn under_way(&self) -> Option<UnderWay> {
+        if !self.known.calls && !self.known.entries.contains(&true) {
+            return None;
+        }
+        let mut calls: Vec<_> = self.sample.calls.iter().filter_map(|call| self.long(call)).collect();
+        calls.sort_by_key(|call| Reverse(call.age_ns));
+        let oldest_ns = calls.first().map(|call| call.age_ns);
+        calls.retain(|call| call.age_ns > LONG_NS);
+        Some(UnderWay { oldest_ns, long: calls, since: if self.known.calls { "system call" } else { "function" } })
+    }
+
+    fn long(&self, call: &Call) -> Option<LongCall> {
+        Some(LongCall {
+            operation: Operation::from_number(call.operation)?.name(),
+            pid: call.pid.into(),
+            tid: call.tid.into(),
+            comm: comm(&call.comm),
+            age_ns: self.sample.now_ns.saturating_sub(call.since_ns),
+        })
+    }
+}
