@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use serde::Serialize;
 use tracer_ebpf::{counter::Counter, operation::Operation, under_way::Call};
 
-use super::fold::Fold;
+use super::{coverage::skipped, fold::Fold};
 use crate::decode::{Pid, comm};
 
 /// A call that has been under way for longer is named.
@@ -35,6 +35,9 @@ pub struct UnderWay {
     pub oldest_ns: Option<u64>,
     /// Those that have been for more than a second, the oldest first.
     pub long: Vec<LongCall>,
+    /// Runs at the system call's return that the kernel skipped: as many of these at most have ended, if they were on what is
+    /// no ring.
+    pub unseen_ends: u64,
     /// From where they are seen: `system call`, or `function`, so that one that waits for its ring's lock is not among them.
     pub since: &'static str,
 }
@@ -77,7 +80,9 @@ impl Fold<'_> {
         calls.sort_by_key(|call| Reverse(call.age_ns));
         let oldest_ns = calls.first().map(|call| call.age_ns);
         calls.retain(|call| call.age_ns > LONG_NS);
-        Some(UnderWay { oldest_ns, long: calls, since: if self.known.calls { "system call" } else { "function" } })
+        let unseen_ends = skipped(self.sample, &["call_exit"]);
+        let since = if self.known.calls { "system call" } else { "function" };
+        Some(UnderWay { oldest_ns, long: calls, unseen_ends, since })
     }
 
     fn long(&self, call: &Call) -> Option<LongCall> {

@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::Ebpf;
-use tracer_ebpf::operation::Operation;
+use tracer_ebpf::{operation::Operation, under_way::Call};
 
 pub use self::{audit::audit, daemon::daemon, report::report, trace::trace};
 use crate::{
@@ -44,7 +44,7 @@ use crate::{
         own::Own,
         runs::Statistics,
         sample::Sample,
-        tables, workloads,
+        tables, under_way, workloads,
     },
 };
 
@@ -66,6 +66,8 @@ pub struct Session {
     clock: Clock,
     /// When this process began: by two clocks, which one look at gives one answer.
     began_seconds: Option<f64>,
+    /// Whether the numbers of tasks are those of this process's PID namespace.
+    numbered: bool,
     /// Where workloads are kept apart.
     workloads: Option<Mutex<workloads::Source>>,
     /// Where what is registered is followed.
@@ -113,6 +115,7 @@ impl Session {
             }
             _ => None,
         };
+        let numbered = facts.pid_namespace == Ok(plan.settings.kernel.pid_namespace);
         let release = facts.release.text;
         let (clock, started_ns) = clock();
         let began_seconds = Own::read().map(|own| own.started_seconds);
@@ -126,6 +129,7 @@ impl Session {
             started_ns,
             clock,
             began_seconds,
+            numbered,
             workloads,
             tables,
         })
@@ -162,6 +166,10 @@ impl Session {
         let Ok(attached) = &self.attached else { return Ok(Sample::default()) };
         let mut now = maps::read(attached).context("cannot read the figures")?.since(&self.baseline);
         now.now_ns = clock().1;
+        if self.numbered {
+            let long = |call: &Call| now.now_ns.saturating_sub(call.since_ns) > aggregate::LONG_NS;
+            now.calls.retain(|call| !long(call) || under_way::is_there(call));
+        }
         now.elapsed_ns = now.now_ns.saturating_sub(self.started_ns);
         Ok(now)
     }

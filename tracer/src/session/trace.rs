@@ -213,6 +213,9 @@ impl<'a> Printer<'a> {
             for call in under_way.iter().flat_map(|calls| &calls.long) {
                 eprintln!("{}", sink::under_way(call));
             }
+            if let Some(words) = under_way.as_ref().and_then(sink::unseen_ends) {
+                eprintln!("{words}");
+            }
             eprintln!("{}", sink::footer(counts, Some(&lost)));
         }
         self.out.flush().context("cannot write")

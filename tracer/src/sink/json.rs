@@ -86,7 +86,7 @@ struct Report<'a> {
 ///                 short_records
 /// degraded[]      reasons;  lower_bounds[]: those of them that say which sums lack what was not seen
 /// calls[]         operation, calls, total_ns, wait_ns, function_ns, after_ns: the system calls' own time
-/// under_way       oldest_ns, since, long[{operation, pid, tid, comm, age_ns}]: calls that have not ended
+/// under_way       oldest_ns, since, unseen_ends, long[{operation, pid, tid, comm, age_ns}]: calls that have not ended
 /// locks           registrations, readers, writers, waited, total_ns, wait_ns, read and write {acquisitions, wait:
 ///                 DISTRIBUTION}, failed_trylocks, killed_waits, complete            with --locks
 /// phases          registrations, left_out, total_ns, pin {calls, ns}, faults, lookups, pin_other_ns, rest_ns,

@@ -72,6 +72,17 @@ pub fn under_way(call: &LongCall) -> String {
     format!("still under way for {age}: {} of {comm} (pid {pid}, thread {tid})", call.operation)
 }
 
+/// Whether some of those may have ended, for people.
+pub fn unseen_ends(calls: &UnderWay) -> Option<String> {
+    let of = calls.unseen_ends;
+    (of > 0 && !calls.long.is_empty()).then(|| {
+        format!(
+            "up to {} of these may have ended: the kernel skipped runs of the hook at the calls' end",
+            human::count(of)
+        )
+    })
+}
+
 fn told<T>(figure: Option<T>, show: impl Fn(T) -> String) -> String {
     figure.map_or_else(|| "-".to_owned(), show)
 }

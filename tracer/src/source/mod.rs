@@ -12,5 +12,6 @@ pub mod runs;
 pub mod sample;
 pub mod skipped;
 pub mod tables;
+pub mod under_way;
 pub mod wait;
 pub mod workloads;

@@ -46,7 +46,8 @@ pub(super) fn degraded(snapshot: &Snapshot, service: &Service) -> Markup {
 /// The calls that hang.
 pub(super) fn under_way(snapshot: &Snapshot) -> Markup {
     let long = snapshot.under_way.iter().flat_map(|calls| &calls.long);
-    let lines: Vec<_> = long.take(LONG).map(trace::under_way).collect();
+    let unseen = snapshot.under_way.as_ref().and_then(trace::unseen_ends);
+    let lines: Vec<_> = long.take(LONG).map(trace::under_way).chain(unseen).collect();
     if lines.is_empty() {
         return html! {};
     }

@@ -41,6 +41,9 @@ pub(super) fn under_way(page: &mut Page, snapshot: &Snapshot) {
     if !others.is_empty() {
         page.line(&format!("  and {} more", human::count(others.len() as u64)));
     }
+    if let Some(words) = trace::unseen_ends(calls) {
+        page.paragraph("  ", &words);
+    }
 }
 
 /// Calls that are named.
