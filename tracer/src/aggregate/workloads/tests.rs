@@ -303,20 +303,23 @@ proptest! {
     fn who_lives_and_calls_keeps_its_series(cap in 1..6_usize, events in prop::collection::vec(an_event(), 1..120)) {
         let (mut machine, mut folder, mut now) = (Machine::default(), Folder::new(cap), 0);
         let mut seated: BTreeSet<String> = BTreeSet::new();
-        // When each was last seen to have called, and what all of them had counted.
-        let mut called: BTreeMap<String, (u64, BTreeMap<u64, u64>)> = BTreeMap::new();
+        // Of each cgroup its workload, when it was last seen to have called, and what it had counted.
+        let mut called: BTreeMap<u64, (String, u64, u64)> = BTreeMap::new();
         for event in events {
             machine.apply(&event);
             let Event::Read(milliseconds, _) = event else { continue };
             now += milliseconds * 1_000_000;
             for (id, (workload, calls, _)) in &machine.entries {
-                let (at, counts) = called.entry(format!("w{workload}.service")).or_default();
-                if counts.insert(*id, *calls) != Some(*calls) {
-                    *at = now;
-                }
+                let before = called.get(id).filter(|(_, _, counted)| counted == calls);
+                let at = before.map_or(now, |(_, at, _)| *at);
+                called.insert(*id, (format!("w{workload}.service"), at, *calls));
             }
             for id in folder.read(now, machine.readings(), WorkloadTotals::default()) {
                 machine.entries.remove(&id);
+                // What one did without a seat gives its workload none once it is gone.
+                if !folder.cgroups[&id].seated {
+                    called.remove(&id);
+                }
                 folder.forget(now, id);
             }
             let alive: BTreeSet<String> = machine
@@ -325,7 +328,7 @@ proptest! {
                 .filter(|(workload, _, gone)| workload % 5 != 4 && !gone)
                 .map(|(workload, ..)| format!("w{workload}.service"))
                 .collect();
-            let quiet = |name: &String| now - called[name].0 >= KEPT_NS;
+            let quiet = |name: &String| called.values().all(|(of, at, _)| of != name || now - at >= KEPT_NS);
             let names: BTreeSet<String> = folder.series.keys().cloned().collect();
             prop_assert!(seated.intersection(&alive).all(|name| names.contains(name) || quiet(name)));
             // No seat stays empty while somebody waits.
