@@ -13,14 +13,14 @@ const BUDGETS: [(&str, u64); 12] = [
     ("audit_", 12_500),
     ("buffer_enter", 11_000),
     ("buffer_exit", 31_000),
-    ("clone_enter", 3_000),
+    ("clone_enter", 3_400),
     ("clone_exit", 3_100),
     ("ledger", 38_500),
     ("pin_enter_buffer", 14_000),
     ("pin_exit_buffer", 6_500),
     ("register_exit", 3_100),
     ("unregister_enter", 4_000),
-    ("update_e", 3_000),
+    ("update_e", 3_400),
 ];
 
 /// What was told of starts, in the order in which it was.
