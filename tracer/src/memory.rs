@@ -7,11 +7,15 @@
 #[cfg(target_env = "gnu")]
 const ARENAS: libc::c_int = 1;
 
-/// From this size on an allocation is a mapping of its own, which goes when it is freed, and as much may be free at the
-/// heap's end: more than a scrape of 200 workloads needs, whose pages would else go and come with each. Without a word of
-/// ours the limits follow the largest block that was ever freed.
+/// From this size on an allocation is a mapping of its own, which grows in its place and goes when it is freed, and as much may
+/// be free at the heap's end. While it starts: a list that grows leaves no smaller ones of itself behind. Without a word of ours
+/// the limits follow the largest block that was ever freed.
 #[cfg(target_env = "gnu")]
-const KEPT: libc::c_int = 2 << 20;
+const STARTING: libc::c_int = 128 << 10;
+
+/// The same while it serves: more than a scrape of 200 workloads needs, whose pages would else go and come with each.
+#[cfg(target_env = "gnu")]
+const SERVING: libc::c_int = 2 << 20;
 
 /// Sets the process up to stay small. To be called before there are threads.
 pub fn keep_small() {
@@ -20,12 +24,29 @@ pub fn keep_small() {
         tracing::debug!("huge pages stay as they are: {error}");
     }
     #[cfg(target_env = "gnu")]
-    // SAFETY: it changes the allocator's own settings only; a setting that it does not know it refuses.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, ARENAS);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, KEPT);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
+    {
+        set(libc::M_ARENA_MAX, ARENAS);
+        limit(STARTING);
     }
+}
+
+/// The start is over: gives back what it took, and keeps from now on what a scrape needs.
+pub fn keep_scrapes() {
+    #[cfg(target_env = "gnu")]
+    limit(SERVING);
+    give_back();
+}
+
+#[cfg(target_env = "gnu")]
+fn limit(bytes: libc::c_int) {
+    set(libc::M_MMAP_THRESHOLD, bytes);
+    set(libc::M_TRIM_THRESHOLD, bytes);
+}
+
+#[cfg(target_env = "gnu")]
+fn set(parameter: libc::c_int, value: libc::c_int) {
+    // SAFETY: it changes the allocator's own settings only; a setting that it does not know it refuses.
+    unsafe { libc::mallopt(parameter, value) };
 }
 
 /// Gives what is free back to the kernel.

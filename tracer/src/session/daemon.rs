@@ -180,7 +180,7 @@ fn attach(config: &Config) -> Result<(Session, Statistics)> {
     memory::keep_small();
     let mut session = Session::open(&wish, &options, &Progress::quiet())?;
     object::forget();
-    memory::give_back();
+    memory::keep_scrapes();
     let statistics = statistics(&mut session, config.daemon.stats);
     if config.daemon.strict && !session.known.degraded.is_empty() {
         bail!("--strict: not all can be measured here: {}", session.known.degraded.join("; "));
