@@ -1,6 +1,6 @@
 //! What a start needs and a service does not keep.
 //!
-//! Reading the kernel's types and loading the programs takes some 16 MB for a moment. The allocator would keep most of it
+//! Reading the kernel's types and loading the programs takes some 14 MB for a moment. The allocator would keep most of it
 //! in the process, since it may be wanted again; here it is not.
 
 /// Arenas of the allocator: one for each thread would each keep what it once had.
