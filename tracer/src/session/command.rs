@@ -38,6 +38,8 @@ const NOT_STARTED: i32 = 1 << 8;
 pub struct Command {
     supervisor: tokio::process::Child,
     control: tokio::net::UnixStream,
+    /// The command's, once the supervisor has told it.
+    status: Option<ExitStatus>,
     shown: String,
 }
 
@@ -59,7 +61,7 @@ impl Command {
         let supervisor = command.spawn().context("cannot start a process for the command, from /proc/self/exe")?;
         ours.set_nonblocking(true)?;
         let control = tokio::net::UnixStream::from_std(ours).context("cannot watch the command")?;
-        Ok(Self { supervisor, control, shown })
+        Ok(Self { supervisor, control, status: None, shown })
     }
 
     /// The supervisor's process id, from which all descend that belong to the command.
@@ -82,20 +84,28 @@ impl Command {
         self.control.try_write(&[byte]).map(drop).context("its process has ended")
     }
 
-    /// Waits for its end. Cancel-safe: the status comes in one piece.
+    /// Waits for its end. Cancel-safe: the status comes in one piece, and is kept while the supervisor ends.
     pub async fn wait(&mut self) -> Result<ExitStatus> {
+        let status = match self.status {
+            Some(status) => status,
+            None => *self.status.insert(self.told().await?),
+        };
+        // It has no more to do.
+        let _ = self.supervisor.wait().await;
+        Ok(status)
+    }
+
+    /// What the supervisor says.
+    async fn told(&self) -> Result<ExitStatus> {
         let mut raw = [0; size_of::<i32>()];
         loop {
             self.control.readable().await.with_context(|| format!("cannot wait for {}", self.shown))?;
             match self.control.try_read(&mut raw) {
-                Ok(count) if count == raw.len() => break,
+                Ok(count) if count == raw.len() => return Ok(ExitStatus::from_raw(i32::from_ne_bytes(raw))),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 _ => bail!("the process that waited for {} has ended", self.shown),
             }
         }
-        // It has no more to do.
-        let _ = self.supervisor.wait().await;
-        Ok(ExitStatus::from_raw(i32::from_ne_bytes(raw)))
     }
 }
 
@@ -182,4 +192,30 @@ fn pass_on(mut control: UnixStream, command: Pid, running: Arc<Mutex<bool>>) -> 
         }
     };
     thread::Builder::new().spawn(listen).map(drop).context("cannot listen for the command's signals")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{process::Stdio, time::Duration};
+
+    use super::*;
+
+    /// As a trace does, whose records come while the supervisor is ending.
+    #[test]
+    fn a_status_outlives_a_wait_that_was_given_up() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            theirs.write_all(&(3_i32 << 8).to_ne_bytes()).unwrap();
+            // It lives as long as its standard input.
+            let mut supervisor = tokio::process::Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+            let input = supervisor.stdin.take();
+            let control = tokio::net::UnixStream::from_std(ours).unwrap();
+            let mut command = Command { supervisor, control, status: None, shown: "it".to_owned() };
+            assert!(tokio::time::timeout(Duration::from_millis(100), command.wait()).await.is_err());
+            drop((theirs, input));
+            assert_eq!(command.wait().await.unwrap().code(), Some(3));
+        });
+    }
 }
