@@ -187,14 +187,23 @@ pub fn test(options: &Options) -> Result<ExitCode> {
     });
     rows.extend(run_all(&cache, guests.as_ref(), &last, options));
     rows.sort_by_key(place);
+    if is_clean && options.is_whole() {
+        keep_built(&cache, &rows);
+    }
     let code = conclude(&rows, &last, options.filter.as_deref());
     if code == ExitCode::SUCCESS && options.is_whole() {
         Times::of(&rows).keep(&cache)?;
-        if is_clean {
-            built::keep(&cache)?;
-        }
     }
     Ok(code)
+}
+
+/// Tests may have failed; where a part did not come so far, something was not built. The run itself needs nothing of it.
+fn keep_built(cache: &Cache, rows: &[Row]) {
+    if rows.iter().all(|row| row.tally.passed > 0 || row.tally.failed == 0)
+        && let Err(error) = built::keep(cache)
+    {
+        println!("what was built is not kept for the next run: {error:#}");
+    }
 }
 
 impl Options {
