@@ -24,7 +24,7 @@ pub struct Known {
     pub lean: bool,
     /// The walk: VMAs, files, backings.
     pub walk: bool,
-    /// Pins of hugetlb pages are told from others where their page faults are not counted.
+    /// Whether the session knows which pins were of hugetlb pages, where the kernel counts no page faults for those.
     pub huge_pages: bool,
     /// The look-up hook.
     pub lookups: bool,

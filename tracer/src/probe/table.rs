@@ -152,7 +152,7 @@ pub struct Classic {
     /// Members of the event's struct, and where the program reads them: fixed in its instructions, for the verifier takes no
     /// computed offset.
     pub event: [(&'static str, u32); 3],
-    /// What a session that has a raw tracepoint instead is told not to have; for the others it is told when runs were skipped.
+    /// What a session with a raw tracepoint lacks from the start; the others say so only when runs were skipped.
     pub figure: Option<&'static str>,
     /// What is missed then.
     pub misses: &'static str,

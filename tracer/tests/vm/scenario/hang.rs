@@ -1,4 +1,4 @@
-//! Calls that hang for as long as they are told to.
+//! Calls that hang for as long as the test wants.
 
 use std::{
     io::{self, Write as _},

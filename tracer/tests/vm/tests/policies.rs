@@ -186,7 +186,7 @@ fn of_the_matrix(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// What could not be brought in is told as that, and not as an answer against the rule.
+/// Memory that the kernel could not bring in counts as that, and not as an answer against the rule.
 fn judge_no_rule(report: &Value, unserved: u64) -> anyhow::Result<()> {
     let answers = report["answers"].as_array().context("no answers")?;
     let answer = answers.iter().find(|answer| answer["id"] == "Q4").context("no Q4")?;
