@@ -1,0 +1,90 @@
+//! Buffers that a policy could object to, or that the kernel refused, counted by what the policies look at. All others are
+//! accepted by every policy, and were: one count is enough for them.
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use tracer_ebpf::{
+    backing::BackingSlice,
+    counter::Counter,
+    policy::Traits,
+    record::{BufferRecord, Frame, JudgedKey, JudgedTotals, Walk, flag},
+};
+
+use crate::program::{
+    cgroup, gathered, kernel,
+    maps::{Counters, JUDGED, add_field, count, setting},
+    verifier::apart,
+};
+
+/// Counts a buffer whose walk and result are known. An accepted one is judged when its call has `ended`.
+#[inline(always)]
+pub fn judge(frame: &mut Frame, counters: &Counters, ended: bool) {
+    if setting!(kernel.walks) == 0 {
+        return;
+    }
+    let buffer = &frame.buffer;
+    let traits = match buffer.walk {
+        walk if walk == Walk::Complete as u8 => buffer.traits,
+        // GUP stops at it.
+        walk if walk == Walk::Hole as u8 => buffer.traits.with(Traits::UNPINNABLE),
+        _ => return,
+    };
+    let length = Traits::of_length(buffer.length);
+    // Refused before its pin, and not for the one length that rules differ in: its address, or a length that none takes.
+    if setting!(kernel.pin_is_buffer) == 0 && buffer.ret < 0 && buffer.flags & flag::PINNED == 0 && length.0 == 0 {
+        return;
+    }
+    let traits = traits.with(length);
+    if buffer.ret < 0 {
+        judged(&mut frame.buffer, traits.0);
+    } else if !ended {
+        gathered::judged(frame, traits);
+    } else if frame.registration.ret < 0 {
+        counters.add(Counter::RolledBackBuffers, 1);
+    } else if traits.0 != 0 {
+        judged(&mut frame.buffer, traits.0);
+    } else {
+        counters.add(Counter::CleanBuffers, 1);
+    }
+}
+
+apart! {
+pub fn judged([buffer: BufferRecord], traits: u32) {
+    let traits = Traits(traits);
+    let slice = objected(buffer);
+    let pid = if setting!(session.processes) != 0 { kernel::pid_tid().0 } else { 0 };
+    let errno = buffer.ret.wrapping_neg().cast_unsigned();
+    let key = JudgedKey { filesystem: slice.filesystem, kind: slice.kind, traits, errno, pid };
+    count_as(&key, 1, buffer.length);
+    // What is refused here already has no more to lose.
+    if setting!(session.workloads) != 0 && buffer.ret >= 0 {
+        cgroup::judged(traits, 1);
+    }
+}
+}
+
+/// Counts buffers of `bytes` together under `key`.
+#[inline(always)]
+pub fn count_as(key: &JudgedKey, buffers: u32, bytes: u64) {
+    let totals = JUDGED.get_ptr_mut(key).or_else(|| {
+        // Another CPU may have made it meanwhile; then this fails and the look-up finds that one.
+        let _ = JUDGED.insert(key, JudgedTotals { buffers: 0, bytes: 0 }, BPF_NOEXIST.into());
+        JUDGED.get_ptr_mut(key)
+    });
+    let Some(totals) = totals else { return count(Counter::LostJudgements) };
+    add_field!(totals.buffers, u64::from(buffers));
+    add_field!(totals.bytes, bytes);
+}
+
+/// The first backing that adds a trait, or the first of all.
+#[inline(always)]
+pub fn objected(buffer: &BufferRecord) -> &BackingSlice {
+    for slice in &buffer.backings {
+        if slice.vmas == 0 {
+            break;
+        }
+        if slice.kind.traits(true).0 != 0 {
+            return slice;
+        }
+    }
+    &buffer.backings[0]
+}
