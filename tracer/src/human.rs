@@ -131,6 +131,21 @@ fn three_digits(value: f64) -> String {
     }
 }
 
+/// Words in lines of at most so many columns.
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -183,5 +198,11 @@ mod tests {
                 prop_assert!(text.chars().count() <= 8, "{text}");
             }
         }
+    }
+
+    #[test]
+    fn lines_are_wrapped_between_words() {
+        assert_eq!(wrapped("aa bb  cc", 5), ["aa bb", "cc"]);
+        assert_eq!(wrapped("long", 2), ["long"]);
     }
 }

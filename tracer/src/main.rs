@@ -9,6 +9,7 @@ use pinscope::{
         args::{Arguments, Command, Doctor},
         file,
         file::one_line,
+        manual,
         service::{ServiceError, Typed},
         shipped,
     },
@@ -64,7 +65,7 @@ fn run(arguments: Arguments, logging: &Arc<Logging>) -> Result<ExitCode> {
             runtime()?.block_on(session::daemon(&typed, Arc::clone(logging)))
         }
         Command::Doctor(wanted) => doctor(&wanted),
-        Command::Man { folder } => manual(&folder),
+        Command::Man { folder } => write_manual(&folder),
         Command::Completions { shell } => {
             // Into memory first: the generator panics where it cannot write.
             let mut script = Vec::new();
@@ -124,11 +125,13 @@ fn doctor(wanted: &Doctor) -> Result<ExitCode> {
     Ok(ExitCode::from(sink::doctor::exit_code(plan.verdict())))
 }
 
-fn manual(folder: &std::path::Path) -> Result<ExitCode> {
+fn write_manual(folder: &std::path::Path) -> Result<ExitCode> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
-    clap_mangen::generate_to(file::command(), folder)
-        .and_then(|()| std::fs::write(folder.join("pinscope.toml.5"), shipped::manual_page()))
-        .with_context(|| format!("cannot write the manual pages into {}", folder.display()))?;
+    let pages = manual::pages().context("cannot make the manual pages")?;
+    for (name, text) in pages {
+        let path = folder.join(name);
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

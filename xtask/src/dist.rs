@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     artifacts,
     cache::{self, Cache},
+    documents,
     exec::{exec, read},
     setup, units,
     workspace::{cargo, root},
@@ -27,14 +28,12 @@ const COMPLETIONS: [(&str, &str); 3] = [
     ("fish", "usr/share/fish/vendor_completions.d/pinscope.fish"),
 ];
 /// Files that are packed as they are, and where.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 5] = [
     ("tracer/pkg/pinscope.toml", "etc/pinscope/pinscope.toml"),
     ("tracer/pkg/pinscope.service", "usr/lib/systemd/system/pinscope.service"),
     ("tracer/pkg/pinscope.socket", "usr/lib/systemd/system/pinscope.socket"),
     ("tracer/pkg/pinscope.sysusers", "usr/lib/sysusers.d/pinscope.conf"),
     ("CHANGELOG.md", "usr/share/doc/pinscope/changelog"),
-    ("README.md", "usr/share/doc/pinscope/README.md"),
-    ("METRICS.md", "usr/share/doc/pinscope/METRICS.md"),
 ];
 /// The texts for who has no Debian: there the package's `copyright` says it, and the system has them.
 const LICENCES: [&str; 3] = ["LICENSE-MIT", "LICENSE-APACHE", "LICENSE-GPL2"];
@@ -110,10 +109,34 @@ fn stage(tree: &Path, binary: &Path) -> Result<()> {
             copy(&file, &tree.join(there).join(name))?;
         }
     }
+    write_documents(&tree.join(documents::FOLDER))?;
     for (shell, there) in COMPLETIONS {
         write(&tree.join(there), read(Command::new(binary).args(["completions", shell]))?.as_bytes())?;
     }
     manual(tree, binary)
+}
+
+/// The documents and their pictures.
+fn write_documents(there: &Path) -> Result<()> {
+    let source = root().join(documents::SOURCE);
+    for name in documents::SINGLE {
+        write_document(name, &there.join(name))?;
+    }
+    for file in files(&source, "md")? {
+        let name = file.file_name().context("a file without a name")?;
+        write_document(&Path::new(documents::SOURCE).join(name).to_string_lossy(), &there.join(name))?;
+    }
+    for ending in ["svg", "png"] {
+        for file in files(&source, ending)? {
+            copy(&file, &there.join(file.file_name().context("a file without a name")?))?;
+        }
+    }
+    Ok(())
+}
+
+fn write_document(name: &str, there: &Path) -> Result<()> {
+    let text = fs::read_to_string(root().join(name)).with_context(|| format!("cannot read {name}"))?;
+    write(there, documents::packaged(name, &text).as_bytes())
 }
 
 /// The manual pages, compressed as Debian wants them: as small as it goes, without a name or a time.

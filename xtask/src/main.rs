@@ -8,6 +8,7 @@ mod cache;
 mod dashboards;
 mod dist;
 mod doctor;
+mod documents;
 mod exec;
 mod fuzz;
 mod guest;

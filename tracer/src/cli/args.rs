@@ -52,7 +52,7 @@ pub enum Command {
     /// Print the commented configuration file as it is shipped
     #[command(hide = true)]
     DefaultConfig,
-    /// Print METRICS.md, generated from the table of metrics
+    /// Print the list of metrics (tracer/doc/metrics.md), generated from their table
     #[command(hide = true)]
     Metrics,
     /// Waits to be let go, then runs the command: how `-- COMMAND` is traced from its start

@@ -5,6 +5,7 @@ use clap::{Arg, ArgAction, Command};
 use clap_mangen::roff::{Roff, bold, roman};
 
 use super::file::{DEFAULT_PATH, command, keys};
+use crate::human::wrapped;
 
 /// Columns of the file at most.
 const WIDTH: usize = 100;
@@ -19,6 +20,12 @@ const EXAMPLES: [(&str, &str); 7] = [
     ("otlp-header", r#"["Authorization=Bearer TOKEN"]"#),
     ("otlp-attribute", r#"["service.instance.id=rack-7"]"#),
 ];
+
+/// Of the manual page: also on a Unix socket for a proxy, with the history of rings.
+const EXAMPLE: &str = "\
+listen = [\"127.0.0.1:9757\", \"unix:/run/pinscope/metrics.sock\"]
+rings = true
+workloads = 50";
 
 const HEAD: &str = "\
 # The configuration of pinscope's service; see pinscope.toml(5).
@@ -115,24 +122,19 @@ pub fn manual_page() -> String {
         let value = format!("{}: {}.", if key.has_default { "Default" } else { "Example" }, key.value);
         page.text([roman(format!("{}.{choices} {value}", key.help.replace('\n', " ")))]);
     }
+    page.control("SH", ["EXAMPLES"]);
+    page.control("EX", []);
+    page.text([roman(EXAMPLE)]);
+    page.control("EE", []);
+    page.control("SH", ["FILES"]);
+    page.control("TP", []);
+    page.text([bold(DEFAULT_PATH)]);
+    page.text([roman(
+        "For root and the group pinscope only (mode 0640), because a collector's token may stand in it.",
+    )]);
     page.control("SH", ["SEE ALSO"]);
     page.text([roman("pinscope-daemon(1), systemd.service(5)")]);
     page.to_roff()
-}
-
-/// Words in lines of at most so many columns.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }
 
 #[cfg(test)]
@@ -190,9 +192,12 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_wrapped_between_words() {
-        assert_eq!(wrapped("aa bb  cc", 5), ["aa bb", "cc"]);
-        assert_eq!(wrapped("long", 2), ["long"]);
+    fn the_example_of_the_manual_parses() {
+        assert_eq!(parse(EXAMPLE).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn the_file_has_short_lines() {
         assert!(default_file().lines().all(|line| line.chars().count() <= 120));
     }
 }

@@ -73,7 +73,7 @@ fn footer(service: &Service, refresh: Option<u32>) -> Markup {
             a href="/-/healthy" { "/-/healthy" }
             a href="/-/ready" { "/-/ready" }
             @if refresh.is_some() { a href="/" { "stop refreshing" } } @else { a href="/?refresh=5" { "refresh every 5 s" } }
-            span { "pinscope " (service.version) ". METRICS.md says what each metric is." }
+            span { "pinscope " (service.version) ". metrics.md in its documentation describes each metric." }
         }
     }
 }

@@ -134,7 +134,7 @@ impl Bounds {
     }
 }
 
-/// One metric: all that METRICS.md says of it, and where its samples come from.
+/// One metric: all that tracer/doc/metrics.md says of it, and where its samples come from.
 pub struct Metric {
     /// Name, by Prometheus' conventions.
     pub name: &'static str,

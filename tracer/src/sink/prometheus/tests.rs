@@ -408,12 +408,19 @@ fn a_label_may_hold_anything() {
 }
 
 #[test]
+fn every_line_of_the_page_is_short() {
+    for line in metrics_markdown().lines() {
+        assert!(line.chars().count() <= 120, "{line}");
+    }
+}
+
+#[test]
 fn the_page_names_every_metric_once() {
     let page = metrics_markdown();
     for metric in METRICS {
-        assert_eq!(page.matches(&format!("\n| `{}` |", metric.name)).count(), 1);
+        assert_eq!(page.matches(&format!("\n- `{}` (", metric.name)).count(), 1);
     }
-    assert!(page.contains("| `pinscope_walk_seconds_total` | counter | seconds |"));
+    assert!(page.contains("\n- `pinscope_walk_seconds_total` (counter, seconds): "));
     assert!(page.contains("- `pinscope_registration_vmas`: 0 1 2 3 4 8 15 31 "));
 }
 
