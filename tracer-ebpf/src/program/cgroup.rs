@@ -1,7 +1,7 @@
 //! Counts calls by cgroup, for the service's figures by workload, and notes a cgroup's path when it is first seen: it may
 //! be gone when somebody asks.
 
-use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_get_current_cgroup_id};
+use aya_ebpf::bindings::BPF_NOEXIST;
 use tracer_ebpf::{
     histogram,
     installation::Installation,
@@ -12,8 +12,9 @@ use tracer_ebpf::{
 };
 
 use crate::program::{
-    fold, kernel,
+    kernel,
     maps::{BLANK_CGROUP, CGROUPS, OWNERS, WORKLOADS, add, setting},
+    outcome::installs,
     slots,
 };
 
@@ -65,8 +66,7 @@ pub fn current() -> u64 {
     if setting!(kernel.cgroup_subsystem) != 0 {
         kernel::cgroup_node(kernel::current_task()).and_then(kernel::node_id).unwrap_or(REST)
     } else {
-        // SAFETY: takes nothing, cannot fail.
-        unsafe { bpf_get_current_cgroup_id() }
+        kernel::cgroup_id()
     }
 }
 
@@ -143,7 +143,7 @@ pub fn call(ret: i64) {
     totals.add(if ret < 0 { Slot::Failed } else { Slot::Succeeded }, 1);
 }
 
-/// A plain registration (see `fold::is_plain`); `bucket` is its duration's.
+/// A plain registration (see `fold`); `bucket` is its duration's.
 #[inline(always)]
 pub fn plain(registration: &RegistrationRecord, bucket: usize, installation: Installation) {
     let Some(totals) = Totals::of_current() else { return };
@@ -168,7 +168,7 @@ pub fn whole(frame: &Frame, operation: Operation) {
     } else {
         let partial = registration.flags & flag::PARTIAL != 0;
         totals.add(if partial { Slot::Partial } else { Slot::Succeeded }, 1);
-        if fold::installs(frame) {
+        if installs(frame) {
             let used = registration.flags & flag::RING_USED != 0;
             totals.add(if used { Slot::AfterRequests } else { Slot::BeforeRequests }, 1);
             if used && slots::installation(frame, operation).may_switch() {

@@ -11,7 +11,7 @@ use tracer_ebpf::{
 };
 
 use crate::program::{
-    fold, kernel,
+    by_backing, kernel,
     maps::{COSTS, LARGEST, SHARED_FILES, add_field, count, own},
 };
 
@@ -118,7 +118,7 @@ fn shared_file(file: u64, pid: u32, buffer_ns: u64) -> Option<()> {
     if SHARED_FILES.get_ptr(key).is_none() {
         let mut described = SharedFile { buffers: 0, last_ns: 0, filesystem: 0, kind: 0, name: [0; 32] };
         kernel::describe(file, superblock, &mut described)?;
-        fold::name_filesystem(described.filesystem);
+        by_backing::name_filesystem(described.filesystem);
         // Another CPU may have made it meanwhile; then this fails and the look-up finds that one.
         let _ = SHARED_FILES.insert(key, described, BPF_NOEXIST.into());
     }

@@ -9,10 +9,10 @@ use tracer_ebpf::{
 };
 
 use crate::program::{
-    cgroup, fold, judge, kernel,
+    by_backing, by_traits, cgroup, kernel,
     maps::{Counters, count, setting},
-    probe::zero,
     verifier::apart,
+    zero::zero,
 };
 
 /// Gathers the backings of the frame's buffer.
@@ -54,7 +54,7 @@ fn gather_backing([frame: Frame], index: u32) {
     if !has_place(&mut frame.backings, slice, Traits::default()) {
         frame.counts.ungathered += 1;
         if let Some(counters) = Counters::get() {
-            fold::backing(slice, false, &counters);
+            by_backing::backing(slice, false, &counters);
         }
     }
 }
@@ -95,7 +95,7 @@ pub fn judged(frame: &mut Frame, traits: Traits) {
 
 apart! {
 fn with_traits([frame: Frame], traits: u32) {
-    let objected = judge::objected(&frame.buffer);
+    let objected = by_traits::objected(&frame.buffer);
     let slice = BackingSlice {
         filesystem: objected.filesystem,
         kind: objected.kind,
@@ -104,7 +104,7 @@ fn with_traits([frame: Frame], traits: u32) {
     };
     if !has_place(&mut frame.judged, &slice, Traits(traits)) {
         frame.counts.ungathered += 1;
-        judge::judged(&mut frame.buffer, traits);
+        by_traits::judged(&mut frame.buffer, traits);
     }
 }
 }
@@ -143,9 +143,9 @@ fn settle_backings([frame: Frame]) {
         let mut slice =
             BackingSlice { filesystem: place.filesystem, bytes: place.bytes, vmas: place.vmas as u32, kind };
         if slice.filesystem == 0 && kind.0 < Kind::PLAIN {
-            fold::add_slice(counters.kind(kind), &slice, place.buffers);
+            by_backing::add_slice(counters.kind(kind), &slice, place.buffers);
         } else {
-            fold::named_backing(&mut slice, kind.0, place.buffers);
+            by_backing::named_backing(&mut slice, kind.0, place.buffers);
         }
     }
 }
@@ -165,7 +165,7 @@ fn settle_judged([frame: Frame]) {
             continue;
         }
         let Gathered { filesystem, kind, traits, .. } = *place;
-        judge::count_as(&JudgedKey { filesystem, kind, traits, errno: 0, pid }, place.buffers, place.bytes);
+        by_traits::count_as(&JudgedKey { filesystem, kind, traits, errno: 0, pid }, place.buffers, place.bytes);
         if setting!(session.workloads) != 0 {
             cgroup::judged(traits, place.buffers);
         }

@@ -3,8 +3,8 @@
 use tracer_ebpf::record::{Frame, Habits, LARGE, LONG_LIST, MANY_VMAS, ProcessTotals, RECENT, Walk, flag};
 
 use crate::program::{
-    fold::ENOMEM,
     maps::{RINGS, add},
+    outcome::ENOMEM,
 };
 
 /// Odd, with its bits spread: 2^64 divided by the golden ratio.

@@ -7,8 +7,8 @@
 use aya_ebpf::{
     bindings::task_struct,
     helpers::{
-        bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel,
-        bpf_probe_read_kernel_str_bytes, bpf_probe_read_user,
+        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf,
+        bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes, bpf_probe_read_user,
     },
 };
 use tracer_ebpf::{
@@ -74,6 +74,13 @@ pub fn pid_tid() -> (u32, u32) {
         both = if here != 0 { here } else { both | u64::from(ELSEWHERE) << 32 | u64::from(ELSEWHERE) };
     }
     ((both >> 32) as u32, both as u32)
+}
+
+/// The id of the current task's cgroup in the default hierarchy.
+#[inline(always)]
+pub fn cgroup_id() -> u64 {
+    // SAFETY: takes nothing, cannot fail.
+    unsafe { bpf_get_current_cgroup_id() }
 }
 
 /// Thread group and thread of a task as pinscope's PID namespace numbers them, the group in the upper half; 0 where it is

@@ -9,7 +9,7 @@ use tracer_ebpf::{
 };
 
 use crate::program::{
-    judge,
+    by_traits,
     kernel::{self, Iovec},
     maps::setting,
     verifier::apart,
@@ -41,7 +41,7 @@ fn too_long([frame: Frame], operation: u32) {
     let traits = Traits::of_length(length);
     if traits.0 != 0 {
         let pid = if setting!(session.processes) != 0 { kernel::pid_tid().0 } else { 0 };
-        judge::count_as(&JudgedKey { pid, ..JudgedKey::of_length(traits, 14) }, 1, length);
+        by_traits::count_as(&JudgedKey { pid, ..JudgedKey::of_length(traits, 14) }, 1, length);
     }
 }
 }

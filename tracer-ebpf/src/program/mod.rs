@@ -5,6 +5,8 @@
 //! tracepoint `io_uring_register`, which fires at the end of the system call in the same task.
 #![expect(clippy::needless_pass_by_value, reason = "the macros hand a program its context by value")]
 
+mod by_backing;
+mod by_traits;
 mod calls;
 mod cgroup;
 mod cost;
@@ -12,11 +14,13 @@ mod fold;
 mod frame;
 mod gathered;
 mod habit;
-mod judge;
 mod kernel;
 mod length;
 mod maps;
+mod outcome;
 mod probe;
+mod process;
+mod records;
 mod ring;
 mod session;
 mod slots;
@@ -24,6 +28,7 @@ mod tables;
 mod tree;
 mod verifier;
 mod walk;
+mod zero;
 
 /// A loop without end, which the verifier rejects: a program that could reach a panic does not load.
 #[panic_handler]

@@ -9,8 +9,9 @@ use tracer_ebpf::{
 };
 
 use crate::program::{
-    fold, kernel,
+    kernel,
     maps::{Counters, Distributions, RINGS, add_field, setting},
+    outcome::installs,
     slots,
 };
 
@@ -18,7 +19,7 @@ use crate::program::{
 #[inline(always)]
 pub fn ended(frame: &Frame, operation: Operation, ret: i64, counters: &Counters) {
     let registration = &frame.registration;
-    if ret >= 0 && !fold::installs(frame) {
+    if ret >= 0 && !installs(frame) {
         if slots::emptied(frame, operation) {
             vacated(registration.ring);
         }

@@ -9,8 +9,9 @@ use tracer_ebpf::{
 };
 
 use crate::program::{
-    fold, kernel,
+    kernel,
     maps::setting,
+    outcome::installs,
     verifier::{apart, forgotten},
 };
 
@@ -143,6 +144,6 @@ pub fn installation(frame: &Frame, operation: Operation) -> Installation {
 #[inline(always)]
 pub fn emptied(frame: &Frame, operation: Operation) -> bool {
     operation as u8 == Operation::Update as u8
-        && !fold::installs(frame)
+        && !installs(frame)
         && u64::from(frame.empty_slots) < frame.registration.ret.cast_unsigned()
 }

@@ -14,8 +14,8 @@ use tracer_ebpf::record::{Frame, Look, NODE_WORDS, Sighted, Tree};
 use crate::program::{
     kernel::{self, Probed, read},
     maps::setting,
-    probe::zero,
     verifier::{apart, forgotten},
+    zero::zero,
 };
 
 /// `enum maple_type` of `include/linux/maple_tree.h`: leaves and nodes of ranges, and nodes that know the gaps below them.

@@ -17,9 +17,9 @@ use tracer_ebpf::{
 use crate::program::{
     kernel::{self, Typed, Vma},
     maps::setting,
-    probe::{lock, zero},
     session, tree,
     verifier::{apart, forgotten},
+    zero::zero,
 };
 
 /// More VMAs than `vm.max_map_count` can be raised to in earnest; a walk that gets here says that it was cut.
@@ -49,9 +49,9 @@ pub fn has_range(address: u64, length: u64) -> bool {
 /// Walks the buffer of `frame`, from `address` to `end`, in the memory of `task`, the current one.
 #[inline(always)]
 pub fn walk(frame: &mut Frame, task: *mut task_struct, address: u64, end: u64) {
-    lock::ours(frame, true);
+    ours(frame, true);
     walk_range(frame, task, address, end);
-    lock::ours(frame, false);
+    ours(frame, false);
 }
 
 #[inline(always)]
@@ -356,4 +356,13 @@ fn insert(set: &mut [u64; FILES], length: &mut u32, file: u64) -> bool {
         }
     }
     false
+}
+
+/// Keeps what pinscope's own walk does to the lock (`mmap_read_trylock` in `bpf_find_vma`) out of the figures.
+#[inline(always)]
+fn ours(frame: &mut Frame, walking: bool) {
+    if setting!(session.locks) != 0 {
+        // SAFETY: a field of a value that is borrowed mutably. Volatile, since the helpers in between read it.
+        unsafe { core::ptr::write_volatile(&raw mut frame.walking, walking.into()) };
+    }
 }

@@ -22,11 +22,12 @@ use tracer_ebpf::{
     record::{Frame, Stage, Walk},
 };
 
-use super::{Arguments as _, exit, zero};
+use super::{Arguments as _, exit};
 use crate::program::{
-    fold, frame, kernel,
+    by_backing, frame, kernel,
     maps::{AUDIT, AUDIT_COUNTERS, STACKS, add, own, setting},
     session, walk,
+    zero::zero,
 };
 
 /// The programs of one function: with a walk over its VMAs and without one, and the return. `$start` is where its
@@ -256,7 +257,7 @@ fn leave(function: u32, ret: u64) {
 
 #[inline(always)]
 fn new_row(frame: &Frame) -> Option<*mut AuditTotals> {
-    fold::name_filesystem(frame.audit.key.filesystem);
+    by_backing::name_filesystem(frame.audit.key.filesystem);
     let zeros = AuditTotals { calls: 0, asked: 0, got: 0, time_ns: 0, vmas: 0, own_ns: 0 };
     // Another CPU may have made it meanwhile; then this fails and the look-up finds that one.
     let _ = AUDIT.insert(frame.audit.key, zeros, BPF_NOEXIST.into());

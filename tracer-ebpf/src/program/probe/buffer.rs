@@ -15,12 +15,13 @@ use tracer_ebpf::{
     record::{Frame, Header, KIND_BUFFER, Stage, Walk, flag},
 };
 
-use super::{Arguments, entry, exit, zero};
+use super::{Arguments, entry, exit};
 use crate::program::{
     fold, frame,
     kernel::{self, Iovec},
     maps::{Counters, count, setting},
     session, walk,
+    zero::zero,
 };
 
 /// `-MAX_ERRNO`, as `IS_ERR()` compares.

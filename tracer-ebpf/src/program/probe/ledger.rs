@@ -23,7 +23,7 @@ use super::{event, lock, phase, registration::clear};
 use crate::program::{
     cgroup, fold, frame, kernel,
     maps::{Counters, setting},
-    ring, session, tables,
+    process, records, ring, session, tables,
     verifier::forgotten,
 };
 
@@ -244,7 +244,7 @@ fn without_entry(call: &impl Call, counters: &Counters, operation: Operation, re
     }
     counters.add_of(if ret < 0 { Counter::RefusedEarly } else { Counter::MissedEntries }, operation, 1);
     if setting!(session.processes) != 0 && operation as u8 != Operation::Unregister as u8 {
-        fold::unmeasured_call(ret);
+        process::unmeasured_call(ret);
     }
     if setting!(session.workloads) != 0 && operation as u8 != Operation::Unregister as u8 {
         cgroup::call(ret);
@@ -276,7 +276,7 @@ fn emit(frame: &mut Frame, operation: Operation, ring: u64, ret: i64, flags: u32
     registration.requested = u32::MAX;
     registration.ret = ret;
     registration.flags = flags;
-    fold::name_process(registration);
-    fold::ring(registration);
-    fold::emit(&raw const *registration, Counter::LostRegistrationRecords);
+    records::name_process(registration);
+    records::ring(registration);
+    records::emit(&raw const *registration, Counter::LostRegistrationRecords);
 }

@@ -16,10 +16,10 @@ use tracer_ebpf::{
     record::{Frame, Stage, Times},
 };
 
-use super::zero;
 use crate::program::{
     frame, kernel,
     maps::{Details, setting},
+    zero::zero,
 };
 
 #[raw_tracepoint]
@@ -100,15 +100,6 @@ fn returned(frame: &mut Frame, now: u64, write: bool, success: bool) {
     } else {
         frame.registration.lock_reads += 1;
         details.add(Detail::LockReads, 1);
-    }
-}
-
-/// Keeps what pinscope's own walk does to the lock (`mmap_read_trylock` in `bpf_find_vma`) out of the figures.
-#[inline(always)]
-pub fn ours(frame: &mut Frame, walking: bool) {
-    if setting!(session.locks) != 0 {
-        // SAFETY: a field of a value that is borrowed mutably. Volatile, since the helpers in between read it.
-        unsafe { core::ptr::write_volatile(&raw mut frame.walking, walking.into()) };
     }
 }
 

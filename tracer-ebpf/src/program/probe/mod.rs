@@ -68,14 +68,6 @@ macro_rules! exit {
     };
 }
 
-/// Stores zeros one by one: a run of plain ones becomes a call of `memset`, which goes byte by byte.
-macro_rules! zero {
-    ($($place:expr),+ $(,)?) => {
-        // SAFETY: the places are fields of a value that is borrowed mutably.
-        $(unsafe { core::ptr::write_volatile(&raw mut $place, 0) };)+
-    };
-}
-
 /// A field of the event of a classic tracepoint: `$event` is the kernel's struct of it. The verifier wants these offsets
 /// in the instructions, so they cannot come from BTF; the plan holds them against it.
 macro_rules! event {
@@ -88,7 +80,6 @@ macro_rules! event {
 pub(crate) use entry;
 pub(crate) use event;
 pub(crate) use exit;
-pub(crate) use zero;
 
 use aya_ebpf::EbpfContext as _;
 

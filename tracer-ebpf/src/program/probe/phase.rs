@@ -17,10 +17,11 @@ use tracer_ebpf::{
     record::{Frame, Stage, Times, flag},
 };
 
-use super::{entry, exit, lock, zero};
+use super::{entry, exit, lock};
 use crate::program::{
     frame,
     maps::{Details, setting},
+    zero::zero,
 };
 
 entry!(fault_enter_kprobe, fault_enter_fentry, |_context| fault_entered());

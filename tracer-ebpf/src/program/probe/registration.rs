@@ -15,11 +15,12 @@ use tracer_ebpf::{
     record::{Counts, Frame, KIND_REGISTRATION, RegistrationRecord, Stage, flag},
 };
 
-use super::{Arguments, entry, exit, lock, phase, zero};
+use super::{Arguments, entry, exit, lock, phase};
 use crate::program::{
     calls, fold, frame, habit, kernel,
     maps::{Counters, count, setting},
     session, slots, tables,
+    zero::zero,
 };
 
 /// `IORING_RSRC_BUFFER` of `include/uapi/linux/io_uring.h`: the other type is files.

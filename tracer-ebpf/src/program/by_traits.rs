@@ -6,46 +6,14 @@ use tracer_ebpf::{
     backing::BackingSlice,
     counter::Counter,
     policy::Traits,
-    record::{BufferRecord, Frame, JudgedKey, JudgedTotals, Walk, flag},
+    record::{BufferRecord, JudgedKey, JudgedTotals},
 };
 
 use crate::program::{
-    cgroup, gathered, kernel,
-    maps::{Counters, JUDGED, add_field, count, setting},
+    cgroup, kernel,
+    maps::{JUDGED, add_field, count, setting},
     verifier::apart,
 };
-
-/// Counts a buffer whose walk and result are known. An accepted one is judged when its call has `ended`.
-#[inline(always)]
-pub fn judge(frame: &mut Frame, counters: &Counters, ended: bool) {
-    if setting!(kernel.walks) == 0 {
-        return;
-    }
-    let buffer = &frame.buffer;
-    let traits = match buffer.walk {
-        walk if walk == Walk::Complete as u8 => buffer.traits,
-        // GUP stops at it.
-        walk if walk == Walk::Hole as u8 => buffer.traits.with(Traits::UNPINNABLE),
-        _ => return,
-    };
-    let length = Traits::of_length(buffer.length);
-    // Refused before its pin, and not for the one length that rules differ in: its address, or a length that none takes.
-    if setting!(kernel.pin_is_buffer) == 0 && buffer.ret < 0 && buffer.flags & flag::PINNED == 0 && length.0 == 0 {
-        return;
-    }
-    let traits = traits.with(length);
-    if buffer.ret < 0 {
-        judged(&mut frame.buffer, traits.0);
-    } else if !ended {
-        gathered::judged(frame, traits);
-    } else if frame.registration.ret < 0 {
-        counters.add(Counter::RolledBackBuffers, 1);
-    } else if traits.0 != 0 {
-        judged(&mut frame.buffer, traits.0);
-    } else {
-        counters.add(Counter::CleanBuffers, 1);
-    }
-}
 
 apart! {
 pub fn judged([buffer: BufferRecord], traits: u32) {
