@@ -20,7 +20,7 @@ use crate::{
     cli::file,
     decode::{Assembler, Clock, Known, workload::Workload},
     kernel::{Hierarchy, Symbols, Types, Wanted, addresses, traceable},
-    sink::{http, prometheus::Service, trace},
+    sink::{http, service::Service, trace},
     source::workloads,
 };
 

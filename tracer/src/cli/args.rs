@@ -4,8 +4,10 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::listen::Listen;
-use crate::probe::{audit, mode::AttachMode, table};
+use crate::{
+    probe::{audit, mode::AttachMode, table},
+    sink::http::Listen,
+};
 
 /// What io_uring buffer registration costs, and what it pins.
 ///

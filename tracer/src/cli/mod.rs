@@ -3,7 +3,6 @@
 pub mod args;
 pub mod config;
 pub mod file;
-pub mod listen;
 pub mod manual;
 pub mod otlp;
 pub mod service;

@@ -36,8 +36,9 @@ use crate::{
         progress::Progress,
     },
     sink::{
+        exports::Counts,
         http, otlp,
-        prometheus::{Probe, Service},
+        service::{Probe, Read, Service},
     },
     source::runs::{self, Statistics},
 };
@@ -52,7 +53,7 @@ pub async fn daemon(typed: &Typed, logging: Arc<Logging>) -> Result<ExitCode> {
     let (session, statistics) = attach(&config)?;
     let attached = SystemTime::now();
     let otlp = config.daemon.otlp.options();
-    let service = Service { exports: otlp.as_ref().map(|_| otlp::Counts::default()), ..service(&session) };
+    let service = Service { exports: otlp.as_ref().map(|_| Counts::default()), ..service(&session) };
     let board = Arc::new(Board::default());
     board.change(|status| status.plan = session.summary());
     say(&session);
@@ -81,7 +82,7 @@ struct Daemon<'a> {
 
 impl Daemon<'_> {
     /// Ready is who has read the maps once and answers: while the read is waited for, the listeners are polled.
-    async fn ready(&mut self, read: &http::Read) -> Result<()> {
+    async fn ready(&mut self, read: &Read) -> Result<()> {
         let first = Arc::clone(read);
         task::spawn_blocking(move || first()).await.context("the first read ended early")??;
         let places = self.listeners.places();
@@ -193,7 +194,7 @@ fn attach(config: &Config) -> Result<(Session, Statistics)> {
 
 /// Reads as a scrape does, and has the status and the log say when that fails. One at a time: a read that hangs keeps all others
 /// waiting, the watchdog's among them.
-fn reader(session: Session, statistics: Statistics, board: Arc<Board>) -> http::Read {
+fn reader(session: Session, statistics: Statistics, board: Arc<Board>) -> Read {
     let turn = Mutex::new(());
     Arc::new(move || {
         let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);

@@ -6,6 +6,7 @@ use crate::human;
 
 pub mod audit;
 pub mod doctor;
+pub mod exports;
 pub mod http;
 pub mod json;
 pub mod markdown;
@@ -13,6 +14,7 @@ mod octave;
 pub mod otlp;
 pub mod page;
 pub mod prometheus;
+pub mod service;
 pub mod text;
 pub mod trace;
 

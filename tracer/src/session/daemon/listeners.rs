@@ -4,10 +4,7 @@ use anyhow::{Context as _, Result};
 use listenfd::ListenFd;
 use tokio::{sync::oneshot, task::JoinSet};
 
-use crate::{
-    cli::listen::Listen,
-    sink::http::{self, Content, Listener},
-};
+use crate::sink::http::{self, Content, Listen, Listener};
 
 /// Sockets before anything is served on them.
 pub enum Sockets {
@@ -187,10 +184,10 @@ mod tests {
     use std::{path::Path, sync::Arc};
 
     use super::*;
-    use crate::sink::prometheus::Service;
+    use crate::sink::service::{Read, Service};
 
     fn listeners(places: &[Listen]) -> Listeners {
-        let read: http::Read = Arc::new(|| anyhow::bail!("nothing to read"));
+        let read: Read = Arc::new(|| anyhow::bail!("nothing to read"));
         let content = Content { read, service: Service::default(), hosts: http::Hosts::default() };
         Listeners::serve(Sockets::open(places).unwrap(), content)
     }

@@ -8,7 +8,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::sink::http;
+use crate::sink::service::Read;
 
 /// Tells systemd. That it cannot be told is no reason to stop measuring.
 pub fn tell(states: &[NotifyState<'_>]) {
@@ -34,7 +34,7 @@ pub fn watchdog() -> Option<Duration> {
 /// or fails, gives none, and systemd starts the service anew.
 ///
 /// This is the one thing that wakes an idle daemon: twice in the watchdog's time.
-pub async fn feed(patience: Duration, read: http::Read, sign: impl Fn()) {
+pub async fn feed(patience: Duration, read: Read, sign: impl Fn()) {
     let mut ticks = interval((patience / 2).max(Duration::from_millis(10)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -63,7 +63,7 @@ mod tests {
     fn signs(read: impl Fn() -> anyhow::Result<()> + Send + Sync + 'static, while_: Duration) -> (u32, u32) {
         let (signs, reads) = (AtomicU32::new(0), Arc::new(AtomicU32::new(0)));
         let begun = Arc::clone(&reads);
-        let read: http::Read = Arc::new(move || {
+        let read: Read = Arc::new(move || {
             begun.fetch_add(1, Ordering::Relaxed);
             read().map(|()| {
                 crate::aggregate::fold(&crate::source::sample::Sample::default(), &crate::decode::Known::nothing())

@@ -18,7 +18,7 @@ use tokio::{
     net::{TcpListener, TcpSocket, UnixListener, UnixSocket},
 };
 
-use crate::cli::listen::Listen;
+use super::Listen;
 
 /// Connections that the kernel holds until they are accepted. Where these places are taken it drops further attempts, and the
 /// client tries again a second later.

@@ -1,5 +1,6 @@
 //! The HTTP side of the service: metrics, health, and a page for people.
 
+mod address;
 mod hosts;
 mod listen;
 mod places;
@@ -22,19 +23,16 @@ use tokio::task;
 use tower_http::{CompressionLevel, compression::CompressionLayer, timeout::TimeoutLayer};
 
 use super::{
-    page,
-    prometheus::{self, Service},
+    page, prometheus,
+    service::{Read, Service},
 };
-use crate::aggregate::Snapshot;
 
+pub use address::{Listen, ListenError};
 pub use hosts::Hosts;
 pub use listen::{Listener, SocketFile, bind};
 use serve::{Limits, Site};
 use share::{Reading, Readings};
 use turns::Turns;
-
-/// Reads the maps and folds them: may block. Never called twice at once; requests that wait share what it returns.
-pub type Read = Arc<dyn Fn() -> anyhow::Result<Snapshot> + Send + Sync>;
 
 #[derive(Clone)]
 struct App {

@@ -9,10 +9,12 @@ use anyhow::Context as _;
 use axum::body::Bytes;
 use tokio::{sync::Mutex, task};
 
-use super::Read;
 use crate::{
     aggregate::Snapshot,
-    sink::prometheus::{self, Service},
+    sink::{
+        prometheus,
+        service::{Read, Service},
+    },
 };
 
 /// What was read, or why nothing was; the same for all who share the reading.

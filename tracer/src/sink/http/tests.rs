@@ -13,9 +13,9 @@ use tokio::{
 
 use super::*;
 use crate::{
-    aggregate::{fold, tests::a_sample},
+    aggregate::{Snapshot, fold, tests::a_sample},
     decode::Known,
-    sink::prometheus::Probe,
+    sink::service::Probe,
 };
 
 /// Far above what a test takes.

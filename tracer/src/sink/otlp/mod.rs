@@ -4,7 +4,6 @@
 //! takes nothing with it: the next has it all. Hence nothing is queued; a request is tried again until the next is due.
 
 mod convert;
-mod counts;
 mod reply;
 mod send;
 mod target;
@@ -25,7 +24,6 @@ use tokio::{
 
 pub use self::{
     convert::{Period, attributes, request},
-    counts::{Counts, Outcome},
     target::{Attribute, Endpoint, Header},
 };
 use self::{
@@ -33,8 +31,9 @@ use self::{
     send::{ATTEMPT, send},
 };
 use super::{
-    http::Read,
-    prometheus::{self, Service},
+    exports::{Counts, Outcome},
+    prometheus,
+    service::{Read, Service},
 };
 
 /// No attempt is given less.

@@ -6,7 +6,7 @@ use super::card;
 use crate::{
     aggregate::Snapshot,
     probe::health::Status,
-    sink::{human, prometheus::Service, text, trace},
+    sink::{human, service::Service, text, trace},
 };
 
 /// The service in one word, with the class of its colour.

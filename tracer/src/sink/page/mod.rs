@@ -9,7 +9,7 @@ mod workloads;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::{human, prometheus::Service};
+use super::{human, service::Service};
 use crate::{aggregate::Snapshot, answer};
 
 const STYLE: &str = include_str!("style.css");

@@ -8,7 +8,7 @@ use crate::{
     answer::fixture::{a_snapshot, context, process, values as values_of},
     decode::Known,
     probe::health::Status,
-    sink::prometheus::Probe,
+    sink::service::Probe,
 };
 
 fn service() -> Service {

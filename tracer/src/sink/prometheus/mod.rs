@@ -18,47 +18,14 @@ use tracer_ebpf::workload;
 
 use crate::{
     aggregate::{Distribution, Snapshot},
-    answer::{Answer, Context, answers},
-    probe::health::Status,
-    sink::otlp::Counts,
+    answer::{Answer, answers},
+    sink::service::Service,
 };
 
 pub use families::families;
 pub use markdown::metrics_markdown;
 pub use table::METRICS;
 pub use text::{CONTENT_TYPE, encode};
-
-/// What a snapshot alone does not say about the service that serves it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Service {
-    /// Of pinscope.
-    pub version: String,
-    /// The running kernel's release.
-    pub kernel: String,
-    /// How the probes are attached: `fentry` or `kprobe`.
-    pub mode: String,
-    /// What became of the plan, in one word.
-    pub health: Status,
-    /// The probes of the plan, attached or not.
-    pub probes: Vec<Probe>,
-    /// How the figures are made.
-    pub context: Context,
-    /// What became of the exports by OTLP, where there are any.
-    pub exports: Option<Counts>,
-}
-
-/// One probe.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Probe {
-    /// Name of the program in the eBPF object.
-    pub program: String,
-    /// The kernel's function, or the tracepoint.
-    pub function: String,
-    /// `fentry`, `fexit`, `kprobe`, `kretprobe` or `raw_tracepoint`.
-    pub kind: String,
-    /// Whether it is attached.
-    pub attached: bool,
-}
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

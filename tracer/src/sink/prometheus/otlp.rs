@@ -1,7 +1,7 @@
 //! Samples of pinscope's own exports. Absent where it exports to nobody.
 
 use super::{Sample, Scrape};
-use crate::sink::otlp::{Counts, Outcome};
+use crate::sink::exports::{Counts, Outcome};
 
 pub(super) fn exports<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     let counts = scrape.service.exports.iter();

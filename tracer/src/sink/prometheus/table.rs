@@ -1,7 +1,7 @@
 //! The list of metrics.
 
 use super::{Bounds, Metric, Sample, Type, calls, detail, otlp, own, questions, workloads};
-use crate::sink::otlp::Counts;
+use crate::sink::exports::Counts;
 
 /// Every metric that pinscope serves.
 pub const METRICS: &[Metric] = &[

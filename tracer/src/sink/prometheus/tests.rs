@@ -17,6 +17,8 @@ use crate::{
     },
     answer::fixture::{a_snapshot, context, judged, judgements, private_file, shared_file},
     decode::Known,
+    probe::health::Status,
+    sink::{exports::Counts, service::Probe},
     source::sample::Sample,
 };
 
