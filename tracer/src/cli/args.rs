@@ -16,7 +16,7 @@ use crate::{
 #[derive(Debug, Parser)]
 #[command(name = "pinscope", version, max_term_width = 100, arg_required_else_help = true)]
 pub struct Arguments {
-    /// Say more on standard error, and what the probes themselves log; twice for the verifier's log
+    /// More detail on standard error, with the probes' own log; twice adds the verifier's log
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
 
@@ -32,14 +32,14 @@ pub enum Command {
     Report(Report),
     /// Print a line for each registration as it happens
     Trace(Trace),
-    /// Say who takes hold of user pages, of which and for how long: every caller of pin_user_pages and its kin
+    /// List who pins or holds user pages: every caller of pin_user_pages, get_user_pages and their relatives
     ///
-    /// Its probes lie on the path of O_DIRECT, futexes and ptrace, so every such call on the machine pays for them
-    /// while it runs; what they cost is printed with the result.
+    /// Its probes are on the path of O_DIRECT, futexes and ptrace, so every such call on the machine pays for them while it
+    /// runs. The result ends with what they cost.
     Audit(Audit),
-    /// Serve the figures to Prometheus
+    /// Serve metrics to Prometheus
     Daemon(Daemon),
-    /// Say what this kernel offers, which hooks would be used and why, and what is missing
+    /// Show what this kernel offers, which hooks would be used and why, and what is missing
     Doctor(Doctor),
     /// Write the manual pages into a folder
     Man {
@@ -76,7 +76,7 @@ pub struct Probes {
     #[arg(long, value_enum, default_value = "auto")]
     pub attach: Attach,
 
-    /// Treat a kernel function as if this kernel had none of that name; may be given several times
+    /// Do not hook this kernel function, but the next candidate; may be given several times
     #[arg(long, value_name = "FUNCTION", value_parser = hooked_function)]
     pub avoid: Vec<String>,
 }
@@ -84,9 +84,9 @@ pub struct Probes {
 /// How functions are hooked.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Attach {
-    /// fentry and fexit, else kprobes; where the kernel preempts, kprobe.multi, else kprobes, else fentry and fexit
+    /// fentry and fexit, else kprobes; if the kernel preempts itself, kprobe.multi, else kprobes, else fentry and fexit
     Auto,
-    /// programs of kprobe.multi
+    /// kprobe.multi (5.18 and later)
     #[value(name = "kprobe.multi")]
     Multi,
     /// kprobes and kretprobes
@@ -109,11 +109,11 @@ impl From<Attach> for AttachMode {
 /// Which registrations a session looks at, and for how long.
 #[derive(Debug, Args)]
 pub struct Scope {
-    /// Only this process, all its threads
+    /// Only this process, with all its threads
     #[arg(short, long, value_name = "PID", conflicts_with = "argv")]
     pub pid: Option<u32>,
 
-    /// Only tasks of this name (the kernel's comm, up to 15 bytes; any bytes, as the kernel may cut a name inside a character)
+    /// Only tasks with this name (the kernel's comm, up to 15 bytes; the kernel may cut it inside a character)
     #[arg(long, value_name = "NAME")]
     pub comm: Option<OsString>,
 
@@ -125,7 +125,7 @@ pub struct Scope {
     #[arg(short, long, value_name = "TIME", value_parser = duration)]
     pub duration: Option<Duration>,
 
-    /// Trace this command and all its descendants from its first instruction, and exit with its status
+    /// Trace this command and all its descendants from the first instruction on, and exit with its status
     #[arg(last = true, value_name = "COMMAND")]
     pub argv: Vec<OsString>,
 }
@@ -133,11 +133,11 @@ pub struct Scope {
 /// What is measured only on request, since its hooks lie on everyone's path.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Details {
-    /// Also time the waits for mmap_lock; the hooks lie on every acquisition of it on the machine
+    /// Also time waits for mmap_lock; the hooks are on every acquisition of it on the machine
     #[arg(long)]
     pub locks: bool,
 
-    /// Also time page faults, look-ups and accounting; the hooks lie on every page fault of the machine
+    /// Also time page faults, look-ups and accounting; the hooks are on every page fault of the machine
     #[arg(long)]
     pub phases: bool,
 }
@@ -148,12 +148,12 @@ pub struct Report {
     #[command(flatten)]
     pub scope: Scope,
 
-    /// Print the report anew at this interval, each for the time since the last
+    /// Print a report at this interval, each for the time since the one before
     #[arg(short, long, value_name = "TIME", value_parser = duration)]
     pub interval: Option<Duration>,
 
-    /// How to print it: text for a terminal, JSON with the exact figures and a schema version, or markdown to paste
-    /// into a mail or an issue
+    /// Output format: text for a terminal, JSON with exact figures and a schema version, or markdown to paste into a
+    /// mail or an issue
     #[arg(long, value_enum, default_value = "text")]
     pub format: Format,
 
@@ -161,11 +161,11 @@ pub struct Report {
     #[arg(long, conflicts_with = "format")]
     pub json: bool,
 
-    /// Say for each process what its registrations cost and what to change, where the figures support it
+    /// For each process, what its registrations cost and what to change, where its figures support it
     #[arg(long)]
     pub explain: bool,
 
-    /// Do not hook the kernel's look-ups of VMAs, which lie on every slow GUP (KVM, ptrace)
+    /// Do not hook the kernel's VMA look-ups, which are on every slow GUP (KVM, ptrace)
     #[arg(long)]
     pub no_lookups: bool,
 
@@ -220,11 +220,11 @@ pub struct Trace {
     #[arg(long, value_name = "CLASS", value_parser = ["anon", "shmem", "hugetlb", "file", "device", "special"])]
     pub backing: Vec<String>,
 
-    /// Size of the ring buffer that records go through, in MiB, a power of two
+    /// Size of the ring buffer for records, in MiB, a power of two
     #[arg(long, value_name = "MIB", default_value = "4", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub buffer: u32,
 
-    /// Do not hook the kernel's look-ups of VMAs, which lie on every slow GUP (KVM, ptrace)
+    /// Do not hook the kernel's VMA look-ups, which are on every slow GUP (KVM, ptrace)
     #[arg(long)]
     pub no_lookups: bool,
 
@@ -241,7 +241,7 @@ pub struct Audit {
     #[command(flatten)]
     pub scope: Scope,
 
-    /// Print one JSON object, with the exact figures
+    /// Print one JSON object with exact figures
     #[arg(long)]
     pub json: bool,
 
@@ -253,41 +253,42 @@ pub struct Audit {
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, set by name")]
 pub struct Daemon {
-    /// Take what the command line does not say from this file; /etc/pinscope/pinscope.toml if there is one
+    /// Read options from this file; the command line wins. Without it /etc/pinscope/pinscope.toml, if it exists
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// End with an error where anything that was asked for cannot be measured, instead of serving what can
+    /// Fail if anything that was asked for cannot be measured, instead of serving the rest
     #[arg(long)]
     pub strict: bool,
 
-    /// Where to serve /metrics: ADDRESS:PORT or unix:/PATH; may be given several times (127.0.0.1:9757 unless given)
+    /// Where to serve /metrics: ADDRESS:PORT or unix:/PATH; may be given several times (default: 127.0.0.1:9757)
     #[arg(long, value_name = "PLACE")]
     pub listen: Vec<Listen>,
 
-    /// A name under which clients may ask besides this machine's own (its host name, alone and in its search domains, and
-    /// those in /etc/hosts), as a proxy or an alias in DNS has it; * for any; may be given several times
+    /// Another name under which clients may ask, such as a proxy's or an alias in DNS; * for any. This machine's own names
+    /// always work (its host name, alone and in its search domains, and those in /etc/hosts). May be given several times
     #[arg(long, value_name = "NAME")]
     pub allow_host: Vec<String>,
 
-    /// Also count the kernel's look-ups of VMAs; the hook lies on every slow GUP (KVM, ptrace)
+    /// Also count the kernel's VMA look-ups; the hook is on every slow GUP (KVM, ptrace)
     #[arg(long)]
     pub lookups: bool,
 
-    /// Also follow rings: their age at each registration, the gaps between them, how many each has, what is registered now
+    /// Also follow rings: their age at each registration, the gaps between registrations, how many each ring has, and what
+    /// is registered now
     #[arg(long)]
     pub rings: bool,
 
-    /// Also time the system calls themselves, with the wait for the ring's lock, and see calls that hang in that wait
+    /// Also time the system calls themselves, with the wait for the ring's lock, and detect calls that hang in that wait
     #[arg(long)]
     pub calls: bool,
 
-    /// Have the kernel keep statistics of all BPF programs of the machine, for the runs and run time of pinscope's own;
+    /// Make the kernel keep statistics of all BPF programs on the machine, for the runs and run time of pinscope's own;
     /// needs CAP_SYS_ADMIN
     #[arg(long)]
     pub stats: bool,
-    /// How many workloads (systemd units, slices, containers) have series of their own; all others are one named other.
-    /// 0 counts none apart; without it 200
+    /// How many workloads (systemd units, slices, containers) have series of their own; all others share one named other.
+    /// 0 gives none its own (default: 200)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=MOST_WORKLOADS))]
     pub workloads: Option<u32>,
 

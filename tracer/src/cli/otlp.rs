@@ -11,11 +11,11 @@ use crate::sink::otlp::{Attribute, Endpoint, Header, Options};
 /// send because of what it inherited. A unit or a pod that has them writes `--otlp-endpoint` with `${…}` or `$(…)`.
 #[derive(Clone, Debug, Args)]
 pub struct Otlp {
-    /// Also push the metrics by OTLP over HTTP, to http://HOST:PORT; /v1/metrics is added to a URL without
+    /// Also push the metrics by OTLP over HTTP, to http://HOST:PORT; a URL without a path gets /v1/metrics
     #[arg(long, value_name = "URL")]
     pub otlp_endpoint: Option<Endpoint>,
 
-    /// From one push to the next
+    /// Time between pushes
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = interval)]
     pub otlp_interval: Duration,
 
