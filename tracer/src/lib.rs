@@ -21,6 +21,7 @@ pub mod kernel;
 pub mod logging;
 mod memory;
 pub mod probe;
+pub mod sample;
 pub mod session;
 pub mod sink;
 pub mod source;

@@ -11,7 +11,7 @@ use tracer_ebpf::{
 use crate::{
     decode::{comm, filesystem, result_name},
     kernel::{Known, addresses::Place},
-    source::audit::{AuditSample, add},
+    sample::audit::{AuditSample, add},
 };
 
 /// Whether the question is answered.

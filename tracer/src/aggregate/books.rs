@@ -7,7 +7,7 @@ use tracer_ebpf::{
 };
 
 use super::coverage::{Coverage, skipped, uncounted};
-use crate::{decode::Known, source::sample::Sample};
+use crate::{decode::Known, sample::Sample};
 
 const BUFFERS: [Counter; 4] =
     [Counter::BufferEntries, Counter::BufferReturns, Counter::BufferMissedReturns, Counter::BufferMissedEntries];

@@ -9,7 +9,7 @@ use crate::{
     decode::Known,
     human,
     probe::table::CALL_TIME,
-    source::{sample::Sample, skipped},
+    sample::{Sample, skipped},
 };
 
 /// What was measured of something, and what was not.

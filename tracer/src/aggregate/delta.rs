@@ -7,7 +7,7 @@ use tracer_ebpf::{
     record::{JudgedTotals, Largest, ProcessTotals, Ring, SharedFile},
 };
 
-use crate::source::sample::{Sample, SampledRing};
+use crate::sample::{Sample, SampledRing};
 
 impl Sample {
     /// What was counted since `earlier`, a sample of the same session. A count that is lower than before (it

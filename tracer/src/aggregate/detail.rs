@@ -8,7 +8,7 @@ use tracer_ebpf::{
 };
 
 use super::Distribution;
-use crate::{decode::Known, source::sample::Sample};
+use crate::{decode::Known, sample::Sample};
 
 /// `mmap_lock` of the registering process, from the entry of the registration's function to its return. pinscope's own
 /// walks are not among it, nor what other threads do.

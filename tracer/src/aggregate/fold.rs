@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     decode::{Known, PARTIAL, comm, filesystem, result_name},
-    source::sample::Sample,
+    sample::Sample,
 };
 
 /// The snapshot of everything since the programs were attached.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     decode::{comm, filesystem},
-    source::sample::SampledRing,
+    sample::SampledRing,
 };
 
 /// `IORING_SETUP_REGISTERED_FD_ONLY`, since 6.5: the ring has no fd, but an index.

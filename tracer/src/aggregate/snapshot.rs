@@ -12,7 +12,7 @@ use super::{
 use crate::{
     decode::Pid,
     human,
-    source::{own::Own, runs::Runs},
+    sample::{Own, Runs},
 };
 
 /// Everything measured since the programs were attached, or in an interval. Times are nanoseconds, pinscope's

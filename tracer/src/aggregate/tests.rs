@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     decode::Known,
-    source::{own::Own, runs::Runs, sample::Sample},
+    sample::{Own, Runs, Sample},
 };
 
 fn record(sample: &mut Sample, histogram: usize, value: u64, times: u64) {

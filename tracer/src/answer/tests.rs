@@ -11,7 +11,7 @@ use crate::{
         tests::{any_known, any_sample},
     },
     decode::{Known, Pid},
-    source::sample::Sample,
+    sample::Sample,
 };
 
 fn of(snapshot: &Snapshot, id: &str) -> Answer {

@@ -22,11 +22,9 @@ use crate::{
         progress::Progress,
         table::Role,
     },
+    sample::audit::AuditSample,
     sink::{self, Meta},
-    source::{
-        audit::{self as source, AuditSample},
-        runs,
-    },
+    source::{audit as source, runs},
 };
 
 /// Runs the session and prints what it saw; the exit code is the command's, where there is one.

@@ -38,12 +38,11 @@ use crate::{
         progress::{Progress, Step},
         table,
     },
+    sample::{Own, Sample},
     sink::Meta,
     source::{
         maps::{self, Maps},
-        own::Own,
         runs::Statistics,
-        sample::Sample,
         tables, under_way, workloads,
     },
 };

@@ -19,8 +19,8 @@ use crate::{
         config,
     },
     probe::attach::Options,
+    sample::Sample,
     sink::{self, Meta},
-    source::sample::Sample,
 };
 
 /// Runs the session and prints what it saw; the exit code is the command's, where there is one.

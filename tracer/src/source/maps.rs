@@ -17,14 +17,12 @@ use tracer_ebpf::{
     under_way::{Call, WORDS},
 };
 
-use super::{
-    entries::Entries,
-    frames::Frames,
-    mapped::Mapped,
-    sample::{Sample, SampledRing},
-    skipped::{self, uncounted},
+use super::{entries::Entries, frames::Frames, mapped::Mapped, skipped};
+use crate::{
+    human,
+    probe::attach::Attached,
+    sample::{Sample, SampledRing, skipped::uncounted},
 };
-use crate::{human, probe::attach::Attached};
 
 /// Gives the shared types, which know nothing of aya, what aya wants of a map's keys and values.
 macro_rules! pod {

@@ -9,7 +9,6 @@ pub mod maps;
 pub mod own;
 pub mod records;
 pub mod runs;
-pub mod sample;
 pub mod skipped;
 pub mod tables;
 pub mod under_way;

@@ -6,24 +6,7 @@ use std::time::Duration;
 use procfs::process::{LimitValue, Process};
 use rustix::time::{ClockId, clock_gettime};
 
-/// This process.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Own {
-    /// CPU time of all threads, in user and kernel mode, seconds.
-    pub cpu_seconds: f64,
-    /// Bytes in memory.
-    pub resident_bytes: u64,
-    /// Bytes of address space.
-    pub virtual_bytes: u64,
-    /// File descriptors.
-    pub open_fds: Option<u64>,
-    /// The most file descriptors (soft limit); `None` too where there is no limit.
-    pub max_fds: Option<u64>,
-    /// Threads.
-    pub threads: u64,
-    /// When it began, seconds since 1970.
-    pub started_seconds: f64,
-}
+use crate::sample::Own;
 
 impl Own {
     /// Reads it; `None` where /proc is not there.

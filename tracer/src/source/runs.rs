@@ -14,15 +14,7 @@ use std::{
 use aya::sys::{Stats, enable_stats};
 
 use super::fdinfo;
-
-/// One program.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Runs {
-    /// How often it ran.
-    pub count: u64,
-    /// How long, in all.
-    pub nanoseconds: u64,
-}
+use crate::sample::Runs;
 
 /// Makes the kernel keep statistics of all programs while the descriptor is open.
 ///

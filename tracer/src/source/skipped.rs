@@ -9,17 +9,6 @@ use std::{collections::BTreeMap, os::fd::BorrowedFd};
 
 use super::fdinfo;
 
-/// Those of the program that counts every call.
-pub fn uncounted(skipped: &BTreeMap<String, u64>) -> u64 {
-    of(skipped, &["ledger"])
-}
-
-/// Those of the programs whose names begin so.
-pub fn of(skipped: &BTreeMap<String, u64>, programs: &[&str]) -> u64 {
-    let of = skipped.iter().filter(|(name, _)| programs.iter().any(|program| name.starts_with(program)));
-    of.fold(0, |sum, (_, runs)| sum.saturating_add(*runs))
-}
-
 /// Skipped runs by program, for those of which the kernel tells.
 pub fn read<'a>(programs: impl Iterator<Item = (&'a str, BorrowedFd<'a>)>) -> BTreeMap<String, u64> {
     let told = programs.filter_map(|(name, fd)| Some((name.to_owned(), fdinfo::count(fd, "recursion_misses")?)));

@@ -20,9 +20,10 @@ use tracer_ebpf::table::{Followed, Listed, Range, SLOTS_AT_ONCE, Table, listed};
 
 use super::{entries::Entries, mapped::Mapped, maps::ReadError};
 use crate::{
-    aggregate::registered::{self, Registered},
+    aggregate::registered,
     bpf,
     probe::table::{LIST_TABLE, SEARCHES},
+    sample::registered::{self as tables, Registered},
 };
 
 /// A slot that no table has: nothing is listed.
@@ -156,7 +157,7 @@ impl Source {
                 Content::Gone => {}
             }
         }
-        let tables = self.known.values().map(|read| registered::Table {
+        let tables = self.known.values().map(|read| tables::Table {
             mm: read.of.mm,
             cgroup: read.of.cgroup,
             buffers: read.buffers.as_deref(),

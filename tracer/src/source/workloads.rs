@@ -26,13 +26,11 @@ use super::{
     maps::{ReadError, map},
 };
 use crate::{
-    aggregate::{
-        registered::Shares,
-        workloads::{Folder, Reading, Told, Workloads},
-    },
+    aggregate::workloads::{Folder, Reading, Told, Workloads},
     bpf,
     decode::workload::{CUT, Workload},
     kernel::Hierarchy,
+    sample::registered::Shares,
 };
 
 /// The map's name.

@@ -87,7 +87,7 @@ fn busy() -> Snapshot {
 }
 
 fn empty() -> Snapshot {
-    fold(&crate::source::sample::Sample::default(), &Known::all())
+    fold(&crate::sample::Sample::default(), &Known::all())
 }
 
 /// `PAGES=FOLDER` keeps them, to be looked at.

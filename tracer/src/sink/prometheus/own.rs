@@ -4,7 +4,7 @@ use super::{Sample, Scrape};
 use crate::{
     aggregate::{Snapshot, registered::Registered},
     probe::health::Status,
-    source::{own::Own, runs::Runs},
+    sample::{Own, Runs},
 };
 
 pub(super) fn registered<'a>(scrape: &Scrape<'a>, of: fn(&Registered) -> u64) -> Vec<Sample<'a>> {

@@ -18,8 +18,8 @@ use crate::{
     answer::fixture::{a_snapshot, context, judged, judgements, private_file, shared_file},
     decode::Known,
     probe::health::Status,
+    sample::Sample,
     sink::{exports::Counts, service::Probe},
-    source::sample::Sample,
 };
 
 pub(crate) fn service() -> Service {

@@ -16,7 +16,7 @@ use crate::{
         tests::any_snapshot,
     },
     decode::Known,
-    source::sample::Sample,
+    sample::Sample,
 };
 
 fn meta() -> Meta {

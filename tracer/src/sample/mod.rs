@@ -1,4 +1,8 @@
-//! What the maps held at one moment.
+//! What the maps held at one moment: plain values, which `source` reads and `aggregate` folds.
+
+pub mod audit;
+pub mod registered;
+pub mod skipped;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,8 +19,7 @@ use tracer_ebpf::{
     under_way::Call,
 };
 
-use super::{own::Own, runs::Runs};
-use crate::aggregate::registered::Registered;
+use self::registered::Registered;
 
 /// A ring on which something was installed or refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,6 +32,34 @@ pub struct SampledRing {
     pub totals: Ring,
     /// In what is between two samples: when the last installation before began; 0 where there was none.
     pub before_ns: u64,
+}
+
+/// This process.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Own {
+    /// CPU time of all threads, in user and kernel mode, seconds.
+    pub cpu_seconds: f64,
+    /// Bytes in memory.
+    pub resident_bytes: u64,
+    /// Bytes of address space.
+    pub virtual_bytes: u64,
+    /// File descriptors.
+    pub open_fds: Option<u64>,
+    /// The most file descriptors (soft limit); `None` too where there is no limit.
+    pub max_fds: Option<u64>,
+    /// Threads.
+    pub threads: u64,
+    /// When it began, seconds since 1970.
+    pub started_seconds: f64,
+}
+
+/// One program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Runs {
+    /// How often it ran.
+    pub count: u64,
+    /// How long, in all.
+    pub nanoseconds: u64,
 }
 
 /// The eBPF side's maps, added up over the CPUs. All of it counts from the moment the programs were attached.
@@ -78,7 +109,7 @@ pub struct Sample {
 
 impl Sample {
     /// Puts what the kernel side counted together into the counts and histograms that it stands for.
-    pub(super) fn spread(&mut self) {
+    pub fn spread(&mut self) {
         for operation in Operation::ALL {
             self.results[result_slot(operation, 0)] += self.counters[Counter::Succeeded.of(operation)];
         }
