@@ -19,7 +19,10 @@ use tracer_ebpf::{
 };
 
 use super::registered::{Share, Shares};
-use crate::decode::{Known, workload::Workload};
+use crate::{
+    decode::{Known, workload::Workload},
+    sample::workloads::Reading,
+};
 
 /// The series of a workload of which no cgroup is left ends after this, and after [`SHOWN`] readings: its last increments
 /// have been seen by then.
@@ -29,19 +32,6 @@ const SHOWN: u32 = 2;
 
 /// A cgroup that is gone is read once more after this: a call of its last task that was at its end is counted by then.
 const SETTLED_NS: u64 = 1_000_000_000;
-
-/// What was read of one cgroup.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Reading {
-    /// The kernel's id.
-    pub id: u64,
-    /// What it counted.
-    pub totals: WorkloadTotals,
-    /// The workload, where its path is known. Looked at until it was known once.
-    pub workload: Option<Workload>,
-    /// Its folder is no longer there.
-    pub gone: bool,
-}
 
 /// The figures by workload; [`Told`] says which of a row's counts are known.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod registered;
 pub mod skipped;
+pub mod workloads;
 
 use std::collections::{BTreeMap, HashMap};
 

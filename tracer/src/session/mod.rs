@@ -4,6 +4,7 @@ mod audit;
 pub mod command;
 mod daemon;
 mod end;
+mod followed;
 mod known;
 mod log;
 mod report;
@@ -18,6 +19,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use aya::Ebpf;
 use tracer_ebpf::{operation::Operation, under_way::Call};
 
+use self::followed::{ByWorkload, Tables};
 pub use self::{audit::audit, daemon::daemon, report::report, trace::trace};
 use crate::{
     aggregate::{
@@ -43,7 +45,7 @@ use crate::{
     source::{
         maps::{self, Maps},
         runs::Statistics,
-        tables, under_way, workloads,
+        tables, under_way,
     },
 };
 
@@ -68,9 +70,9 @@ pub struct Session {
     /// Whether the numbers of tasks are those of this process's PID namespace.
     numbered: bool,
     /// Where workloads are kept apart.
-    workloads: Option<Mutex<workloads::Source>>,
+    workloads: Option<Mutex<ByWorkload>>,
     /// Where what is registered is followed.
-    tables: Option<Mutex<tables::Source>>,
+    tables: Option<Mutex<Tables>>,
 }
 
 impl Session {
@@ -98,7 +100,7 @@ impl Session {
         };
         let workloads = match (&mut attached, &options.workloads) {
             (Ok(attached), Some((cap, hierarchy))) => {
-                let source = workloads::Source::start(&attached.ebpf, attached.iterators.entries, hierarchy, *cap);
+                let source = ByWorkload::start(&attached.ebpf, attached.iterators.entries, hierarchy, *cap);
                 Some(Mutex::new(source.context("cannot read the figures")?))
             }
             _ => None,
@@ -178,13 +180,13 @@ impl Session {
         Ok(aggregate::fold(&self.sample()?, &self.known))
     }
 
-    fn read_workloads(&self, source: &Mutex<workloads::Source>, shares: Option<&Shares>) -> Result<Workloads> {
+    fn read_workloads(&self, source: &Mutex<ByWorkload>, shares: Option<&Shares>) -> Result<Workloads> {
         // A reading that panicked left what it had: the next goes on from there.
         let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
         source.read(clock().1, Told::of(&self.known), shares).context("cannot read the figures")
     }
 
-    fn read_tables(&self, source: &Mutex<tables::Source>, sample: &Sample) -> Result<Registered> {
+    fn read_tables(&self, source: &Mutex<Tables>, sample: &Sample) -> Result<Registered> {
         let ends = sample.skipped.iter().filter(|(program, _)| program.starts_with(table::RELEASES));
         let skipped = ends.map(|(_, runs)| *runs).reduce(u64::saturating_add);
         let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
@@ -238,18 +240,13 @@ impl Session {
 
 /// Looks for the tables that were there before, as far as it can. Where not `all` can be found, what is registered is a lower
 /// bound.
-fn follow_tables(
-    attached: &mut Attached,
-    results: &Results,
-    mut all: bool,
-    known: &mut Known,
-) -> Result<tables::Source> {
+fn follow_tables(attached: &mut Attached, results: &Results, mut all: bool, known: &mut Known) -> Result<Tables> {
     let loaded = |name: &str| results.iter().any(|(program, result)| program == name && result.is_ok());
     if let Err(why) = tables::search(&mut attached.ebpf, loaded) {
         all = false;
         known.degraded.push(format!("{}: {why}", table::REGISTERED_BEFORE));
     }
-    tables::Source::start(&attached.ebpf, attached.iterators.entries, all).context("cannot read the figures")
+    Tables::start(&attached.ebpf, attached.iterators.entries, all).context("cannot read the figures")
 }
 
 /// What became of each hook, by its program's name.

@@ -20,10 +20,9 @@ use tracer_ebpf::table::{Followed, Listed, Range, SLOTS_AT_ONCE, Table, listed};
 
 use super::{entries::Entries, mapped::Mapped, maps::ReadError};
 use crate::{
-    aggregate::registered,
     bpf,
     probe::table::{LIST_TABLE, SEARCHES},
-    sample::registered::{self as tables, Registered},
+    sample::registered,
 };
 
 /// A slot that no table has: nothing is listed.
@@ -94,10 +93,15 @@ pub struct Source {
     known: HashMap<u64, Read>,
     /// Ends of tables that no hook saw, as of the last reading.
     skipped: Option<u64>,
-    /// What the last reading came to, while nothing changes.
-    sum: Option<Registered>,
-    /// Tables that were there before are among them.
-    from_before: bool,
+}
+
+/// What a reading found besides the tables.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// Some table is not as it was at the last reading.
+    pub changed: bool,
+    /// Tables that found no room.
+    pub lost: u64,
 }
 
 /// What was read of one ring.
@@ -109,22 +113,22 @@ struct Read {
 }
 
 impl Source {
-    /// `from_before` says whether the search found all that was there.
+    /// Of the maps of the loaded object.
     ///
     /// # Errors
     /// The object has no such map.
-    pub fn start(ebpf: &Ebpf, iterator: u32, from_before: bool) -> Result<Self, ReadError> {
+    pub fn start(ebpf: &Ebpf, iterator: u32) -> Result<Self, ReadError> {
         let tables = Entries::of(ebpf, iterator, "TABLES")?;
         let (followed, listed) = (Mapped::readable(ebpf, "FOLLOWED")?, Mapped::readable(ebpf, "LISTED")?);
-        Ok(Self { tables, followed, listed, known: HashMap::new(), skipped: None, sum: None, from_before })
+        Ok(Self { tables, followed, listed, known: HashMap::new(), skipped: None })
     }
 
-    /// What is registered now. `skipped` counts the ends of tables that no hook saw, where the kernel tells.
+    /// Reads what is registered now; [`Self::tables`] has it. `skipped` counts the ends of tables that no hook saw, where the kernel tells.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn read(&mut self, ebpf: &Ebpf, skipped: Option<u64>) -> Result<Registered, ReadError> {
-        let tables = self.tables()?;
+    pub fn read(&mut self, ebpf: &Ebpf, skipped: Option<u64>) -> Result<Found, ReadError> {
+        let tables = self.noted()?;
         let before = self.known.len();
         let reader = Reader::of(ebpf, &self.listed)?;
         let lost = self.followed()?.lost;
@@ -137,11 +141,8 @@ impl Source {
                 && (!missed || reader.is_there(*ring))
         };
         self.known.retain(as_it_was);
-        if self.known.len() == before
-            && self.known.len() == tables.len()
-            && let Some(sum) = &self.sum
-        {
-            return Ok(Registered { lost, ..sum.clone() });
+        if self.known.len() == before && self.known.len() == tables.len() {
+            return Ok(Found { changed: false, lost });
         }
         for (ring, of) in tables {
             if self.known.contains_key(&ring) {
@@ -157,20 +158,22 @@ impl Source {
                 Content::Gone => {}
             }
         }
-        let tables = self.known.values().map(|read| tables::Table {
+        Ok(Found { changed: true, lost })
+    }
+
+    /// The tables as of the last reading.
+    pub fn tables(&self) -> impl Iterator<Item = registered::Table<'_>> {
+        self.known.values().map(|read| registered::Table {
             mm: read.of.mm,
             cgroup: read.of.cgroup,
             buffers: read.buffers.as_deref(),
-        });
-        let sum = Registered { from_before: self.from_before, lost, ..registered::sum(tables) };
-        self.sum = Some(sum.clone());
-        Ok(sum)
+        })
     }
 }
 
 impl Source {
     /// What the map has. An entry that goes while it is read may hide one beside it: then it is read again.
-    fn tables(&self) -> Result<HashMap<u64, Table>, ReadError> {
+    fn noted(&self) -> Result<HashMap<u64, Table>, ReadError> {
         let mut tables = HashMap::new();
         let mut removed = self.followed()?.removed;
         for _ in 0..TRIES {

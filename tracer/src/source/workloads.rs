@@ -26,11 +26,10 @@ use super::{
     maps::{ReadError, map},
 };
 use crate::{
-    aggregate::workloads::{Folder, Reading, Told, Workloads},
     bpf,
     decode::workload::{CUT, Workload},
     kernel::Hierarchy,
-    sample::registered::Shares,
+    sample::workloads::Reading,
 };
 
 /// The map's name.
@@ -94,7 +93,6 @@ pub struct Source {
     /// Those with an entry.
     cgroups: HashMap<u64, Cgroup>,
     tree: Tree,
-    folder: Folder,
     /// What was counted before the session began: not its own.
     baseline: BTreeMap<u64, WorkloadTotals>,
 }
@@ -104,25 +102,29 @@ impl Source {
     ///
     /// # Errors
     /// The object has no such maps, or the kernel refuses to read them.
-    pub fn start(ebpf: &Ebpf, iterator: u32, hierarchy: &Hierarchy, cap: u32) -> Result<Self, ReadError> {
+    pub fn start(ebpf: &Ebpf, iterator: u32, hierarchy: &Hierarchy) -> Result<Self, ReadError> {
         let mut source = Self {
             counts: Counts::of(ebpf, iterator, MAP)?,
             owners: Counts::of(ebpf, iterator, OWNERS)?,
             paths: Entries::of(ebpf, iterator, PATHS)?,
             cgroups: HashMap::new(),
             tree: Tree::new(hierarchy),
-            folder: Folder::new(usize::try_from(cap).unwrap_or(usize::MAX)),
             baseline: BTreeMap::new(),
         };
         source.baseline = source.counted()?.into_iter().map(|(id, counted)| (id, counted.0)).collect();
         Ok(source)
     }
 
-    /// The figures now. `now_ns` is of a clock that never goes back.
+    /// What each cgroup has counted, and what those without an entry have. `now_ns` is of a clock that never goes back; where a
+    /// cgroup `is_known` no workload is looked for.
     ///
     /// # Errors
     /// The kernel refuses to read the map.
-    pub fn read(&mut self, now_ns: u64, told: Told, shares: Option<&Shares>) -> Result<Workloads, ReadError> {
+    pub fn read(
+        &mut self,
+        now_ns: u64,
+        is_known: impl Fn(u64) -> bool,
+    ) -> Result<(Vec<Reading>, WorkloadTotals), ReadError> {
         let mut readings = Vec::new();
         let mut rest = WorkloadTotals::default();
         let all = self.counted()?;
@@ -142,20 +144,22 @@ impl Source {
                 cgroup.looked_ns = now_ns;
                 cgroup.gone = look.is_gone(id & !OWNER, cgroup.noted.as_ref());
             }
-            let workload = if self.folder.knows(id) { None } else { look.path(id & !OWNER, cgroup.noted.as_ref()) };
+            let workload = if is_known(id) { None } else { look.path(id & !OWNER, cgroup.noted.as_ref()) };
             let workload = workload.map(|path| Workload::at(&path));
             readings.push(Reading { id, totals, workload, gone: cgroup.gone });
         }
-        for id in self.folder.read(now_ns, readings, rest) {
-            // An entry that cannot be deleted is read again the next time.
-            let counts = if id & OWNER == 0 { &self.counts } else { &self.owners };
-            if counts.remove(id) {
-                self.cgroups.remove(&id);
-                self.folder.forget(now_ns, id);
-                self.baseline.remove(&id);
-            }
+        Ok((readings, rest))
+    }
+
+    /// Removes a cgroup's entry; whether it is gone.
+    pub fn remove(&mut self, id: u64) -> bool {
+        let counts = if id & OWNER == 0 { &self.counts } else { &self.owners };
+        let gone = counts.remove(id);
+        if gone {
+            self.cgroups.remove(&id);
+            self.baseline.remove(&id);
         }
-        Ok(self.folder.workloads(told, shares))
+        gone
     }
 
     /// By the cgroup's id; with [`OWNER`] of those in it that found no room.
