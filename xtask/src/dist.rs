@@ -248,6 +248,15 @@ mod tests {
     }
 
     #[test]
+    fn the_documents_are_staged_with_their_pictures() {
+        let folder = tempfile::tempdir().unwrap();
+        write_documents(folder.path()).unwrap();
+        for name in ["README.md", "SECURITY.md", "guide.md", "metrics.md", "commands.md", "report.svg", "page.png"] {
+            assert!(folder.path().join(name).is_file(), "{name}");
+        }
+    }
+
+    #[test]
     fn only_files_with_the_ending_are_found() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["b.json", "a.json", "c.yml", "json"] {
