@@ -11,8 +11,8 @@ use crate::{
 
 /// What io_uring buffer registration costs, and what it pins.
 ///
-/// pinscope attaches to the kernel's buffer registration path and says how many VMAs each registration touches, how
-/// long it takes and where that time goes, and which kinds of memory and file lie behind it.
+/// pinscope attaches to the kernel's buffer registration path. It measures how many VMAs each registration touches, how
+/// long it takes and where that time goes, and which kinds of memory and files back the buffers.
 #[derive(Debug, Parser)]
 #[command(name = "pinscope", version, max_term_width = 100, arg_required_else_help = true)]
 pub struct Arguments {

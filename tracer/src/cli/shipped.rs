@@ -30,10 +30,10 @@ workloads = 50";
 const HEAD: &str = "\
 # The configuration of pinscope's service; see pinscope.toml(5).
 #
-# Each key is an option of `pinscope daemon`, which wins where it is given. What begins with one # and a key is the
-# default, or an example where there is none: take the # away to change it. `systemctl reload pinscope` reads this file
-# again: verbose and listen count at once (listen not with pinscope.socket), all others from the next restart, and
-# a file with a mistake changes nothing. `systemctl status pinscope` says which.
+# Each key is an option of `pinscope daemon`; an option on the command line wins over its key. A line `#key = value`
+# shows the default, or an example if there is none: remove the # to change it. `systemctl reload pinscope` reads this
+# file again. verbose and listen then take effect at once (listen not with pinscope.socket), all others at the next
+# restart; `systemctl status pinscope` names those. A file with a mistake changes nothing.
 ";
 
 /// One key.
@@ -104,15 +104,15 @@ pub fn manual_page() -> String {
     page.text([roman(DEFAULT_PATH)]);
     page.control("SH", ["DESCRIPTION"]);
     page.text([roman(
-        "Read by `pinscope daemon` unless --config names another file. It is in TOML. Each key is an option of the \
-         daemon without its dashes, which wins where it is given on the command line; an option that may be given \
-         several times is a list. A key that there is not, or a value that cannot be, is an error that names the line.",
+        "Read by `pinscope daemon` unless --config names another file. The format is TOML. Each key is an option of the \
+         daemon without its dashes; an option on the command line wins over its key. An option that may be given several \
+         times is a list. An unknown key, or a value that the option does not accept, is an error that names the line.",
     )]);
     page.control("PP", []);
     page.text([roman(
-        "SIGHUP (systemctl reload pinscope) has the daemon read the file again. What cannot be followed changes \
-         nothing. Only verbose and listen count at once; all others take a restart, and the service's status and \
-         log name them; the counts never go back over a reload.",
+        "SIGHUP (systemctl reload pinscope) makes the daemon read the file again. A file with a mistake changes nothing. \
+         Only verbose and listen take effect at once. All others need a restart, and the service's status and log name \
+         them. Counts never go back over a reload.",
     )]);
     page.control("SH", ["KEYS"]);
     for (key, choices) in described(&command) {
