@@ -14,6 +14,7 @@ pub mod answer;
 mod bpf;
 pub mod cli;
 pub mod decode;
+pub mod figure;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod human;

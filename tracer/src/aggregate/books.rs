@@ -7,7 +7,11 @@ use tracer_ebpf::{
 };
 
 use super::coverage::{Coverage, skipped, uncounted};
-use crate::{decode::Known, sample::Sample};
+use crate::{
+    decode::Known,
+    figure::{Figure, Figures},
+    sample::Sample,
+};
 
 const BUFFERS: [Counter; 4] =
     [Counter::BufferEntries, Counter::BufferReturns, Counter::BufferMissedReturns, Counter::BufferMissedEntries];
@@ -93,16 +97,16 @@ pub struct PartBooks {
 }
 
 impl Books {
-    pub(super) fn new(sample: &Sample, known: &Known) -> Self {
+    pub(super) fn new(sample: &Sample, known: &Known, told: &Figures) -> Self {
         let operations: Vec<_> =
             Operation::ALL.iter().map(|operation| OperationBooks::new(sample, known, *operation)).collect();
-        let buffers = (known.buffers && known.buffer_returns).then(|| PartBooks::new(sample, BUFFERS));
-        let pins = known.pins.then(|| PartBooks::new(sample, PINS));
+        let buffers = (told.has(Figure::Buffers) && known.buffer_returns).then(|| PartBooks::new(sample, BUFFERS));
+        let pins = told.has(Figure::PinTime).then(|| PartBooks::new(sample, PINS));
         let balanced = operations.iter().all(|books| books.unexplained == 0)
             && [&buffers, &pins].into_iter().flatten().all(|books| books.in_flight >= 0);
         let in_flight = in_flight(&operations, sample);
         let balanced = balanced && in_flight.is_none_or(|open| open >= 0);
-        let figures = Coverage::new(sample, known, &operations);
+        let figures = Coverage::new(sample, known, told, &operations);
         let balanced = balanced && figures.is_whole();
         let coverage = figures.calls.and_then(|calls| calls.coverage);
         Self { operations, buffers, pins, in_flight, coverage, figures, balanced }

@@ -6,7 +6,10 @@ use serde::Serialize;
 use tracer_ebpf::{counter::Counter, operation::Operation, under_way::Call};
 
 use super::{coverage::skipped, fold::Fold};
-use crate::decode::{Pid, comm};
+use crate::{
+    decode::{Pid, comm},
+    figure::Figure,
+};
 
 /// A call that has been under way for longer is named.
 pub const LONG_NS: u64 = 1_000_000_000;
@@ -68,12 +71,13 @@ impl Fold<'_> {
             let calls = count(Counter::TimedCalls);
             CallTimes { operation: operation.name(), calls, total_ns, wait_ns, function_ns, after_ns }
         };
-        (self.known.calls && self.known.ledger).then(|| Operation::ALL.map(of).into())
+        self.figures.has(Figure::CallTime).then(|| Operation::ALL.map(of).into())
     }
 
-    /// `None` where no entry is hooked.
+    /// `None` where no entry is hooked, or nothing tells of ends.
     pub(super) fn under_way(&self) -> Option<UnderWay> {
-        if !self.known.calls && !self.known.entries.contains(&true) {
+        let entered = self.known.calls || self.known.entries.contains(&true);
+        if !entered || !self.figures.has(Figure::Results) {
             return None;
         }
         let mut calls: Vec<_> = self.sample.calls.iter().filter_map(|call| self.long(call)).collect();

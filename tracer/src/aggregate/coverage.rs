@@ -7,8 +7,8 @@ use tracer_ebpf::{counter::Counter, operation::Operation};
 use super::books::OperationBooks;
 use crate::{
     decode::Known,
+    figure::{Figure, FigureSet, Figures},
     human,
-    probe::table::CALL_TIME,
     sample::{Sample, skipped},
 };
 
@@ -51,8 +51,24 @@ pub struct Coverage {
     pub unseen_locks: Option<u64>,
 }
 
+/// What is summed up over calls.
+const CALLS: FigureSet = FigureSet::of(&[
+    Figure::Results,
+    Figure::RegisterDuration,
+    Figure::UpdateDuration,
+    Figure::CloneDuration,
+    Figure::UnregisterDuration,
+]);
+/// What is summed up over buffers.
+const BUFFERS: FigureSet =
+    FigureSet::of(&[Figure::Buffers, Figure::Bytes, Figure::Vmas, Figure::Backings, Figure::Files]);
+/// What is summed up over pins.
+const PINS: FigureSet = FigureSet::of(&[Figure::PinTime, Figure::PinFaults, Figure::Lookups]);
+/// What is summed up over walks.
+const WALKS: FigureSet = FigureSet::of(&[Figure::Vmas, Figure::Backings, Figure::Files]);
+
 impl Coverage {
-    pub(super) fn new(sample: &Sample, known: &Known, operations: &[OperationBooks]) -> Self {
+    pub(super) fn new(sample: &Sample, known: &Known, told: &Figures, operations: &[OperationBooks]) -> Self {
         let count = |counter: Counter| sample.counters[counter as usize];
         let calls = calls(sample, operations);
         let stray = count(Counter::StrayBuffers);
@@ -65,18 +81,18 @@ impl Coverage {
         let unwalked =
             [Counter::WalksBusy, Counter::WalksCut, Counter::WalksNone, Counter::BufferMissedReturns].map(count);
         let walked = sum([Counter::WalksComplete, Counter::WalksHole].map(count));
-        let measured = |is: bool, of: u64, missed: u64| is.then(|| Measured::new(of, missed));
+        let measured = |figure: Figure, of: u64, missed: u64| told.has(figure).then(|| Measured::new(of, missed));
         let timed = Operation::ALL.iter().map(|operation| sample.counters[Counter::TimedCalls.of(*operation)]);
         let untimed = calls.map_or(0, |calls| calls.missed).saturating_add(count(Counter::UntimedCalls));
         Self {
             calls,
-            call_times: measured(known.calls, timed.fold(0, u64::saturating_add), untimed),
-            buffers: measured(known.buffers, count(Counter::BufferEntries), buffers),
-            pins: measured(known.pins, count(Counter::PinReturns), pins),
+            call_times: measured(Figure::CallTime, timed.fold(0, u64::saturating_add), untimed),
+            buffers: measured(Figure::Buffers, count(Counter::BufferEntries), buffers),
+            pins: measured(Figure::PinTime, count(Counter::PinReturns), pins),
             uncounted: uncounted(sample),
-            unnoted_rings: known.rings.then(|| skipped(sample, &["ring_created"])),
-            unseen_locks: known.locks.then(|| skipped(sample, &["lock_"])),
-            walks: measured(known.walk, walked, sum(unwalked).saturating_add(buffers)),
+            unnoted_rings: told.has(Figure::Rings).then(|| skipped(sample, &["ring_created"])),
+            unseen_locks: told.has(Figure::LockWaits).then(|| skipped(sample, &["lock_"])),
+            walks: measured(Figure::Vmas, walked, sum(unwalked).saturating_add(buffers)),
         }
     }
 
@@ -92,32 +108,30 @@ impl Coverage {
         all.into_iter().filter_map(|(name, measured)| Some((name, measured?)))
     }
 
-    /// The figures whose sums lack something, and why; the figures are named as the plan names them.
-    pub fn lower_bounds(&self) -> Vec<String> {
-        let figures = [
-            (self.calls, "counts by operation and result, durations", "calls were not measured"),
-            (self.buffers, "buffers, bytes, VMAs touched, backings, distinct files", "buffers were not seen"),
-            (self.pins, "time in the pin, page faults in the pin, VMA look-ups", "pins were not seen from end to end"),
-            (self.walks, "VMAs touched, backings, distinct files", "buffers were not walked to the end"),
-            (self.call_times, CALL_TIME, "calls were not timed"),
+    /// Says of the figures whose sums lack something how much.
+    pub fn bound(&self, figures: &mut Figures) {
+        let measured = [
+            (self.calls, CALLS, "calls were not measured"),
+            (self.buffers, BUFFERS, "buffers were not seen"),
+            (self.pins, PINS, "pins were not seen from end to end"),
+            (self.walks, WALKS, "buffers were not walked to the end"),
+            (self.call_times, FigureSet::of(&[Figure::CallTime]), "calls were not timed"),
         ];
-        let bounds = figures.into_iter().filter_map(|(measured, figures, what)| {
-            let Measured { measured, missed, .. } = measured.filter(|of| of.missed > 0)?;
-            let all = human::count(measured.saturating_add(missed));
-            Some(format!("{figures}: lower bounds, {} of {all} {what}", human::count(missed)))
-        });
-        let skips = [
-            (
-                self.unnoted_rings,
-                "age, fd and flags of the ring: not known of all rings, the making of up to",
-                "was not seen",
-            ),
-            (self.unseen_locks, "waits for mmap_lock: lower bounds, up to", "of their ends were not seen"),
-        ];
-        let skips = skips.into_iter().filter_map(|(skipped, figure, what)| {
-            Some(format!("{figure} {} {what}", human::count(skipped.filter(|runs| *runs > 0)?)))
-        });
-        bounds.chain(skips).collect()
+        for (measured, of, what) in measured {
+            if let Some(Measured { measured, missed, .. }) = measured.filter(|of| of.missed > 0) {
+                let all = human::count(measured.saturating_add(missed));
+                figures.bound(of, format!("lower bounds, {} of {all} {what}", human::count(missed)));
+            }
+        }
+        if let Some(skipped) = self.unnoted_rings.filter(|runs| *runs > 0) {
+            let skipped = human::count(skipped);
+            let reason = format!("not known of all rings, the making of up to {skipped} was not seen");
+            figures.bound(FigureSet::of(&[Figure::Rings]), reason);
+        }
+        if let Some(skipped) = self.unseen_locks.filter(|runs| *runs > 0) {
+            let reason = format!("lower bounds, up to {} of their ends were not seen", human::count(skipped));
+            figures.bound(FigureSet::of(&[Figure::LockWaits]), reason);
+        }
     }
 
     /// Whether every hook that counts by itself, and has no other to be held against, ran whenever it should.

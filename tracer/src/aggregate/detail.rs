@@ -8,7 +8,10 @@ use tracer_ebpf::{
 };
 
 use super::Distribution;
-use crate::{decode::Known, sample::Sample};
+use crate::{
+    figure::{Figure, Figures},
+    sample::Sample,
+};
 
 /// `mmap_lock` of the registering process, from the entry of the registration's function to its return. pinscope's own
 /// walks are not among it, nor what other threads do.
@@ -113,10 +116,10 @@ fn waits(sample: &Sample, first: usize) -> Distribution {
 
 impl Locks {
     /// `None` where the lock is not watched.
-    pub fn new(sample: &Sample, known: &Known) -> Option<Self> {
+    pub fn new(sample: &Sample, figures: &Figures) -> Option<Self> {
         let count = |detail| count(sample, detail);
         let skipped = sample.skipped.iter().any(|(program, runs)| program.starts_with("lock_") && *runs > 0);
-        known.locks.then(|| Self {
+        figures.has(Figure::LockWaits).then(|| Self {
             registrations: count(Detail::LockRegistrations),
             readers: count(Detail::LockReaders),
             writers: count(Detail::LockWriters),
@@ -139,15 +142,16 @@ impl Locks {
 
 impl Phases {
     /// `None` where phases are not asked for, or pins are not timed.
-    pub fn new(sample: &Sample, known: &Known) -> Option<Self> {
-        if !known.phases {
+    pub fn new(sample: &Sample, figures: &Figures) -> Option<Self> {
+        if !figures.has(Figure::Phases) {
             return None;
         }
         let count = |detail| count(sample, detail);
         let part = |calls, ns| Part { calls: count(calls), ns: count(ns) };
-        let faults = known.fault_times.then(|| part(Detail::PartFaults, Detail::PartFaultNs));
-        let lookups = known.lookup_times.then(|| part(Detail::PartLookups, Detail::PartLookupNs));
-        let accounting = known.accounting_times.then(|| part(Detail::PartAccountings, Detail::PartAccountingNs));
+        let faults = figures.has(Figure::FaultTime).then(|| part(Detail::PartFaults, Detail::PartFaultNs));
+        let lookups = figures.has(Figure::LookupTime).then(|| part(Detail::PartLookups, Detail::PartLookupNs));
+        let accounting =
+            figures.has(Figure::AccountingTime).then(|| part(Detail::PartAccountings, Detail::PartAccountingNs));
         let ns = |part: &Option<Part>| part.as_ref().map_or(0, |part| part.ns);
         let (pin_other_ns, rest_other_ns) = (count(Detail::PartPinOtherNs), count(Detail::PartRestOtherNs));
         let in_pins = pin_other_ns.saturating_add(ns(&faults)).saturating_add(ns(&lookups));
@@ -161,7 +165,7 @@ impl Phases {
             pin_other_ns,
             rest_ns,
             rest_other_ns,
-            slow: known.slow_pins.then(|| SlowPins {
+            slow: figures.has(Figure::SlowPins).then(|| SlowPins {
                 pins: slow.calls,
                 ns: slow.ns,
                 fast_pins: pin.calls.saturating_sub(slow.calls),
@@ -179,6 +183,7 @@ impl Phases {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decode::Known;
 
     fn sample(counts: &[(Detail, u64)]) -> Sample {
         let mut sample = Sample::default();
@@ -201,7 +206,7 @@ mod tests {
             (Detail::PartSlowPins, 3),
             (Detail::PartSlowNs, 650),
         ]);
-        let phases = Phases::new(&sample, &Known::all()).unwrap();
+        let phases = Phases::new(&sample, &Known::all().told()).unwrap();
         assert_eq!((phases.total_ns, phases.pin.ns, phases.rest_ns), (1000, 700, 300));
         assert_eq!(phases.slow, Some(SlowPins { pins: 3, ns: 650, fast_pins: 1, fast_ns: 50 }));
     }
@@ -209,11 +214,11 @@ mod tests {
     #[test]
     fn what_is_not_hooked_is_no_part() {
         assert_eq!(
-            (Locks::new(&sample(&[]), &Known::nothing()), Phases::new(&sample(&[]), &Known::nothing())),
+            (Locks::new(&sample(&[]), &Known::nothing().told()), Phases::new(&sample(&[]), &Known::nothing().told())),
             (None, None)
         );
         let known = Known { lookup_times: false, slow_pins: false, ..Known::all() };
-        let phases = Phases::new(&sample(&[(Detail::PartPinOtherNs, 9)]), &known).unwrap();
+        let phases = Phases::new(&sample(&[(Detail::PartPinOtherNs, 9)]), &known.told()).unwrap();
         assert_eq!((phases.lookups, phases.slow, phases.pin.ns), (None, None, 9));
     }
 
@@ -221,10 +226,10 @@ mod tests {
     fn a_wait_is_on_its_side_and_a_skipped_probe_is_told() {
         let mut sample = sample(&[(Detail::LockTotalNs, 1000), (Detail::LockWaitNs, 250), (Detail::LockReads, 3)]);
         sample.details[READ_WAITS + 5] = 1;
-        let locks = Locks::new(&sample, &Known::all()).unwrap();
+        let locks = Locks::new(&sample, &Known::all().told()).unwrap();
         assert_eq!((locks.read.wait.count(), locks.write.wait.count(), locks.share()), (1, 0, Some(0.25)));
         assert!(locks.complete);
         sample.skipped.insert("lock_wanted".to_owned(), 1);
-        assert!(!Locks::new(&sample, &Known::all()).unwrap().complete);
+        assert!(!Locks::new(&sample, &Known::all().told()).unwrap().complete);
     }
 }

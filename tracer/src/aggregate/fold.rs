@@ -15,81 +15,99 @@ use super::{
 };
 use crate::{
     decode::{Known, PARTIAL, comm, filesystem, result_name},
+    figure::{Figure, FigureSet, Figures},
     sample::Sample,
 };
 
 /// The snapshot of everything since the programs were attached.
 pub fn fold(sample: &Sample, known: &Known) -> Snapshot {
-    Fold { sample, known }.snapshot(Books::new(sample, known))
+    Fold::new(sample, known).snapshot(sample)
 }
 
 /// The snapshot of the time between two samples. The books are those of the whole session up to `later`.
 pub fn fold_between(later: &Sample, earlier: &Sample, known: &Known) -> Snapshot {
-    Fold { sample: &later.since(earlier), known }.snapshot(Books::new(later, known))
+    Fold::new(&later.since(earlier), known).snapshot(later)
 }
 
 pub(super) struct Fold<'a> {
     pub(super) sample: &'a Sample,
     pub(super) known: &'a Known,
+    /// What of it is told.
+    pub(super) figures: Figures,
 }
 
-impl Fold<'_> {
-    fn snapshot(&self, books: Books) -> Snapshot {
-        let Known { buffers, walk, pins, .. } = *self.known;
-        let faults = pins.then(|| self.faults());
-        let mut lower_bounds = books.figures.lower_bounds();
-        lower_bounds.extend(faults.as_ref().and_then(short_faults));
+impl<'a> Fold<'a> {
+    fn new(sample: &'a Sample, known: &'a Known) -> Self {
+        Self { sample, known, figures: known.told() }
+    }
+
+    /// The books are those of `all`.
+    fn snapshot(&self, all: &Sample) -> Snapshot {
+        let books = Books::new(all, self.known, &self.figures);
+        let has = |figure: Figure| self.figures.has(figure);
+        let [buffers, bytes, vmas] = [Figure::Buffers, Figure::Bytes, Figure::Vmas].map(has);
+        let (pin, files) = (has(Figure::PinTime), has(Figure::Files));
+        let faults = has(Figure::PinFaults).then(|| self.faults());
+        let mut figures = self.figures.clone();
+        books.figures.bound(&mut figures);
+        if let Some(reason) = faults.as_ref().and_then(short_faults) {
+            figures.bound(FigureSet::of(&[Figure::PinFaults, Figure::FaultTime]), reason);
+        }
         Snapshot {
             elapsed_ns: self.sample.elapsed_ns,
             operations: Operation::ALL.map(|operation| self.operation(operation)).into(),
             split: self.split(),
-            pin: pins.then(|| self.distribution(Histogram::Pin as usize)),
-            registration_vmas: walk.then(|| self.distribution(Histogram::VmasPerRegistration as usize)),
-            buffer_vmas: walk.then(|| self.distribution(Histogram::VmasPerBuffer as usize)),
+            pin: pin.then(|| self.distribution(Histogram::Pin as usize)),
+            registration_vmas: vmas.then(|| self.distribution(Histogram::VmasPerRegistration as usize)),
+            buffer_vmas: vmas.then(|| self.distribution(Histogram::VmasPerBuffer as usize)),
             registration_buffers: buffers.then(|| self.distribution(Histogram::BuffersPerRegistration as usize)),
-            registration_bytes: buffers.then(|| self.distribution(Histogram::BytesPerRegistration as usize)),
-            refused_bytes: buffers.then(|| self.count(Counter::RefusedBytes)),
+            registration_bytes: bytes.then(|| self.distribution(Histogram::BytesPerRegistration as usize)),
+            refused_bytes: bytes.then(|| self.count(Counter::RefusedBytes)),
             faults,
-            lookups: self.known.lookups.then(|| self.count(Counter::Lookups)),
-            multi_file_buffers: walk.then(|| self.count(Counter::MultiFileBuffers)),
-            multi_vm_file_buffers: walk.then(|| self.count(Counter::MultiVmFileBuffers)),
-            backings: walk.then(|| self.backings()),
-            processes: self.known.processes.then(|| self.processes()),
+            lookups: has(Figure::Lookups).then(|| self.count(Counter::Lookups)),
+            multi_file_buffers: files.then(|| self.count(Counter::MultiFileBuffers)),
+            multi_vm_file_buffers: files.then(|| self.count(Counter::MultiVmFileBuffers)),
+            backings: has(Figure::Backings).then(|| self.backings()),
+            processes: has(Figure::Processes).then(|| self.processes()),
             installations: self.installations(),
             rings: self.rings(),
-            costs: self.known.processes.then(|| self.costs()),
+            costs: (has(Figure::Processes) && vmas && pin).then(|| self.costs()),
             largest_registration: self.largest(0),
             largest_buffer: self.largest(1),
-            judgements: walk.then(|| self.judgements()),
-            shared_buffer_files: (walk && self.known.processes && self.known.file_names).then(|| self.shared_files()),
+            judgements: has(Figure::Refusals).then(|| self.judgements()),
+            shared_buffer_files: has(Figure::FileNames).then(|| self.shared_files()),
             workloads: None,
-            walks: walk.then(|| self.walks()),
+            walks: vmas.then(|| self.walks()),
             unregisters: self.unregisters(),
             books,
             skipped: self.skipped(),
             lost: self.losses(),
-            degraded: self.known.degraded.iter().chain(&lower_bounds).cloned().collect(),
-            lower_bounds,
+            figures,
             calls: self.call_times(),
             under_way: self.under_way(),
-            locks: Locks::new(self.sample, self.known),
-            phases: Phases::new(self.sample, self.known),
-            registered: self.sample.registered.clone().filter(|_| self.known.tables),
+            locks: Locks::new(self.sample, &self.figures),
+            phases: Phases::new(self.sample, &self.figures),
+            registered: self.sample.registered.clone().filter(|_| has(Figure::Registered)),
             runs: self.sample.runs.clone(),
             own: self.sample.own.clone(),
         }
+    }
+
+    /// Whether the operation is timed.
+    fn timed(&self, operation: Operation) -> bool {
+        self.figures.has(Figure::duration_of(operation))
     }
 
     fn faults(&self) -> Faults {
         Faults {
             minor: self.count(Counter::MinorFaults),
             major: self.count(Counter::MajorFaults),
-            untold_buffers: self.known.huge_pages.then(|| self.count(Counter::UntoldFaults)),
+            untold_buffers: self.figures.has(Figure::HugePageFaults).then(|| self.count(Counter::UntoldFaults)),
         }
     }
 
     fn unregisters(&self) -> Option<Unregisters> {
-        let Known { cleanups, ring_exits, .. } = *self.known;
+        let [cleanups, ring_exits] = [Figure::Cleanups, Figure::RingExits].map(|figure| self.figures.has(figure));
         (cleanups || ring_exits).then(|| Unregisters {
             internal: cleanups.then(|| self.count(Counter::InternalUnregisters)),
             ring_exit: ring_exits.then(|| self.count(Counter::RingExitUnregisters)),
@@ -122,7 +140,7 @@ impl Fold<'_> {
             failed: sum(&mut results.iter().filter(|(errno, _)| *errno != 0).map(|(_, count)| *count)),
             results: named,
             partial_reasons: partial_reasons.into_iter().map(|(errno, count)| result(reason(errno), count)).collect(),
-            duration: self.known.timed(operation).then(|| self.outcome(operation)),
+            duration: self.timed(operation).then(|| self.outcome(operation)),
         }
     }
 
@@ -149,9 +167,9 @@ impl Fold<'_> {
 
     fn split(&self) -> Option<Split> {
         let operations = [Operation::Register, Operation::Update];
-        let timed = operations.into_iter().filter(|operation| self.known.timed(*operation));
+        let timed = operations.into_iter().filter(|operation| self.timed(*operation));
         let whole = timed.map(|operation| self.outcome(operation).whole());
-        let total_ns = whole.reduce(|a, b| a.merge(&b)).filter(|_| self.known.pins)?.sum();
+        let total_ns = whole.reduce(|a, b| a.merge(&b)).filter(|_| self.figures.has(Figure::PinTime))?.sum();
         let pin_ns = self.distribution(Histogram::Pin as usize).sum();
         let missed = [
             Counter::PinMissedReturns,
@@ -210,9 +228,9 @@ impl Fold<'_> {
     /// Sums of which no call was measured are unknown.
     fn process(&self, pid: u32, totals: &ProcessTotals) -> Process {
         let measured = totals.registrations > totals.unmeasured;
-        let known = self.known;
-        let [buffers, walk, pins] = [known.buffers, known.walk, known.pins].map(|known| known && measured);
-        let timed = Operation::ALL.iter().any(|operation| known.timed(*operation)) && measured;
+        let told = [Figure::Buffers, Figure::Bytes, Figure::Vmas, Figure::PinTime];
+        let [buffers, bytes, walk, pins] = told.map(|figure| self.figures.has(figure) && measured);
+        let timed = Operation::ALL.iter().any(|operation| self.timed(*operation)) && measured;
         Process {
             pid: pid.into(),
             comm: comm(&totals.comm),
@@ -225,7 +243,7 @@ impl Fold<'_> {
             lower_bounds: totals.missed > 0,
             buffers: buffers.then_some(totals.buffers),
             bytes: buffers.then_some(totals.bytes),
-            refused_bytes: buffers.then_some(totals.refused_bytes),
+            refused_bytes: bytes.then_some(totals.refused_bytes),
             vmas: walk.then_some(totals.vmas),
             duration_ns: timed.then_some(totals.duration_ns),
             pin_ns: pins.then_some(totals.pin_ns),
@@ -251,21 +269,27 @@ impl Fold<'_> {
 
     fn losses(&self) -> Losses {
         let known = self.known;
-        let entries = known.entries.contains(&true);
+        let has = |figure: Figure| self.figures.has(figure);
+        let (entries, vmas) = (known.entries.contains(&true), has(Figure::Vmas));
         Losses {
             registration_records: known.records.then(|| self.count(Counter::LostRegistrationRecords)),
             buffer_records: known.records.then(|| self.count(Counter::LostBufferRecords)),
             frames: entries.then(|| self.count(Counter::LostFrames)),
-            processes: known.processes.then(|| self.count(Counter::LostProcesses)),
-            backings: known.walk.then(|| self.count(Counter::LostBackings)),
+            processes: has(Figure::Processes).then(|| self.count(Counter::LostProcesses)),
+            backings: vmas.then(|| self.count(Counter::LostBackings)),
             reentries: entries.then(|| self.count(Counter::Reentries)),
             descendants: known.descent.then(|| self.count(Counter::LostDescendants)),
-            short_records: known.walk.then(|| self.count(Counter::ShortRecords)),
-            rings: known.rings.then(|| self.count(Counter::LostRings)),
-            judgements: known.walk.then(|| self.count(Counter::LostJudgements)),
-            tables: self.sample.registered.as_ref().filter(|_| known.tables).map(|registered| registered.lost),
+            short_records: vmas.then(|| self.count(Counter::ShortRecords)),
+            rings: has(Figure::Rings).then(|| self.count(Counter::LostRings)),
+            judgements: vmas.then(|| self.count(Counter::LostJudgements)),
+            tables: self
+                .sample
+                .registered
+                .as_ref()
+                .filter(|_| has(Figure::Registered))
+                .map(|registered| registered.lost),
             calls: entries.then(|| self.count(Counter::LostCalls)),
-            files: (known.walk && known.processes).then(|| self.count(Counter::LostFiles)),
+            files: (has(Figure::Files) && has(Figure::Processes)).then(|| self.count(Counter::LostFiles)),
         }
     }
 }
@@ -273,9 +297,7 @@ impl Fold<'_> {
 /// Of buffers whose number is known. Where it is not, the plan says so for the whole session.
 fn short_faults(faults: &Faults) -> Option<String> {
     let lack = faults.lack().filter(|_| faults.untold_buffers.is_some())?;
-    Some(format!(
-        "page faults in the pin, and their time: lower bounds, {lack}: before 6.5 the pin brings those in without one"
-    ))
+    Some(format!("lower bounds, {lack}: before 6.5 the pin brings those in without one"))
 }
 
 fn same_backing(a: &Backing, b: &Backing) -> bool {

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     decode::{comm, filesystem},
+    figure::Figure,
     sample::SampledRing,
 };
 
@@ -25,7 +26,7 @@ const REGISTERED_FD_ONLY: u32 = 1 << 15;
 impl Fold<'_> {
     /// Of the installations whose entry was seen.
     pub(super) fn installations(&self) -> Option<Installations> {
-        if !self.known.ring_requests || !self.known.ledger {
+        if !self.figures.has(Figure::Requests) {
             return None;
         }
         let of = |place: usize| ByRequests {
@@ -43,11 +44,11 @@ impl Fold<'_> {
 
     /// Registrations by ring.
     pub(super) fn rings(&self) -> Option<Rings> {
-        if !self.known.rings {
+        if !self.figures.has(Figure::Rings) {
             return None;
         }
         let ordinal = self.distribution(Histogram::RingOrdinal as usize);
-        let list = self.known.processes.then(|| self.ring_list());
+        let list = self.figures.has(Figure::Processes).then(|| self.ring_list());
         let listed = list.iter().flatten().map(Ring::installations).fold(0, u64::saturating_add);
         Some(Rings {
             age: self.distribution(Histogram::RingAge as usize),
@@ -59,7 +60,7 @@ impl Fold<'_> {
     }
 
     fn ring_list(&self) -> Vec<Ring> {
-        let requests = self.known.ring_requests;
+        let requests = self.figures.has(Figure::Requests);
         let mut rings: Vec<_> = self.sample.rings.iter().map(|totals| ring(totals, requests)).collect();
         rings.sort_by_key(|ring| (Reverse(ring.installations()), ring.pid, ring.fd));
         rings
@@ -74,7 +75,7 @@ impl Fold<'_> {
     fn cost(&self, cell: usize, cost: &record::Cost) -> CostCell {
         let (vmas_from, vmas_to) = octave(cell / COST_PAGES, COST_VMAS);
         let (pages_from, pages_to) = octave(cell % COST_PAGES, COST_PAGES);
-        let lookups = self.known.lookups;
+        let lookups = self.figures.has(Figure::Lookups);
         CostCell {
             vmas_from,
             vmas_to,
@@ -95,7 +96,8 @@ impl Fold<'_> {
 
     /// 0 is the registration, 1 the buffer.
     pub(super) fn largest(&self, which: usize) -> Option<Largest> {
-        let largest = self.sample.largest.get(which).filter(|largest| largest.vmas > 0 && self.known.walk)?;
+        let largest =
+            self.sample.largest.get(which).filter(|largest| largest.vmas > 0 && self.figures.has(Figure::Vmas))?;
         Some(Largest {
             vmas: largest.vmas,
             bytes: largest.bytes,

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     decode::Pid,
+    figure::Figures,
     human,
     sample::{Own, Runs},
 };
@@ -76,10 +77,9 @@ pub struct Snapshot {
     pub skipped: Vec<Skipped>,
     /// What was lost, by cause.
     pub lost: Losses,
-    /// What could not be measured, or only in part: one reason each.
-    pub degraded: Vec<String>,
-    /// Those of `degraded` that say by how much the sums lack what was not seen.
-    pub lower_bounds: Vec<String>,
+    /// Which figures are to be had; in JSON the reasons of those that are not, or only in part (`degraded`, `lower_bounds`).
+    #[serde(flatten)]
+    pub figures: Figures,
     /// Where the callers' time went, by operation; `None` unless the system call is hooked.
     pub calls: Option<Vec<CallTimes>>,
     /// Calls that have not ended.

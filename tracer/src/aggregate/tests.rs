@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     decode::Known,
+    figure::{Degree, Figure, Figures},
     sample::{Own, Runs, Sample},
 };
 
@@ -163,12 +164,24 @@ pub(crate) fn any_sample() -> impl Strategy<Value = Sample> {
         })
 }
 
+/// Anything may be said to be missing, or to be there in part, for any reason.
+pub(crate) fn any_figures() -> impl Strategy<Value = Figures> {
+    let lack = (prop::sample::select(Figure::ALL.to_vec()), any::<bool>(), "\\PC{0,200}");
+    prop::collection::vec(lack, 0..4).prop_map(|lacks| {
+        let mut figures = Figures::default();
+        for (figure, missing, reason) in lacks {
+            if missing { figures.lose(&[figure], &reason) } else { figures.narrow(&[figure], &reason) }
+        }
+        figures
+    })
+}
+
 /// Anything may be missing.
 pub(crate) fn any_known() -> impl Strategy<Value = Known> {
     let operations = || any::<[bool; Operation::COUNT]>();
     let parts = any::<[bool; 10]>();
-    (operations(), operations(), any::<[bool; 13]>(), parts, prop::collection::vec("\\PC{0,200}", 0..4)).prop_map(
-        |(entries, returns, hooks, parts, degraded)| {
+    (operations(), operations(), any::<[bool; 13]>(), parts, any_figures()).prop_map(
+        |(entries, returns, hooks, parts, figures)| {
             let [
                 ledger,
                 buffers,
@@ -224,7 +237,7 @@ pub(crate) fn any_known() -> impl Strategy<Value = Known> {
                 lookup_times,
                 accounting_times,
                 slow_pins,
-                degraded,
+                figures,
             }
         },
     )
@@ -280,7 +293,7 @@ fn what_was_counted_and_not_measured_is_unknown() {
     sample.processes[1].1.missed = 1;
     let server = &processes(&sample)[0];
     assert_eq!((server.lower_bounds, server.duration_ns), (true, Some(500_000)));
-    let blind = fold(&a_sample(), &Known { processes: true, ..Known::nothing() }).processes.unwrap();
+    let blind = fold(&a_sample(), &Known { processes: true, ledger: true, ..Known::nothing() }).processes.unwrap();
     assert_eq!((blind[0].duration_ns, blind[0].buffers), (None, None));
 }
 
@@ -422,7 +435,7 @@ fn what_was_not_seen_lowers_the_coverage() {
 #[test]
 fn each_figure_has_its_own_coverage_and_a_sum_that_lacks_something_says_so() {
     let whole = fold(&a_sample(), &Known::all());
-    assert_eq!((whole.lower_bounds.len(), whole.degraded.len()), (0, 0));
+    assert!(whole.figures.is_whole());
     let mut sample = a_sample();
     for (program, runs) in [("buffer_enter_fentry", 10), ("ledger_classic", 2), ("pin_enter_fentry", 5)] {
         sample.skipped.insert(program.to_owned(), runs);
@@ -432,7 +445,8 @@ fn each_figure_has_its_own_coverage_and_a_sum_that_lacks_something_says_so() {
     let short = fold(&sample, &Known::all());
     let of = |figure: &str| short.books.figures.by_figure().find(|(name, _)| *name == figure).unwrap().1.missed;
     assert_eq!(["calls", "buffers", "pins", "walks", "call_times"].map(of), [2, 13, 13, 13, 6]);
-    assert_eq!((short.lower_bounds.len(), short.degraded == short.lower_bounds), (5, true));
+    let bounds = short.figures.lacks().iter().map(|lack| lack.degree);
+    assert_eq!(bounds.collect::<Vec<_>>(), [Degree::LowerBound; 5]);
     assert!(short.books.balanced && short.books.coverage.unwrap() < 1.0);
 }
 
@@ -442,7 +456,7 @@ fn a_hook_that_nothing_is_held_against_unbalances_the_books_when_it_is_skipped()
         let mut sample = a_sample();
         sample.skipped.insert(program.to_owned(), 1);
         let snapshot = fold(&sample, &Known::all());
-        assert_eq!((snapshot.books.balanced, snapshot.degraded.len()), (false, 1), "{program}");
+        assert_eq!((snapshot.books.balanced, snapshot.figures.lacks().len()), (false, 1), "{program}");
         assert!(fold(&sample, &Known { rings: false, locks: false, ..Known::all() }).books.balanced);
     }
 }
@@ -489,7 +503,7 @@ fn skipped_ends_are_told_and_the_books_heal() {
     // An unregistration's entry counts at its end.
     sample.counters[Counter::Entries.of(Operation::Unregister)] -= 1;
     sample.skipped = [("ledger_classic".to_owned(), 3)].into();
-    let books = |open| Books::new(&Sample { open, ..sample.clone() }, &Known::all());
+    let books = |open| Books::new(&Sample { open, ..sample.clone() }, &Known::all(), &Figures::default());
     let (alive, unseen, gone) = (books(Some([1, 0, 0, 0])), books(None), books(Some([0; 4])));
     for (books, in_flight) in [(&alive, 1), (&unseen, 2), (&gone, 0)] {
         assert_eq!((books.in_flight, books.operations[0].in_flight), (Some(in_flight), Some(in_flight)));
@@ -499,7 +513,7 @@ fn skipped_ends_are_told_and_the_books_heal() {
     }
     // Nothing explains a fourth.
     sample.counters[Counter::Returns.of(Operation::Unregister)] += 4;
-    assert!(!Books::new(&sample, &Known::all()).balanced);
+    assert!(!Books::new(&sample, &Known::all(), &Figures::default()).balanced);
 }
 
 proptest! {

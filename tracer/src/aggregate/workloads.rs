@@ -13,14 +13,12 @@ use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
 };
 
-use tracer_ebpf::{
-    operation::Operation,
-    workload::{Slot, WorkloadTotals},
-};
+use tracer_ebpf::workload::{Slot, WorkloadTotals};
 
 use super::registered::{Share, Shares};
 use crate::{
-    decode::{Known, workload::Workload},
+    decode::workload::Workload,
+    figure::{Figure, Figures},
     sample::workloads::Reading,
 };
 
@@ -64,13 +62,13 @@ pub struct Told {
 
 impl Told {
     /// What the attached probes tell.
-    pub fn of(known: &Known) -> Self {
+    pub fn of(figures: &Figures) -> Self {
         Self {
-            durations: known.timed(Operation::Register),
-            buffers: known.buffers,
-            pins: known.pins,
-            walk: known.walk,
-            requests: known.ring_requests,
+            durations: figures.has(Figure::RegisterDuration),
+            buffers: figures.has(Figure::Buffers),
+            pins: figures.has(Figure::PinTime),
+            walk: figures.has(Figure::Vmas),
+            requests: figures.has(Figure::Requests),
         }
     }
 }

@@ -36,7 +36,8 @@ pub(super) const THRESHOLDS: &[Threshold] = &[
 pub(super) enum Class {
     /// Only before the ring's first request, or into empty slots, or a few times soon after it was made.
     SetUp,
-    /// Once, on a ring that was there before pinscope: its set-up may have been just then.
+    /// Once, on a ring that was there before pinscope: its set-up may have been just then. Or this kernel does not tell what
+    /// came after the ring's first request, and its age alone does not say.
     Unknown,
     /// After set-up, but few times or rarely.
     Occasional,
@@ -65,6 +66,8 @@ pub(super) fn class(ring: &Ring) -> Class {
     let young = ring.last_age_ns.is_some_and(|age| age <= SETUP_AGE_NS);
     if ring.late() == 0 {
         Class::SetUp
+    } else if ring.after_requests.is_none() {
+        if young && ring.late() < RUN_TIME_LEAST { Class::SetUp } else { Class::Unknown }
     } else if ring.switches >= RUN_TIME_LEAST && often(ring.switch_gaps, ring.switch_span_ns) {
         Class::RunTime
     } else if young {
@@ -204,6 +207,15 @@ mod tests {
         assert_eq!(class(&ring(1, 0, 1000, 0)), Class::SetUp);
         assert_eq!(class(&ring(1, 0, 100 * SECOND, 0)), Class::SetUp);
         assert_eq!(class(&ring(7, 7, 1000, SECOND / 2)), Class::SetUp);
+    }
+
+    #[test]
+    fn without_the_requests_only_an_early_ring_has_a_class() {
+        let untold = |ring| Ring { after_requests: None, switches: 0, switch_gaps: 0, ..ring };
+        assert_eq!(class(&untold(ring(2, 0, 1000, 2 * SECOND))), Class::Unknown);
+        assert_eq!(class(&untold(ring(2, 0, 1000, SECOND / 2))), Class::SetUp);
+        assert_eq!(class(&untold(ring(8, 0, 1000, SECOND / 2))), Class::Unknown, "it may be at run time");
+        assert_eq!(class(&untold(old(3, 0, SECOND))), Class::Unknown);
     }
 
     #[test]

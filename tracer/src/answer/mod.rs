@@ -19,7 +19,7 @@ mod rules;
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-use crate::aggregate::Snapshot;
+use crate::{aggregate::Snapshot, figure::FigureSet};
 
 pub use evidence::{Column, Evidence, Hook, Table, Threshold, Value};
 pub use explain::{Advice, Explanation, explanations};
@@ -148,8 +148,8 @@ struct Question {
     text: &'static str,
     /// Names of the roles whose hooks give the figures.
     roles: &'static [&'static str],
-    /// Words by which the reasons of the plan that touch it are known: they stand in the names of its figures.
-    figures: &'static [&'static str],
+    /// The figures that it rests on: where one is missing, the answer holds in part at most.
+    figures: FigureSet,
 }
 
 /// An answer under way.

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     aggregate::{ByRequests, Installations, Ring, Rings, Snapshot},
+    figure::{Figure, FigureSet},
     human,
     probe::table::RING,
 };
@@ -20,7 +21,7 @@ const QUESTION: Question = Question {
     id: "Q1",
     text: "Are buffers registered once at set-up, or do programs switch sets at run time?",
     roles: &["register", "update", "clone", "ledger", "ring"],
-    figures: &["ring", "counts by operation", "request"],
+    figures: FigureSet::of(&[Figure::Results, Figure::EveryCall, Figure::Rings, Figure::Requests, Figure::UpdateKinds]),
 };
 
 const RINGS: &[Column] = &[
@@ -79,8 +80,11 @@ pub(super) fn answer(snapshot: &Snapshot, context: &Context) -> Answer {
         why.extend(doubts(snapshot, rings, &list));
         verdict
     } else {
-        let old = human::plural(list.len() as u64, "ring");
-        let unknown = format!("{old} installed once each and had been there before pinscope: it may have been set-up");
+        let all = human::plural(list.len() as u64, "ring");
+        let unknown = match requests_untold(snapshot, &list) {
+            Some(why) => format!("{all} without a class: {why}"),
+            None => format!("{all} installed once each and had been there before pinscope: it may have been set-up"),
+        };
         return QUESTION.unanswerable(context, if list.is_empty() { no_installation(rings) } else { unknown });
     };
     QUESTION.told(
@@ -126,14 +130,23 @@ fn no_installation(rings: &Rings) -> String {
     }
 }
 
+/// Why it is not known what came after the first requests of some ring.
+fn requests_untold(snapshot: &Snapshot, list: &[Ring]) -> Option<String> {
+    list.iter().any(|ring| ring.after_requests.is_none()).then(|| {
+        let reason = snapshot.figures.missing(Figure::Requests).unwrap_or("not measured in this session");
+        format!("what came after the ring's first request is not known ({reason})")
+    })
+}
+
 /// Why the classes may not be the whole truth.
 fn doubts(snapshot: &Snapshot, rings: &Rings, list: &[Ring]) -> Vec<String> {
     let unknown = list.iter().filter(|ring| class(ring) == Class::Unknown).count() as u64;
     let unknown = (unknown > 0).then(|| {
-        format!(
-            "{} had been there before pinscope and installed once: it may have been set-up",
-            human::plural(unknown, "ring")
-        )
+        let rings = human::plural(unknown, "ring");
+        match requests_untold(snapshot, list) {
+            Some(why) => format!("{rings} without a class: {why}"),
+            None => format!("{rings} had been there before pinscope and installed once: it may have been set-up"),
+        }
     });
     let unlisted = rings.unlisted.filter(|unlisted| *unlisted > 0).map(|unlisted| {
         format!("{} are of rings that the map had no room for", human::plural(unlisted, "installation"))
@@ -211,10 +224,13 @@ fn switches(owner: &Owner<'_>) -> String {
 
 fn setup_words(list: &[Ring]) -> String {
     let set_up: Vec<_> = list.iter().filter(|ring| class(ring) == Class::SetUp).collect();
-    let filled = set_up.iter().any(|ring| ring.fills_after_requests > 0).then(|| "into empty slots".to_owned());
+    let fills = |ring: &&&Ring| if ring.after_requests.is_some() { ring.fills_after_requests } else { ring.fills };
+    let filled = set_up.iter().any(|ring| fills(&ring) > 0).then(|| "into empty slots".to_owned());
     let early = || format!("within {} of their making", human::duration(SETUP_AGE_NS));
     let early = set_up.iter().any(|ring| ring.late() > 0).then(early);
-    let words: Vec<_> = [Some("before their first request".to_owned()), filled, early].into_iter().flatten().collect();
+    let told = set_up.iter().any(|ring| ring.after_requests.is_some());
+    let before = told.then(|| "before their first request".to_owned());
+    let words: Vec<_> = [before, filled, early].into_iter().flatten().collect();
     words.join(" or ")
 }
 

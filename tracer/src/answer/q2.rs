@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     aggregate::{CostCell, Part, Phases, Snapshot, Split},
+    figure::{Figure, FigureSet},
     human,
 };
 
@@ -15,15 +16,23 @@ const QUESTION: Question = Question {
     id: "Q2",
     text: "Does GUP dominate the time, or would separate VMA look-ups show?",
     roles: &["register", "update", "buffer", "pin", "look-up", "fault", "accounting"],
-    figures: &[
-        "duration of register",
-        "duration of update",
-        "time in the pin",
-        "page faults",
-        "look-ups",
-        "accounting",
-        "VMAs touched",
-    ],
+    figures: FigureSet::of(&[
+        Figure::Results,
+        Figure::EveryCall,
+        Figure::RegisterDuration,
+        Figure::UpdateDuration,
+        Figure::Vmas,
+        Figure::PinTime,
+        Figure::PinFaults,
+        Figure::HugePageFaults,
+        Figure::Lookups,
+        Figure::Phases,
+        Figure::FaultTime,
+        Figure::LookupTime,
+        Figure::AccountingTime,
+        Figure::SlowPins,
+        Figure::EveryPart,
+    ]),
 };
 
 /// GUP dominates from this share of the time on.
@@ -73,7 +82,7 @@ pub(super) fn answer(snapshot: &Snapshot, context: &Context) -> Answer {
     let mut why = reasons::of(snapshot, &QUESTION);
     why.extend(reasons::times(snapshot));
     why.extend(timed_phases(snapshot).into_iter().flat_map(|phases| reasons::phases(snapshot, phases)));
-    why.extend(missing_pass(snapshot, costs, &why));
+    why.extend(missing_pass(snapshot, costs));
     QUESTION.told(
         context,
         Draft {
@@ -89,11 +98,11 @@ pub(super) fn answer(snapshot: &Snapshot, context: &Context) -> Answer {
 }
 
 /// Why there is no figure of the pass, where no other reason says so.
-fn missing_pass(snapshot: &Snapshot, costs: Option<&[CostCell]>, why: &[String]) -> Option<String> {
+fn missing_pass(snapshot: &Snapshot, costs: Option<&[CostCell]>) -> Option<String> {
     if costs.is_some() {
         return reasons::walks(snapshot);
     }
-    let told = why.iter().any(|reason| reason.starts_with("VMAs touched"));
+    let told = snapshot.figures.missing(Figure::Vmas).is_some();
     (!told).then(|| "what a pass over the VMAs costs was not measured".to_owned())
 }
 

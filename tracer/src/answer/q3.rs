@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     aggregate::{Distribution, Largest, Snapshot},
+    figure::{Figure, FigureSet},
     human,
 };
 
@@ -14,7 +15,15 @@ const QUESTION: Question = Question {
     id: "Q3",
     text: "How many VMAs does a buffer, a registration touch?",
     roles: &["register", "update", "buffer", "pin"],
-    figures: &["VMAs", "buffers"],
+    figures: FigureSet::of(&[
+        Figure::Results,
+        Figure::EveryCall,
+        Figure::PerRegistration,
+        Figure::UpdateBuffers,
+        Figure::Buffers,
+        Figure::Vmas,
+        Figure::EveryPart,
+    ]),
 };
 
 const VMAS: &[Column] = &[

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     aggregate::{Backing, Judgements, Snapshot},
+    figure::{Figure, FigureSet, Figures},
     human,
 };
 
@@ -17,7 +18,20 @@ const QUESTION: Question = Question {
     id: "Q4",
     text: "Which file types back the buffers, and whom would a ban on file mappings hit?",
     roles: &["register", "update", "buffer", "pin"],
-    figures: &["VMAs touched", "backings", "buffers", "polic"],
+    figures: FigureSet::of(&[
+        Figure::Results,
+        Figure::EveryCall,
+        Figure::PerRegistration,
+        Figure::UpdateBuffers,
+        Figure::Buffers,
+        Figure::Bytes,
+        Figure::Vmas,
+        Figure::Backings,
+        Figure::Overlays,
+        Figure::Refusals,
+        Figure::KernelRule,
+        Figure::EveryPart,
+    ]),
 };
 
 /// Programs named in sentences, for each change.
@@ -67,7 +81,7 @@ pub(super) fn answer(snapshot: &Snapshot, context: &Context) -> Answer {
     let agreement = Agreement::of(judgements);
     let mut why = reasons::of(snapshot, &QUESTION);
     why.extend(reasons::lost(snapshot, &["backings", "short_records"]));
-    why.extend(doubts(judgements, agreement.as_ref()));
+    why.extend(doubts(judgements, agreement.as_ref(), &snapshot.figures));
     QUESTION.told(
         context,
         Draft {
@@ -82,7 +96,7 @@ pub(super) fn answer(snapshot: &Snapshot, context: &Context) -> Answer {
     )
 }
 
-fn doubts(judgements: &Judgements, agreement: Option<&Agreement>) -> Vec<String> {
+fn doubts(judgements: &Judgements, agreement: Option<&Agreement>, told: &Figures) -> Vec<String> {
     let mut doubts = Vec::new();
     if judgements.unjudged > 0 {
         let buffers = human::plural(judgements.unjudged, "buffer");
@@ -96,6 +110,8 @@ fn doubts(judgements: &Judgements, agreement: Option<&Agreement>) -> Vec<String>
             human::count(agreement.refused),
         )),
         Some(_) => {}
+        // Where the plan knows why, that is said already.
+        None if told.missing(Figure::KernelRule).is_some() => {}
         None => {
             let why = &judgements.kernel_policy_why;
             doubts.push(format!("it cannot be told which rule this kernel is under: {why}"));

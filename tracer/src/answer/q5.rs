@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     aggregate::{SharedBufferFile, Snapshot},
+    figure::{Figure, FigureSet},
     human,
 };
 
@@ -16,7 +17,18 @@ const QUESTION: Question = Question {
     id: "Q5",
     text: "Do buffers span several vm_files?",
     roles: &["register", "update", "buffer", "pin"],
-    figures: &["VMAs touched", "files"],
+    figures: FigureSet::of(&[
+        Figure::Results,
+        Figure::EveryCall,
+        Figure::PerRegistration,
+        Figure::UpdateBuffers,
+        Figure::Buffers,
+        Figure::Vmas,
+        Figure::Files,
+        Figure::FileNames,
+        Figure::Overlays,
+        Figure::EveryPart,
+    ]),
 };
 
 const SPANS: &[Column] = &[

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     aggregate::{LockSide, Locks, Snapshot},
+    figure::{Figure, FigureSet, Lack},
     human,
 };
 
@@ -14,7 +15,7 @@ const QUESTION: Question = Question {
     id: "Q7",
     text: "What does mmap_lock cost here?",
     roles: &["register", "update", "ledger", "lock"],
-    figures: &["lock"],
+    figures: FigureSet::of(&[Figure::Results, Figure::EveryCall, Figure::LockWaits]),
 };
 
 const SIDES: &[Column] = &[
@@ -29,8 +30,8 @@ const SIDES: &[Column] = &[
 
 pub(super) fn answer(snapshot: &Snapshot, context: &Context) -> Answer {
     let Some(locks) = &snapshot.locks else {
-        let known = snapshot.degraded.iter().find(|reason| reason.contains("mmap_lock"));
-        return QUESTION.unanswerable(context, known.map_or_else(|| "not asked for: --locks".to_owned(), Clone::clone));
+        let lost = snapshot.figures.lacks_of(FigureSet::of(&[Figure::LockWaits, Figure::Everything])).next();
+        return QUESTION.unanswerable(context, lost.map_or_else(|| "not asked for: --locks".to_owned(), Lack::shown));
     };
     if let Some(why) = reasons::nothing_seen(snapshot) {
         return QUESTION.unanswerable(context, why);
@@ -138,7 +139,8 @@ mod tests {
     fn without_the_tracepoints_it_is_not_answered() {
         assert_eq!(told(None).state, State::Unanswerable { why: "not asked for: --locks".to_owned() });
         let why = "waits for mmap_lock: tracepoint mmap_lock_start_locking: not in this kernel's BTF".to_owned();
-        let snapshot = Snapshot { locks: None, degraded: vec![why.clone()], ..fixture::a_snapshot() };
+        let mut snapshot = Snapshot { locks: None, ..fixture::a_snapshot() };
+        snapshot.figures.lose(&[Figure::LockWaits], "tracepoint mmap_lock_start_locking: not in this kernel's BTF");
         assert_eq!(answer(&snapshot, &Context::default()).state, State::Unanswerable { why });
     }
 

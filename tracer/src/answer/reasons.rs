@@ -3,6 +3,7 @@
 use super::Question;
 use crate::{
     aggregate::{Phases, Snapshot, Walks},
+    figure::{Figure, Lack},
     human,
 };
 
@@ -15,21 +16,16 @@ pub(super) fn of(snapshot: &Snapshot, question: &Question) -> Vec<String> {
 
 /// The reasons of the plan that touch the question.
 pub(super) fn hooks(snapshot: &Snapshot, question: &Question) -> Vec<String> {
-    let touches = |reason: &&String| {
-        let figure = reason.split(": ").next().unwrap_or_default();
-        question.figures.iter().any(|word| figure.contains(word))
-    };
-    snapshot.degraded.iter().filter(touches).cloned().collect()
+    snapshot.figures.lacks_of(question.figures).map(Lack::shown).collect()
 }
 
 /// Why figures that a hook should give are not there at all.
 pub(super) fn absence(snapshot: &Snapshot, question: &Question, what: &str) -> String {
-    let reasons = hooks(snapshot, question);
     // Several figures can be missing for one reason.
     let mut told: Vec<&str> = Vec::new();
-    for reason in reasons.iter().map(|reason| reason.split_once(": ").map_or(reason.as_str(), |(_, why)| why)) {
-        if !told.contains(&reason) {
-            told.push(reason);
+    for lack in snapshot.figures.lacks_of(question.figures.with(Figure::Everything)) {
+        if !told.contains(&&*lack.reason) {
+            told.push(&lack.reason);
         }
     }
     if told.is_empty() { format!("{what} are not measured in this session") } else { told.join("; ") }
@@ -37,6 +33,9 @@ pub(super) fn absence(snapshot: &Snapshot, question: &Question, what: &str) -> S
 
 /// Whether any registration was seen at all.
 pub(super) fn nothing_seen(snapshot: &Snapshot) -> Option<String> {
+    if let Some(reason) = snapshot.figures.missing(Figure::Results) {
+        return Some(reason.to_owned());
+    }
     let ended = snapshot.operations.iter().any(|operation| operation.total() > 0);
     (!ended).then(|| "no registration was seen".to_owned())
 }

@@ -11,6 +11,7 @@ use crate::{
         tests::{any_known, any_sample},
     },
     decode::{Known, Pid},
+    figure::Figure,
     sample::Sample,
 };
 
@@ -54,9 +55,8 @@ fn nothing_seen_is_no_answer() {
 #[test]
 fn a_kernel_without_a_walk_says_so() {
     let reason = "the kernel has no bpf_find_vma (5.17)";
-    let figures = ["VMAs touched", "backings", "distinct files"];
-    let known =
-        Known { walk: false, degraded: figures.map(|figure| format!("{figure}: {reason}")).into(), ..Known::all() };
+    let mut known = Known { walk: false, ..Known::all() };
+    known.figures.lose(&[Figure::Vmas, Figure::Backings, Figure::Files], reason);
     let snapshot = Snapshot { rings: a_snapshot().rings, ..fold(&crate::aggregate::tests::a_sample(), &known) };
     for id in ["Q3", "Q4", "Q5"] {
         assert_eq!(why(&snapshot, id), ("unanswerable", reason.to_owned()), "{id}");
@@ -129,6 +129,37 @@ fn q1_a_ring_on_which_all_failed_is_not_an_old_one() {
     let refused = Ring { failed: 2, first_age_ns: None, last_age_ns: None, ..ring(8, "nobody", 4, 0, 0, 0) };
     let answer = of(&with_rings(vec![refused, ring(42, "fio", 3, 1, 0, 0)]), "Q1");
     assert!(answer.evidence.notes.iter().all(|note| !note.contains("before pinscope")), "{:?}", answer.evidence.notes);
+}
+
+/// As a kernel has them that does not tell what came after the first request.
+fn without_requests(list: Vec<Ring>) -> Snapshot {
+    let list = list.into_iter().map(|ring| Ring {
+        after_requests: None,
+        switches: 0,
+        switch_gaps: 0,
+        switch_span_ns: 0,
+        ..ring
+    });
+    let mut snapshot = Snapshot { installations: None, ..with_rings(list.collect()) };
+    snapshot.figures.lose(&[Figure::Requests], "BTF has no io_ring_ctx.cached_sq_head");
+    snapshot
+}
+
+#[test]
+fn q1_without_requests_does_not_take_set_up_for_occasional() {
+    let late = ring(42, "fio", 3, 2, 0, SECOND * 2);
+    let untold = without_requests(vec![late.clone()]);
+    assert_eq!(
+        why(&untold, "Q1"),
+        (
+            "unanswerable",
+            "1 ring without a class: what came after the ring's first request is not known (BTF has no io_ring_ctx.cached_sq_head)"
+                .to_owned()
+        )
+    );
+    let early = without_requests(vec![ring(42, "fio", 4, 2, 0, SECOND / 2), late]);
+    assert_eq!(why(&early, "Q1").0, "degraded");
+    assert_eq!(verdict(&early, "Q1"), "Set-up: 1 of 2 rings installed buffers only within 1.00 s of their making.");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use tracer_ebpf::{operation::Operation, policy::Policy};
 
+use crate::figure::{Figure, Figures};
+
 /// What is measured, made by the caller from the probes that are attached.
 ///
 /// A figure whose hook is missing is `None` in records and snapshots: `null` in JSON, absent in metrics.
@@ -62,8 +64,8 @@ pub struct Known {
     pub accounting_times: bool,
     /// Pins of the slow path are told from those of the fast one.
     pub slow_pins: bool,
-    /// What this session cannot tell or tells only in part, one reason each, for the user.
-    pub degraded: Vec<String>,
+    /// What plan, probes and session say of each figure; see [`Known::told`].
+    pub figures: Figures,
 }
 
 impl Known {
@@ -97,7 +99,7 @@ impl Known {
             lookup_times: true,
             accounting_times: true,
             slow_pins: true,
-            degraded: Vec::new(),
+            figures: Figures::default(),
         }
     }
 
@@ -131,13 +133,73 @@ impl Known {
             lookup_times: false,
             accounting_times: false,
             slow_pins: false,
-            degraded: Vec::new(),
+            figures: Figures::default(),
         }
     }
 
-    /// Whether the operation is timed: its entry is seen, and an end of it.
-    pub fn timed(&self, operation: Operation) -> bool {
-        self.entries[operation as usize] && (self.returns[operation as usize] || self.ledger)
+    /// Whether each figure is to be had: what plan and probes say of it, held against the hooks that are there.
+    pub fn told(&self) -> Figures {
+        let mut figures = self.figures.clone();
+        figures.settle(|figure| self.gives(figure));
+        figures
+    }
+
+    /// Whether the hooks give the figure. All that is summed up is summed up at the end of a registration, which is the
+    /// ledger's; buffers, pins and walks are seen inside a register or an update whose entry was.
+    pub fn gives(&self, figure: Figure) -> bool {
+        let entered = |operation: Operation| self.ledger && self.entries[operation as usize];
+        let pins = entered(Operation::Register) || entered(Operation::Update);
+        let buffers = pins && self.buffers;
+        let (walked, pinned) = (buffers && self.walk, buffers && self.pins);
+        match figure {
+            Figure::Results | Figure::UnregisterCount | Figure::Ledger | Figure::EveryCall => self.ledger,
+            Figure::RegisterDuration => entered(Operation::Register),
+            Figure::UpdateDuration => entered(Operation::Update),
+            Figure::CloneDuration => entered(Operation::Clone),
+            Figure::UnregisterDuration => entered(Operation::Unregister),
+            Figure::PerRegistration | Figure::Buffers | Figure::Bytes | Figure::EveryPart => buffers,
+            Figure::UpdateBuffers => buffers && entered(Operation::Update),
+            Figure::Vmas | Figure::Backings | Figure::Files | Figure::Refusals => walked,
+            Figure::FileNames => walked && self.processes && self.file_names,
+            Figure::Overlays => walked && self.figures.missing(figure).is_none(),
+            Figure::PinTime | Figure::PinFaults => pinned,
+            Figure::HugePageFaults => pinned && self.huge_pages,
+            Figure::Lookups => pinned && self.lookups,
+            Figure::KernelRule => self.policy.0.is_some(),
+            Figure::Phases => pinned && self.phases,
+            Figure::FaultTime => pinned && self.phases && self.fault_times,
+            Figure::LookupTime => pinned && self.phases && self.lookup_times,
+            Figure::AccountingTime => pinned && self.phases && self.accounting_times,
+            Figure::SlowPins => pinned && self.phases && self.slow_pins,
+            Figure::LockWaits => pins && self.locks,
+            Figure::CallTime => self.ledger && self.calls,
+            Figure::Rings => self.ledger && self.rings,
+            Figure::Requests => self.ledger && self.ring_requests,
+            Figure::UpdateKinds => self.ledger && self.figures.missing(figure).is_none(),
+            Figure::Registered | Figure::RegisteredBefore => self.ledger && self.tables,
+            Figure::Cleanups => self.cleanups,
+            Figure::RingExits => self.ring_exits,
+            Figure::Processes => self.ledger && self.processes,
+            Figure::Everything
+            | Figure::ProcessNumbers
+            | Figure::WorkloadsV1
+            | Figure::ProgramRuns
+            | Figure::CallerStacks
+            | Figure::FollLongterm
+            | Figure::FollForce
+            | Figure::CallsOfPin
+            | Figure::CallsOfPinFast
+            | Figure::CallsOfPinRemote
+            | Figure::CallsOfPinUnlocked
+            | Figure::CallsOfPinLocked
+            | Figure::CallsOfPinFastOnly
+            | Figure::CallsOfGet
+            | Figure::CallsOfGetFast
+            | Figure::CallsOfGetRemote
+            | Figure::CallsOfGetUnlocked
+            | Figure::CallsOfGetLocked
+            | Figure::CallsOfGetFastOnly => self.figures.missing(figure).is_none(),
+        }
     }
 
     /// Whether the operation hands buffers to the per-buffer function, and that is seen.

@@ -7,7 +7,7 @@ use super::{
     offsets,
     table::{Candidate, Effect, Form, FunctionRole, Role, wanted as wanted_of_sessions},
 };
-use crate::kernel::Wanted;
+use crate::{figure::Figure, kernel::Wanted};
 
 /// More arguments than trampolines pass on before 6.6: such a function takes a kprobe.
 pub const MOST_ARGUMENTS: usize = 6;
@@ -43,7 +43,7 @@ macro_rules! role {
             handler: $handler,
             returns: true,
             only_with: None,
-            figures: &[concat!("calls of ", $function)],
+            figures: &[Figure::calls_of(Gup::$gup)],
         }
     };
 }

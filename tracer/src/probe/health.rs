@@ -1,6 +1,7 @@
 //! What became of the plan once its programs were attached. Pure.
 
-use super::plan::{Degraded, Outcome, Plan, Verdict};
+use super::plan::{Outcome, Plan, Verdict};
+use crate::figure::Figures;
 
 /// What became of one hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,15 +57,15 @@ pub struct Health {
     pub hooks: Vec<HookHealth>,
     /// Roles that this kernel has nothing for, so that nothing is lost.
     pub not_applicable: Vec<&'static str>,
-    /// Figures that are missing or incomplete, each once: those of the plan, then those of failed hooks.
-    pub lost: Vec<Degraded>,
+    /// The plan's figures, less those of hooks that did not attach.
+    pub figures: Figures,
 }
 
 impl Health {
     /// Nothing is measured: that reason comes before all others.
     pub fn fail(&mut self, reason: &str) {
         self.status = Status::Failed;
-        self.lost.insert(0, Degraded { figure: "all figures".to_owned(), reason: reason.to_owned() });
+        self.figures.lose_everything(reason);
     }
 }
 
@@ -85,13 +86,13 @@ pub fn health(plan: &Plan, results: &[(String, Result<(), String>)]) -> Health {
             HookHealth { program: hook.program.clone(), function: hook.function.clone(), state }
         })
         .collect();
-    let lost = lost(plan, &hooks);
+    let figures = figures(plan, &hooks);
     let not_applicable = plan.choices.iter().filter(|c| c.chosen == Outcome::NotApplicable).map(|c| c.role.name());
-    Health { status: status(plan, &hooks, &lost), not_applicable: not_applicable.collect(), hooks, lost }
+    Health { status: status(plan, &hooks, &figures), not_applicable: not_applicable.collect(), hooks, figures }
 }
 
-fn lost(plan: &Plan, hooks: &[HookHealth]) -> Vec<Degraded> {
-    let mut lost = plan.degraded.clone();
+fn figures(plan: &Plan, hooks: &[HookHealth]) -> Figures {
+    let mut figures = plan.figures.clone();
     for (hook, health) in plan.hooks.iter().zip(hooks) {
         let reason = match &health.state {
             HookState::Attached => continue,
@@ -100,22 +101,18 @@ fn lost(plan: &Plan, hooks: &[HookHealth]) -> Vec<Degraded> {
                 format!("{} was not attached to {}", hook.program, hook.function)
             }
         };
-        for &figure in hook.figures {
-            if !lost.iter().any(|known| known.figure == figure) {
-                lost.push(Degraded { figure: figure.to_owned(), reason: reason.clone() });
-            }
-        }
+        figures.lose(hook.figures, &reason);
     }
-    lost
+    figures
 }
 
-fn status(plan: &Plan, hooks: &[HookHealth], lost: &[Degraded]) -> Status {
+fn status(plan: &Plan, hooks: &[HookHealth], figures: &Figures) -> Status {
     let attached = hooks.iter().any(|hook| hook.state == HookState::Attached);
     let all = hooks.iter().all(|hook| hook.state == HookState::Attached);
     match plan.verdict() {
         _ if !attached => Status::Failed,
         Verdict::Nothing => Status::Failed,
-        Verdict::Full if all && lost.is_empty() => Status::Healthy,
+        Verdict::Full if all && figures.is_whole() => Status::Healthy,
         Verdict::Full | Verdict::Degraded => Status::Degraded,
     }
 }
@@ -142,12 +139,11 @@ mod tests {
     fn all_attached_is_healthy_and_one_failure_names_its_figures() {
         let plan = plan(&fixture::debian_6_12(), &Wish::default());
         let health_of = |fail| health(&plan, &results(&plan, fail));
-        assert_eq!((health_of("").status, health_of("").lost), (Status::Healthy, vec![]));
+        assert_eq!((health_of("").status, health_of("").figures), (Status::Healthy, plan.figures.clone()));
         let failed = health_of("clone_exit");
         assert_eq!(failed.status, Status::Degraded);
-        assert_eq!(failed.lost.len(), 1);
-        assert_eq!(failed.lost[0].figure, "duration of clone");
-        assert_eq!(failed.lost[0].reason, "clone_exit_fexit at io_register_clone_buffers: EBUSY");
+        let lost: Vec<_> = failed.figures.shown().collect();
+        assert_eq!(lost, ["duration of clone: clone_exit_fexit at io_register_clone_buffers: EBUSY"]);
     }
 
     #[test]
@@ -172,7 +168,7 @@ mod tests {
         let plan = plan(&fixture::debian_5_10(), &Wish::default());
         let health = health(&plan, &results(&plan, ""));
         assert_eq!(health.status, Status::Degraded);
-        assert_eq!(health.lost, plan.degraded);
+        assert_eq!(health.figures, plan.figures);
         assert_eq!(health.not_applicable, ["clone"]);
     }
 }

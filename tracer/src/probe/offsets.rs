@@ -223,6 +223,12 @@ pub const NUMBERS: [&str; 9] = [
     "ns_common.inum",
 ];
 
+/// What tells the waits of a task for its own lock, and those that a fatal signal ends.
+pub const LOCK: [&str; 3] = ["task_struct.mm", "task_struct.pending", "sigpending.signal"];
+
+/// What tells a ring's end, which is no task's of a process, from a user's call.
+pub const OWNER: [&str; 1] = ["task_struct.mm"];
+
 /// What tells the opcode of a system call.
 pub const CALL: [&str; 1] = ["pt_regs.si"];
 
@@ -324,6 +330,12 @@ pub fn has_wide_length(types: &Types) -> Option<bool> {
     Some(behind?.checked_sub(*length?)? >= 8)
 }
 
+/// Whether it cannot be told how long a buffer may be: neither its length nor, as up to 6.12, its end is known.
+pub fn length_is_untold(types: &Types) -> bool {
+    let has = |member: &str| types.offsets.contains_key(member);
+    !has(LENGTH[0]) && !has("io_mapped_ubuf.ubuf_end")
+}
+
 /// The first of `members` that this kernel does not have.
 pub fn missing<'a>(types: &Types, members: &[&'a str]) -> Option<&'a str> {
     members.iter().find(|&&member| !types.offsets.contains_key(member)).copied()
@@ -366,6 +378,8 @@ mod tests {
                 .chain(&BACKING_FILES)
                 .chain(&SLOTS_OF_BUFFERS)
                 .chain(&CALL)
+                .chain(&LOCK)
+                .chain(&OWNER)
                 .chain(&SLOTS_OF_NODES)
                 .all(|member| MEMBERS.contains(member))
         );

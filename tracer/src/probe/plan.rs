@@ -14,6 +14,7 @@ use super::{
     mode::{AttachMode, Mechanism, Obstacles},
     table::Role,
 };
+use crate::figure::{Figure, Figures};
 
 pub use audit::{audit_plan, mechanism_of};
 pub use detail::{no_accounting_times, no_lookup_times};
@@ -147,7 +148,7 @@ pub struct Hook {
     /// How.
     pub kind: Kind,
     /// The figures that are lost if it does not attach.
-    pub figures: &'static [&'static str],
+    pub figures: &'static [Figure],
 }
 
 /// What became of a role.
@@ -176,21 +177,12 @@ pub struct Choice {
     pub passed_over: Vec<(String, String)>,
 }
 
-/// A figure that this plan does not give, or not wholly.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Degraded {
-    /// The figure.
-    pub figure: String,
-    /// Why, in one line.
-    pub reason: String,
-}
-
 /// How much of what was asked for can be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// All of it.
     Full,
-    /// Some figures are missing or incomplete; [`Plan::degraded`] names them.
+    /// Some figures are missing or incomplete; [`Plan::figures`] names them.
     Degraded,
     /// Nothing.
     Nothing,
@@ -211,8 +203,8 @@ pub struct Plan {
     pub settings: Settings,
     /// Every role, with its reasons.
     pub choices: Vec<Choice>,
-    /// Figures that are not given, or not wholly.
-    pub degraded: Vec<Degraded>,
+    /// Which figures it gives; of what it cannot hook it says why.
+    pub figures: Figures,
     /// What stands in the way.
     pub errors: Vec<PlanError>,
     /// There is no task storage: the map of the frames has to be a hash by thread id.
@@ -230,7 +222,7 @@ impl Plan {
     pub fn verdict(&self) -> Verdict {
         if self.errors.iter().any(PlanError::is_fatal) || self.hooks.is_empty() {
             Verdict::Nothing
-        } else if self.errors.is_empty() && self.degraded.is_empty() {
+        } else if self.errors.is_empty() && self.figures.is_whole() {
             Verdict::Full
         } else {
             Verdict::Degraded
@@ -240,14 +232,6 @@ impl Plan {
     /// Whether this kernel has what the role is about, hooked or not.
     pub fn has(&self, role: Role) -> bool {
         self.choices.iter().any(|choice| choice.role == role && choice.chosen != Outcome::NotApplicable)
-    }
-
-    pub(super) fn lose(&mut self, figures: &[&str], reason: &str) {
-        for &figure in figures {
-            if !self.degraded.iter().any(|known| known.figure == figure) {
-                self.degraded.push(Degraded { figure: figure.to_owned(), reason: reason.to_owned() });
-            }
-        }
     }
 
     pub(super) fn chose(&mut self, role: Role, chosen: Outcome, why: impl Into<String>) {

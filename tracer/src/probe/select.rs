@@ -1,5 +1,7 @@
 //! The first candidate of a role that this kernel has, and why the ones before it were passed over.
 
+use tracer_ebpf::operation::Operation;
+
 use super::{
     offsets,
     plan::PlanError,
@@ -110,6 +112,7 @@ fn required(role: Role, effect: Effect) -> &'static [&'static str] {
         (Role::Buffer, Effect::ReturnsNode) => &["io_mapped_ubuf.nr_bvecs", offsets::NODE],
         (Role::Buffer, _) => &["io_mapped_ubuf.nr_bvecs"],
         (Role::Pin, _) => &offsets::FAULTS,
+        (Role::Registration(Operation::Unregister) | Role::Release, _) => &offsets::OWNER,
         _ => &[],
     }
 }

@@ -6,7 +6,7 @@
 use tracer_ebpf::{audit::Gup, operation::Operation};
 
 use super::offsets;
-use crate::kernel::Wanted;
+use crate::{figure::Figure, kernel::Wanted};
 
 /// What a hook is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -124,7 +124,7 @@ pub struct FunctionRole {
     /// A type that only kernels with this function have; without it the role does not apply.
     pub only_with: Option<&'static str>,
     /// The figures that are lost without it.
-    pub figures: &'static [&'static str],
+    pub figures: &'static [Figure],
 }
 
 /// A role filled by a raw tracepoint.
@@ -141,7 +141,7 @@ pub struct TracepointRole {
     /// Types of the arguments that are read, from the first.
     pub arguments: &'static [&'static str],
     /// The figures that are lost without it.
-    pub figures: &'static [&'static str],
+    pub figures: &'static [Figure],
 }
 
 /// How a tracepoint is hooked as a perf event.
@@ -153,7 +153,7 @@ pub struct Classic {
     /// computed offset.
     pub event: [(&'static str, u32); 3],
     /// What a session with a raw tracepoint lacks from the start; the others say so only when runs were skipped.
-    pub figure: Option<&'static str>,
+    pub figure: Option<Figure>,
     /// What is missed then.
     pub misses: &'static str,
 }
@@ -177,7 +177,7 @@ pub const FUNCTION_ROLES: [FunctionRole; 11] = [
         handler: "register",
         returns: true,
         only_with: None,
-        figures: &["duration of register", "buffers and VMAs per registration"],
+        figures: &[Figure::RegisterDuration, Figure::PerRegistration],
     },
     FunctionRole {
         role: Role::Registration(Operation::Update),
@@ -189,7 +189,7 @@ pub const FUNCTION_ROLES: [FunctionRole; 11] = [
         handler: "update",
         returns: true,
         only_with: None,
-        figures: &["duration of update", "buffers of updates"],
+        figures: &[Figure::UpdateDuration, Figure::UpdateBuffers],
     },
     FunctionRole {
         role: Role::Registration(Operation::Clone),
@@ -201,7 +201,7 @@ pub const FUNCTION_ROLES: [FunctionRole; 11] = [
         handler: "clone",
         returns: true,
         only_with: Some("io_uring_clone_buffers"),
-        figures: &["duration of clone"],
+        figures: &[Figure::CloneDuration],
     },
     FunctionRole {
         role: Role::Registration(Operation::Unregister),
@@ -214,7 +214,7 @@ pub const FUNCTION_ROLES: [FunctionRole; 11] = [
         returns: true,
         only_with: None,
         // The count itself comes from the ledger.
-        figures: &["duration of unregister"],
+        figures: &[Figure::UnregisterDuration],
     },
     FunctionRole {
         role: Role::Buffer,
@@ -236,7 +236,7 @@ pub const FUNCTION_ROLES: [FunctionRole; 11] = [
         handler: "buffer",
         returns: true,
         only_with: None,
-        figures: &["buffers", "bytes", VMAS, BACKINGS, FILES],
+        figures: &[Figure::Buffers, Figure::Bytes, Figure::Vmas, Figure::Backings, Figure::Files],
     },
     FunctionRole {
         role: Role::Pin,
@@ -265,7 +265,7 @@ pub const FUNCTION_ROLES: [FunctionRole; 11] = [
         handler: "pin",
         returns: true,
         only_with: None,
-        figures: &["time in the pin", "page faults in the pin", "VMA look-ups", "refusals by policy"],
+        figures: &[Figure::PinTime, Figure::PinFaults, Figure::Lookups, Figure::Refusals],
     },
     FunctionRole {
         role: Role::Lookup,
@@ -294,7 +294,7 @@ pub const FUNCTION_ROLES: [FunctionRole; 11] = [
         handler: "lookup",
         returns: false,
         only_with: None,
-        figures: &["VMA look-ups"],
+        figures: &[Figure::Lookups],
     },
     FunctionRole {
         role: Role::Fault,
@@ -306,7 +306,7 @@ pub const FUNCTION_ROLES: [FunctionRole; 11] = [
         handler: "fault",
         returns: true,
         only_with: None,
-        figures: &["time of page faults in the pin"],
+        figures: &[Figure::FaultTime],
     },
     FunctionRole {
         role: Role::Accounting,
@@ -328,7 +328,7 @@ pub const FUNCTION_ROLES: [FunctionRole; 11] = [
         handler: "accounting",
         returns: true,
         only_with: None,
-        figures: &["time of accounting"],
+        figures: &[Figure::AccountingTime],
     },
     FunctionRole {
         role: Role::Release,
@@ -347,7 +347,7 @@ pub const FUNCTION_ROLES: [FunctionRole; 11] = [
         handler: "release",
         returns: false,
         only_with: None,
-        figures: &[REGISTERED],
+        figures: &[Figure::Registered],
     },
     FunctionRole {
         role: Role::Call,
@@ -359,16 +359,12 @@ pub const FUNCTION_ROLES: [FunctionRole; 11] = [
         handler: "call",
         returns: true,
         only_with: None,
-        figures: &[CALL_TIME],
+        figures: &[Figure::CallTime],
     },
 ];
 
 /// How the names of the programs at the end of a table begin.
 pub const RELEASES: &str = "release_enter";
-/// Figure: what the tables of rings hold.
-pub const REGISTERED: &str = "what is registered now";
-/// Figure: what they held when the session began.
-pub const REGISTERED_BEFORE: &str = "what was registered before the start";
 /// The program that reads a table.
 pub const LIST_TABLE: &str = "list_table";
 
@@ -389,10 +385,6 @@ pub const SEARCHES: [Search; 2] = [
     Search { program: "rings_of_indexes", function: "bpf_iter_task", target: "task" },
 ];
 
-/// Figure: the VMAs that a walk sees.
-pub const VMAS: &str = "VMAs touched";
-/// Figure: what lies behind them.
-pub const BACKINGS: &str = "backings";
 /// The function that is inlined into `io_account_mem` where that one is out of line (since 6.16): it is there, and never
 /// called.
 pub const INNER_ACCOUNTING: &str = "__io_account_mem";
@@ -402,14 +394,6 @@ pub const UNREGISTER: &str = "io_sqe_buffers_unregister";
 pub const INNER_UNREGISTER: &str = "__io_sqe_buffers_unregister";
 /// See [`INNER_ACCOUNTING`].
 pub const OUTER_ACCOUNTING: &str = "io_account_mem";
-/// Figure: how long the system calls take their callers.
-pub const CALL_TIME: &str = "time of the system call";
-/// Figure: how long look-ups take.
-pub const LOOKUP_TIMES: &str = "time of VMA look-ups";
-/// Figure: what the tracepoints of `mmap_lock` give.
-const LOCKS: &str = "waits for mmap_lock";
-/// Figure: distinct `vm_file`s.
-pub const FILES: &str = "distinct files";
 
 /// Names one of the tracepoint roles.
 pub const LEDGER: TracepointRole = TracepointRole {
@@ -423,12 +407,12 @@ pub const LEDGER: TracepointRole = TracepointRole {
             ("trace_event_raw_io_uring_register.opcode", 16),
             ("trace_event_raw_io_uring_register.ret", 32),
         ],
-        figure: Some("count of every call"),
+        figure: Some(Figure::EveryCall),
         misses: "calls of tasks that preempt each other",
     }),
     // ctx, opcode; `ret` is found by its name.
     arguments: &["void *", "unsigned int"],
-    figures: &["counts by operation and result", "count of unregister", "books against the kernel's count"],
+    figures: &[Figure::Results, Figure::UnregisterCount, Figure::Ledger],
 };
 
 /// The ledger at the return of the system call's function, by x86-64's names: of 64-bit callers, and of 32-bit ones.
@@ -457,7 +441,7 @@ pub const RING: TracepointRole = TracepointRole {
     }),
     // fd, ctx, sq_entries, cq_entries, flags.
     arguments: &["int", "void *", "u32", "u32", "u32"],
-    figures: &["age, fd and flags of the ring"],
+    figures: &[Figure::Rings],
 };
 
 /// Names one of the tracepoint roles: the lock is asked for.
@@ -467,7 +451,7 @@ pub const LOCK_WANTED: TracepointRole = TracepointRole {
     program: "lock_wanted",
     classic: None,
     arguments: &["struct mm_struct *"],
-    figures: &[LOCKS],
+    figures: &[Figure::LockWaits],
 };
 
 /// Names one of the tracepoint roles: it was taken, or not.
@@ -478,7 +462,7 @@ pub const LOCK_RETURNED: TracepointRole = TracepointRole {
     classic: None,
     // mm; `write` and `success` are found by their names.
     arguments: &["struct mm_struct *"],
-    figures: &[LOCKS],
+    figures: &[Figure::LockWaits],
 };
 
 /// Every function of the table, and those of [`SEARCHES`].

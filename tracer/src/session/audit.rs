@@ -97,7 +97,7 @@ impl Session {
             elapsed_ns,
             places: addresses::resolve(Path::new("/proc/kallsyms"), &audit::addresses(&sample)),
             functions: self.functions(),
-            degraded: self.health.lost.iter().map(|lost| format!("{}: {}", lost.figure, lost.reason)).collect(),
+            degraded: self.health.figures.shown().collect(),
             no_statistics: self.statistics.as_ref().err().cloned(),
         };
         Ok(audit::fold(&sample, &context))

@@ -26,6 +26,7 @@ use self::{
 use super::{Session, log};
 use crate::{
     cli::service::{Config, Typed},
+    figure::Figure,
     logging::Logging,
     memory,
     probe::{
@@ -183,8 +184,9 @@ fn attach(config: &Config) -> Result<(Session, Statistics)> {
     object::forget();
     memory::keep_scrapes();
     let statistics = statistics(&mut session, config.daemon.stats);
-    if config.daemon.strict && !session.known.degraded.is_empty() {
-        bail!("--strict: not all can be measured here: {}", session.known.degraded.join("; "));
+    if config.daemon.strict && !session.known.figures.is_whole() {
+        let lacks: Vec<_> = session.known.figures.shown().collect();
+        bail!("--strict: not all can be measured here: {}", lacks.join("; "));
     }
     if session.obstacle().is_none() {
         log::show(&mut session, verbose)?;
@@ -216,12 +218,12 @@ fn reader(session: Session, statistics: Statistics, board: Arc<Board>) -> Read {
 /// The log's lines on what was attached and what could not be: a line a reason.
 fn say(session: &Session) {
     tracing::info!("{}", session.summary());
-    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
-    for lost in &session.known.degraded {
-        let (figure, reason) = lost.split_once(": ").unwrap_or(("", lost));
-        match reasons.iter_mut().find(|(known, _)| *known == reason) {
-            Some((_, figures)) => figures.push(figure),
-            None => reasons.push((reason, vec![figure])),
+    let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
+    for lack in session.known.figures.lacks() {
+        let figures = lack.figures.names();
+        match reasons.iter_mut().find(|(known, _)| *known == &*lack.reason) {
+            Some((_, others)) => others.push(figures),
+            None => reasons.push((&lack.reason, vec![figures])),
         }
     }
     for (reason, figures) in reasons {
@@ -241,7 +243,7 @@ fn statistics(session: &mut Session, wanted: bool) -> Statistics {
                 "the kernel keeps statistics of programs for CAP_SYS_ADMIN only ({error}); \
                  grant it, or set kernel.bpf_stats_enabled to 1"
             );
-            session.known.degraded.push(format!("runs and run time of the programs: {reason}"));
+            session.known.figures.lose(&[Figure::ProgramRuns], &reason);
             Statistics::default()
         }
     }
@@ -272,7 +274,7 @@ impl Session {
     /// The probes' health, and degraded too where something else that was asked for is not to be had.
     fn status(&self) -> Status {
         match self.health.status {
-            Status::Healthy if !self.known.degraded.is_empty() => Status::Degraded,
+            Status::Healthy if !self.known.figures.is_whole() => Status::Degraded,
             status => status,
         }
     }
@@ -286,8 +288,7 @@ impl Session {
             (Some(why), _) => format!("failed: nothing is measured on {}: {why}", self.release),
             (None, Status::Healthy) => format!("healthy: {probes}"),
             (None, status) => {
-                let figures =
-                    self.known.degraded.iter().map(|lost| lost.split_once(": ").map_or(lost.as_str(), |lost| lost.0));
+                let figures = self.known.figures.lacks().iter().map(|lack| lack.figures.names());
                 format!("{}: {probes}; not to be had: {}", status.name(), figures.collect::<Vec<_>>().join(", "))
             }
         }

@@ -4,11 +4,12 @@ use tracer_ebpf::operation::Operation;
 
 use crate::{
     decode::Known,
+    figure::{Availability, Figure, FigureSet},
     probe::{
         attach::Options,
         health::Health,
         plan::{Kind, Plan, no_accounting_times, no_lookup_times},
-        table::{LIST_TABLE, REGISTERED_BEFORE, Role, SEARCHES, VMAS},
+        table::{LIST_TABLE, Role, SEARCHES},
     },
 };
 
@@ -16,7 +17,7 @@ use crate::{
 pub fn tables_before(results: &[(String, Result<(), String>)], health: &Health) -> bool {
     let loaded = |name: &str| results.iter().any(|(program, result)| program == name && result.is_ok());
     SEARCHES.iter().all(|search| loaded(search.program))
-        && !health.lost.iter().any(|lost| lost.figure == REGISTERED_BEFORE)
+        && health.figures.of(Figure::RegisteredBefore) == Availability::Available
 }
 
 /// What the attached probes can tell.
@@ -38,8 +39,14 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
     let call_ends = attached(Role::Call, true) || attached(Role::Ledger, true);
     let loaded = |name: &str| results.iter().any(|(program, result)| program == name && result.is_ok());
     let phases = options.session.phases != 0 && both(Role::Pin);
-    let untimed = [no_lookup_times(plan), no_accounting_times(plan)].into_iter().flatten().filter(|_| phases);
-    let lost = health.lost.iter().map(|lost| format!("{}: {}", lost.figure, lost.reason));
+    let mut figures = health.figures.clone();
+    let untimed = [(Figure::LookupTime, no_lookup_times(plan)), (Figure::AccountingTime, no_accounting_times(plan))];
+    for (figure, reason) in untimed {
+        if let Some(reason) = reason.filter(|_| phases) {
+            figures.lose(&[figure], reason);
+        }
+    }
+    figures.leave_out(unasked(options));
     // Where the pin's hooks stand for the buffer's.
     let pin_is_buffer = plan.settings.kernel.pin_is_buffer != 0;
     let per_buffer = if pin_is_buffer { Role::Pin } else { Role::Buffer };
@@ -48,7 +55,7 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
     // By the user's function since 6.13; before that by an inner one, through which all come.
     let by_users = attached(Role::Registration(Operation::Unregister), false);
     let cleanups = by_users && (plan.ring_exits || attached(Role::Release, false));
-    Known {
+    let known = Known {
         entries: Operation::ALL.map(|operation| attached(Role::Registration(operation), false)),
         returns: Operation::ALL.map(|operation| attached(Role::Registration(operation), true)),
         ledger: attached(Role::Ledger, false) || attached(Role::Ledger, true),
@@ -56,7 +63,7 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
         buffer_returns: attached(per_buffer, true),
         pins: both(Role::Pin),
         lean: pin_is_buffer,
-        walk: attached(per_buffer, false) && !health.lost.iter().any(|lost| lost.figure == VMAS),
+        walk: attached(per_buffer, false) && health.figures.missing(Figure::Vmas).is_none(),
         huge_pages: plan.settings.kernel.pin_is_slow == 0 || plan.settings.kernel.walks != 0,
         lookups: attached(Role::Lookup, false),
         processes: options.session.processes != 0,
@@ -80,6 +87,25 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
         lookup_times: phases && both(Role::Lookup),
         accounting_times: phases && both(Role::Accounting),
         slow_pins: phases && (plan.settings.kernel.pin_is_slow != 0 || attached(Role::Lookup, false)),
-        degraded: lost.chain(untimed).collect(),
-    }
+        figures,
+    };
+    Known { figures: known.told(), ..known }
+}
+
+/// What a session leaves out that its plan would give.
+fn unasked(options: &Options) -> FigureSet {
+    const OF_PROCESSES: &[Figure] = &[Figure::Processes, Figure::FileNames];
+    let session = &options.session;
+    let unasked = [
+        (session.processes, OF_PROCESSES),
+        (session.rings, &[Figure::Rings]),
+        (session.tables, &[Figure::Registered, Figure::RegisteredBefore]),
+        (session.locks, &[Figure::LockWaits]),
+        (
+            session.phases,
+            &[Figure::Phases, Figure::FaultTime, Figure::LookupTime, Figure::AccountingTime, Figure::SlowPins],
+        ),
+    ];
+    let unasked = unasked.into_iter().filter(|(asked, _)| *asked == 0).flat_map(|(_, figures)| figures);
+    unasked.fold(FigureSet::NONE, |set, figure| set.with(*figure))
 }

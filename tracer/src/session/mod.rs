@@ -30,6 +30,7 @@ use crate::{
     answer::{Context, Hook},
     cli::{args, config, config::Scope},
     decode::{Clock, Known},
+    figure::Figure,
     kernel::{Facts, Sources, Wanted},
     memory,
     probe::{
@@ -183,7 +184,7 @@ impl Session {
     fn read_workloads(&self, source: &Mutex<ByWorkload>, shares: Option<&Shares>) -> Result<Workloads> {
         // A reading that panicked left what it had: the next goes on from there.
         let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
-        source.read(clock().1, Told::of(&self.known), shares).context("cannot read the figures")
+        source.read(clock().1, Told::of(&self.known.figures), shares).context("cannot read the figures")
     }
 
     fn read_tables(&self, source: &Mutex<Tables>, sample: &Sample) -> Result<Registered> {
@@ -202,6 +203,7 @@ impl Session {
         let registered = self.tables.as_ref().map(|source| self.read_tables(source, &sample)).transpose()?;
         let shares = registered.as_ref().map(|registered| &registered.cgroups);
         let workloads = self.workloads.as_ref().map(|source| self.read_workloads(source, shares)).transpose()?;
+        let workloads = workloads.filter(|_| self.known.figures.missing(Figure::WorkloadsV1).is_none());
         let sample = Sample { registered, ..sample };
         Ok(Snapshot { workloads, ..aggregate::fold(&sample, &self.known) })
     }
@@ -244,7 +246,7 @@ fn follow_tables(attached: &mut Attached, results: &Results, mut all: bool, know
     let loaded = |name: &str| results.iter().any(|(program, result)| program == name && result.is_ok());
     if let Err(why) = tables::search(&mut attached.ebpf, loaded) {
         all = false;
-        known.degraded.push(format!("{}: {why}", table::REGISTERED_BEFORE));
+        known.figures.narrow(&[Figure::RegisteredBefore], &why);
     }
     Tables::start(&attached.ebpf, attached.iterators.entries, all).context("cannot read the figures")
 }
@@ -342,7 +344,7 @@ pub fn tried(probes: &args::Probes) -> (Facts, Plan) {
         let options = Options { session, ..Options::default() };
         let (attached, results) = attach_plan(&facts, &plan, &options, &Progress::quiet());
         match attached {
-            Ok(_) => plan.degraded = health::health(&plan, &results).lost,
+            Ok(_) => plan.figures = health::health(&plan, &results).figures,
             Err(why) => plan.errors.push(PlanError::Tried(why)),
         }
     }

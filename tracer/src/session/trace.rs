@@ -19,7 +19,8 @@ use super::{
 use crate::{
     cli::{args, config},
     decode::{Assembler, Filesystems, Record, Registration, decode},
-    probe::{attach::Options, table},
+    figure::Figure,
+    probe::attach::Options,
     sink::trace as sink,
     source::{
         maps::Maps,
@@ -96,9 +97,7 @@ fn can_be_told(session: &Session, arguments: &args::Trace) -> Result<()> {
 }
 
 fn why_no_walk(session: &Session) -> &str {
-    let figure = format!("{}: ", table::VMAS);
-    let mut degraded = session.known.degraded.iter();
-    degraded.find_map(|reason| reason.strip_prefix(&figure)).unwrap_or("no walk")
+    session.known.figures.missing(Figure::Vmas).unwrap_or("no walk")
 }
 
 /// From records to lines on standard output.
@@ -167,7 +166,7 @@ impl<'a> Printer<'a> {
 
     fn start(&mut self, session: &Session, scope: &config::Scope) -> Result<()> {
         let line = if self.arguments.json {
-            sink::json_start(&session.meta(scope), &session.known.degraded)?
+            sink::json_start(&session.meta(scope), &session.known.figures)?
         } else {
             sink::header()
         };

@@ -75,7 +75,7 @@ fn standing(facts: &Facts, plan: &Plan, capability: &str) -> Standing {
 fn verdict(plan: &Plan) -> String {
     match plan.verdict() {
         Verdict::Full => "all that was asked for can be measured here".to_owned(),
-        Verdict::Degraded => match plan.degraded.len() {
+        Verdict::Degraded => match plan.figures.lacks().len() {
             0 => "works, but see the warnings above".to_owned(),
             1 => "works, but 1 figure is missing or incomplete".to_owned(),
             n => format!("works, but {n} figures are missing or incomplete"),

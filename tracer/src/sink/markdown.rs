@@ -253,7 +253,7 @@ fn measured(page: &mut Page, snapshot: &Snapshot) {
         "By eBPF programs at the entry and return of the kernel's functions. Times leave out pinscope's own walks over the VMAs. Quantiles are never too low and at most 1/8 too high; below 16 they are exact. What is not known is absent, never zero.",
     );
     let trust = super::text::trust_words(snapshot);
-    let degraded = snapshot.degraded.iter().map(|reason| format!("degraded: {}", human::plain(reason)));
+    let degraded = snapshot.figures.shown().map(|lack| format!("degraded: {}", human::plain(&lack)));
     bullets(page, trust.into_iter().chain(degraded));
 }
 

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     aggregate::{LongCall, Losses, UnderWay},
     decode::{Backing, Counts, PARTIAL, Registration},
+    figure::Figures,
 };
 
 /// No line for people is wider.
@@ -127,7 +128,7 @@ enum Line<'a> {
         attached: bool,
         #[serde(flatten)]
         meta: &'a Meta,
-        degraded: &'a [String],
+        degraded: Vec<String>,
     },
     Registration {
         schema: u32,
@@ -151,8 +152,8 @@ fn text(line: &Line<'_>) -> serde_json::Result<String> {
 
 /// The first object, once the probes are attached: `{"type":"start","schema":1,"attached":true,"version",
 /// "kernel","mode","scope",...,"degraded":[...]}`. Like all of these without a line break.
-pub fn json_start(meta: &Meta, degraded: &[String]) -> serde_json::Result<String> {
-    text(&Line::Start { schema: SCHEMA, attached: true, meta, degraded })
+pub fn json_start(meta: &Meta, figures: &Figures) -> serde_json::Result<String> {
+    text(&Line::Start { schema: SCHEMA, attached: true, meta, degraded: figures.shown().collect() })
 }
 
 /// A registration: `{"type":"registration","schema":1,...}` with the keys of [`Registration`].
@@ -208,6 +209,7 @@ mod tests {
         Assembler, Clock, Known, Refused,
         tests::{a_buffer, a_registration, bytes_of},
     };
+    use crate::figure::Figure;
 
     fn registration() -> Registration {
         let clock = Clock::new(UNIX_EPOCH + Duration::from_millis(1_000_000_000_123), Duration::ZERO);
@@ -277,7 +279,9 @@ mod tests {
     #[test]
     fn objects_say_what_they_are() {
         let meta = Meta { mode: "fentry".to_owned(), kernel: "6.12".to_owned(), ..Meta::default() };
-        let start = parse(&json_start(&meta, &["why".to_owned()]).unwrap());
+        let mut figures = Figures::default();
+        figures.lose(&[Figure::Vmas], "why");
+        let start = parse(&json_start(&meta, &figures).unwrap());
         assert_eq!(
             [
                 &start["type"],
@@ -287,7 +291,7 @@ mod tests {
                 &start["kernel"],
                 &start["degraded"]
             ],
-            [&json!("start"), &json!(1), &json!(true), &json!("fentry"), &json!("6.12"), &json!(["why"])]
+            [&json!("start"), &json!(1), &json!(true), &json!("fentry"), &json!("6.12"), &json!(["VMAs touched: why"])]
         );
         let one = parse(&json_line(&registration()).unwrap());
         assert_eq!((&one["type"], &one["schema"], &one["pid"]), (&json!("registration"), &json!(1), &json!(11)));

@@ -5,12 +5,13 @@ use super::{
     make::{Walk, empty, settings, walk},
 };
 use crate::{
+    figure::Figure,
     kernel::{Facts, Types},
     probe::{
         audit::{FOLL_FORCE, FOLL_LONGTERM, MOST_ARGUMENTS, ROLES},
         mode::Mechanism,
         select,
-        table::{BACKINGS, FunctionRole, VMAS},
+        table::FunctionRole,
     },
 };
 
@@ -29,18 +30,18 @@ pub fn audit_plan(facts: &Facts, wish: &Wish) -> Plan {
 
 fn fill(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
     settings(plan, facts, types, wish);
-    plan.settings.audit.foll_longterm = flag(plan, facts, types, FOLL_LONGTERM);
-    plan.settings.audit.foll_force = flag(plan, facts, types, FOLL_FORCE);
+    plan.settings.audit.foll_longterm = flag(plan, facts, types, FOLL_LONGTERM, Figure::FollLongterm);
+    plan.settings.audit.foll_force = flag(plan, facts, types, FOLL_FORCE, Figure::FollForce);
     let walk = walk(types);
     for role in &ROLES {
         function(plan, facts, types, wish, role, &walk);
     }
     if let Walk::None(reason) = walk {
-        plan.lose(&[VMAS, BACKINGS], &reason);
+        plan.figures.lose(&[Figure::Vmas, Figure::Backings], &reason);
     }
     if plan.mechanism == Some(Mechanism::Kprobe) && facts.release.is_before(WHOLE_STACKS) {
-        plan.lose(
-            &["the way to a caller"],
+        plan.figures.narrow(
+            &[Figure::CallerStacks],
             "before 5.16 the kernel cannot follow a stack through a kretprobe: it may end early, or in a function that was not called",
         );
     }
@@ -53,9 +54,9 @@ const WHOLE_STACKS: (u32, u32) = (5, 16);
 const ENUM: (u32, u32) = (6, 3);
 
 /// The value of a flag, by the enum or, on kernels without it, as the macro had it.
-fn flag(plan: &mut Plan, facts: &Facts, types: &Types, (name, before): (&'static str, u32)) -> u32 {
+fn flag(plan: &mut Plan, facts: &Facts, types: &Types, (name, before): (&'static str, u32), figure: Figure) -> u32 {
     if !types.enumerators.contains_key(name) && facts.release.is_from(ENUM) {
-        plan.lose(&[name], "BTF does not have its value, and it moved in 6.3");
+        plan.figures.narrow(&[figure], "BTF does not have its value, and it moved in 6.3");
     }
     types.enumerators.get(name).copied().unwrap_or(before)
 }
@@ -69,7 +70,7 @@ fn function(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish, role: &F
     let reasons: Vec<_> = selection.passed_over.iter().map(|(f, why)| format!("{f}: {why}")).collect();
     plan.errors.extend(selection.mismatches);
     if selection.selected.is_none() {
-        plan.lose(role.figures, &reasons.join("; "));
+        plan.figures.lose(role.figures, &reasons.join("; "));
         let why = reasons.join("; ");
         let passed_over = selection.passed_over;
         return plan.choices.push(Choice { role: role.role, chosen: Outcome::Lost, why, passed_over });
@@ -113,6 +114,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        figure::Availability,
         kernel::{Prototype, fixture, symbols::Symbol},
         probe::table::Role,
     };
@@ -144,14 +146,14 @@ mod tests {
         assert_eq!(programs(&seven), ["audit_pin_remote_enter_kprobe", "audit_pin_remote_exit_kretprobe"]);
         let old = plan_with(fixture::debian_5_10(), SEVEN);
         assert_eq!(programs(&old), ["audit_pin_remote_enter_plain_kprobe", "audit_pin_remote_exit_kretprobe"]);
-        assert!(old.degraded.iter().any(|lost| lost.figure == BACKINGS));
+        assert!(old.figures.missing(Figure::Backings).is_some());
     }
 
     #[test]
     fn an_unknown_prototype_is_refused_and_an_absent_function_is_no_loss() {
         let plan = plan_with(fixture::debian_6_12(), "int (struct mm_struct *, unsigned long)");
         assert!(plan.hooks.is_empty());
-        assert!(plan.degraded.iter().any(|lost| lost.figure == "calls of pin_user_pages_remote"));
+        assert!(plan.figures.missing(Figure::CallsOfPinRemote).is_some());
         let of = |gup| plan.choices.iter().find(|choice| choice.role == Role::Audit(gup)).map(|choice| &choice.chosen);
         assert_eq!(of(Gup::PinRemote), Some(&Outcome::Lost));
         assert_eq!(of(Gup::GetFast), Some(&Outcome::NotApplicable));
@@ -161,12 +163,12 @@ mod tests {
     fn the_flags_come_from_the_kernel_where_they_are_an_enum() {
         let mut facts = fixture::debian_6_12();
         let guessed = plan_with(facts.clone(), SIX);
-        assert!(guessed.degraded.iter().any(|lost| lost.figure == "FOLL_LONGTERM"));
+        assert!(matches!(guessed.figures.of(Figure::FollLongterm), Availability::Partial(_)));
         facts.types.as_mut().expect("types").enumerators =
             [("FOLL_LONGTERM".to_owned(), 256), ("FOLL_FORCE".to_owned(), 8)].into();
         let plan = plan_with(facts, SIX);
         assert_eq!((plan.settings.audit.foll_longterm, plan.settings.audit.foll_force), (256, 8));
-        assert!(plan.degraded.is_empty(), "{:?}", plan.degraded);
+        assert!(plan.figures.is_whole(), "{:?}", plan.figures);
         let old = plan_with(fixture::debian_6_1(), SEVEN);
         assert_eq!((old.settings.audit.foll_longterm, old.settings.audit.foll_force), (0x1_0000, 0x10));
     }

@@ -2,10 +2,12 @@
 
 use super::{Hook, Kind, Outcome, Plan, PlanError, Wish, make};
 use crate::{
+    figure::{Figure, FigureSet},
     kernel::Types,
     probe::{
+        offsets,
         select::Selected,
-        table::{self, LOOKUP_TIMES, Role},
+        table::{self, Role},
     },
 };
 
@@ -18,6 +20,24 @@ pub(super) fn is_wanted(wish: &Wish, role: Role) -> bool {
         Role::Call => wish.calls,
         _ => true,
     }
+}
+
+/// The figures that nobody asks for with this wish.
+pub(super) fn unasked(wish: &Wish) -> FigureSet {
+    const LOOKUPS: &[Figure] = &[Figure::Lookups];
+    const PHASES: &[Figure] =
+        &[Figure::Phases, Figure::FaultTime, Figure::LookupTime, Figure::AccountingTime, Figure::SlowPins];
+    let unasked = [
+        (wish.lookups, LOOKUPS),
+        (wish.phases, PHASES),
+        (wish.locks, &[Figure::LockWaits]),
+        (wish.calls, &[Figure::CallTime]),
+        (wish.ring, &[Figure::Rings]),
+        (wish.tables, &[Figure::Registered, Figure::RegisteredBefore]),
+        (wish.controller.is_some(), &[Figure::WorkloadsV1]),
+    ];
+    let unasked = unasked.into_iter().filter(|(asked, _)| !asked).flat_map(|(_, figures)| figures);
+    unasked.fold(FigureSet::NONE, |set, figure| set.with(*figure))
 }
 
 /// The candidate that runs once the look-up is done.
@@ -34,30 +54,29 @@ pub(super) fn time_lookups(plan: &mut Plan, selected: &Selected, exit: Kind) {
         program: format!("lookup_exit_{}", exit.program()),
         function: selected.function.to_owned(),
         kind: exit,
-        figures: &[LOOKUP_TIMES],
+        figures: &[Figure::LookupTime],
     });
 }
 
 /// Why look-ups have no time though phases are asked for; `None` where they have, or where the plan says why itself.
-pub fn no_lookup_times(plan: &Plan) -> Option<String> {
+pub fn no_lookup_times(plan: &Plan) -> Option<&'static str> {
     let choice = plan.choices.iter().find(|choice| choice.role == Role::Lookup)?;
-    let reason = match &choice.chosen {
-        Outcome::Hooked(function) if function == AFTER_THE_LOOKUP => {
-            "this kernel's look-up is inlined, and check_vma_flags, by which look-ups are counted, is no part of it"
-        }
-        Outcome::NotWanted => "look-ups are not hooked in this session",
-        _ => return None,
-    };
-    Some(format!("{LOOKUP_TIMES}: {reason}"))
+    match &choice.chosen {
+        Outcome::Hooked(function) if function == AFTER_THE_LOOKUP => Some(
+            "this kernel's look-up is inlined, and check_vma_flags, by which look-ups are counted, is no part of it",
+        ),
+        Outcome::NotWanted => Some("look-ups are not hooked in this session"),
+        _ => None,
+    }
 }
 
 /// Why there is no function to time.
 pub(super) const NO_ACCOUNTING: &str = "this kernel charges a buffer's pages inline (io_mapped_ubuf has no acct_pages)";
 
 /// Why the accounting has no time though phases are asked for; `None` where the plan says why itself.
-pub fn no_accounting_times(plan: &Plan) -> Option<String> {
+pub fn no_accounting_times(plan: &Plan) -> Option<&'static str> {
     let choice = plan.choices.iter().find(|choice| choice.role == Role::Accounting)?;
-    (choice.chosen == Outcome::NotApplicable).then(|| format!("time of accounting: {NO_ACCOUNTING}"))
+    (choice.chosen == Outcome::NotApplicable).then_some(NO_ACCOUNTING)
 }
 
 /// Both tracepoints of the lock or neither.
@@ -67,6 +86,12 @@ pub(super) fn locks(plan: &mut Plan, types: &Types, wish: &Wish) {
         return;
     }
     plan.choices.retain(|choice| choice.role != Role::Lock);
+    if let Some(member) = offsets::missing(types, &offsets::LOCK) {
+        let reason = format!("BTF has no {member}");
+        plan.hooks.retain(|hook| hook.role != Role::Lock);
+        plan.figures.lose(table::LOCK_RETURNED.figures, &reason);
+        return plan.chose(Role::Lock, Outcome::Lost, reason);
+    }
     let hooked = make::tracepoint(plan, types, wish, &table::LOCK_RETURNED, true);
     match lock_write(types) {
         Ok(position) if hooked => plan.settings.kernel.lock_write = position,
@@ -76,7 +101,7 @@ pub(super) fn locks(plan: &mut Plan, types: &Types, wish: &Wish) {
             if hooked {
                 let reason = "its arguments differ";
                 plan.choices.retain(|choice| choice.role != Role::Lock);
-                plan.lose(
+                plan.figures.lose(
                     table::LOCK_RETURNED.figures,
                     &format!("tracepoint {}: {reason}", table::LOCK_RETURNED.tracepoint),
                 );

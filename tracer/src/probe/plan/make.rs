@@ -8,12 +8,13 @@ use tracer_ebpf::{
 
 use super::{Choice, Hook, Kind, OLDEST, Outcome, Plan, PlanError, Wish, detail, tables};
 use crate::{
+    figure::{Figure, Figures},
     kernel::{Facts, Types},
     probe::{
         mode::{AttachMode, Mechanism, Obstacles, locked_down, missing_privileges, no_perf_events},
         offsets,
         select::{self, Selected},
-        table::{self, BACKINGS, Effect, FILES, FUNCTION_ROLES, FunctionRole, Role, TracepointRole, VMAS},
+        table::{self, Effect, FUNCTION_ROLES, FunctionRole, Role, TracepointRole},
     },
 };
 
@@ -73,7 +74,7 @@ pub(super) fn empty(facts: &Facts, wish: &Wish, preempted: bool) -> Plan {
         withheld: Vec::new(),
         settings: Settings::default(),
         choices: Vec::new(),
-        degraded: Vec::new(),
+        figures: Figures::default(),
         errors: Vec::new(),
         legacy_frames: false,
         ring_exits: facts.types.as_ref().is_ok_and(|types| types.offsets.contains_key(offsets::NODE)),
@@ -100,6 +101,7 @@ fn stand_in_the_way(plan: &mut Plan, facts: &Facts, wish: &Wish) {
 }
 
 fn fill(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
+    plan.figures.leave_out(detail::unasked(wish));
     settings(plan, facts, types, wish);
     plan.settings.kernel.registration_returns = wish.registration_returns.into();
     let selected = FUNCTION_ROLES.map(|role| select_role(plan, facts, types, wish, &role));
@@ -124,6 +126,7 @@ fn fill(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
     tracepoints(plan, facts, types, wish);
     note_huge_pages(plan, &walk);
     note_the_walk(plan, &walk, selected.iter().flatten().any(|s| s.role == Role::Buffer));
+    note_members(plan, facts, types, &walk);
     too_old(plan, facts);
 }
 
@@ -135,8 +138,8 @@ fn skipped_where_preempted(plan: &mut Plan, facts: &Facts, wish: &Wish) {
     let obstacle = |of: &Option<String>| of.clone().or_else(|| no_perf_events(facts)).unwrap_or_default();
     let (multi, kprobe) = (obstacle(&plan.obstacles.multi), obstacle(&plan.obstacles.kprobe));
     let why = &facts.preemption.why;
-    plan.lose(
-        &["every buffer, pin and walk"],
+    plan.figures.narrow(
+        &[Figure::EveryPart],
         &format!("the kernel preempts itself ({why}), and skips programs of fentry and fexit then; kprobe.multi: {multi}; kprobes: {kprobe}"),
     );
 }
@@ -194,7 +197,7 @@ fn processes(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
         plan.errors.push(PlanError::Processes(reason));
     } else if let Some(reason) = unnumbered {
         plan.settings.kernel.pid_namespace = 0;
-        plan.lose(&["numbers of processes"], &format!("they are the initial PID namespace's: {reason}"));
+        plan.figures.narrow(&[Figure::ProcessNumbers], &format!("they are the initial PID namespace's: {reason}"));
     }
 }
 
@@ -212,7 +215,7 @@ fn cgroups(plan: &mut Plan, types: &Types, wish: &Wish) {
         (Some(member), _) => format!("BTF has no {member}"),
         (None, None) => format!("BTF has no number of the controller {controller}"),
     };
-    plan.lose(&["workloads by cgroup v1"], &reason);
+    plan.figures.lose(&[Figure::WorkloadsV1], &reason);
 }
 
 /// The pin whose arguments are the buffer's own range, and which nothing but a buffer reaches inside a registration.
@@ -250,7 +253,7 @@ fn select_role(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish, role:
         && let Some(member) = offsets::missing(types, &offsets::CALL)
     {
         let reason = format!("BTF has no {member}");
-        plan.lose(role.figures, &reason);
+        plan.figures.lose(role.figures, &reason);
         plan.chose(role.role, Outcome::Lost, reason);
         return None;
     }
@@ -269,7 +272,7 @@ fn select_role(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish, role:
         None => {
             "no candidate can be hooked".clone_into(&mut choice.why);
             let reasons: Vec<_> = choice.passed_over.iter().map(|(f, why)| format!("{f}: {why}")).collect();
-            plan.lose(role.figures, &reasons.join("; "));
+            plan.figures.lose(role.figures, &reasons.join("; "));
             plan.errors.extend(selection.mismatches);
         }
     }
@@ -330,7 +333,7 @@ fn tracepoints(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
             }
             Err(error) => {
                 plan.hooks.retain(|hook| hook.role != Role::Ledger);
-                plan.lose(table::LEDGER.figures, "the tracepoint io_uring_register has no argument `ret`");
+                plan.figures.lose(table::LEDGER.figures, "the tracepoint io_uring_register has no argument `ret`");
                 plan.errors.push(error);
             }
         }
@@ -380,7 +383,7 @@ fn keep_from_preemption(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wi
         }
         Some(obstacle) => {
             choice.why = format!("as a raw tracepoint, which can miss {}", classic.misses);
-            plan.lose(
+            plan.figures.narrow(
                 classic.figure.as_slice(),
                 &format!(
                     "since 7.0 a raw tracepoint misses {}, and a perf event is not to be had: {obstacle}",
@@ -466,7 +469,7 @@ pub(super) fn tracepoint(plan: &mut Plan, types: &Types, wish: &Wish, role: &Tra
         }
     };
     if let Some(reason) = refusal {
-        plan.lose(role.figures, &format!("tracepoint {}: {reason}", role.tracepoint));
+        plan.figures.lose(role.figures, &format!("tracepoint {}: {reason}", role.tracepoint));
         plan.chose(role.role, Outcome::Lost, reason);
         return false;
     }
@@ -491,6 +494,7 @@ fn policy(types: &Types) -> (Option<Policy>, String) {
             "pin_user_pages gives VMAs: before 6.5; 6.3, 6.4 and stable kernels since February 2023 want one source"
                 .to_owned(),
         ),
+        Some(4) if offsets::length_is_untold(types) => (None, "BTF has no io_mapped_ubuf.len".to_owned()),
         Some(4) if offsets::has_wide_length(types) == Some(true) => {
             (Some(Policy::Since72), "a buffer's length has eight bytes (io_mapped_ubuf.len): 7.2 or later".to_owned())
         }
@@ -504,8 +508,8 @@ fn note_huge_pages(plan: &mut Plan, walk: &Walk) {
     if let Walk::None(_) = walk
         && plan.settings.kernel.pin_is_slow != 0
     {
-        plan.lose(
-            &["page faults of hugetlb pages"],
+        plan.figures.lose(
+            &[Figure::HugePageFaults],
             "before 6.5 the pin brings those in without one, and without VMAs it is not known which buffers have such",
         );
     }
@@ -515,9 +519,39 @@ fn note_the_walk(plan: &mut Plan, walk: &Walk, buffers: bool) {
     if let Walk::None(reason) = walk
         && buffers
     {
-        plan.lose(&[VMAS, BACKINGS, FILES], reason);
+        plan.figures.lose(&[Figure::Vmas, Figure::Backings, Figure::Files], reason);
     }
 }
+
+/// What the programs leave out where BTF lacks a member, without a hook being lost.
+fn note_members(plan: &mut Plan, facts: &Facts, types: &Types, walk: &Walk) {
+    let missing = |members: &[&'static str]| offsets::missing(types, members);
+    let kernel = &plan.settings.kernel;
+    let slots =
+        if types.offsets.contains_key(offsets::NODE) { &offsets::SLOTS_OF_NODES } else { &offsets::SLOTS_OF_BUFFERS };
+    let untold_slots = kernel.slots == settings::SLOTS_UNTOLD;
+    let walks = *walk == Walk::FindVma;
+    // Before 6.8 there is none.
+    let backing_files = facts.release.is_from(BACKING_FILES).then(|| missing(&offsets::BACKING_FILES)).flatten();
+    let lost = [
+        (Figure::Requests, missing(&offsets::REQUESTS)),
+        (Figure::UpdateKinds, missing(slots).filter(|_| untold_slots)),
+        (Figure::FileNames, missing(&offsets::NAMES).filter(|_| walks)),
+        (Figure::Overlays, missing(&offsets::PATHS).or(backing_files).filter(|_| walks)),
+    ];
+    for (figure, member) in lost {
+        if let Some(member) = member {
+            plan.figures.lose(&[figure], &format!("BTF has no {member}"));
+        }
+    }
+    if plan.policy.0.is_none() {
+        let reason = plan.policy.1.clone();
+        plan.figures.lose(&[Figure::KernelRule], &reason);
+    }
+}
+
+/// The kernel since which overlayfs maps its files by a `backing_file`.
+const BACKING_FILES: (u32, u32) = (6, 8);
 
 /// A version alone refuses nothing; it explains what is missing.
 fn too_old(plan: &mut Plan, facts: &Facts) {

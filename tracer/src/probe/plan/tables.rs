@@ -2,10 +2,11 @@
 
 use super::{Hook, Kind, Outcome, Plan, Wish};
 use crate::{
+    figure::Figure,
     kernel::{Facts, Types},
     probe::{
         offsets,
-        table::{LIST_TABLE, REGISTERED, REGISTERED_BEFORE, Role, SEARCHES},
+        table::{LIST_TABLE, Role, SEARCHES},
     },
 };
 
@@ -27,7 +28,7 @@ pub(super) fn tables(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish)
         plan.hooks.retain(|hook| hook.role != Role::Release);
         plan.choices[release].chosen = Outcome::Lost;
         reason.clone_into(&mut plan.choices[release].why);
-        plan.lose(&[REGISTERED], &reason);
+        plan.figures.lose(&[Figure::Registered], &reason);
         plan.chose(Role::Table, Outcome::Lost, reason);
         return;
     }
@@ -41,7 +42,7 @@ pub(super) fn tables(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish)
         program: LIST_TABLE.to_owned(),
         function: "BPF_PROG_TEST_RUN".to_owned(),
         kind: Kind::Call,
-        figures: &[REGISTERED],
+        figures: &[Figure::Registered],
     });
     search(plan, facts, types, wish);
 }
@@ -57,7 +58,7 @@ fn search(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
         (None, None) => None,
     };
     if let Some(reason) = reason {
-        return plan.lose(&[REGISTERED_BEFORE], &reason);
+        return plan.figures.lose(&[Figure::RegisteredBefore], &reason);
     }
     for search in SEARCHES {
         plan.hooks.push(Hook {
@@ -65,12 +66,12 @@ fn search(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
             program: search.program.to_owned(),
             function: search.function.to_owned(),
             kind: Kind::Iterator,
-            figures: &[REGISTERED_BEFORE],
+            figures: &[Figure::RegisteredBefore],
         });
     }
     if facts.pid_namespace != Ok(0) {
-        plan.lose(
-            &[REGISTERED_BEFORE],
+        plan.figures.narrow(
+            &[Figure::RegisteredBefore],
             "the kernel lists the processes of pinscope's own PID namespace only, which is not the initial one",
         );
     }

@@ -6,11 +6,9 @@ use tracer_ebpf::operation::Operation;
 
 use super::*;
 use crate::{
+    figure::{Availability, Figure},
     kernel::{Facts, Lockdown, Prototype, Traceable, Trial, Unknown, fixture},
-    probe::{
-        offsets,
-        table::{self, BACKINGS, FILES, VMAS},
-    },
+    probe::{offsets, table},
 };
 
 fn programs(plan: &Plan) -> Vec<&str> {
@@ -78,12 +76,12 @@ fn a_lean_plan_hooks_no_buffer_where_the_pin_tells_its_range() {
 fn newer_kernels_give_all_and_5_10_says_what_it_cannot() {
     for facts in fixture::all().iter().skip(1) {
         let plan = plan(facts, &Wish::default());
-        assert_eq!(plan.verdict(), Verdict::Full, "{}: {:?}", facts.release.text, plan.degraded);
+        assert_eq!(plan.verdict(), Verdict::Full, "{}: {:?}", facts.release.text, plan.figures);
         assert!(!plan.legacy_frames);
     }
     let old = plan(&fixture::debian_5_10(), &Wish::default());
     assert_eq!(old.verdict(), Verdict::Degraded);
-    let figures: Vec<_> = old.degraded.iter().map(|d| d.figure.as_str()).collect();
+    let figures: Vec<_> = old.figures.lacks().iter().map(|lack| lack.figures.names()).collect();
     assert_eq!(
         figures,
         [
@@ -92,9 +90,9 @@ fn newer_kernels_give_all_and_5_10_says_what_it_cannot() {
             "what is registered now",
             "waits for mmap_lock",
             "page faults of hugetlb pages",
-            VMAS,
-            BACKINGS,
-            FILES
+            "VMAs touched",
+            "backings",
+            "distinct files",
         ]
     );
     assert_eq!(choice(&old, Role::Registration(Operation::Clone)).chosen, Outcome::NotApplicable);
@@ -188,12 +186,12 @@ fn tables_are_read_by_the_kernels_own_layout() {
     assert_eq!(of(&with(fixture::debian_7_3(), &long)), (1, 8, 2));
     let unknown = plan(&with(fixture::debian_6_1(), &[("len", None), ("ubuf_end", None)]), &Wish::default());
     assert!(unknown.hooks.iter().all(|hook| !matches!(hook.role, Role::Release | Role::Table)));
-    assert_eq!(unknown.degraded[0].figure, "what is registered now");
+    assert!(unknown.figures.missing(Figure::Registered).is_some());
 }
 
 #[test]
 fn what_was_there_before_is_found_from_the_initial_namespace_alone() {
-    let lost = |plan: &Plan| plan.degraded.iter().any(|lost| lost.figure == table::REGISTERED_BEFORE);
+    let lost = |plan: &Plan| plan.figures.of(Figure::RegisteredBefore) != Availability::Available;
     assert!(!lost(&plan(&fixture::debian_6_12(), &Wish::default())));
     let inner = Facts { pid_namespace: Ok(0xf000_0001), ..fixture::debian_6_12() };
     assert!(lost(&plan(&inner, &Wish::default())));
@@ -256,7 +254,7 @@ fn a_renamed_function_is_named_and_its_figures_are_lost() {
         "renamed by the compiler to io_sqe_buffer_register.isra.0: its arguments may have changed"
     );
     assert_eq!(plan.verdict(), Verdict::Degraded);
-    assert!(plan.degraded.iter().any(|d| d.figure == VMAS && d.reason.contains(".isra.0")));
+    assert!(plan.figures.missing(Figure::Vmas).is_some_and(|reason| reason.contains(".isra.0")));
     assert!(programs(&plan).iter().all(|program| !program.starts_with("buffer")));
 }
 
@@ -338,7 +336,7 @@ fn a_kernel_that_preempts_is_hooked_by_what_it_does_not_skip() {
     assert_eq!(plan(&facts, &Wish::default()).mechanism, Some(Mechanism::Kprobe));
     let short = plan(&fixture::holding(facts, &["CAP_BPF", "CAP_PERFMON"]), &Wish::default());
     assert_eq!((short.mechanism, short.verdict()), (Some(Mechanism::Fentry), Verdict::Degraded));
-    let reason = &short.degraded[0].reason;
+    let reason = &short.figures.lacks()[0].reason;
     assert!(reason.contains("CONFIG_FPROBE") && reason.contains("perf_event_paranoid is 3"), "{reason}");
 }
 
@@ -439,8 +437,8 @@ fn no_way_to_walk_costs_the_vmas_and_nothing_else() {
     let mut facts = fixture::debian_6_12();
     facts.types.as_mut().expect("types").helpers.remove("find_vma");
     let plan = plan(&facts, &Wish::default());
-    let figures: Vec<_> = plan.degraded.iter().map(|d| d.figure.as_str()).collect();
-    assert_eq!(figures, [VMAS, BACKINGS, FILES]);
+    let figures: Vec<_> = plan.figures.lacks().iter().map(|lack| lack.figures.names()).collect();
+    assert_eq!(figures, ["VMAs touched", "backings", "distinct files"]);
     assert!(programs(&plan).contains(&"buffer_enter_plain_fentry") && programs(&plan).contains(&"pin_enter_fentry"));
 }
 
@@ -455,10 +453,10 @@ fn cgroups_are_told_by_a_controller_where_that_is_wanted() {
     }
     let unknown = of(&fixture::debian_6_12(), Some("rdma"));
     assert_eq!(unknown.settings.kernel.cgroup_subsystem, 0);
-    assert!(unknown.degraded.iter().any(|lost| lost.reason.contains("rdma")), "{:?}", unknown.degraded);
+    assert!(unknown.figures.shown().any(|lack| lack.contains("rdma")), "{:?}", unknown.figures);
     let mut facts = fixture::debian_6_12();
     facts.types.as_mut().expect("types").offsets.remove("css_set.subsys");
-    assert!(of(&facts, Some("pids")).degraded.iter().any(|lost| lost.reason.contains("css_set.subsys")));
+    assert!(of(&facts, Some("pids")).figures.shown().any(|lack| lack.contains("css_set.subsys")));
     // Before 6.15 the link to the parent has one name, since then another.
     let offsets = &mut facts.types.as_mut().expect("types").offsets;
     offsets.remove("kernfs_node.parent");
@@ -478,7 +476,7 @@ fn a_probe_whose_members_are_missing_is_not_hooked() {
         facts.types.as_mut().expect("types").offsets.remove(member);
         let plan = plan(&facts, &Wish::default());
         assert_eq!(choice(&plan, role).chosen, Outcome::Lost, "{member}");
-        assert!(plan.degraded.iter().any(|d| d.reason.contains(member)), "{member}: {:?}", plan.degraded);
+        assert!(plan.figures.shown().any(|lack| lack.contains(member)), "{member}: {:?}", plan.figures);
     }
 }
 
@@ -555,7 +553,7 @@ proptest! {
         programs.dedup();
         prop_assert_eq!(programs.len(), plan.hooks.len());
         prop_assert!(plan.hooks.iter().all(|hook| !wish.avoid.contains(&hook.function)));
-        prop_assert!(plan.degraded.iter().all(|d| !d.reason.is_empty() && !d.reason.contains('\n')));
+        prop_assert!(plan.figures.lacks().iter().all(|lack| !lack.reason.is_empty() && !lack.reason.contains('\n')));
         prop_assert!(plan.errors.iter().all(|e| !e.to_string().contains('\n')));
         prop_assert_eq!(plan.verdict() == Verdict::Nothing, plan.hooks.is_empty());
         let Ok(types) = &facts.types else { return Ok(()) };
@@ -564,13 +562,13 @@ proptest! {
             let has_hook = plan.hooks.iter().any(|hook| hook.role == choice.role);
             prop_assert!(!has_hook || matches!(choice.chosen, Outcome::Hooked(_)));
             prop_assert!(!choice.why.is_empty());
-            prop_assert!(choice.chosen != Outcome::Lost || !plan.degraded.is_empty());
+            prop_assert!(choice.chosen != Outcome::Lost || !plan.figures.is_whole());
         }
         let walks = plan.hooks.iter().any(|hook| hook.program.starts_with("buffer_enter_f")
             || hook.program.starts_with("buffer_enter_k")
             || hook.program.starts_with("pin_enter_buffer"));
         prop_assert!(!walks || offsets::missing(types, &offsets::WALK).is_none());
-        prop_assert!(walks || plan.hooks.is_empty() || plan.degraded.iter().any(|d| d.figure == VMAS));
+        prop_assert!(walks || plan.hooks.is_empty() || plan.figures.missing(Figure::Vmas).is_some());
     }
 }
 
@@ -579,7 +577,7 @@ fn the_ledger_is_a_perf_event_where_a_raw_tracepoint_would_miss_calls() {
     let ledger = |facts: &Facts| {
         let plan = plan(&without_system_call(facts.clone()), &Wish { calls: false, ..Wish::default() });
         let hook = plan.hooks.iter().find(|hook| hook.role == Role::Ledger).expect("a ledger");
-        (hook.kind, plan.degraded.first().map(|degraded| degraded.reason.clone()).unwrap_or_default())
+        (hook.kind, plan.figures.lacks().first().map(|lack| lack.reason.to_string()).unwrap_or_default())
     };
     assert_eq!(ledger(&fixture::debian_6_16()), (Kind::RawTracepoint, String::new()));
     assert_eq!(ledger(&fixture::debian_7_0()), (Kind::Tracepoint, String::new()));
@@ -632,4 +630,86 @@ fn look_ups_are_timed_where_the_function_is_the_look_up() {
     assert_eq!(timed(&fixture::debian_6_12()), (true, false));
     let slow = |facts: &Facts| plan(facts, &Wish::default()).settings.kernel.pin_is_slow;
     assert_eq!([fixture::debian_6_1(), fixture::debian_6_12()].map(|facts| slow(&facts)), [1, 0]);
+}
+
+/// A kernel without these members.
+fn without(mut facts: Facts, members: &[&str]) -> Facts {
+    for member in members {
+        facts.types.as_mut().expect("types").offsets.remove(*member);
+    }
+    facts
+}
+
+#[test]
+fn what_the_programs_leave_out_for_want_of_a_member_is_said() {
+    for (member, figure) in [
+        ("io_ring_ctx.cached_sq_head", Figure::Requests),
+        ("io_ring_ctx.cached_cq_tail", Figure::Requests),
+        ("io_ring_ctx.nr_user_bufs", Figure::UpdateKinds),
+        ("file.f_path", Figure::FileNames),
+        ("file.f_path", Figure::Overlays),
+        ("dentry.d_sb", Figure::Overlays),
+        ("backing_file.user_path", Figure::Overlays),
+        ("inode.i_ino", Figure::FileNames),
+        ("task_struct.mm", Figure::UnregisterDuration),
+        ("sigpending.signal", Figure::LockWaits),
+    ] {
+        let plan = plan(&without(fixture::debian_6_12(), &[member]), &Wish::default());
+        let reason = plan.figures.missing(figure).unwrap_or_else(|| panic!("{member}: {:?}", plan.figures));
+        assert!(reason.contains(member), "{reason}");
+        assert_eq!(plan.verdict(), Verdict::Degraded, "{member}");
+    }
+    let old = plan(&without(fixture::debian_6_1(), &["backing_file.user_path"]), &Wish::default());
+    assert_eq!(old.verdict(), Verdict::Full, "there is none before 6.8");
+}
+
+/// What the plan does without, whatever it is asked for, and why nothing is lost with it.
+const DISPENSABLE: [(&str, &str); 25] = [
+    ("task_struct.bpf_storage", "the frames are in a hash then"),
+    ("io_rsrc_node.buf", "a kernel before 6.13"),
+    ("io_mapped_ubuf.folio_shift", "a kernel before 6.12"),
+    ("io_mapped_ubuf.acct_pages", "a kernel since 7.2"),
+    ("io_mapped_ubuf.is_kbuf", "a kernel before 6.15, or since 7.1"),
+    ("io_mapped_ubuf.flags", "a kernel before 7.1"),
+    ("io_mapped_ubuf.ubuf_end", "a kernel since 6.13: there is the length"),
+    ("io_mapped_ubuf.len", "a kernel before 6.13: there is the end"),
+    ("io_ring_ctx.buf_table", "a kernel before 6.13"),
+    ("io_rsrc_data.nodes", "a kernel before 6.13"),
+    ("io_rsrc_data.nr", "a kernel before 6.13"),
+    ("kernfs_node.parent", "has another name since 6.15"),
+    ("kernfs_node.__parent", "has another name before 6.15"),
+    ("kernfs_node.name", "the cgroup is looked for among the folders then"),
+    ("kernfs_node.id", "the cgroup is looked for among the folders then"),
+    ("mm_struct.mm_mt", "the walk waits less long for a lock then"),
+    ("maple_tree.ma_root", "likewise"),
+    ("maple_range_64.pivot", "likewise"),
+    ("maple_range_64.slot", "likewise"),
+    ("maple_range_64.meta", "likewise"),
+    ("maple_arange_64.pivot", "likewise"),
+    ("maple_arange_64.slot", "likewise"),
+    ("maple_arange_64.meta", "likewise"),
+    ("vm_area_struct.vm_start", "likewise"),
+    ("vm_area_struct.vm_mm", "likewise"),
+];
+
+/// Each member of each kernel: without it something is said to be missing, or it stands above.
+#[test]
+fn no_member_goes_without_a_word() {
+    for facts in [fixture::debian_6_12(), fixture::debian_7_3()] {
+        let facts = Facts { pid_namespace: Ok(0xf000_0001), ..facts };
+        let wish = Wish { descent: true, controller: Some("memory"), ..Wish::default() };
+        let whole = plan(&facts, &wish);
+        let new = facts.release.is_from((7, 0));
+        for member in offsets::MEMBERS {
+            let less = plan(&without(facts.clone(), &[member]), &wish);
+            let said = less.figures != whole.figures || less.errors != whole.errors;
+            // Only since 7.0, and there the return of the system call can stand for it.
+            let by_event = member.starts_with("trace_event_raw");
+            let dispensable = DISPENSABLE.iter().any(|(known, _)| *known == member);
+            let older = !new && member.starts_with("io_rsrc");
+            let newer = new && ["io_ring_ctx.user_bufs", "io_ring_ctx.nr_user_bufs"].contains(&member);
+            let told = said || dispensable || by_event || older || newer;
+            assert!(told, "{member} of {}: nothing is said", facts.release.text);
+        }
+    }
 }

@@ -25,7 +25,7 @@ pub fn json(facts: &Facts, plan: &Plan) -> Value {
             "roles": plan.choices.iter().map(|choice| role(plan, choice)).collect::<Vec<_>>(),
             "frames": if plan.legacy_frames { "hash" } else { "task_storage" },
         },
-        "degraded": plan.degraded.iter().map(|d| object!({"figure": d.figure, "reason": d.reason})).collect::<Vec<_>>(),
+        "degraded": plan.figures.lacks().iter().map(|lack| object!({"figure": lack.figures.names(), "reason": *lack.reason})).collect::<Vec<_>>(),
         "errors": plan.errors.iter().map(|error| object!({"message": error.to_string(), "fatal": error.is_fatal()}))
             .collect::<Vec<_>>(),
         "verdict": match plan.verdict() {

@@ -60,7 +60,7 @@ fn the_text_fits_80_columns_and_says_all_of_the_plan() {
             let flowing = text.split_whitespace().collect::<Vec<_>>().join("");
             let said = |what: &str| flowing.contains(&what.split_whitespace().collect::<Vec<_>>().join(""));
             assert!(plan.errors.iter().all(|error| said(&error.to_string())), "{text}");
-            assert!(plan.degraded.iter().all(|d| said(&d.figure) && said(&d.reason)), "{text}");
+            assert!(plan.figures.shown().all(|lack| said(&lack)), "{text}");
             for choice in &plan.choices {
                 assert!(choice.passed_over.iter().all(|(f, why)| said(f) && said(why)), "{text}");
             }

@@ -20,10 +20,10 @@ pub fn text(facts: &Facts, plan: &Plan) -> String {
     kernel(&mut page, facts, plan);
     privileges(&mut page, facts, plan);
     hooks(&mut page, plan);
-    if !plan.degraded.is_empty() {
+    if !plan.figures.is_whole() {
         page.title("Not to be had here, or not wholly");
-        for degraded in &plan.degraded {
-            page.item(&format!("{}: {}", degraded.figure, degraded.reason));
+        for lack in plan.figures.shown() {
+            page.item(&lack);
         }
     }
     if !plan.errors.is_empty() {

@@ -22,6 +22,7 @@ use crate::{
         tests::{any_known, any_sample},
     },
     answer::fixture::a_snapshot,
+    figure::Figure,
     human::seen,
     sink::prometheus::{
         METRICS, encode,
@@ -127,7 +128,7 @@ fn every_sample_of_the_text_format_is_in_the_request_and_no_other() {
 #[test]
 fn a_label_hides_nothing() {
     let mut snapshot = a_degraded_snapshot();
-    snapshot.degraded = vec!["a\u{202e}b\u{2028}\r: \u{1b}[2J\nx".to_owned()];
+    snapshot.figures.lose(&[Figure::WorkloadsV1], "a\u{202e}b\u{2028}\r: \u{1b}[2J\nx");
     let samples = samples(&converted(&snapshot));
     assert_eq!(samples, parse(&encode(&snapshot, &service())));
     assert!(samples.keys().all(|name| !name.contains(['\u{202e}', '\u{2028}', '\r', '\u{1b}'])));

@@ -15,7 +15,7 @@ pub(super) fn state(snapshot: &Snapshot, service: &Service) -> (&'static str, &'
     let books = &snapshot.books;
     let whole = service.health == Status::Healthy
         && attached == service.probes.len()
-        && snapshot.degraded.is_empty()
+        && snapshot.figures.is_whole()
         && books.balanced
         && books.coverage.is_none_or(|share| share >= 1.0)
         && snapshot.lost.by_cause().iter().all(|(_, _, count)| *count == 0);
@@ -29,7 +29,7 @@ pub(super) fn state(snapshot: &Snapshot, service: &Service) -> (&'static str, &'
 /// What is not measured, or only in part.
 pub(super) fn degraded(snapshot: &Snapshot, service: &Service) -> Markup {
     let missing: Vec<_> = service.probes.iter().filter(|probe| !probe.attached).collect();
-    if snapshot.degraded.is_empty() && missing.is_empty() {
+    if snapshot.figures.is_whole() && missing.is_empty() {
         return html! {};
     }
     let body = html! {
@@ -37,7 +37,7 @@ pub(super) fn degraded(snapshot: &Snapshot, service: &Service) -> Markup {
             @for probe in missing {
                 li { "The probe at " code { (human::plain(&probe.function)) } " (" (probe.kind) ") is not attached." }
             }
-            @for reason in &snapshot.degraded { li { (human::plain(reason)) } }
+            @for lack in snapshot.figures.shown() { li { (human::plain(&lack)) } }
         }
     };
     card("", "Not measured, or only in part", &body)

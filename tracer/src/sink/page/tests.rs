@@ -7,6 +7,7 @@ use crate::{
     },
     answer::fixture::{a_snapshot, context, process, values as values_of},
     decode::Known,
+    figure::Figure,
     probe::health::Status,
     sink::service::Probe,
 };
@@ -184,7 +185,8 @@ fn names_from_outside_cannot_break_out() {
     let bad = "<i>&\"'</i>";
     let mut sample = a_sample();
     sample.filesystems.insert(9, bad.to_owned());
-    let mut snapshot = Snapshot { degraded: vec![bad.to_owned()], ..fold(&sample, &Known::all()) };
+    let mut snapshot = fold(&sample, &Known::all());
+    snapshot.figures.lose(&[Figure::WorkloadsV1], bad);
     snapshot.processes = Some(vec![Process { comm: bad.to_owned(), ..Process::default() }]);
     snapshot.operations.push(Operation {
         operation: "register",

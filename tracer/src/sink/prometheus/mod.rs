@@ -19,6 +19,7 @@ use tracer_ebpf::workload;
 use crate::{
     aggregate::{Distribution, Snapshot},
     answer::{Answer, answers},
+    figure::Figure,
     sink::service::Service,
 };
 
@@ -111,6 +112,8 @@ pub struct Metric {
     pub labels: &'static [&'static str],
     /// What it counts.
     pub help: &'static str,
+    /// The figure that it tells: where that is not to be had, it is absent. `None` of what pinscope says of itself.
+    pub figure: Option<Figure>,
     /// The hooks or maps it comes from.
     pub source: &'static str,
     samples: for<'a> fn(&Scrape<'a>) -> Vec<Sample<'a>>,
@@ -159,7 +162,9 @@ impl<'a> Scrape<'a> {
     fn metrics(&self) -> impl Iterator<Item = (&'static Metric, Vec<Sample<'a>>)> {
         let mut metrics: Vec<_> = METRICS.iter().collect();
         metrics.sort_by_key(|metric| metric.name);
-        metrics.into_iter().map(|metric| (metric, (metric.samples)(self))).filter(|(_, samples)| !samples.is_empty())
+        let is_told = |metric: &&Metric| metric.figure.is_none_or(|figure| self.snapshot.figures.has(figure));
+        let told = metrics.into_iter().filter(is_told);
+        told.map(|metric| (metric, (metric.samples)(self))).filter(|(_, samples)| !samples.is_empty())
     }
 }
 

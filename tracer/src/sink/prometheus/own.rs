@@ -1,8 +1,11 @@
 //! Samples of what is registered now, and of pinscope itself: its process, its programs, its health.
 
+use std::borrow::Cow;
+
 use super::{Sample, Scrape};
 use crate::{
     aggregate::{Snapshot, registered::Registered},
+    figure::{Degree, Lack},
     probe::health::Status,
     sample::{Own, Runs},
 };
@@ -22,18 +25,17 @@ pub(super) fn runs<'a>(scrape: &Scrape<'a>, of: fn(&Runs) -> f64) -> Vec<Sample<
 }
 
 /// What the plan cannot give. What the kernel skipped is in the coverage: here its numbers would be labels.
-pub(super) fn reasons(snapshot: &Snapshot) -> impl Iterator<Item = &String> {
-    snapshot.degraded.iter().filter(|reason| !snapshot.lower_bounds.contains(reason))
+pub(super) fn reasons(snapshot: &Snapshot) -> impl Iterator<Item = &Lack> {
+    snapshot.figures.lacks().iter().filter(|lack| lack.degree != Degree::LowerBound)
 }
 
 /// What cannot be had, one reason each.
 pub(super) fn degraded<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
-    reasons(scrape.snapshot)
-        .map(|text| {
-            let (figure, reason) = text.split_once(": ").unwrap_or((text, ""));
-            Sample::count(&[figure, reason], 1)
-        })
-        .collect()
+    let sample = |lack: &'a Lack| Sample {
+        labels: [Cow::Owned(lack.figures.names()), Cow::Borrowed(&*lack.reason)].into_iter().collect(),
+        ..Sample::count(&[], 1)
+    };
+    reasons(scrape.snapshot).map(sample).collect()
 }
 
 /// 1 for the state that the probes are in, 0 for the others.

@@ -17,6 +17,7 @@ use crate::{
     },
     answer::fixture::{a_snapshot, context, judged, judgements, private_file, shared_file},
     decode::Known,
+    figure::{Figure, Figures},
     probe::health::Status,
     sample::Sample,
     sink::{exports::Counts, service::Probe},
@@ -42,7 +43,9 @@ pub(crate) fn service() -> Service {
 
 /// Every metric has a sample in it.
 pub(crate) fn a_degraded_snapshot() -> Snapshot {
-    Snapshot { degraded: vec!["VMA look-ups: avoided: on request".to_owned()], ..a_snapshot() }
+    let mut snapshot = a_snapshot();
+    snapshot.figures.lose(&[Figure::WorkloadsV1], "avoided: on request");
+    snapshot
 }
 
 fn text(known: &Known) -> String {
@@ -143,7 +146,11 @@ fn the_text_is_what_the_crates_own_encoder_writes() {
     }
     // What has to be escaped, and what is no whole number.
     let mut snapshot = a_degraded_snapshot();
-    snapshot.degraded = ["a \"word\"", r"back\slash", "two\nlines", "ends in \\", "\n", ""].map(str::to_owned).to_vec();
+    snapshot.figures = Figures::default();
+    let reasons = ["a \"word\"", r"back\slash", "two\nlines", "ends in \\", "\n", ""];
+    for (figure, reason) in Figure::ALL.into_iter().rev().zip(reasons) {
+        snapshot.figures.lose(&[figure], reason);
+    }
     let of = |text: &str| text.lines().filter(|line| line.contains("degraded_reason{")).count();
     let text = encode(&snapshot, &service());
     assert_eq!((text.clone(), of(&text)), (encoded_by_others(&snapshot, &service()), 6));
@@ -152,13 +159,14 @@ fn the_text_is_what_the_crates_own_encoder_writes() {
 #[test]
 fn no_label_moves_a_cursor_or_turns_a_line() {
     let mut snapshot = a_degraded_snapshot();
-    snapshot.degraded = vec!["\u{1b}[2J\r\u{9b}\u{202e}x: \u{7f}".to_owned()];
+    snapshot.figures = Figures::default();
+    snapshot.figures.lose(&[Figure::WorkloadsV1], "\u{1b}[2J\r\u{9b}\u{202e}x: \u{7f}");
     let text = encode(&snapshot, &service());
     assert!(
         !text.chars().any(|character| character != '\n' && (character.is_control() || character == '\u{202e}')),
         "{text:?}"
     );
-    assert!(text.contains("figure=\"\u{fffd}[2J\u{fffd}\u{fffd}\u{fffd}x\""), "{text}");
+    assert!(text.contains("reason=\"\u{fffd}[2J\u{fffd}\u{fffd}\u{fffd}x: \u{fffd}\""), "{text}");
 }
 
 #[test]
@@ -250,7 +258,7 @@ fn pinscope_itself_is_served() {
         ("pinscope_registered_lower_bound", 1.0),
         ("pinscope_program_runs_total{program=\"ledger\"}", 14.0),
         ("pinscope_program_run_seconds_total{program=\"ledger\"}", 0.000_007),
-        ("pinscope_degraded_reason{figure=\"VMA look-ups\",reason=\"avoided: on request\"}", 1.0),
+        ("pinscope_degraded_reason{figure=\"workloads by cgroup v1\",reason=\"avoided: on request\"}", 1.0),
         ("pinscope_health{status=\"degraded\"}", 1.0),
         ("pinscope_health{status=\"healthy\"}", 0.0),
         ("process_cpu_seconds_total", 1.25),

@@ -107,14 +107,14 @@ fn trust(page: &mut Page, snapshot: &Snapshot) {
     if let Some(cost) = own_cost(snapshot) {
         page.paragraph("Own cost: ", &cost);
     }
-    let lost = losses(snapshot);
-    for (title, reasons) in [("Degraded:", &snapshot.degraded), ("Lost or missed:", &lost)] {
+    let degraded: Vec<_> = snapshot.figures.shown().collect();
+    for (title, reasons) in [("Degraded:", degraded), ("Lost or missed:", losses(snapshot))] {
         if !reasons.is_empty() {
             page.blank();
             page.line(title);
         }
         for reason in reasons {
-            page.paragraph("  - ", &human::plain(reason));
+            page.paragraph("  - ", &human::plain(&reason));
         }
     }
 }

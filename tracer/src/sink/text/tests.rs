@@ -16,6 +16,7 @@ use crate::{
         tests::any_snapshot,
     },
     decode::Known,
+    figure::Figure,
     sample::Sample,
 };
 
@@ -36,8 +37,9 @@ fn golden(report: &str, expected: &str) {
 
 #[test]
 fn a_session_that_lost_something() {
-    let reason = "look-ups: none of gup_vma_lookup, check_vma_flags and find_extend_vma can be traced on this kernel";
-    let known = Known { lookups: false, degraded: vec![reason.to_owned()], ..Known::all() };
+    let mut known = Known { lookups: false, ..Known::all() };
+    let reason = "none of gup_vma_lookup, check_vma_flags and find_extend_vma can be traced on this kernel";
+    known.figures.lose(&[Figure::Lookups], reason);
     let mut sample = a_sample();
     for (counter, count) in [
         (Counter::WalksBusy, 2),
