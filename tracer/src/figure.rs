@@ -190,6 +190,7 @@ impl Figure {
             UpdateBuffers, Vmas,
         };
         const CALL: &[Figure] = &[Results, Everything];
+        const INSTALLATION: &[Figure] = &[Buffers, Results, Everything];
         const PART: &[Figure] = &[Buffers, PerRegistration, UpdateBuffers, Results, Everything];
         const WALK: &[Figure] = &[Vmas, Buffers, PerRegistration, UpdateBuffers, Results, Everything];
         const PIN: &[Figure] = &[PinTime, Buffers, PerRegistration, UpdateBuffers, Results, Everything];
@@ -208,6 +209,8 @@ impl Figure {
             Self::LookupTime | Self::SlowPins => LOOKUP,
             Self::RegisteredBefore => &[Registered, RegisterDuration, Results, Everything],
             Self::Registered | Self::LockWaits => &[RegisterDuration, Results, Everything],
+            // A call that installs nothing is told from one that does by its buffers.
+            Self::Rings | Self::Requests | Self::UpdateKinds => INSTALLATION,
             _ => CALL,
         }
     }

@@ -48,8 +48,8 @@ pub struct Books {
 pub struct OperationBooks {
     /// Name of the [`Operation`].
     pub operation: &'static str,
-    /// Results counted.
-    pub counted: u64,
+    /// Results counted; `None` without the tracepoint, which counts them.
+    pub counted: Option<u64>,
     /// The entry hook ran; `None` where there is none.
     pub entries: Option<u64>,
     /// The return hook ran; `None` where there is none.
@@ -70,8 +70,8 @@ pub struct OperationBooks {
     pub in_flight: Option<i64>,
     /// What was measured of what the tracepoint saw, 0 to 1.
     pub coverage: Option<f64>,
-    /// By how many the counts do not add up; 0 is balanced.
-    pub unexplained: u64,
+    /// By how many the counts do not add up; 0 is balanced. `None` without the tracepoint.
+    pub unexplained: Option<u64>,
 }
 
 impl OperationBooks {
@@ -102,7 +102,7 @@ impl Books {
             Operation::ALL.iter().map(|operation| OperationBooks::new(sample, known, *operation)).collect();
         let buffers = (told.has(Figure::Buffers) && known.buffer_returns).then(|| PartBooks::new(sample, BUFFERS));
         let pins = told.has(Figure::PinTime).then(|| PartBooks::new(sample, PINS));
-        let balanced = operations.iter().all(|books| books.unexplained == 0)
+        let balanced = operations.iter().all(|books| books.unexplained.is_none_or(|off| off == 0))
             && [&buffers, &pins].into_iter().flatten().all(|books| books.in_flight >= 0);
         let in_flight = in_flight(&operations, sample);
         let balanced = balanced && in_flight.is_none_or(|open| open >= 0);
@@ -134,7 +134,7 @@ impl OperationBooks {
         let both = known.ledger && entered;
         let mut books = Self {
             operation: operation.name(),
-            counted: counted(sample, operation),
+            counted: known.ledger.then(|| counted(sample, operation)),
             entries: entered.then(|| count(Counter::Entries)),
             returns: known.returns[number].then(|| count(Counter::Returns)),
             ledger: known.ledger.then(|| count(Counter::Ledger)),
@@ -144,7 +144,7 @@ impl OperationBooks {
             skipped_entries: 0,
             in_flight: None,
             coverage: None,
-            unexplained: 0,
+            unexplained: None,
         };
         let unended = books.closed().zip(books.entries).map(|(closed, entries)| narrow(i128::from(entries) - closed));
         let open = sample.open.map(|open| narrow(open[number].into()));
@@ -171,8 +171,8 @@ impl OperationBooks {
     }
 
     /// `uncounted` runs of the tracepoint's program were skipped: so many calls have returned and will never end.
-    fn unexplained(&self, unended: Option<i64>, uncounted: u64) -> u64 {
-        let miscounted = self.ledger.map_or(0, |ledger| ledger.abs_diff(self.counted));
+    fn unexplained(&self, unended: Option<i64>, uncounted: u64) -> Option<u64> {
+        let miscounted = self.ledger?.abs_diff(self.counted?);
         let too_many_ends = unended.map_or(0, |open| open.min(0).unsigned_abs());
         // One that has returned is in flight until the tracepoint fires.
         let returns = self.closed().zip(self.returns).zip(self.missed_returns).map_or(0, |((closed, seen), missed)| {
@@ -180,7 +180,7 @@ impl OperationBooks {
             let open = i128::from(unended.unwrap_or(0).max(0)) + i128::from(uncounted);
             narrow(ahead - ahead.clamp(0, open)).unsigned_abs()
         });
-        miscounted.max(too_many_ends).max(returns)
+        Some(miscounted.max(too_many_ends).max(returns))
     }
 }
 

@@ -141,7 +141,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::aggregate::gather::ring as ring_of;
+    use crate::{aggregate::gather::ring as ring_of, figure::Figures};
 
     fn ring(address: u64, created_ns: u64, installations: u64, last_ns: u64) -> SampledRing {
         let totals = Ring { created_ns, installations, first_ns: 100, last_ns, shortest_gap_ns: 10, ..Ring::ZERO };
@@ -185,12 +185,13 @@ mod tests {
             let (first, whole) = (at(cut), at(ends.len()));
             let then = if cut == 0 { vec![] } else { vec![first] };
             let parts = then.iter().copied().chain(rings_since(&[whole], &then));
-            let parts: Vec<_> = parts.map(|part| ring_of(&part, true)).collect();
-            let whole = ring_of(&whole, true);
+            let figures = Figures::default();
+            let parts: Vec<_> = parts.map(|part| ring_of(&part, &figures)).collect();
+            let whole = ring_of(&whole, &figures);
             prop_assert_eq!(parts.iter().map(|part| part.span_ns).sum::<u64>(), whole.span_ns);
             prop_assert_eq!(parts.iter().map(|part| part.gaps).sum::<u64>(), whole.gaps);
-            prop_assert_eq!(parts.iter().map(|part| part.switch_span_ns).sum::<u64>(), whole.switch_span_ns);
-            prop_assert_eq!(parts.iter().map(|part| part.switch_gaps).sum::<u64>(), whole.switch_gaps);
+            prop_assert_eq!(parts.iter().map(|part| part.switch_span_ns).sum::<Option<u64>>(), whole.switch_span_ns);
+            prop_assert_eq!(parts.iter().map(|part| part.switch_gaps).sum::<Option<u64>>(), whole.switch_gaps);
             prop_assert_eq!(parts.iter().map(crate::aggregate::Ring::installations).sum::<u64>(), whole.installations());
             prop_assert_eq!(whole.span_ns, ends[ends.len() - 1] - ends[0]);
         }

@@ -40,26 +40,26 @@ impl ByRequests {
     }
 }
 
-/// Installations by what they did to their ring's table.
+/// Installations by what they did to their ring's table; `None` where that kind is not told from others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Kinds(pub [ByRequests; Installation::COUNT]);
+pub struct Kinds(pub [Option<ByRequests>; Installation::COUNT]);
 
 impl Kinds {
     /// Those of one kind.
     pub fn of(&self, kind: Installation) -> ByRequests {
-        self.0[kind as usize]
+        self.0[kind as usize].unwrap_or_default()
     }
 
     /// Each kind and its installations.
     pub fn iter(&self) -> impl Iterator<Item = (Installation, ByRequests)> {
-        Installation::ALL.into_iter().zip(self.0)
+        Installation::ALL.into_iter().zip(self.0).filter_map(|(kind, counts)| Some((kind, counts?)))
     }
 }
 
 impl Serialize for Kinds {
-    /// `{KIND: {before_requests, after_requests}}`.
+    /// `{KIND: {before_requests, after_requests}}`; null where it is not told.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.iter().map(|(kind, counts)| (kind.name(), counts)))
+        serializer.collect_map(Installation::ALL.into_iter().zip(self.0).map(|(kind, counts)| (kind.name(), counts)))
     }
 }
 
@@ -103,18 +103,19 @@ pub struct Ring {
     pub failed: u64,
     /// Installations after it had been given requests; `None` where this kernel does not tell.
     pub after_requests: Option<u64>,
-    /// Installations that filled slots which had never held a buffer: set-up, however late.
-    pub fills: u64,
-    /// Those of them after it had been given requests.
-    pub fills_after_requests: u64,
+    /// Installations that filled slots which had never held a buffer: set-up, however late; `None` where it is not told what
+    /// slots held.
+    pub fills: Option<u64>,
+    /// Those of them after it had been given requests; `None` where either is not told.
+    pub fills_after_requests: Option<u64>,
     /// Installations after it had been given requests that came in the place of buffers before them: an update of a slot that
     /// held one, a table or a fill after buffers were taken out, a clone over some. Where it is not known what a slot held,
-    /// it counts as one.
-    pub switches: u64,
+    /// it counts as one. `None` as `after_requests`, and what follows from it.
+    pub switches: Option<u64>,
     /// Switches that had an installation before them, in an interval maybe before it.
-    pub switch_gaps: u64,
+    pub switch_gaps: Option<u64>,
     /// The time from the installation before the first of them to the last one, nanoseconds.
-    pub switch_span_ns: u64,
+    pub switch_span_ns: Option<u64>,
     /// Age at the ring's first installation, nanoseconds; `None` for a ring that was there before pinscope.
     pub first_age_ns: Option<u64>,
     /// Age at the last one.
@@ -144,8 +145,8 @@ impl Ring {
     /// Installations after it had been given requests, but for first fills of slots; all such where this kernel does not tell.
     pub fn late(&self) -> u64 {
         match self.after_requests {
-            Some(after) => after.saturating_sub(self.fills_after_requests),
-            None => self.installations().saturating_sub(self.fills),
+            Some(after) => after.saturating_sub(self.fills_after_requests.unwrap_or(0)),
+            None => self.installations().saturating_sub(self.fills.unwrap_or(0)),
         }
     }
 
@@ -241,7 +242,7 @@ pub struct Largest {
     /// Buffers of the registration (1 for a buffer).
     pub buffers: u64,
     /// Nanoseconds from entry to return of the registration; of the pin for a buffer.
-    pub nanoseconds: u64,
+    pub nanoseconds: Option<u64>,
     /// Thread group.
     pub pid: Pid,
     /// `task_struct.comm`.

@@ -55,7 +55,7 @@ impl<'a> Fold<'a> {
         }
         Snapshot {
             elapsed_ns: self.sample.elapsed_ns,
-            operations: Operation::ALL.map(|operation| self.operation(operation)).into(),
+            operations: has(Figure::Results).then(|| Operation::ALL.map(|operation| self.operation(operation)).into()),
             split: self.split(),
             pin: pin.then(|| self.distribution(Histogram::Pin as usize)),
             registration_vmas: vmas.then(|| self.distribution(Histogram::VmasPerRegistration as usize)),
@@ -247,7 +247,7 @@ impl<'a> Fold<'a> {
             vmas: walk.then_some(totals.vmas),
             duration_ns: timed.then_some(totals.duration_ns),
             pin_ns: pins.then_some(totals.pin_ns),
-            habits: buffers.then(|| habits(&totals.habits)),
+            habits: buffers.then(|| habits(&totals.habits, &self.figures)),
         }
     }
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     decode::{comm, filesystem},
-    figure::Figure,
+    figure::{Figure, Figures},
     sample::SampledRing,
 };
 
@@ -33,8 +33,12 @@ impl Fold<'_> {
             before_requests: self.sample.counters[place],
             after_requests: self.sample.counters[place + 1],
         };
-        let kinds = Installation::ALL.map(|kind| of(Counter::Installations.of_installation(kind, false)));
-        let sum = |pick: fn(&ByRequests) -> u64| kinds.iter().map(pick).fold(0, u64::saturating_add);
+        let told = self.figures.has(Figure::UpdateKinds);
+        let kinds = Installation::ALL.map(|kind| {
+            let is_told = told || !matches!(kind, Installation::Fill | Installation::Replacement);
+            is_told.then(|| of(Counter::Installations.of_installation(kind, false)))
+        });
+        let sum = |pick: fn(&ByRequests) -> u64| kinds.iter().flatten().map(pick).fold(0, u64::saturating_add);
         Some(Installations {
             all: ByRequests { before_requests: sum(|k| k.before_requests), after_requests: sum(|k| k.after_requests) },
             kinds: Kinds(kinds),
@@ -60,8 +64,7 @@ impl Fold<'_> {
     }
 
     fn ring_list(&self) -> Vec<Ring> {
-        let requests = self.figures.has(Figure::Requests);
-        let mut rings: Vec<_> = self.sample.rings.iter().map(|totals| ring(totals, requests)).collect();
+        let mut rings: Vec<_> = self.sample.rings.iter().map(|totals| ring(totals, &self.figures)).collect();
         rings.sort_by_key(|ring| (Reverse(ring.installations()), ring.pid, ring.fd));
         rings
     }
@@ -98,11 +101,12 @@ impl Fold<'_> {
     pub(super) fn largest(&self, which: usize) -> Option<Largest> {
         let largest =
             self.sample.largest.get(which).filter(|largest| largest.vmas > 0 && self.figures.has(Figure::Vmas))?;
+        let time = if which == 0 { Figure::RegisterDuration } else { Figure::PinTime };
         Some(Largest {
             vmas: largest.vmas,
             bytes: largest.bytes,
             buffers: largest.buffers.into(),
-            nanoseconds: largest.nanoseconds,
+            nanoseconds: self.figures.has(time).then_some(largest.nanoseconds),
             pid: largest.pid.into(),
             comm: comm(&largest.comm),
         })
@@ -159,8 +163,9 @@ impl Fold<'_> {
     }
 }
 
-pub(super) fn ring(sampled: &SampledRing, requests: bool) -> Ring {
+pub(super) fn ring(sampled: &SampledRing, figures: &Figures) -> Ring {
     let totals = &sampled.totals;
+    let (requests, kinds) = (figures.has(Figure::Requests), figures.has(Figure::UpdateKinds));
     let seen = totals.created_ns != 0;
     let age = |at: u64| (seen && totals.installations > 0).then(|| at.saturating_sub(totals.created_ns));
     let (from_ns, gaps) = match sampled.before_ns {
@@ -178,15 +183,14 @@ pub(super) fn ring(sampled: &SampledRing, requests: bool) -> Ring {
         unregisters: totals.unregisters,
         failed: totals.failed,
         after_requests: requests.then_some(totals.after_requests),
-        fills: totals.fills,
-        fills_after_requests: totals.fills_after_requests,
-        switches: totals.switches,
-        switch_gaps: totals.switch_gaps,
-        switch_span_ns: if totals.switch_gaps > 0 {
-            totals.last_switch_ns.saturating_sub(totals.switches_from_ns)
-        } else {
-            0
-        },
+        fills: kinds.then_some(totals.fills),
+        fills_after_requests: (requests && kinds).then_some(totals.fills_after_requests),
+        switches: requests.then_some(totals.switches),
+        switch_gaps: requests.then_some(totals.switch_gaps),
+        switch_span_ns: requests.then(|| match totals.switch_gaps {
+            0 => 0,
+            _ => totals.last_switch_ns.saturating_sub(totals.switches_from_ns),
+        }),
         first_age_ns: age(totals.first_ns),
         last_age_ns: age(totals.last_ns),
         gaps,
@@ -205,7 +209,7 @@ fn octave(number: usize, octaves: usize) -> (u64, u64) {
     (from, if number + 1 == octaves { u64::MAX } else { 2 * from - 1 })
 }
 
-pub(super) fn habits(habits: &record::Habits) -> Habits {
+pub(super) fn habits(habits: &record::Habits, figures: &Figures) -> Habits {
     let record::Habits {
         enomem,
         minor_faults,
@@ -228,13 +232,15 @@ pub(super) fn habits(habits: &record::Habits) -> Habits {
         many_vma_lookups,
         many_vma_pin_ns,
     } = *habits;
+    let of_pins = |count: u64| figures.has(Figure::PinTime).then_some(count);
+    let of_lookups = |count: u64| (figures.has(Figure::Vmas) && figures.has(Figure::Lookups)).then_some(count);
     Habits {
-        enomem,
-        minor_faults,
-        major_faults,
-        faulting_pin_ns,
-        faulting_bytes,
-        untold_faults,
+        enomem: of_pins(enomem),
+        minor_faults: of_pins(minor_faults),
+        major_faults: of_pins(major_faults),
+        faulting_pin_ns: of_pins(faulting_pin_ns),
+        faulting_bytes: of_pins(faulting_bytes),
+        untold_faults: of_pins(untold_faults),
         large_buffers,
         large_bytes,
         large_bvecs,
@@ -245,10 +251,10 @@ pub(super) fn habits(habits: &record::Habits) -> Habits {
         repeated_ns,
         elsewhere,
         elsewhere_ns,
-        many_vma_buffers,
-        many_vmas,
-        many_vma_lookups,
-        many_vma_pin_ns,
+        many_vma_buffers: of_lookups(many_vma_buffers),
+        many_vmas: of_lookups(many_vmas),
+        many_vma_lookups: of_lookups(many_vma_lookups),
+        many_vma_pin_ns: of_lookups(many_vma_pin_ns),
     }
 }
 

@@ -8,6 +8,7 @@ mod delta;
 mod detail;
 mod distribution;
 mod evidence;
+pub mod fields;
 mod fold;
 mod gather;
 pub mod registered;

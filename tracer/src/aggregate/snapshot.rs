@@ -22,8 +22,8 @@ use crate::{
 pub struct Snapshot {
     /// Length of what it covers.
     pub elapsed_ns: u64,
-    /// By operation, in the order of its number.
-    pub operations: Vec<Operation>,
+    /// By operation, in the order of its number; `None` where nothing counts calls.
+    pub operations: Option<Vec<Operation>>,
     /// Where the time of register and update went.
     pub split: Option<Split>,
     /// Nanoseconds in the pins, by registration.
@@ -97,6 +97,13 @@ pub struct Snapshot {
     /// pinscope itself; a service's.
     #[serde(skip)]
     pub own: Option<Own>,
+}
+
+impl Snapshot {
+    /// The operations; none where nothing counts calls.
+    pub fn operations(&self) -> &[Operation] {
+        self.operations.as_deref().unwrap_or_default()
+    }
 }
 
 /// The figures of one operation.
@@ -252,18 +259,18 @@ pub struct Process {
 /// What a process's accepted buffers were like, and what may be better done otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Habits {
-    /// Calls refused for want of `RLIMIT_MEMLOCK` (ENOMEM).
-    pub enomem: u64,
+    /// Calls refused for want of `RLIMIT_MEMLOCK` (ENOMEM); `None` where the pin is not hooked, as all that is of pins.
+    pub enomem: Option<u64>,
     /// Minor faults in its pins.
-    pub minor_faults: u64,
+    pub minor_faults: Option<u64>,
     /// Major faults in its pins.
-    pub major_faults: u64,
+    pub major_faults: Option<u64>,
     /// Nanoseconds in pins that took at least one fault.
-    pub faulting_pin_ns: u64,
+    pub faulting_pin_ns: Option<u64>,
     /// Bytes of the buffers of those pins.
-    pub faulting_bytes: u64,
+    pub faulting_bytes: Option<u64>,
     /// Buffers whose faults are not all among them: on hugetlb pages, before 6.5.
-    pub untold_faults: u64,
+    pub untold_faults: Option<u64>,
     /// Buffers of 2 MiB and more.
     pub large_buffers: u64,
     /// Their bytes.
@@ -284,14 +291,14 @@ pub struct Habits {
     pub elsewhere: u64,
     /// Nanoseconds that those took.
     pub elsewhere_ns: u64,
-    /// Buffers of eight VMAs and more whose pin looked VMAs up.
-    pub many_vma_buffers: u64,
+    /// Buffers of eight VMAs and more whose pin looked VMAs up; `None` without walk or look-ups.
+    pub many_vma_buffers: Option<u64>,
     /// Their VMAs.
-    pub many_vmas: u64,
+    pub many_vmas: Option<u64>,
     /// The look-ups of their pins.
-    pub many_vma_lookups: u64,
+    pub many_vma_lookups: Option<u64>,
     /// Nanoseconds in their pins.
-    pub many_vma_pin_ns: u64,
+    pub many_vma_pin_ns: Option<u64>,
 }
 
 /// Walks by how they ended, and what they cost.

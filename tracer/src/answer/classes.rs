@@ -68,15 +68,21 @@ pub(super) fn class(ring: &Ring) -> Class {
         Class::SetUp
     } else if ring.after_requests.is_none() {
         if young && ring.late() < RUN_TIME_LEAST { Class::SetUp } else { Class::Unknown }
-    } else if ring.switches >= RUN_TIME_LEAST && often(ring.switch_gaps, ring.switch_span_ns) {
+    } else if switches(ring) >= RUN_TIME_LEAST && often(ring.switch_gaps.unwrap_or(0), ring.switch_span_ns.unwrap_or(0))
+    {
         Class::RunTime
     } else if young {
         Class::SetUp
-    } else if ring.last_age_ns.is_none() && ring.switches == 0 && ring.gaps == 0 && ring.installations() <= 1 {
+    } else if ring.last_age_ns.is_none() && switches(ring) == 0 && ring.gaps == 0 && ring.installations() <= 1 {
         Class::Unknown
     } else {
         Class::Occasional
     }
+}
+
+/// Its switches, as far as they are told: where they are not, the class does not look at them.
+fn switches(ring: &Ring) -> u64 {
+    ring.switches.unwrap_or(0)
 }
 
 /// Whether so many times between two are at most [`RUN_TIME_GAP_NS`] each, on average.
@@ -86,15 +92,15 @@ fn often(gaps: u64, span_ns: u64) -> bool {
 
 /// Switches a second; `None` where there is none with an installation before it.
 pub(super) fn rate(ring: &Ring) -> Option<f64> {
-    (ring.switch_gaps > 0 && ring.switch_span_ns > 0)
-        .then(|| ring.switch_gaps as f64 * 1e9 / ring.switch_span_ns as f64)
+    let (gaps, span_ns) = (ring.switch_gaps?, ring.switch_span_ns?);
+    (gaps > 0 && span_ns > 0).then(|| gaps as f64 * 1e9 / span_ns as f64)
 }
 
 /// The same of several rings: those that did not live at the same time do not add up.
 fn rate_of(rings: &[&&Ring]) -> Option<f64> {
     let from = rings.iter().map(|ring| ring.from_ns).min()?;
     let last = rings.iter().map(|ring| ring.last_ns).max()?;
-    let (gaps, span) = (sum(rings, |ring| ring.switch_gaps), last.saturating_sub(from));
+    let (gaps, span) = (sum(rings, |ring| ring.switch_gaps.unwrap_or(0)), last.saturating_sub(from));
     (gaps > 0 && span > 0).then(|| gaps as f64 * 1e9 / span as f64)
 }
 
@@ -182,9 +188,11 @@ mod tests {
             gaps: registers.saturating_sub(1),
             span_ns,
             // A register after another is a switch.
-            switches: after_requests.min(registers.saturating_sub(1)),
-            switch_gaps: after_requests.min(registers.saturating_sub(1)),
-            switch_span_ns: span_ns,
+            fills: Some(0),
+            fills_after_requests: Some(0),
+            switches: Some(after_requests.min(registers.saturating_sub(1))),
+            switch_gaps: Some(after_requests.min(registers.saturating_sub(1))),
+            switch_span_ns: Some(span_ns),
             from_ns: 1,
             last_ns: 1 + span_ns,
             ..Ring::default()
@@ -211,7 +219,7 @@ mod tests {
 
     #[test]
     fn without_the_requests_only_an_early_ring_has_a_class() {
-        let untold = |ring| Ring { after_requests: None, switches: 0, switch_gaps: 0, ..ring };
+        let untold = |ring| Ring { after_requests: None, switches: None, switch_gaps: None, ..ring };
         assert_eq!(class(&untold(ring(2, 0, 1000, 2 * SECOND))), Class::Unknown);
         assert_eq!(class(&untold(ring(2, 0, 1000, SECOND / 2))), Class::SetUp);
         assert_eq!(class(&untold(ring(8, 0, 1000, SECOND / 2))), Class::Unknown, "it may be at run time");
@@ -232,10 +240,10 @@ mod tests {
     fn filled(slots: u64, replaced: u64, span_ns: u64) -> Ring {
         Ring {
             updates: slots + replaced,
-            fills: slots,
-            fills_after_requests: slots,
-            switches: replaced,
-            switch_gaps: replaced,
+            fills: Some(slots),
+            fills_after_requests: Some(slots),
+            switches: Some(replaced),
+            switch_gaps: Some(replaced),
             ..ring(0, slots + replaced, 2 * SECOND, span_ns)
         }
     }
@@ -276,15 +284,16 @@ mod tests {
     #[test]
     fn an_interval_has_the_time_from_the_installation_before_it() {
         let of_interval = Ring {
-            switches: 10,
-            switch_gaps: 10,
-            switch_span_ns: 2 * SECOND,
+            switches: Some(10),
+            switch_gaps: Some(10),
+            switch_span_ns: Some(2 * SECOND),
             gaps: 10,
             span_ns: 2 * SECOND,
             ..ring(10, 10, 0, 0)
         };
         assert_eq!((class(&of_interval), rate(&of_interval)), (Class::RunTime, Some(5.0)));
-        let one = Ring { gaps: 1, switches: 1, switch_gaps: 1, switch_span_ns: SECOND / 2, ..old(1, 1, 0) };
+        let one =
+            Ring { gaps: 1, switches: Some(1), switch_gaps: Some(1), switch_span_ns: Some(SECOND / 2), ..old(1, 1, 0) };
         assert_eq!((class(&one), rate(&one)), (Class::Occasional, Some(2.0)));
     }
 
@@ -332,7 +341,8 @@ mod tests {
             let [registers, updates, clones, after_requests] = counts.map(|count| count >> shift);
             Ring {
                 gaps: registers.saturating_sub(1), from_ns: updates, last_ns: clones, indexed: shift % 2 == 0,
-                switches: after_requests, switch_gaps: registers, switch_span_ns: span_ns, fills_after_requests: updates,
+                switches: Some(after_requests), switch_gaps: Some(registers), switch_span_ns: Some(span_ns),
+                fills_after_requests: Some(updates),
                 registers, updates, clones, after_requests: Some(after_requests), fd, span_ns,
                 first_age_ns: ages.map(|(first, _)| first),
                 last_age_ns: ages.map(|(_, last)| last),

@@ -60,9 +60,11 @@ pub(crate) fn ring(pid: u32, comm: &str, fd: i32, registers: u64, after_requests
         last_age_ns: Some(40_000 + span_ns),
         gaps: registers.saturating_sub(1),
         span_ns,
-        switches: after_requests.min(registers.saturating_sub(1)),
-        switch_gaps: after_requests.min(registers.saturating_sub(1)),
-        switch_span_ns: span_ns,
+        fills: Some(0),
+        fills_after_requests: Some(0),
+        switches: Some(after_requests.min(registers.saturating_sub(1))),
+        switch_gaps: Some(after_requests.min(registers.saturating_sub(1))),
+        switch_span_ns: Some(span_ns),
         from_ns: SECOND,
         last_ns: SECOND + span_ns,
         shortest_gap_ns: (registers > 1).then(|| span_ns / (registers - 1)),
@@ -88,8 +90,8 @@ pub(crate) fn rings(list: Vec<Ring>) -> Rings {
 pub(crate) fn installations(rings: &Rings) -> Installations {
     let after_requests = rings.list.iter().flatten().filter_map(|ring| ring.after_requests).sum();
     let all = ByRequests { before_requests: rings.ordinal.count() - after_requests, after_requests };
-    let mut kinds = Kinds::default();
-    kinds.0[Installation::Table as usize] = all;
+    let mut kinds = Kinds([Some(ByRequests::default()); Installation::COUNT]);
+    kinds.0[Installation::Table as usize] = Some(all);
     Installations { all, kinds, emptying_updates: ByRequests::default() }
 }
 
@@ -144,6 +146,24 @@ pub(crate) fn cell(vmas: u64, pages: u64, buffers: u64, pin_each: u64, walk_each
         faults: Some(0),
         slow: Some(buffers / 4),
         slow_ns: Some(buffers / 4 * pin_each),
+    }
+}
+
+/// A process of which all is known, and nothing stands out.
+pub(crate) fn habits() -> Habits {
+    let none = Some(0);
+    Habits {
+        enomem: none,
+        minor_faults: none,
+        major_faults: none,
+        faulting_pin_ns: none,
+        faulting_bytes: none,
+        untold_faults: none,
+        many_vma_buffers: none,
+        many_vmas: none,
+        many_vma_lookups: none,
+        many_vma_pin_ns: none,
+        ..Habits::default()
     }
 }
 
@@ -206,7 +226,7 @@ pub(crate) fn a_snapshot() -> Snapshot {
         vmas,
         bytes: 1 << 20,
         buffers,
-        nanoseconds: 400_000,
+        nanoseconds: Some(400_000),
         pid: 7.into(),
         comm: "server".to_owned(),
     };

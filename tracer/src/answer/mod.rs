@@ -142,6 +142,17 @@ pub fn answers(snapshot: &Snapshot, context: &Context) -> Vec<Answer> {
     ]
 }
 
+/// The figures that each question rests on, in the questions' order.
+pub const FIGURES: [FigureSet; 7] = [
+    q1::QUESTION.figures,
+    q2::QUESTION.figures,
+    q3::QUESTION.figures,
+    q4::QUESTION.figures,
+    q5::QUESTION.figures,
+    q6::QUESTION.figures,
+    q7::QUESTION.figures,
+];
+
 /// A question, and where its figures come from.
 struct Question {
     id: &'static str,

@@ -17,7 +17,7 @@ use crate::{
     probe::table::RING,
 };
 
-const QUESTION: Question = Question {
+pub(super) const QUESTION: Question = Question {
     id: "Q1",
     text: "Are buffers registered once at set-up, or do programs switch sets at run time?",
     roles: &["register", "update", "clone", "ledger", "ring"],
@@ -224,8 +224,9 @@ fn switches(owner: &Owner<'_>) -> String {
 
 fn setup_words(list: &[Ring]) -> String {
     let set_up: Vec<_> = list.iter().filter(|ring| class(ring) == Class::SetUp).collect();
-    let fills = |ring: &&&Ring| if ring.after_requests.is_some() { ring.fills_after_requests } else { ring.fills };
-    let filled = set_up.iter().any(|ring| fills(&ring) > 0).then(|| "into empty slots".to_owned());
+    let fills = |ring: &Ring| if ring.after_requests.is_some() { ring.fills_after_requests } else { ring.fills };
+    let filled =
+        set_up.iter().any(|ring| fills(ring).is_some_and(|fills| fills > 0)).then(|| "into empty slots".to_owned());
     let early = || format!("within {} of their making", human::duration(SETUP_AGE_NS));
     let early = set_up.iter().any(|ring| ring.late() > 0).then(early);
     let told = set_up.iter().any(|ring| ring.after_requests.is_some());
@@ -318,7 +319,7 @@ fn ring_row(ring: &Ring) -> Vec<Value> {
         Value::Name(name, shown),
         Value::Count(ring.installations()),
         ring.after_requests.map_or(Value::Unknown, Value::Count),
-        Value::Count(ring.switches),
+        Value::count(ring.switches),
         rate(ring).map_or(Value::Unknown, Value::Rate),
         Value::time(ring.first_age_ns),
         Value::time(ring.shortest_gap_ns),
@@ -343,11 +344,12 @@ fn operations(list: &[Ring]) -> Vec<Vec<Value>> {
         let rings: Vec<_> = list.iter().filter(|ring| class(ring) == wanted).collect();
         let (name, shown) = wanted.names();
         let total = |of: fn(&Ring) -> u64| Value::Count(sum(&rings, |ring| of(ring)));
+        let fills = rings.iter().try_fold(0_u64, |sum, ring| Some(sum.saturating_add(ring.fills?)));
         let counts = [
             total(|ring| ring.registers),
             total(|ring| ring.updates),
             total(|ring| ring.clones),
-            total(|ring| ring.fills),
+            Value::count(fills),
             total(|ring| ring.unregisters),
             total(|ring| ring.failed),
         ];

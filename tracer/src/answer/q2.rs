@@ -12,7 +12,7 @@ use crate::{
     human,
 };
 
-const QUESTION: Question = Question {
+pub(super) const QUESTION: Question = Question {
     id: "Q2",
     text: "Does GUP dominate the time, or would separate VMA look-ups show?",
     roles: &["register", "update", "buffer", "pin", "look-up", "fault", "accounting"],
@@ -108,7 +108,7 @@ fn missing_pass(snapshot: &Snapshot, costs: Option<&[CostCell]>) -> Option<Strin
 
 /// Registers and updates whose time is known, as it is in the split.
 fn calls(snapshot: &Snapshot) -> u64 {
-    let timed = snapshot.operations.iter().filter(|operation| ["register", "update"].contains(&operation.operation));
+    let timed = snapshot.operations().iter().filter(|operation| ["register", "update"].contains(&operation.operation));
     let counts = timed.filter_map(|operation| operation.duration.as_ref()).map(|duration| duration.whole().count());
     counts.fold(0, u64::saturating_add)
 }

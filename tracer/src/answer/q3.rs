@@ -11,7 +11,7 @@ use crate::{
     human,
 };
 
-const QUESTION: Question = Question {
+pub(super) const QUESTION: Question = Question {
     id: "Q3",
     text: "How many VMAs does a buffer, a registration touch?",
     roles: &["register", "update", "buffer", "pin"],
@@ -123,7 +123,7 @@ fn largest(snapshot: &Snapshot) -> Vec<Vec<Value>> {
                 Value::Count(largest.vmas),
                 Value::Count(largest.buffers),
                 Value::Bytes(largest.bytes),
-                Value::Time(largest.nanoseconds),
+                Value::time(largest.nanoseconds),
             ])
         })
         .collect()

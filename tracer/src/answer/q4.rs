@@ -14,7 +14,7 @@ use crate::{
     human,
 };
 
-const QUESTION: Question = Question {
+pub(super) const QUESTION: Question = Question {
     id: "Q4",
     text: "Which file types back the buffers, and whom would a ban on file mappings hit?",
     roles: &["register", "update", "buffer", "pin"],

@@ -13,7 +13,7 @@ use crate::{
     human,
 };
 
-const QUESTION: Question = Question {
+pub(super) const QUESTION: Question = Question {
     id: "Q5",
     text: "Do buffers span several vm_files?",
     roles: &["register", "update", "buffer", "pin"],

@@ -3,7 +3,7 @@
 use super::{Answer, Context, Question};
 use crate::figure::FigureSet;
 
-const QUESTION: Question = Question {
+pub(super) const QUESTION: Question = Question {
     id: "Q6",
     text: "Who else pins user pages, and of which mappings?",
     roles: &[],

@@ -11,7 +11,7 @@ use crate::{
     human,
 };
 
-const QUESTION: Question = Question {
+pub(super) const QUESTION: Question = Question {
     id: "Q7",
     text: "What does mmap_lock cost here?",
     roles: &["register", "update", "ledger", "lock"],

@@ -36,7 +36,7 @@ pub(super) fn nothing_seen(snapshot: &Snapshot) -> Option<String> {
     if let Some(reason) = snapshot.figures.missing(Figure::Results) {
         return Some(reason.to_owned());
     }
-    let ended = snapshot.operations.iter().any(|operation| operation.total() > 0);
+    let ended = snapshot.operations().iter().any(|operation| operation.total() > 0);
     (!ended).then(|| "no registration was seen".to_owned())
 }
 

@@ -135,9 +135,10 @@ fn q1_a_ring_on_which_all_failed_is_not_an_old_one() {
 fn without_requests(list: Vec<Ring>) -> Snapshot {
     let list = list.into_iter().map(|ring| Ring {
         after_requests: None,
-        switches: 0,
-        switch_gaps: 0,
-        switch_span_ns: 0,
+        fills_after_requests: None,
+        switches: None,
+        switch_gaps: None,
+        switch_span_ns: None,
         ..ring
     });
     let mut snapshot = Snapshot { installations: None, ..with_rings(list.collect()) };
@@ -422,11 +423,11 @@ fn any_ring() -> impl Strategy<Value = Ring> {
             unregisters: figures[3],
             failed: figures[4],
             after_requests: Some(figures[5]),
-            fills: figures[1],
-            fills_after_requests: figures[5],
-            switches: figures[0],
-            switch_gaps: figures[0],
-            switch_span_ns: figures[6],
+            fills: Some(figures[1]),
+            fills_after_requests: Some(figures[5]),
+            switches: Some(figures[0]),
+            switch_gaps: Some(figures[0]),
+            switch_span_ns: Some(figures[6]),
             first_age_ns: age,
             last_age_ns: age,
             span_ns: figures[6],
@@ -461,12 +462,12 @@ pub(crate) fn any_snapshot() -> impl Strategy<Value = Snapshot> {
         buffers,
     });
     let habits = prop::collection::vec(figure(), 14).prop_map(|figures| Habits {
-        enomem: figures[0],
-        minor_faults: figures[1],
-        major_faults: figures[2],
-        faulting_pin_ns: figures[3],
-        faulting_bytes: figures[4],
-        untold_faults: figures[2],
+        enomem: Some(figures[0]),
+        minor_faults: Some(figures[1]),
+        major_faults: Some(figures[2]),
+        faulting_pin_ns: Some(figures[3]),
+        faulting_bytes: Some(figures[4]),
+        untold_faults: Some(figures[2]),
         large_buffers: figures[5],
         large_bytes: figures[6],
         large_bvecs: figures[7],
@@ -477,10 +478,10 @@ pub(crate) fn any_snapshot() -> impl Strategy<Value = Snapshot> {
         repeated_ns: figures[12],
         elsewhere: figures[2],
         elsewhere_ns: figures[3],
-        many_vma_buffers: figures[13],
-        many_vmas: figures[0],
-        many_vma_lookups: figures[4],
-        many_vma_pin_ns: figures[1],
+        many_vma_buffers: Some(figures[13]),
+        many_vmas: Some(figures[0]),
+        many_vma_lookups: Some(figures[4]),
+        many_vma_pin_ns: Some(figures[1]),
     });
     (
         (any_sample(), any_known()),

@@ -6,7 +6,7 @@ mod error;
 mod make;
 mod tables;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use tracer_ebpf::{policy::Policy, settings::Settings};
 

@@ -363,6 +363,19 @@ pub const FUNCTION_ROLES: [FunctionRole; 11] = [
     },
 ];
 
+/// The figures of a pin whose hooks stand for its buffer's.
+pub const PIN_AS_BUFFER: &[Figure] = &[
+    Figure::PinTime,
+    Figure::PinFaults,
+    Figure::Lookups,
+    Figure::Refusals,
+    Figure::Buffers,
+    Figure::Bytes,
+    Figure::Vmas,
+    Figure::Backings,
+    Figure::Files,
+];
+
 /// How the names of the programs at the end of a table begin.
 pub const RELEASES: &str = "release_enter";
 /// The program that reads a table.

@@ -109,3 +109,6 @@ fn unasked(options: &Options) -> FigureSet {
     let unasked = unasked.into_iter().filter(|(asked, _)| *asked == 0).flat_map(|(_, figures)| figures);
     unasked.fold(FigureSet::NONE, |set, figure| set.with(*figure))
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,7 +51,7 @@ struct Report<'a> {
 /// version, kernel, mode, scope, command, exit_code, started      see `sink::Meta`
 /// elapsed_ns
 /// operations[4]   operation, ok, partial, failed, results[{result, count}], partial_reasons[{result, count}],
-///                 duration {ok, partial, failed} of DISTRIBUTION
+///                 duration {ok, partial, failed} of DISTRIBUTION; all of it null without the kernel's tracepoint
 /// split           total_ns, pin_ns, rest_ns, complete            register and update together
 /// pin, registration_vmas, buffer_vmas, registration_buffers, registration_bytes (registered)      DISTRIBUTION;
 ///                 refused_bytes (asked for and not registered)

@@ -45,7 +45,7 @@ fn header(page: &mut Page, snapshot: &Snapshot, meta: &Meta) {
         let end = meta.exit_code.map(|code| format!(" (exit code {code})")).unwrap_or_default();
         facts.push(("command", format!("{}{end}", human::plain(command))));
     }
-    for operation in snapshot.operations.iter().filter(|operation| operation.total() > 0) {
+    for operation in snapshot.operations().iter().filter(|operation| operation.total() > 0) {
         let (calls, failed) = (human::plural(operation.total(), "call"), human::count(operation.failed));
         let partial = match operation.partial {
             0 => String::new(),

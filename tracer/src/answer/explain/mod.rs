@@ -114,13 +114,16 @@ fn summary(process: &Process, faults: Option<&Faults>, nothing: bool) -> String 
     if let (Some(buffers), Some(bytes)) = (process.buffers, process.bytes) {
         facts.push(format!("for {}, {} registered", human::plural(buffers, "buffer"), human::bytes(bytes)));
     }
-    if let Some(habits) = &process.habits {
-        let sum = human::plural(habits.minor_faults.saturating_add(habits.major_faults), "page fault");
-        let lack = faults.and_then(|faults| of(faults, habits).lack());
+    let told = |habits: &Habits| faults_of(faults, habits);
+    if let Some(own) = process.habits.as_ref().and_then(told) {
+        let sum = human::plural(own.minor.saturating_add(own.major), "page fault");
+        let lack = faults.and_then(|_| own.lack());
         facts.push(format!("{sum} in the pins{}", lack.map(|lack| format!(" ({lack})")).unwrap_or_default()));
     }
-    let whole =
-        process.habits.as_ref().is_some_and(|habits| faults.is_none_or(|faults| of(faults, habits).lack().is_none()));
+    let whole = process
+        .habits
+        .as_ref()
+        .is_some_and(|habits| told(habits).is_some_and(|own| faults.is_none() || own.lack().is_none()));
     let facts = facts.join(", ");
     match (nothing, process.habits.is_some()) {
         (false, _) => format!("{facts}."),
@@ -130,10 +133,10 @@ fn summary(process: &Process, faults: Option<&Faults>, nothing: bool) -> String 
     }
 }
 
-/// The faults of one process.
-fn of(all: &Faults, habits: &Habits) -> Faults {
-    let untold_buffers = all.untold_buffers.map(|_| habits.untold_faults);
-    Faults { minor: habits.minor_faults, major: habits.major_faults, untold_buffers }
+/// The faults of one process; `None` where its pins are not seen.
+fn faults_of(all: Option<&Faults>, habits: &Habits) -> Option<Faults> {
+    let untold_buffers = all.and_then(|all| all.untold_buffers).and(habits.untold_faults);
+    Some(Faults { minor: habits.minor_faults?, major: habits.major_faults?, untold_buffers })
 }
 
 #[cfg(test)]

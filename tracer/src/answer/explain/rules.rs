@@ -48,22 +48,24 @@ const FAULTED_IN: &[Threshold] = &[
 
 fn faulted_in(case: &Case<'_>) -> Option<Said> {
     let habits = case.process.habits.as_ref()?;
-    let faults = habits.minor_faults.saturating_add(habits.major_faults);
-    let by_page = share(faults, habits.faulting_bytes / PAGE)?;
-    if faults < FAULTS || by_page < FAULTS_PER_PAGE || !case.takes(habits.faulting_pin_ns, FAULTING_TIME) {
+    let (minor, major) = (habits.minor_faults?, habits.major_faults?);
+    let (bytes, pin_ns) = (habits.faulting_bytes?, habits.faulting_pin_ns?);
+    let faults = minor.saturating_add(major);
+    let by_page = share(faults, bytes / PAGE)?;
+    if faults < FAULTS || by_page < FAULTS_PER_PAGE || !case.takes(pin_ns, FAULTING_TIME) {
         return None;
     }
     Some(Said {
         seen: format!(
             "{} ({} with I/O) in pins of {}: the memory was not there yet (or still shared after a fork) and came in page by page.",
             human::plural(faults, "page fault"),
-            human::count(habits.major_faults),
-            human::bytes(habits.faulting_bytes),
+            human::count(major),
+            human::bytes(bytes),
         ),
         costs: format!(
             "Those pins took {}, {} of its time in registrations.",
-            human::duration(habits.faulting_pin_ns),
-            case.part_of_time(habits.faulting_pin_ns)
+            human::duration(pin_ns),
+            case.part_of_time(pin_ns)
         ),
         change: "Write to the memory before registering it: mmap() with MAP_POPULATE, or madvise(MADV_POPULATE_WRITE) (5.14 and later) from as many threads as there are; with huge pages one fault brings in 2 MiB."
             .to_owned(),
@@ -216,11 +218,11 @@ fn registered_elsewhere(case: &Case<'_>) -> Option<Said> {
 const MEMLOCK: &[Threshold] = &[threshold("calls refused with ENOMEM, at least", 1.0, "")];
 
 fn memlock(case: &Case<'_>) -> Option<Said> {
-    let habits = case.process.habits.as_ref().filter(|habits| habits.enomem > 0)?;
+    let refused = case.process.habits.as_ref()?.enomem.filter(|refused| *refused > 0)?;
     Some(Said {
         seen: format!(
             "{} of {} were refused with ENOMEM: as a rule the limit of locked memory, which registered buffers count against.",
-            human::count(habits.enomem),
+            human::count(refused),
             human::plural(case.process.registrations, "call")
         ),
         costs: "Those buffers are not registered; a program that goes on without them pins at every request.".to_owned(),
@@ -241,21 +243,22 @@ const MANY_VMAS: &[Threshold] = &[
 
 fn many_vmas(case: &Case<'_>) -> Option<Said> {
     let habits: &Habits = case.process.habits.as_ref()?;
-    let each = habits.many_vmas.checked_div(habits.many_vma_buffers)?;
-    if !case.takes(habits.many_vma_pin_ns, MANY_TIME) {
+    let (buffers, pin_ns) = (habits.many_vma_buffers?, habits.many_vma_pin_ns?);
+    let each = habits.many_vmas?.checked_div(buffers)?;
+    if !case.takes(pin_ns, MANY_TIME) {
         return None;
     }
     Some(Said {
         seen: format!(
             "{} of {MANY} VMAs and more, {} on average, with {} in their pins.",
-            human::plural(habits.many_vma_buffers, "buffer"),
+            human::plural(buffers, "buffer"),
             human::count(each),
-            human::plural(habits.many_vma_lookups, "VMA look-up"),
+            human::plural(habits.many_vma_lookups?, "VMA look-up"),
         ),
         costs: format!(
             "Their pins took {}, {} of its time in registrations.",
-            human::duration(habits.many_vma_pin_ns),
-            case.part_of_time(habits.many_vma_pin_ns)
+            human::duration(pin_ns),
+            case.part_of_time(pin_ns)
         ),
         change: "Make one mapping of it: a single mmap() with one protection, and no mprotect(), madvise() or MAP_FIXED on parts of it, each of which splits the VMA; /proc/PID/maps shows the pieces."
             .to_owned(),

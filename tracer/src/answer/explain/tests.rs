@@ -3,7 +3,7 @@ use tracer_ebpf::policy::{Policy, Traits};
 use super::*;
 use crate::{
     aggregate::{Habits, Judgements},
-    answer::fixture::{a_snapshot, context, judged, judgements, process, shared_file},
+    answer::fixture::{a_snapshot, context, habits, judged, judgements, process, shared_file},
 };
 
 /// The advice to a process with these habits, by the names of the rules.
@@ -34,23 +34,27 @@ fn names_are_distinct() {
 
 #[test]
 fn a_program_without_faults_gets_no_advice() {
-    assert_eq!(rules(Habits::default()), [""; 0]);
+    assert_eq!(rules(habits()), [""; 0]);
 }
 
 #[test]
 fn memory_that_is_faulted_in() {
-    let untouched =
-        Habits { minor_faults: 1024, faulting_pin_ns: 6_000_000, faulting_bytes: 4 << 20, ..Habits::default() };
+    let untouched = Habits {
+        minor_faults: Some(1024),
+        faulting_pin_ns: Some(6_000_000),
+        faulting_bytes: Some(4 << 20),
+        ..habits()
+    };
     assert_eq!(rules(untouched.clone()), ["faulted_in"]);
-    assert_eq!(rules(Habits { minor_faults: 63, ..untouched.clone() }), [""; 0]);
+    assert_eq!(rules(Habits { minor_faults: Some(63), ..untouched.clone() }), [""; 0]);
     // Huge pages: two faults brought in all of it.
-    assert_eq!(rules(Habits { faulting_bytes: 4 << 30, ..untouched.clone() }), [""; 0]);
-    assert_eq!(rules(Habits { faulting_pin_ns: 1_000_000, ..untouched }), [""; 0]);
+    assert_eq!(rules(Habits { faulting_bytes: Some(4 << 30), ..untouched.clone() }), [""; 0]);
+    assert_eq!(rules(Habits { faulting_pin_ns: Some(1_000_000), ..untouched }), [""; 0]);
 }
 
 #[test]
 fn large_buffers_of_small_pages() {
-    let small = Habits { large_buffers: 4, large_bytes: 16 << 20, large_bvecs: 4096, ..Habits::default() };
+    let small = Habits { large_buffers: 4, large_bytes: 16 << 20, large_bvecs: 4096, ..habits() };
     assert_eq!(rules(small.clone()), ["small_pages"]);
     assert_eq!(rules(Habits { large_bvecs: 8, ..small.clone() }), [""; 0]);
     let before_6_12 = Context { coalesces: false, ..context() };
@@ -59,7 +63,7 @@ fn large_buffers_of_small_pages() {
 
 #[test]
 fn small_adjacent_iovecs() {
-    let pieces = Habits { adjacent_buffers: 399, adjacent_bytes: 399 * 4096, long_lists: 1, ..Habits::default() };
+    let pieces = Habits { adjacent_buffers: 399, adjacent_bytes: 399 * 4096, long_lists: 1, ..habits() };
     assert_eq!(rules(pieces.clone()), ["adjacent_iovecs"]);
     assert_eq!(rules(Habits { adjacent_bytes: 399 << 20, ..pieces.clone() }), [""; 0]);
     assert_eq!(rules(Habits { adjacent_buffers: 255, ..pieces.clone() }), [""; 0]);
@@ -69,7 +73,7 @@ fn small_adjacent_iovecs() {
 
 #[test]
 fn the_same_ranges_again() {
-    let again = Habits { repeated: 90, repeated_ns: 9_000_000, ..Habits::default() };
+    let again = Habits { repeated: 90, repeated_ns: 9_000_000, ..habits() };
     assert_eq!(rules(again.clone()), ["registered_again"]);
     assert_eq!(rules(Habits { repeated: 7, ..again.clone() }), [""; 0]);
     assert_eq!(rules(Habits { repeated_ns: 900_000, ..again }), [""; 0]);
@@ -77,7 +81,7 @@ fn the_same_ranges_again() {
 
 #[test]
 fn the_same_ranges_on_other_rings() {
-    let elsewhere = Habits { elsewhere: 63, elsewhere_ns: 9_000_000, ..Habits::default() };
+    let elsewhere = Habits { elsewhere: 63, elsewhere_ns: 9_000_000, ..habits() };
     assert_eq!(rules(elsewhere.clone()), ["registered_elsewhere"]);
     assert_eq!(rules(Habits { elsewhere: 7, ..elsewhere.clone() }), [""; 0]);
     let before_6_12 = Context { clones: false, ..context() };
@@ -86,21 +90,22 @@ fn the_same_ranges_on_other_rings() {
 
 #[test]
 fn refused_for_want_of_locked_memory() {
-    assert_eq!(rules(Habits { enomem: 1, ..Habits::default() }), ["memlock"]);
+    assert_eq!(rules(Habits { enomem: Some(1), ..habits() }), ["memlock"]);
 }
 
 #[test]
 fn many_vmas_in_a_buffer() {
-    let many = Habits { many_vma_buffers: 2, many_vmas: 2048, many_vma_pin_ns: 5_000_000, ..Habits::default() };
+    let many =
+        Habits { many_vma_buffers: Some(2), many_vmas: Some(2048), many_vma_pin_ns: Some(5_000_000), ..habits() };
     assert_eq!(rules(many.clone()), ["many_vmas"]);
-    assert_eq!(rules(Habits { many_vma_pin_ns: 500_000, ..many }), [""; 0]);
+    assert_eq!(rules(Habits { many_vma_pin_ns: Some(500_000), ..many }), [""; 0]);
 }
 
 #[test]
 fn what_the_next_kernel_refuses() {
     let to = |policy: Policy, traits: Traits, errno: i32| {
         let judgements = judgements(policy, vec![judged(traits, errno, 3)]);
-        advice_to(process(42, "fio", Habits::default()), Some(judgements), &context())
+        advice_to(process(42, "fio", habits()), Some(judgements), &context())
     };
     assert_eq!(to(Policy::Before65, shared_file(), 0), ["next_kernel"], "a kernel without its rule");
     assert_eq!(to(Policy::Before65, shared_file(), 95), ["refused_mapping"]);
@@ -111,12 +116,12 @@ fn what_the_next_kernel_refuses() {
     assert_eq!(to(Policy::Since65, Traits::LARGE, 14), [""; 0]);
     assert_eq!(to(Policy::Since72, Traits::LARGE, 0), [""; 0]);
     let other = judgements(Policy::Before65, vec![judged(shared_file(), 0, 3)]);
-    assert_eq!(advice_to(process(43, "other", Habits::default()), Some(other), &context()), [""; 0]);
+    assert_eq!(advice_to(process(43, "other", habits()), Some(other), &context()), [""; 0]);
 }
 
 #[test]
 fn what_was_not_looked_at_is_said() {
-    let blind = Process { habits: None, ..process(42, "fio", Habits::default()) };
+    let blind = Process { habits: None, ..process(42, "fio", habits()) };
     let snapshot = Snapshot { processes: Some(vec![blind]), judgements: None, ..a_snapshot() };
     let told = explanations(&snapshot, &context()).unwrap();
     assert!(told[0].summary.ends_with("its buffers were not looked at."), "{}", told[0].summary);

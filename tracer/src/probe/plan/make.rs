@@ -304,13 +304,15 @@ fn hook(plan: &mut Plan, wish: &Wish, role: &FunctionRole, selected: &Selected, 
         return;
     };
     let (enter, exit) = mechanism.kinds();
+    let stands_for_buffer = role.role == Role::Pin && kernel.pin_is_buffer != 0;
     let variant = match (role.role, walk) {
         (Role::Buffer, Walk::None(_)) => "_plain",
-        (Role::Pin, Walk::FindVma) if kernel.pin_is_buffer != 0 => "_buffer",
+        (Role::Pin, Walk::FindVma) if stands_for_buffer => "_buffer",
         _ => "",
     };
+    let figures = if stands_for_buffer { table::PIN_AS_BUFFER } else { role.figures };
     let mut push = |program: String, kind| {
-        let (function, figures) = (selected.function.to_owned(), role.figures);
+        let function = selected.function.to_owned();
         plan.hooks.push(Hook { role: role.role, program, function, kind, figures });
     };
     push(format!("{}_enter{variant}_{}", role.handler, enter.program()), enter);

@@ -482,7 +482,7 @@ fn a_probe_whose_members_are_missing_is_not_hooked() {
 
 prop_compose! {
     /// Any kernel, with any part of what is known about it taken away.
-    fn any_facts()(
+    pub(crate) fn any_facts()(
         kernel in 0..fixture::all().len(),
         members in subsequence(offsets::MEMBERS.to_vec(), 0..4),
         functions in subsequence(table::wanted().functions.to_vec(), 0..6),
@@ -516,7 +516,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn any_wish()(
+    pub(crate) fn any_wish()(
         attach in prop::sample::select(vec![AttachMode::Auto, AttachMode::Fentry, AttachMode::Kprobe]),
         on in prop::array::uniform8(any::<bool>()),
         avoid in subsequence(table::wanted().functions.to_vec(), 0..3),

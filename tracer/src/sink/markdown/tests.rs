@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     aggregate::Habits,
     answer::{
-        fixture::{a_snapshot, context, process},
+        fixture::{a_snapshot, context, habits, process},
         tests::any_snapshot,
     },
 };
@@ -23,9 +23,13 @@ fn meta() -> Meta {
 
 #[test]
 fn a_report_to_be_pasted() {
-    let habits =
-        Habits { minor_faults: 4096, faulting_pin_ns: 6_000_000, faulting_bytes: 16 << 20, ..Habits::default() };
-    let snapshot = Snapshot { processes: Some(vec![process(42, "fio", habits)]), ..a_snapshot() };
+    let faulted = Habits {
+        minor_faults: Some(4096),
+        faulting_pin_ns: Some(6_000_000),
+        faulting_bytes: Some(16 << 20),
+        ..habits()
+    };
+    let snapshot = Snapshot { processes: Some(vec![process(42, "fio", faulted)]), ..a_snapshot() };
     let report = report(&snapshot, &meta(), &Told::new(&snapshot, &context(), true));
     assert!(report == include_str!("golden.md"), "the report changed; it is now\n{report}");
 }

@@ -19,7 +19,7 @@ const NONE: &str = "none yet";
 
 /// The main figures.
 pub(super) fn tiles(snapshot: &Snapshot) -> Markup {
-    let counted = || counted(snapshot);
+    let counted = || snapshot.operations().iter();
     let sum = |of: fn(&Operation) -> u64| counted().map(of).reduce(u64::saturating_add).map(human::count);
     let failed = sum(|operation| operation.failed).map(|failed| format!("{failed} failed"));
     let partial = counted().map(|operation| operation.partial).fold(0, u64::saturating_add);
@@ -35,7 +35,7 @@ pub(super) fn tiles(snapshot: &Snapshot) -> Markup {
     let vmas = snapshot.buffer_vmas.as_ref();
     let single = vmas.ok_or(UNKNOWN).and_then(|vmas| vmas.share_of(1).map(human::percent).ok_or(NONE));
     let walked = vmas.map(|vmas| format!("of {} walked", human::count(vmas.count())));
-    let register = snapshot.operations.iter().find(|operation| operation.operation == "register");
+    let register = snapshot.operations().iter().find(|operation| operation.operation == "register");
     let duration = register.and_then(|operation| Some(&operation.duration.as_ref()?.ok));
     let quantile =
         |q: f64| duration.ok_or(UNKNOWN).and_then(|duration| duration.quantile(q).map(human::duration).ok_or(NONE));
@@ -74,12 +74,6 @@ fn registered_now(registered: &Registered) -> Markup {
         human::count(registered.rings),
     );
     tile("pinned now", Ok(format!("{least}{}", human::bytes(share.pinned))), Some(&note))
-}
-
-/// The operations whose calls are counted.
-fn counted(snapshot: &Snapshot) -> impl Iterator<Item = &Operation> {
-    let operations = snapshot.operations.iter().zip(&snapshot.books.operations);
-    operations.filter(|(_, books)| books.is_counted()).map(|(operation, _)| operation)
 }
 
 /// A figure, or the word that stands for it.
@@ -122,7 +116,7 @@ fn colour(state: &State) -> &'static str {
 
 /// Calls by operation and result.
 pub(super) fn registrations(snapshot: &Snapshot) -> Markup {
-    if counted(snapshot).next().is_none() {
+    if snapshot.operations().is_empty() {
         return html! {};
     }
     let body = html! {
@@ -130,7 +124,7 @@ pub(super) fn registrations(snapshot: &Snapshot) -> Markup {
             table {
                 thead { tr { th { "operation" } th { "calls" } th { "ok" } th { "partial" } th { "failed" } } }
                 tbody {
-                    @for operation in counted(snapshot) {
+                    @for operation in snapshot.operations() {
                         tr {
                             td { (operation.operation) small { (text::failures(operation)) } }
                             td { (human::count(operation.total())) }
@@ -166,7 +160,7 @@ pub(super) fn durations(snapshot: &Snapshot) -> Markup {
         "half",
         "Durations",
         &html! {
-            @for operation in &snapshot.operations {
+            @for operation in snapshot.operations() {
                 (chart::histogram(operation.operation, operation.duration.as_ref().map(|duration| &duration.ok), human::duration))
             @if let Some(partial) = operation.duration.as_ref().map(|duration| &duration.partial).filter(|partial| partial.count() > 0) {
                 (chart::histogram(&format!("{}, partial", operation.operation), Some(partial), human::duration))

@@ -1,11 +1,11 @@
 use super::*;
 use crate::{
     aggregate::{
-        Backing, Distribution, Habits, Operation, Outcome, Process, ResultCount, fold,
+        Backing, Distribution, Operation, Outcome, Process, ResultCount, fold,
         registered::{Registered, Share},
         tests::{a_sample, any_known, any_sample},
     },
-    answer::fixture::{a_snapshot, context, process, values as values_of},
+    answer::fixture::{a_snapshot, context, habits, process, values as values_of},
     decode::Known,
     figure::Figure,
     probe::health::Status,
@@ -65,10 +65,7 @@ fn busy() -> Snapshot {
             backing("shmem", Some("tmpfs"), true, true, 3902, 15 << 30),
             backing("file", Some("ext4"), true, false, 24, 96 << 20),
         ]),
-        processes: Some(vec![
-            process(7, "server", Habits::default()),
-            Process { failed: 24, ..process(42, "fio", Habits::default()) },
-        ]),
+        processes: Some(vec![process(7, "server", habits()), Process { failed: 24, ..process(42, "fio", habits()) }]),
         registration_vmas: Some(spread(8400, 0.9)),
         buffer_vmas: Some(spread(67_284, 0.2)),
         registration_buffers: Some(spread(8400, 6.0)),
@@ -76,7 +73,7 @@ fn busy() -> Snapshot {
         pin: Some(spread(8400, 44_000.0)),
         ..a_snapshot()
     };
-    for operation in snapshot.operations.iter_mut().filter(|operation| operation.operation == "register") {
+    for operation in snapshot.operations.iter_mut().flatten().filter(|operation| operation.operation == "register") {
         (operation.ok, operation.failed) = (8400, 24);
         operation.results = [("ok", 8400), ("EFAULT", 20), ("ENOMEM", 4)]
             .map(|(result, count)| ResultCount { result: result.to_owned(), count })
@@ -188,7 +185,7 @@ fn names_from_outside_cannot_break_out() {
     let mut snapshot = fold(&sample, &Known::all());
     snapshot.figures.lose(&[Figure::WorkloadsV1], bad);
     snapshot.processes = Some(vec![Process { comm: bad.to_owned(), ..Process::default() }]);
-    snapshot.operations.push(Operation {
+    snapshot.operations.get_or_insert_default().push(Operation {
         operation: "register",
         ok: 1,
         partial: 0,

@@ -53,10 +53,9 @@ pub(super) fn distribution(distribution: Option<&Distribution>) -> Vec<Sample<'_
 /// Success is there from the start, so that the first rate over it is right.
 pub(super) fn registrations<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     let snapshot = scrape.snapshot;
-    let counted = snapshot.operations.iter().zip(&snapshot.books.operations);
-    let counted = counted.filter(|(_, books)| books.is_counted());
-    counted
-        .flat_map(|(operation, _)| {
+    let operations = snapshot.operations().iter();
+    operations
+        .flat_map(|operation| {
             let name = operation.operation;
             let failed = operation.results.iter().filter(|result| !["ok", PARTIAL].contains(&result.result.as_str()));
             let failed = failed.map(|result| Sample::count(&[name, &result.result], result.count));
@@ -73,9 +72,9 @@ fn may_be_partial(operation: &str) -> bool {
 /// Why partial updates stopped where they did. The most frequent reason is there from the start.
 pub(super) fn partial<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     const USUAL: &str = "EFAULT";
-    let counted = scrape.snapshot.operations.iter().zip(&scrape.snapshot.books.operations);
-    let updates = counted.filter(|(operation, books)| may_be_partial(operation.operation) && books.is_counted());
-    let reasons = updates.flat_map(|(operation, _)| {
+    let operations = scrape.snapshot.operations().iter();
+    let updates = operations.filter(|operation| may_be_partial(operation.operation));
+    let reasons = updates.flat_map(|operation| {
         let reasons = &operation.partial_reasons;
         let none = !reasons.iter().any(|reason| reason.result == USUAL);
         let usual = none.then(|| Sample::count(&[USUAL], 0));
@@ -85,7 +84,7 @@ pub(super) fn partial<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
 }
 
 pub(super) fn durations<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
-    let operations = scrape.snapshot.operations.iter();
+    let operations = scrape.snapshot.operations().iter();
     let timed = operations.filter_map(|operation| Some((operation.operation, operation.duration.as_ref()?)));
     timed
         .flat_map(|(name, duration)| {

@@ -29,8 +29,8 @@ const WIDEST: usize = 120;
 pub fn report(snapshot: &Snapshot, meta: &Meta, told: &Told, width: usize) -> String {
     let mut page = Page::new(width.clamp(NARROWEST, WIDEST));
     heading(&mut page, snapshot.elapsed_ns, meta);
-    let nothing = snapshot.operations.iter().all(|operation| operation.total() == 0);
-    let timed = snapshot.operations.iter().any(|operation| operation.duration.is_some());
+    let nothing = snapshot.operations().iter().all(|operation| operation.total() == 0);
+    let timed = snapshot.operations().iter().any(|operation| operation.duration.is_some());
     if nothing {
         nothing_seen(&mut page, snapshot, meta);
     } else {
@@ -136,7 +136,7 @@ fn books(snapshot: &Snapshot) -> String {
             facts.push(format!("{} {what}", human::count(count)));
         }
     }
-    let off = books.operations.iter().map(|books| books.unexplained).fold(0, u64::saturating_add);
+    let off = books.operations.iter().filter_map(|books| books.unexplained).fold(0, u64::saturating_add);
     facts.push(match (books.balanced, off) {
         (true, _) => "they balance.".to_owned(),
         (false, 0) => "they do not balance.".to_owned(),

@@ -33,7 +33,7 @@ pub(super) fn registrations(page: &mut Page, snapshot: &Snapshot) {
     };
     page.blank();
     page.line(&(row(["REGISTRATIONS", "calls", "ok", "partial", "failed"]) + "why"));
-    for operation in snapshot.operations.iter().filter(|operation| operation.total() > 0) {
+    for operation in snapshot.operations().iter().filter(|operation| operation.total() > 0) {
         let label = format!("  {}", operation.operation);
         let figures = [operation.total(), operation.ok, operation.partial, operation.failed];
         let [calls, ok, partial, failed] = figures.map(human::count);
@@ -84,7 +84,7 @@ fn histogram(page: &mut Page, distribution: &Distribution) {
 
 pub(super) fn durations(page: &mut Page, snapshot: &Snapshot) {
     let mut rows = Vec::new();
-    for operation in &snapshot.operations {
+    for operation in snapshot.operations() {
         if let Some(duration) = &operation.duration {
             rows.push((format!("  {} ok", operation.operation), &duration.ok));
             rows.push((format!("  {} partial", operation.operation), &duration.partial));

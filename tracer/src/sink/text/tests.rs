@@ -12,7 +12,7 @@ use crate::{
         tests::{a_sample, any_known, any_sample},
     },
     answer::{
-        fixture::{a_snapshot, context, installations, process, ring, rings},
+        fixture::{a_snapshot, context, habits, installations, process, ring, rings},
         tests::any_snapshot,
     },
     decode::Known,
@@ -66,7 +66,7 @@ fn a_session_in_which_all_is_well() {
 #[test]
 fn a_kernel_that_gives_nothing_but_counts() {
     golden(
-        &report(&fold(&a_sample(), &Known::nothing()), &meta(), &Told::default(), WIDTH),
+        &report(&fold(&a_sample(), &Known { ledger: true, ..Known::nothing() }), &meta(), &Told::default(), WIDTH),
         include_str!("golden/counts.txt"),
     );
 }
@@ -112,16 +112,16 @@ fn many_processes_and_backings_are_summed() {
 
 /// A process with the faults that are commonest, and one without.
 fn explained() -> Snapshot {
-    let habits = Habits {
-        enomem: 2,
-        minor_faults: 4096,
-        faulting_pin_ns: 6_000_000,
-        faulting_bytes: 16 << 20,
+    let faulted = Habits {
+        enomem: Some(2),
+        minor_faults: Some(4096),
+        faulting_pin_ns: Some(6_000_000),
+        faulting_bytes: Some(16 << 20),
         repeated: 90,
         repeated_ns: 5_000_000,
-        ..Habits::default()
+        ..habits()
     };
-    let processes = vec![process(7, "server", habits), process(42, "fio", Habits::default())];
+    let processes = vec![process(7, "server", faulted), process(42, "fio", habits())];
     Snapshot { processes: Some(processes), ..a_snapshot() }
 }
 
