@@ -5,7 +5,7 @@ use aya::{
     sys::is_program_supported,
 };
 
-use super::{Known, Sources, Unknown};
+use super::{Known, OF_SYSFS, Sources, Unknown, unread};
 use crate::bpf;
 
 /// What became of trying a kind of program: for fentry, of loading and attaching an empty one to the kernel's own test
@@ -54,7 +54,7 @@ pub(super) fn kprobe_pmu(sources: &Sources) -> Known<bool> {
     let devices = sources.sys.join("bus/event_source/devices");
     match devices.try_exists() {
         Ok(true) => Ok(devices.join("kprobe/type").exists()),
-        Ok(false) => Err(Unknown::new(devices.display(), "not there; is sysfs mounted?")),
+        Ok(false) => Err(unread(&sources.sys, OF_SYSFS, &devices, "not there")),
         Err(error) => Err(Unknown::new(devices.display(), error)),
     }
 }

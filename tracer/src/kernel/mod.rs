@@ -43,6 +43,23 @@ impl Unknown {
     }
 }
 
+/// Why nothing of a filesystem can be read.
+pub const NOT_MOUNTED: &str = "is not mounted";
+
+/// Why a file under `/proc` or `/sys` cannot be read: one that is missing because all are says so. `marker` is what the
+/// filesystem always has.
+pub(crate) fn unread(root: &Path, marker: &str, file: &Path, error: impl std::fmt::Display) -> Unknown {
+    if root.join(marker).exists() {
+        Unknown::new(file.display(), error)
+    } else {
+        Unknown(format!("{} {NOT_MOUNTED}", root.display()))
+    }
+}
+
+/// What sysfs and procfs always have.
+pub(crate) const OF_SYSFS: &str = "kernel";
+pub(crate) const OF_PROCFS: &str = "self";
+
 /// A fact, or why it is not known.
 pub type Known<T> = Result<T, Unknown>;
 
@@ -169,7 +186,7 @@ impl Facts {
             preemption,
             release,
             machine: uname.machine().to_string_lossy().into_owned(),
-            types: types(&sources.sys.join("kernel/btf/vmlinux"), wanted),
+            types: types(&sources.sys, wanted),
             symbols: Err(Unknown("kallsyms was not read".to_owned())),
             traceable: Traceable::Unknown("the list was not read".to_owned()),
             kprobe_pmu: features::kprobe_pmu(sources),
@@ -210,8 +227,12 @@ impl Facts {
 }
 
 /// A parser that stumbles over odd BTF ends nothing but its reading, and says nothing.
-fn types(path: &Path, wanted: &Wanted<'_>) -> Known<Types> {
-    let read = contain::quietly(|| Types::read(path, wanted));
+fn types(sys: &Path, wanted: &Wanted<'_>) -> Known<Types> {
+    let path = sys.join("kernel/btf/vmlinux");
+    if !sys.join(OF_SYSFS).exists() {
+        return Err(Unknown(format!("{} {NOT_MOUNTED}", sys.display())));
+    }
+    let read = contain::quietly(|| Types::read(&path, wanted));
     read.unwrap_or_else(|| Err(Unknown(format!("{}: its reader ended early", path.display()))))
 }
 
@@ -252,7 +273,11 @@ mod tests {
         };
         let facts = Facts::gather(&sources, &crate::probe::table::wanted());
         let reason = facts.types.expect_err("no BTF there").to_string();
-        assert!(reason.contains("kernel/btf/vmlinux"), "{reason}");
+        assert!(reason.ends_with("sys is not mounted"), "{reason}");
+        let reason = facts.pid_namespace.expect_err("no namespace there").to_string();
+        assert!(reason.ends_with("proc is not mounted"), "{reason}");
+        let reason = facts.kprobe_pmu.expect_err("no devices there").to_string();
+        assert!(reason.ends_with("sys is not mounted"), "{reason}");
         assert!(facts.symbols.is_err() && facts.privileges.perf_event_paranoid.is_err());
         assert!(matches!(facts.traceable, Traceable::Unknown(_)));
     }

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
-use super::{Known, Unknown};
+use super::{Known, OF_PROCFS, Unknown, unread};
 
 /// `PROC_PID_INIT_INO` of `include/linux/proc_ns.h`: the initial PID namespace on every kernel.
 const INITIAL: u64 = 0xEFFF_FFFC;
@@ -13,7 +13,7 @@ const INITIAL: u64 = 0xEFFF_FFFC;
 /// `/proc` does not tell.
 pub(super) fn pid(proc: &Path) -> Known<u32> {
     let file = proc.join("self/ns/pid");
-    let inode = fs::metadata(&file).map_err(|error| Unknown::new(file.display(), error))?.ino();
+    let inode = fs::metadata(&file).map_err(|error| unread(proc, OF_PROCFS, &file, error))?.ino();
     if inode == INITIAL {
         return Ok(0);
     }

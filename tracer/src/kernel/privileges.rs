@@ -6,8 +6,9 @@ use caps::{CapSet, Capability};
 use rustix::process::{Resource, geteuid, getrlimit};
 
 use super::{
-    Known, Sources, Unknown,
+    Known, OF_PROCFS, Sources, Unknown,
     mounts::{self, Lookup},
+    unread,
 };
 
 /// The kernel's lockdown state.
@@ -79,7 +80,7 @@ pub struct Privileges {
 impl Privileges {
     /// Reads all of it.
     pub fn read(sources: &Sources) -> Self {
-        let sysctl = |name: &str| number(&sources.proc.join("sys/kernel").join(name));
+        let sysctl = |name: &str| number(&sources.proc, &sources.proc.join("sys/kernel").join(name));
         Self {
             capabilities: caps::read(None, CapSet::Effective)
                 .map(|set| set.iter().map(Capability::to_string).collect())
@@ -107,8 +108,8 @@ impl Privileges {
     }
 }
 
-fn number(path: &Path) -> Known<i32> {
-    let text = fs::read_to_string(path).map_err(|error| Unknown::new(path.display(), error))?;
+fn number(proc: &Path, path: &Path) -> Known<i32> {
+    let text = fs::read_to_string(path).map_err(|error| unread(proc, OF_PROCFS, path, error))?;
     text.trim().parse().map_err(|error| Unknown::new(path.display(), error))
 }
 

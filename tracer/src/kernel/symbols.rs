@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use super::{Known, Unknown};
+use super::{Known, OF_PROCFS, Unknown, unread};
 
 /// Symbols that say what the kernel can do; kept besides the functions that are asked for.
 pub(super) const MARKS: [&str; 2] = [TRAMPOLINES, MEMLOCK];
@@ -40,7 +40,8 @@ impl Symbols {
     /// # Errors
     /// It cannot be read, or lists no function at all (a kernel without CONFIG_KALLSYMS has an empty one).
     pub fn read(path: &Path, functions: &[&str]) -> Known<Self> {
-        let file = File::open(path).map_err(|error| Unknown::new(path.display(), error))?;
+        let unread = |error| unread(path.parent().unwrap_or(path), OF_PROCFS, path, error);
+        let file = File::open(path).map_err(unread)?;
         Self::parse(BufReader::new(file), functions).map_err(|error| Unknown::new(path.display(), error))
     }
 

@@ -229,6 +229,11 @@ impl Plan {
         }
     }
 
+    /// Whether nothing can be measured, whatever else is known of the kernel.
+    pub fn is_settled(&self) -> bool {
+        self.errors.iter().any(PlanError::is_settled)
+    }
+
     /// Whether this kernel has what the role is about, hooked or not.
     pub fn has(&self, role: Role) -> bool {
         self.choices.iter().any(|choice| choice.role == role && choice.chosen != Outcome::NotApplicable)

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::kernel::btf::NO_MEMORY;
+use crate::kernel::{NOT_MOUNTED, btf::NO_MEMORY};
 use crate::probe::mode::{AttachMode, Missing, Obstacles};
 
 /// The oldest kernel that the probes are tested on.
@@ -55,12 +55,24 @@ impl PlanError {
     }
 }
 
+impl PlanError {
+    /// Whether nothing can be measured, and neither kallsyms nor the traceable functions could say more about it.
+    pub fn is_settled(&self) -> bool {
+        match self {
+            Self::NoTypes(_) | Self::Lockdown | Self::UserNamespace | Self::Processes(_) => true,
+            Self::Privilege(missing) => missing.fatal,
+            Self::TooOld(_) | Self::NoMechanism(..) | Self::Tried(_) | Self::Prototype { .. } => false,
+        }
+    }
+}
+
 impl fmt::Display for PlanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoTypes(reason) if reason.ends_with(NO_MEMORY) => {
                 write!(f, "no kernel BTF ({reason}): raise the limit of its memory, or free some")
             }
+            Self::NoTypes(reason) if reason.ends_with(NOT_MOUNTED) => write!(f, "no kernel BTF ({reason}): mount it"),
             Self::NoTypes(reason) => {
                 write!(f, "no kernel BTF ({reason}): take a kernel built with CONFIG_DEBUG_INFO_BTF")
             }
