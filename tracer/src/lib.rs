@@ -9,6 +9,8 @@
 //! `kernel` says what this kernel is, `probe` plans on it and attaches; everything but `probe::attach` and
 //! `source` is pure and tested without root.
 
+#![deny(clippy::print_stderr, clippy::print_stdout, reason = "both panic where nobody can read; see `say`")]
+
 pub mod aggregate;
 pub mod answer;
 mod bpf;
@@ -19,10 +21,12 @@ pub mod figure;
 pub mod fuzz;
 mod human;
 pub mod kernel;
+pub mod limits;
 pub mod logging;
 mod memory;
 pub mod probe;
 pub mod sample;
+pub mod say;
 pub mod session;
 pub mod sink;
 pub mod source;

@@ -18,6 +18,8 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
+use crate::say;
+
 /// A warning or an error of the same words is left out for this long.
 const QUIET: Duration = Duration::from_mins(10);
 /// Different texts that are kept apart; with more, the oldest is forgotten and may be said again.
@@ -36,7 +38,10 @@ pub fn start(verbose: u8) -> Logging {
     let in_journal = journal.is_some();
     let (filter, handle) = reload::Layer::new(filter(verbose, in_journal));
     let repeats = Arc::new(Mutex::new(Repeats::default()));
-    let lines = (!in_journal).then(|| tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time());
+    let lines = (!in_journal).then(|| {
+        // What cannot be written is not to be said either: it would panic.
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time().log_internal_errors(false)
+    });
     let quiet = Quiet(Arc::clone(&repeats));
     tracing_subscriber::registry().with(filter).with(quiet).with(journal).with(lines).init();
     Logging { filter: handle, repeats, journal: in_journal }
@@ -55,7 +60,7 @@ impl Logging {
         if self.journal {
             tracing::error!("{line}");
         } else {
-            eprintln!("pinscope: {line}");
+            say::line(format_args!("pinscope: {line}"));
         }
     }
 

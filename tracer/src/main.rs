@@ -1,8 +1,9 @@
 //! Parse, build, run.
+#![deny(clippy::print_stderr, clippy::print_stdout, reason = "both panic where nobody can read; see `say`")]
 
 use std::{io::Write, process::ExitCode, sync::Arc};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{FromArgMatches, error::ErrorKind};
 use pinscope::{
     cli::{
@@ -13,10 +14,10 @@ use pinscope::{
         service::{ServiceError, Typed},
         shipped,
     },
+    limits,
     logging::{self, Logging},
-    session, sink,
+    say, session, sink,
 };
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Exit code of a command line that cannot be followed.
 const USAGE: u8 = 2;
@@ -50,7 +51,7 @@ fn usage(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
     }
-    eprintln!("pinscope: {}; see pinscope --help", one_line(error));
+    say::line(format_args!("pinscope: {}; see pinscope --help", one_line(error)));
     ExitCode::from(USAGE)
 }
 
@@ -80,33 +81,8 @@ fn run(arguments: Arguments, logging: &Arc<Logging>) -> Result<ExitCode> {
     }
 }
 
-/// Descriptors without which the runtime does not start: it panics where it finds none left for its signals.
-const DESCRIPTORS: u64 = 32;
-/// What a session has open at most, and the service's connections.
-const ENOUGH: u64 = 4096;
-/// Address space without which memory runs out, at a place where nothing can be done but abort.
-const ADDRESS_SPACE: u64 = 64 << 20;
-
-/// Refuses limits with which nothing can be done, each in one line; raises what may be raised.
-fn limits() -> Result<()> {
-    let descriptors = getrlimit(Resource::Nofile);
-    let wanted = descriptors.maximum.unwrap_or(ENOUGH).min(ENOUGH);
-    if descriptors.current.is_some_and(|current| current < wanted) {
-        // What there is may be enough.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..descriptors });
-    }
-    if let Some(few) = getrlimit(Resource::Nofile).current.filter(|current| *current < DESCRIPTORS) {
-        bail!("the limit of open files is {few} (ulimit -n): raise it to {DESCRIPTORS} or more");
-    }
-    if let Some(small) = getrlimit(Resource::As).current.filter(|current| *current < ADDRESS_SPACE) {
-        let needed = ADDRESS_SPACE >> 10;
-        bail!("the limit of address space is {} KiB (ulimit -v): raise it to {needed} or more", small >> 10);
-    }
-    Ok(())
-}
-
 fn runtime() -> Result<tokio::runtime::Runtime> {
-    limits()?;
+    limits::check()?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING)
@@ -115,8 +91,8 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 fn doctor(wanted: &Doctor) -> Result<ExitCode> {
-    limits()?;
-    let (facts, plan) = session::tried(&wanted.probes);
+    limits::check()?;
+    let (facts, plan) = session::tried(&wanted.probes)?;
     if wanted.json {
         print(&sink::json::printable(format!("{:#}\n", sink::doctor::json(&facts, &plan))))?;
     } else {

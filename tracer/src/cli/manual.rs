@@ -31,12 +31,15 @@ pub struct Page {
     pub see_also: &'static str,
 }
 
+/// A start that a signal ends dies of it.
+const STARTING: Explained = ("130, 143", "Ctrl-C or SIGTERM during the start: nothing was measured, no COMMAND begun.");
 const FAILURES: &[Explained] =
     &[("0", "Success."), ("1", "An error; one line says which."), ("2", "A command line that cannot be followed.")];
 const AROUND: &[Explained] = &[
     ("0", "Success; around a COMMAND its own status."),
     ("1", "An error; one line says which."),
     ("2", "A command line that cannot be followed."),
+    STARTING,
 ];
 const KERNEL: &[Explained] = &[
     ("/sys/kernel/btf/vmlinux", "The kernel's types: offsets and prototypes come from here."),
@@ -102,6 +105,7 @@ pub const PAGES: [Page; 8] = [
             ("0", "Ended by SIGTERM or SIGINT."),
             ("1", "An error; with --strict also something that cannot be measured."),
             ("2", "A command line or a configuration that cannot be followed; the service is not restarted."),
+            ("130, 143", "SIGINT or SIGTERM during the start."),
         ],
         files: &[
             (DEFAULT_PATH, "The configuration; see pinscope.toml(5)."),

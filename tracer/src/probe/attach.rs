@@ -18,7 +18,7 @@ use rustix::process::{Resource, Rlimit};
 use tracer_ebpf::settings::{Session, Settings};
 
 use super::{
-    loader,
+    descriptors, loader,
     mode::MEMLOCK_WANTED,
     multi,
     object::{self, ObjectError},
@@ -485,7 +485,14 @@ fn explain(program: &str, error: &ProgramError) -> String {
 /// The verifier's refusal in one line.
 pub(super) fn refused(program: &str, error: &io::Error, log: impl Display) -> String {
     tracing::debug!("{program}: {error}\n{log}");
-    format!("the verifier refused it ({error}; -vv shows its log)")
+    // The verifier has no part in these.
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EPERM | libc::EAGAIN | libc::EINTR) => {
+            let hint = descriptors::hint(error).map(|hint| format!(": {hint}"));
+            format!("the kernel did not load it ({error}){}", hint.unwrap_or_default())
+        }
+        _ => format!("the verifier refused it ({error}; -vv shows its log)"),
+    }
 }
 
 /// An error with its causes, in one line.
@@ -521,6 +528,16 @@ mod tests {
         for program in ["register_enter_fentry", "update_enter_fentry", "clone_enter_fentry", "unregister_enter_fentry"]
         {
             assert_eq!(of(program), Wave::Opens, "{program}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_not_blamed_on_the_verifier() {
+        let refused = |error| refused("ledger", &io::Error::from_raw_os_error(error), "");
+        assert!(refused(libc::EINVAL).contains("verifier") && refused(libc::EACCES).contains("verifier"));
+        for (error, hint) in [(libc::EMFILE, "ulimit -n"), (libc::ENFILE, "fs.file-max"), (libc::ENOMEM, "memory")] {
+            let words = refused(error);
+            assert!(!words.contains("verifier") && words.contains(hint), "{words}");
         }
     }
 

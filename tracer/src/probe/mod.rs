@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod audit;
+pub mod descriptors;
 pub mod health;
 mod loader;
 pub mod mode;

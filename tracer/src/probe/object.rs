@@ -61,6 +61,20 @@ pub fn object(wanted: Wanted<'_>) -> Result<Vec<u8>, ObjectError> {
     Ok(object)
 }
 
+/// How many maps are made of the object: those that it declares, and one for each section of globals.
+pub fn maps() -> usize {
+    let Ok(file) = object::File::parse(OBJECT) else { return 0 };
+    // The library's own have the older form of a declaration.
+    let declared = [".maps", "maps"].map(|name| file.section_by_name(name).map(|section| section.index()));
+    let is_declared = |symbol: &object::Symbol<'_, '_>| {
+        symbol.section_index().is_some_and(|section| declared.contains(&Some(section)))
+    };
+    let declared = file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Data && is_declared(symbol));
+    let globals = |name: &str| [".rodata", ".data", ".bss"].iter().any(|kind| name.starts_with(kind));
+    let globals = file.sections().filter(|section| section.name().is_ok_and(globals));
+    declared.count() + globals.count()
+}
+
 /// Makes functions of no symbols' kind out of the programs that are not kept: the library takes functions for programs.
 fn leave_out_programs(object: &mut [u8], kept: &[&str]) -> Result<(), ObjectError> {
     const ENTRY: usize = size_of::<elf::Sym64<object::LittleEndian>>();
@@ -203,6 +217,12 @@ mod tests {
         assert_ne!(definition(&original, "FRAMES"), definition(&original, "FRAMES_BY_TID"));
         assert_eq!(definition(&changed, "FRAMES"), definition(&original, "FRAMES_BY_TID"));
         assert_eq!(definition(&changed, "FRAMES_BY_TID"), definition(&original, "FRAMES_BY_TID"));
+    }
+
+    #[test]
+    fn the_maps_are_those_that_the_library_makes() {
+        let Ok(object) = object(Wanted { legacy: false, programs: &[], lines: false }) else { return };
+        assert_eq!(maps(), aya_obj::Object::parse(&object).unwrap().maps.len());
     }
 
     #[test]

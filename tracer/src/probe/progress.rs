@@ -1,9 +1,13 @@
 //! What a start is doing, told to whoever waits for it.
 
 use std::{
+    ffi::OsStr,
     fmt,
     io::{self, IsTerminal as _},
-    sync::mpsc::{self, RecvTimeoutError, Sender},
+    sync::{
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc::{self, RecvTimeoutError, Sender},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -15,6 +19,17 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Columns of a terminal that does not say.
 const COLUMNS: usize = 80;
+
+/// To the line's beginning, and away with what is there.
+pub const CLEAR: &[u8] = b"\r\x1b[K";
+
+/// Whether a step stands in the terminal's last line.
+static SHOWN: AtomicBool = AtomicBool::new(false);
+
+/// The same.
+pub fn is_shown() -> bool {
+    SHOWN.load(Relaxed)
+}
 
 /// A part of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,16 +70,12 @@ struct Shown {
 }
 
 impl Progress {
-    /// For a service, whose log is no terminal's: only the log.
-    pub fn quiet() -> Self {
-        Self { begun: Instant::now(), shown: None }
-    }
-
-    /// For a session: on standard error too, where that is a terminal.
-    pub fn shown() -> Self {
+    /// To the log, and to standard error where that is a terminal.
+    pub fn begin() -> Self {
         let shown = io::stderr().is_terminal().then(|| {
             let (steps, told) = mpsc::channel();
-            let write = move || show(&told, PATIENCE, &mut io::stderr());
+            let dumb = is_dumb(std::env::var_os("TERM").as_deref());
+            let write = move || show(&told, PATIENCE, dumb, &mut io::stderr());
             // Without a thread nothing is shown.
             thread::Builder::new().spawn(write).ok().map(|writer| Shown { steps, writer })
         });
@@ -92,8 +103,14 @@ impl Drop for Progress {
     }
 }
 
-/// Writes the step under way once the start has taken long, each in the place of the one before, and nothing in the end.
-fn show(told: &mpsc::Receiver<Step>, patience: Duration, out: &mut impl io::Write) {
+/// Whether a terminal of this kind can only add lines.
+fn is_dumb(kind: Option<&OsStr>) -> bool {
+    kind.is_none_or(|kind| kind.is_empty() || kind == "dumb")
+}
+
+/// Writes the step under way once the start has taken long: each in the place of the one before, and nothing in the end; or, where
+/// the terminal is dumb, as a line.
+fn show(told: &mpsc::Receiver<Step>, patience: Duration, dumb: bool, out: &mut impl io::Write) {
     let deadline = Instant::now() + patience;
     let mut last = None;
     let mut is_shown = false;
@@ -106,12 +123,19 @@ fn show(told: &mpsc::Receiver<Step>, patience: Duration, out: &mut impl io::Writ
             Err(RecvTimeoutError::Timeout) => is_shown = true,
             Err(RecvTimeoutError::Disconnected) => break,
         }
-        if is_shown && let Some(step) = last {
-            replace(out, &format!("pinscope: {step} ..."));
+        let Some(step) = last.filter(|_| is_shown) else { continue };
+        let line = format!("pinscope: {step} ...");
+        if dumb {
+            // The session does not depend on it.
+            let _ = writeln!(out, "{line}");
+        } else {
+            SHOWN.store(true, Relaxed);
+            replace(out, &line);
         }
     }
-    if is_shown {
+    if is_shown && !dumb {
         replace(out, "");
+        SHOWN.store(false, Relaxed);
     }
 }
 
@@ -120,15 +144,16 @@ fn replace(out: &mut impl io::Write, line: &str) {
     let columns = tcgetwinsize(io::stderr()).map_or(0, |size| usize::from(size.ws_col));
     let columns = if columns == 0 { COLUMNS } else { columns };
     let line: String = line.chars().take(columns - 1).collect();
-    // The session does not depend on it.
-    let _ = write!(out, "\r\x1b[K{line}").and_then(|()| out.flush());
+    let text = [CLEAR, line.as_bytes()].concat();
+    // In one piece; the session does not depend on it.
+    let _ = out.write_all(&text).and_then(|()| out.flush());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn shown(patience: Duration, steps: &[Step]) -> String {
+    fn shown(patience: Duration, dumb: bool, steps: &[Step]) -> String {
         let (sender, told) = mpsc::channel();
         for step in steps {
             sender.send(*step).unwrap();
@@ -137,7 +162,7 @@ mod tests {
         thread::scope(|scope| {
             let writer = scope.spawn(move || {
                 let mut out = Vec::new();
-                show(&told, patience, &mut out);
+                show(&told, patience, dumb, &mut out);
                 String::from_utf8(out).unwrap()
             });
             thread::sleep(Duration::from_millis(20));
@@ -148,13 +173,22 @@ mod tests {
 
     #[test]
     fn a_quick_start_shows_nothing() {
-        assert_eq!(shown(Duration::from_mins(1), &[Step::Kernel, Step::Attach(3)]), "");
+        assert_eq!(shown(Duration::from_mins(1), false, &[Step::Kernel, Step::Attach(3)]), "");
     }
 
     #[test]
     fn a_slow_one_shows_what_it_is_doing_and_leaves_nothing() {
-        let text = shown(Duration::ZERO, &[Step::Kernel, Step::Verify(7)]);
+        let text = shown(Duration::ZERO, false, &[Step::Kernel, Step::Verify(7)]);
         assert!(text.contains("\r\x1b[Kpinscope: the kernel's verifier is checking 7 programs ..."), "{text:?}");
         assert!(text.ends_with("\r\x1b[K"), "{text:?}");
+    }
+
+    #[test]
+    fn a_dumb_terminal_gets_lines() {
+        let text = shown(Duration::ZERO, true, &[Step::Kernel, Step::Verify(7)]);
+        assert!(text.ends_with("pinscope: the kernel's verifier is checking 7 programs ...\n"), "{text:?}");
+        assert!(!text.contains(['\r', '\x1b']), "{text:?}");
+        let kinds = [None, Some(""), Some("dumb"), Some("linux"), Some("xterm-256color")];
+        assert_eq!(kinds.map(|kind| is_dumb(kind.map(OsStr::new))), [true, true, true, false, false]);
     }
 }

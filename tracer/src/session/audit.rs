@@ -38,7 +38,7 @@ pub async fn audit(arguments: &args::Audit) -> Result<ExitCode> {
     let session = Session::start(&wish, &options)?;
     let mut meta = super::meta(&session.release, session.mode(), &scope);
     meta.started = session.started.clone();
-    end.begin(scope.duration).await?;
+    end.begin(scope.duration)?;
     announce(&scope, " and prints the audit");
     let ended = end.wait().await?;
     meta.exit_code = ended.command_code();
@@ -75,7 +75,8 @@ impl Session {
         let statistics =
             runs::enable().map_err(|error| format!("the kernel keeps no statistics of programs for us ({error})"));
         let plan = |facts: &Facts| plan::audit_plan(facts, wish);
-        let Opened { facts, plan, attached, results } = Opened::by_all(&wanted(), plan, options, &Progress::shown());
+        let Opened { facts, plan, attached, results, .. } =
+            Opened::by_all(&wanted(), plan, options, &Progress::begin());
         let attached = attached.map_err(|why| anyhow!("{why}"))?;
         let health = health::health(&plan, &results);
         let baseline = source::read(&attached).context("cannot read the figures")?;

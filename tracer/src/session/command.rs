@@ -16,17 +16,21 @@ use std::{
         },
     },
     process::ExitStatus,
-    sync::{Arc, Mutex, PoisonError},
-    thread,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use caps::CapSet;
-use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
-use rustix::{
-    io::FdFlags,
-    process::{Pid, Signal},
+use nix::sys::{
+    signal::{self, SigSet, SigmaskHow, sigprocmask},
+    signalfd::{SfdFlags, SignalFd},
 };
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::{Errno, FdFlags},
+    process::{Pid, Resource, Signal, setrlimit},
+};
+
+use crate::{limits, say};
 
 /// What pinscope tells the supervisor first; every other number is a signal for the command.
 const BEGIN: u8 = 0;
@@ -51,14 +55,21 @@ impl Command {
         let control = theirs.as_raw_fd();
         let mut command = tokio::process::Command::new("/proc/self/exe");
         command.args(["__exec", "--control", &control.to_string(), "--"]).args(argv);
-        // SAFETY: between fork and exec it makes one system call, on a descriptor of its own.
+        let given = limits::given();
+        // SAFETY: between fork and exec it makes system calls only, on a descriptor of its own.
         unsafe {
             command.pre_exec(move || {
+                if let Some(given) = &given {
+                    setrlimit(Resource::Nofile, *given)?;
+                }
                 let control = std::os::fd::BorrowedFd::borrow_raw(control);
                 Ok(rustix::io::fcntl_setfd(control, FdFlags::empty())?)
             });
         }
-        let supervisor = command.spawn().context("cannot start a process for the command, from /proc/self/exe")?;
+        let supervisor = command.spawn().map_err(|error| match error.kind() {
+            ErrorKind::NotFound => anyhow!("cannot start a process for the command: /proc is not mounted"),
+            _ => anyhow!(error).context("cannot start a process for the command, from /proc/self/exe"),
+        })?;
         ours.set_nonblocking(true)?;
         let control = tokio::net::UnixStream::from_std(ours).context("cannot watch the command")?;
         Ok(Self { supervisor, control, status: None, shown })
@@ -79,9 +90,10 @@ impl Command {
         self.tell(u8::try_from(signal.as_raw())?)
     }
 
-    /// A byte fits into the socket's buffer as long as the supervisor is there.
+    /// A byte fits into the socket's buffer as long as the supervisor is there. Past the runtime, which would first want to hear
+    /// that it does.
     fn tell(&self, byte: u8) -> Result<()> {
-        self.control.try_write(&[byte]).map(drop).context("its process has ended")
+        rustix::io::write(&self.control, &[byte]).map(drop).context("its process has ended")
     }
 
     /// Waits for its end. Cancel-safe: the status comes in one piece, and is kept while the supervisor ends.
@@ -116,7 +128,8 @@ impl Drop for Command {
     }
 }
 
-/// Runs as the supervisor: waits for the byte that begins, starts the command, and sends its status back.
+/// Runs as the supervisor: waits for the byte that begins, starts the command, and sends its status back. What can fail comes
+/// before the command does: one that runs is waited for, whatever the limits are.
 pub fn supervise(control: RawFd, argv: &[OsString]) -> Result<()> {
     // SAFETY: pinscope left this descriptor open for this process, and nothing else here knows it.
     let mut control = unsafe { UnixStream::from_raw_fd(control) };
@@ -124,6 +137,8 @@ pub fn supervise(control: RawFd, argv: &[OsString]) -> Result<()> {
     nix::sys::prctl::set_child_subreaper(true).context("cannot become the parent of the command's orphans")?;
     // A terminal's signals reach the command by themselves, and pinscope, which decides.
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None).context("cannot block signals")?;
+    let children = SignalFd::with_flags(&SigSet::from(signal::SIGCHLD), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .context("cannot listen for the command's end")?;
     let mut byte = [0];
     // An end of file, too, says that pinscope has gone.
     if control.read(&mut byte).ok() != Some(1) || byte != [BEGIN] {
@@ -138,60 +153,62 @@ pub fn supervise(control: RawFd, argv: &[OsString]) -> Result<()> {
         command.pre_exec(|| Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?));
     }
     let status = match command.args(arguments).spawn() {
-        Ok(child) => run(child.id(), &control)?,
+        Ok(child) => run(child.id(), &mut control, &children)?,
         Err(error) => {
-            eprintln!("pinscope: cannot run {}: {error}", name.to_string_lossy());
-            NOT_STARTED
+            say::line(format_args!("pinscope: cannot run {}: {error}", name.to_string_lossy()));
+            Some(NOT_STARTED)
         }
     };
-    // If pinscope has gone, nobody asks.
-    let _ = control.write_all(&status.to_ne_bytes());
+    if let Some(status) = status {
+        // If pinscope has gone, nobody asks.
+        let _ = control.write_all(&status.to_ne_bytes());
+    }
     Ok(())
 }
 
-/// Waits for the command, its orphans taken on the way, and passes signals on; gives its raw status.
-fn run(id: u32, control: &UnixStream) -> Result<i32> {
+/// Waits for the command, its orphans taken on the way, and passes pinscope's signals on; gives its raw status. `None` where
+/// pinscope has gone: the command goes on alone.
+fn run(id: u32, control: &mut UnixStream, children: &SignalFd) -> Result<Option<i32>> {
     let command = Pid::from_raw(id.cast_signed()).context("the command has no process id")?;
-    let running = Arc::new(Mutex::new(true));
-    pass_on(control.try_clone()?, command, Arc::clone(&running))?;
     loop {
-        let mut ended = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
-        // SAFETY: the place is large enough for what the kernel writes; whoever ended stays to be waited for.
-        let told = unsafe { libc::waitid(libc::P_ALL, 0, ended.as_mut_ptr(), libc::WEXITED | libc::WNOWAIT) };
-        if told != 0 {
-            return Err(std::io::Error::last_os_error()).context("cannot wait for the command");
+        // Before what else is to be said to it: as long as it is not waited for, its number is its own.
+        if let Some(status) = ended(command)? {
+            return Ok(Some(status));
         }
-        // SAFETY: filled by the kernel, or zeros.
-        let pid = unsafe { ended.assume_init().si_pid() };
-        let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut status = 0;
-        // SAFETY: the place is an int; the child has ended, so that its number is still its own.
-        let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
-        if waited == command.as_raw_nonzero().get() {
-            *running = false;
-            return Ok(status);
+        let mut awaited = [PollFd::new(children, PollFlags::IN), PollFd::new(control, PollFlags::IN)];
+        match poll(&mut awaited, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error).context("cannot wait for the command"),
         }
-    }
-}
-
-/// Passes pinscope's signals on to the command, as long as its number is its own. If pinscope has gone, so does this process: the
-/// command goes on alone.
-fn pass_on(mut control: UnixStream, command: Pid, running: Arc<Mutex<bool>>) -> Result<()> {
-    let listen = move || {
-        let mut byte = [0];
-        while control.read(&mut byte).ok() == Some(1) {
-            let running = running.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(signal) = Signal::from_named_raw(i32::from(byte[0])).filter(|_| *running) {
+        if !awaited[0].revents().is_empty() {
+            // One stands for all that have ended since.
+            let _ = children.read_signal();
+        }
+        if !awaited[1].revents().is_empty() {
+            let mut byte = [0];
+            if control.read(&mut byte).ok() != Some(1) {
+                return Ok(None);
+            }
+            if let Some(signal) = Signal::from_named_raw(i32::from(byte[0])) {
                 // It may be ending.
                 let _ = rustix::process::kill_process(command, signal);
             }
         }
-        let running = *running.lock().unwrap_or_else(PoisonError::into_inner);
-        if running {
-            std::process::exit(0);
+    }
+}
+
+/// Takes all children that have ended; the raw status of the command, if it is among them.
+fn ended(command: Pid) -> Result<Option<i32>> {
+    loop {
+        let mut status = 0;
+        // SAFETY: the place is an int.
+        match unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) } {
+            0 => return Ok(None),
+            -1 => return Err(std::io::Error::last_os_error()).context("cannot wait for the command"),
+            pid if pid == command.as_raw_nonzero().get() => return Ok(Some(status)),
+            _ => {}
         }
-    };
-    thread::Builder::new().spawn(listen).map(drop).context("cannot listen for the command's signals")
+    }
 }
 
 #[cfg(test)]
@@ -199,6 +216,22 @@ mod tests {
     use std::{process::Stdio, time::Duration};
 
     use super::*;
+
+    #[test]
+    fn a_command_begins_before_the_runtime_had_a_turn() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            let supervisor = tokio::process::Command::new("true").spawn().unwrap();
+            let control = tokio::net::UnixStream::from_std(ours).unwrap();
+            let command = Command { supervisor, control, status: None, shown: "it".to_owned() };
+            command.release().unwrap();
+            let mut byte = [1];
+            theirs.read_exact(&mut byte).unwrap();
+            assert_eq!(byte, [BEGIN]);
+        });
+    }
 
     /// As a trace does, whose records come while the supervisor is ending.
     #[test]

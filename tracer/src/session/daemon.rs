@@ -6,6 +6,8 @@ mod privileges;
 mod status;
 
 use std::{
+    io::IsTerminal as _,
+    net::SocketAddr,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
@@ -23,7 +25,7 @@ use self::{
     privileges::Outcome,
     status::Board,
 };
-use super::{Session, log};
+use super::{Session, log, starting};
 use crate::{
     cli::service::{Config, Typed},
     figure::Figure,
@@ -36,6 +38,7 @@ use crate::{
         plan::Hook,
         progress::Progress,
     },
+    say,
     sink::{
         exports::Counts,
         http, otlp,
@@ -51,7 +54,10 @@ pub async fn daemon(typed: &Typed, logging: Arc<Logging>) -> Result<ExitCode> {
     let mut signals = Signals::listen()?;
     // Before anything is attached: a port that is taken is the commoner mistake.
     let sockets = Sockets::open(&config.daemon.listen)?;
+    // A hangup asks for a reload, and waits.
+    starting::begin([libc::SIGINT, libc::SIGTERM])?;
     let (session, statistics) = attach(&config)?;
+    starting::over();
     let attached = SystemTime::now();
     let otlp = config.daemon.otlp.options();
     let service = Service { exports: otlp.as_ref().map(|_| Counts::default()), ..service(&session) };
@@ -87,7 +93,12 @@ impl Daemon<'_> {
         let first = Arc::clone(read);
         task::spawn_blocking(move || first()).await.context("the first read ended early")??;
         let places = self.listeners.places();
-        tracing::info!("serving {}", places.join(", "));
+        if std::io::stderr().is_terminal() {
+            let shown: Vec<_> = places.iter().map(|place| address(place)).collect();
+            say::line(format_args!("pinscope: serving {}; Ctrl-C ends it", shown.join(", ")));
+        } else {
+            tracing::info!("serving {}", places.join(", "));
+        }
         self.board.change(|status| status.places = places);
         notify::tell(&[NotifyState::Ready]);
         if let Some(patience) = notify::watchdog() {
@@ -156,6 +167,11 @@ impl Daemon<'_> {
     }
 }
 
+/// A place as a browser takes it; sockets of other kinds as they are.
+fn address(place: &str) -> String {
+    if place.parse::<SocketAddr>().is_ok() { format!("http://{place}/") } else { place.to_owned() }
+}
+
 /// What the service listens for.
 struct Signals {
     interrupt: Signal,
@@ -180,7 +196,7 @@ fn attach(config: &Config) -> Result<(Session, Statistics)> {
     let (wish, options) = config.wish();
     let options = Options { log_level: log::level(verbose), ..options };
     memory::keep_small();
-    let mut session = Session::open(&wish, &options, &Progress::quiet())?;
+    let mut session = Session::open(&wish, &options, &Progress::begin())?;
     object::forget();
     memory::keep_scrapes();
     let statistics = statistics(&mut session, config.daemon.stats);

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::{
     io::unix::AsyncFd,
@@ -15,20 +15,19 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::command::Command;
-use crate::{cli::config::Scope, source::wait};
+use super::{command::Command, starting};
+use crate::{cli::config::Scope, say, source::wait};
 
 /// How long a command that a terminal's Ctrl-C has reached as well gets to end before the signal is sent on.
 const GRACE: Duration = Duration::from_millis(300);
 
-/// Says that the session is attached, and what ends it: to a terminal always, elsewhere where only a signal will. `then` is
-/// what it does in the end.
+/// Says that the session is attached, and what ends it: to a terminal always, elsewhere where only a signal will, for scripts that
+/// then start what is to be measured. `then` is what it does in the end; without it there is another sign that it has begun.
 pub fn announce(scope: &Scope, then: &str) {
     let end = ends(scope);
-    if std::io::stderr().is_terminal() {
-        eprintln!("pinscope: attached; {end} ends the session{then}");
-    } else if scope.command.is_none() && scope.duration.is_none() && !then.is_empty() {
-        tracing::info!("attached; {end} ends the session{then}");
+    let only_by_signal = scope.command.is_none() && scope.duration.is_none();
+    if std::io::stderr().is_terminal() || only_by_signal && !then.is_empty() {
+        say::line(format_args!("pinscope: attached; {end} ends the session{then}"));
     }
 }
 
@@ -56,6 +55,8 @@ impl Signals {
     fn listen() -> Result<Self> {
         let listen = |kind| signal(kind).context("cannot listen for signals");
         let hangup = if is_ignored(libc::SIGHUP) { None } else { Some(listen(SignalKind::hangup())?) };
+        let of_start = [libc::SIGINT, libc::SIGTERM].into_iter().chain(hangup.is_some().then_some(libc::SIGHUP));
+        starting::begin(of_start)?;
         Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())?, hangup })
     }
 
@@ -83,9 +84,6 @@ fn is_ignored(signal: libc::c_int) -> bool {
     // SAFETY: filled by the call, or zeros.
     asked == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN
 }
-
-/// For the runtime to look at what has arrived.
-const TURN: Duration = Duration::from_millis(1);
 
 /// All that can end a session.
 pub struct End {
@@ -119,20 +117,14 @@ impl Ended {
 }
 
 impl End {
-    /// Begins to listen for signals; the time runs from [`End::begin`].
+    /// Begins to listen for signals, which end the process until [`End::begin`]; from then on the time runs.
     pub fn new(scope: &Scope, command: Option<Command>) -> Result<Self> {
         Ok(Self { signals: Signals::listen()?, deadline: None, process: scope.pid.map(watch).transpose()?, command })
     }
 
-    /// Lets the command run and starts the time. A signal that came during the start has ended the session: the command does
-    /// not begin.
-    pub async fn begin(&mut self, duration: Option<Duration>) -> Result<()> {
-        // The runtime reports a signal that has arrived once it gets its turn.
-        if self.command.is_some()
-            && let Ok(signal) = tokio::time::timeout(TURN, self.signals.next()).await
-        {
-            bail!("signal {} came before the probes were attached: the command was not started", signal.as_raw());
-        }
+    /// The start is over: lets the command run and starts the time.
+    pub fn begin(&mut self, duration: Option<Duration>) -> Result<()> {
+        starting::over();
         self.deadline = duration.and_then(|duration| Instant::now().checked_add(duration));
         self.command.as_ref().map_or(Ok(()), Command::release)
     }

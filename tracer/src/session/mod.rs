@@ -8,6 +8,7 @@ mod followed;
 mod known;
 mod log;
 mod report;
+mod starting;
 mod trace;
 
 use std::{
@@ -35,6 +36,7 @@ use crate::{
     memory,
     probe::{
         attach::{self, Attached, Options},
+        descriptors,
         health::{self, Health, HookState},
         mode::Mechanism,
         plan::{self, Plan, PlanError, Verdict, Wish},
@@ -79,7 +81,7 @@ pub struct Session {
 impl Session {
     /// Inspects the kernel, plans, attaches. Fails with one line where nothing can be measured.
     pub fn start(wish: &Wish, options: &Options) -> Result<Self> {
-        let session = Self::open(wish, options, &Progress::shown())?;
+        let session = Self::open(wish, options, &Progress::begin())?;
         match session.obstacle() {
             Some(why) => bail!("{why}"),
             None => Ok(session),
@@ -88,7 +90,7 @@ impl Session {
 
     /// The same, but where nothing can be measured the session is there and says why: [`Session::obstacle`].
     pub fn open(wish: &Wish, options: &Options, progress: &Progress) -> Result<Self> {
-        let Opened { facts, plan, mut attached, results } =
+        let Opened { facts, plan, mut attached, results, .. } =
             Opened::by(&table::wanted(), |facts| plan::plan(facts, wish), options, progress);
         let mut health = health::health(&plan, &results);
         if let Err(why) = &attached {
@@ -261,6 +263,8 @@ struct Opened {
     /// What is attached, or why nothing is.
     attached: Result<Attached, String>,
     results: Results,
+    /// Nothing is attached, and more facts could change neither that nor the words for it.
+    settled: bool,
 }
 
 impl Opened {
@@ -270,7 +274,7 @@ impl Opened {
         let sources = Sources::default();
         progress.step(Step::Kernel);
         let first = Self::with(Facts::glance(&sources, wanted), &plan, options, progress);
-        if is_whole(&first.plan, first.attached.is_ok(), &first.results) {
+        if first.settled || is_whole(&first.plan, first.attached.is_ok(), &first.results) {
             return first;
         }
         progress.step(Step::WholeKernel);
@@ -280,18 +284,26 @@ impl Opened {
         Self::with(facts.completed(&sources, wanted), &plan, options, progress)
     }
 
-    /// The same by all facts from the start: for a plan that says of a function that the kernel has none.
+    /// The same by all facts from the start, where they matter: for a plan that says of a function that the kernel has none.
     fn by_all(wanted: &Wanted<'_>, plan: impl Fn(&Facts) -> Plan, options: &Options, progress: &Progress) -> Self {
+        let sources = Sources::default();
         progress.step(Step::Kernel);
-        Self::with(Facts::gather(&Sources::default(), wanted), &plan, options, progress)
+        let glance = Facts::glance(&sources, wanted);
+        let facts = if plan(&glance).is_settled() { glance } else { glance.completed(&sources, wanted) };
+        Self::with(facts, &plan, options, progress)
     }
 
     fn with(facts: Facts, plan: &impl Fn(&Facts) -> Plan, options: &Options, progress: &Progress) -> Self {
         let plan = plan(&facts);
         // What reading the facts took is not wanted for loading; the most that a start takes is what a limit on it must allow.
         memory::give_back();
-        let (attached, results) = attach_plan(&facts, &plan, options, progress);
-        Self { facts, plan, attached, results }
+        let few = descriptors::too_few(&plan);
+        let settled = plan.is_settled() || few.is_some();
+        let (attached, results) = match few {
+            Some(why) => (Err(why), Vec::new()),
+            None => attach_plan(&facts, &plan, options, progress),
+        };
+        Self { facts, plan, attached, results, settled }
     }
 }
 
@@ -335,20 +347,29 @@ fn attach_plan(
 
 /// The facts and the plan for a report, the plan as it turned out: everything is attached and let go again. Whatever would keep
 /// a session from it keeps this from it, known to the facts or not.
-pub fn tried(probes: &args::Probes) -> (Facts, Plan) {
+///
+/// # Errors
+/// Signals cannot be listened for.
+pub fn tried(probes: &args::Probes) -> Result<(Facts, Plan)> {
     let session = tracer_ebpf::settings::Session { processes: 1, ..Default::default() };
     let wish = config::wish(probes, true, &session);
+    starting::begin([libc::SIGINT, libc::SIGTERM])?;
+    let progress = Progress::begin();
+    progress.step(Step::Kernel);
     let facts = Facts::gather(&Sources::default(), &table::wanted());
     let mut plan = plan::plan(&facts, &wish);
     if plan.verdict() != Verdict::Nothing {
         let options = Options { session, ..Options::default() };
-        let (attached, results) = attach_plan(&facts, &plan, &options, &Progress::quiet());
+        let (attached, results) = match descriptors::too_few(&plan) {
+            Some(why) => (Err(why), Vec::new()),
+            None => attach_plan(&facts, &plan, &options, &progress),
+        };
         match attached {
             Ok(_) => plan.figures = health::health(&plan, &results).figures,
             Err(why) => plan.errors.push(PlanError::Tried(why)),
         }
     }
-    (facts, plan)
+    Ok((facts, plan))
 }
 
 /// What the outputs say of any session.
@@ -395,7 +416,6 @@ mod tests {
 
     /// As [`Facts::glance`] has them.
     fn at_a_glance(facts: Facts) -> Facts {
-        let unread = || "not read".to_owned();
         Facts {
             symbols: Err(Unknown(unread())),
             traceable: Traceable::Unknown(unread()),
@@ -413,6 +433,25 @@ mod tests {
             assert_eq!((quick.hooks, quick.ring_exits), (whole.hooks, whole.ring_exits), "{release}");
             assert_eq!(quick.settings, whole.settings, "{release}");
         }
+    }
+
+    #[test]
+    fn who_can_trace_nothing_whatever_the_kernel_has_does_not_wait_to_hear_more() {
+        let settled = |change: fn(&mut Facts)| {
+            let mut facts = at_a_glance(fixture::debian_6_12());
+            change(&mut facts);
+            plan::plan(&facts, &Wish::default()).is_settled()
+        };
+        assert!(settled(|facts| facts.types = Err(Unknown(unread()))));
+        assert!(settled(|facts| facts.privileges.user_namespace = true));
+        assert!(settled(|facts| facts.privileges.capabilities = Ok([].into())));
+        assert!(!settled(|_| ()));
+        // What keeps functions from being hooked may be more than a glance shows.
+        assert!(!settled(|facts| facts.switches.ftrace_off = true));
+    }
+
+    fn unread() -> String {
+        "not read".to_owned()
     }
 
     #[test]

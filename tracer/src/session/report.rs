@@ -36,7 +36,7 @@ pub async fn report(arguments: &args::Report, verbose: bool) -> Result<ExitCode>
     let mut session = Session::start(&wish, &options)?;
     log::show(&mut session, verbose)?;
     let mut meta = session.meta(&scope);
-    end.begin(scope.duration).await?;
+    end.begin(scope.duration)?;
     let which = if arguments.interval.is_none() { "the report" } else { "the report of the time since the last one" };
     announce(&scope, &format!(" and prints {which}"));
     let (ended, last) = wait(&session, &meta, arguments, &mut end).await?;

@@ -21,6 +21,7 @@ use crate::{
     decode::{Assembler, Filesystems, Record, Registration, decode},
     figure::Figure,
     probe::attach::Options,
+    say,
     sink::trace as sink,
     source::{
         maps::Maps,
@@ -54,7 +55,7 @@ pub async fn trace(arguments: &args::Trace, verbose: bool) -> Result<ExitCode> {
     let mut records = Records::open(session.ebpf_mut()?)?;
     let mut printer = Printer::new(&session, arguments);
     // What says that the session has begun comes after it has: from then on a signal ends it.
-    end.begin(scope.duration).await?;
+    end.begin(scope.duration)?;
     printer.start(&session, &scope)?;
     announce(&scope, "");
     let mut closed = std::pin::pin!(wait::closed(std::io::stdout()));
@@ -210,12 +211,12 @@ impl<'a> Printer<'a> {
             writeln!(self.out, "{line}").context("cannot write")?;
         } else {
             for call in under_way.iter().flat_map(|calls| &calls.long) {
-                eprintln!("{}", sink::under_way(call));
+                say::line(sink::under_way(call));
             }
             if let Some(words) = under_way.as_ref().and_then(sink::unseen_ends) {
-                eprintln!("{words}");
+                say::line(words);
             }
-            eprintln!("{}", sink::footer(counts, Some(&lost)));
+            say::line(sink::footer(counts, Some(&lost)));
         }
         self.out.flush().context("cannot write")
     }

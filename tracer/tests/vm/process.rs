@@ -26,6 +26,17 @@ pub fn limit_memlock(command: &mut Command, bytes: u64) {
     unsafe { command.pre_exec(limit) };
 }
 
+/// The program begins with so many open files that it may have, and so many that it may raise that to.
+pub fn limit_files(command: &mut Command, soft: u64, hard: u64) {
+    let limit = move || {
+        let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+        // SAFETY: `limit` is valid.
+        checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })
+    };
+    // SAFETY: between fork and exec there are only system calls.
+    unsafe { command.pre_exec(limit) };
+}
+
 /// The program sees an empty folder there; nobody else does.
 pub fn hide(command: &mut Command, folder: &'static CStr) {
     let hide = move || {

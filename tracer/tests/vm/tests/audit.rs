@@ -71,7 +71,7 @@ struct Said {
 /// Audits `work`, of this process alone.
 fn audit(context: &Context, pid: u32, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Said> {
     let pid = pid.to_string();
-    let arguments = ["audit", "-v", "--json", "--attach", &context.attach, "--pid", &pid];
+    let arguments = ["audit", "--json", "--attach", &context.attach, "--pid", &pid];
     let running = Running::start(&mut pinscope::command(&arguments))?;
     let deadline = Instant::now() + TIME;
     while !running.stderr().contains("attached; ") {

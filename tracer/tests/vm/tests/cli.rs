@@ -3,8 +3,9 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    os::unix::process::CommandExt,
+    os::unix::process::{CommandExt, ExitStatusExt},
     process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -14,6 +15,7 @@ use serde_json::Value;
 use super::without_tracer;
 use crate::{
     attempt::perform,
+    cgroup::{self, Cgroup},
     context::Context,
     daemon::Daemon,
     kernel::Version,
@@ -36,7 +38,7 @@ const CAP_BPF: i32 = 39;
 type Case = fn(&Context) -> TestResult;
 
 pub fn tests() -> Vec<Test> {
-    let cases: [(&str, Case); 15] = [
+    let cases: [(&str, Case); 20] = [
         ("bad_option", bad_option),
         ("bad_values", bad_values),
         ("no_such_process", no_such_process),
@@ -48,6 +50,11 @@ pub fn tests() -> Vec<Test> {
         ("command_killed", command_killed),
         ("command_interrupted", command_interrupted),
         ("avoided_function", avoided_function),
+        ("interrupted_start", interrupted_start),
+        ("full_stderr", full_stderr),
+        ("few_descriptors", few_descriptors),
+        ("few_processes", few_processes),
+        ("nothing_more_is_read", nothing_more_is_read),
         ("doctor", doctor),
         ("doctor_agrees", doctor_agrees),
         ("ftrace_switched_off", ftrace_switched_off),
@@ -165,6 +172,102 @@ fn command_interrupted(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
+/// A signal during the start ends it at once, by that signal and with one line, and a command does not begin.
+fn interrupted_start(context: &Context) -> TestResult {
+    let command: &[&str] = &["--", "/bin/sh", "-c", "echo BEGUN"];
+    let cases: [(&[&str], i32); 4] = [
+        (&["report"], libc::SIGINT),
+        (&["trace", "--json"], libc::SIGTERM),
+        (&[&["audit"], command].concat(), libc::SIGHUP),
+        (&["daemon", "--listen", "127.0.0.1:0"], libc::SIGTERM),
+    ];
+    for (arguments, signal) in cases {
+        let [name, rest @ ..] = arguments else { continue };
+        let arguments = [&["-vv", name, "--attach", &context.attach], rest].concat();
+        let running = Running::start(&mut pinscope::command(&arguments))?;
+        let deadline = Instant::now() + TIME;
+        while !running.stderr().contains("start: making the eBPF maps") {
+            ensure!(Instant::now() < deadline, "{name} does not start: {}", running.stderr());
+            thread::sleep(Duration::from_millis(2));
+        }
+        running.signal(signal);
+        let signalled = Instant::now();
+        let finished = running.finish(TIME)?;
+        println!("    {name} ended {:.2} s after signal {signal}", signalled.elapsed().as_secs_f64());
+        ensure!(finished.status.signal() == Some(signal), "{name}: {}", finished.words());
+        ensure!(finished.stdout.is_empty() && !finished.stderr.contains("start: done"), "{name}: {}", finished.words());
+        let said: Vec<_> = finished.stderr.lines().filter(|line| line.starts_with("pinscope: ")).collect();
+        ensure!(said == ["pinscope: interrupted while starting; nothing was measured"], "{name}: {said:?}");
+    }
+    Ok(Verdict::Passed)
+}
+
+/// Nobody can read what is said: the exit codes are what they are.
+fn full_stderr(context: &Context) -> TestResult {
+    let run = |arguments: &[&str]| {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full")?;
+        Running::start(pinscope::command(arguments).stderr(full))?.finish(TIME)
+    };
+    run(&["no-such-subcommand"])?.expect_code(2)?;
+    run(&["report", "--attach", &context.attach, "--pid", "4194301"])?.expect_code(1)?;
+    let finished = run(&["-vv", "trace", "--attach", &context.attach, "--", "/bin/sh", "-c", "exit 7"])?;
+    finished.expect_code(7)?;
+    Ok(Verdict::Passed)
+}
+
+/// With too few open files one line says so and how many it takes; with that many it works. What may be raised is, and not for
+/// the command.
+fn few_descriptors(context: &Context) -> TestResult {
+    let run = |soft, hard, more: &[&str]| {
+        let arguments = [&["report", "--json", "--attach", &context.attach], more].concat();
+        let mut command = pinscope::command(&arguments);
+        process::limit_files(&mut command, soft, hard);
+        Running::start(&mut command)?.finish(TIME)
+    };
+    let few = run(48, 48, &["--duration", "100ms"])?;
+    few.expect_error_line(&["open files is 48", "ulimit -n"])?;
+    ensure!(!few.stderr.contains("verifier"), "{}", few.words());
+    let words = few.stderr.trim_end().trim_end_matches(" or more");
+    let enough = words.rsplit(' ').next().context("no words")?.parse().with_context(|| few.words())?;
+    println!("    {enough} open files are enough");
+    let whole = run(enough, enough, &["--duration", "100ms"])?.expect_code(0)?;
+    ensure!(whole.stderr.is_empty(), "{}", whole.words());
+    run(48, 4096, &["--", "/bin/sh", "-c", "exit $(ulimit -n)"])?.expect_code(48)?;
+    Ok(Verdict::Passed)
+}
+
+/// Room for pinscope, the process that waits for the command, and the command.
+fn few_processes(context: &Context) -> TestResult {
+    let controllers = format!("{}/cgroup.subtree_control", cgroup::ROOT);
+    fs::write(controllers, "+pids").context("no controller of processes")?;
+    let cgroup = Cgroup::new(cgroup::ROOT, "few-processes")?;
+    fs::write(format!("{}/few-processes/pids.max", cgroup::ROOT), "3")?;
+    let arguments = ["report", "--attach", &context.attach, "--", "/bin/sh", "-c", "exit 7"];
+    let mut command = cgroup.command(&pinscope::binary(), &arguments);
+    let finished = Running::start(pinscope::piped(&mut command))?.finish(TIME);
+    cgroup.remove()?;
+    let finished = finished?.expect_code(7)?;
+    ensure!(finished.stderr.is_empty(), "{}", finished.words());
+    Ok(Verdict::Passed)
+}
+
+/// Who can trace nothing whatever the kernel has does not wait for the kernel's lists.
+fn nothing_more_is_read(context: &Context) -> TestResult {
+    let by_name = |name: &&str| CIRCUMSTANCES.iter().find(|(known, ..)| known == name);
+    for (name, circumstance, words) in ["user namespace", "another user", "without /sys"].iter().filter_map(by_name) {
+        for subcommand in ["report", "audit"] {
+            let mut command = pinscope::command(&["-vv", subcommand, "--attach", &context.attach]);
+            circumstance(&mut command);
+            let started = Instant::now();
+            let finished = Running::start(&mut command)?.finish(TIME)?.expect_code(1)?;
+            println!("    {name}: {subcommand} ended after {:.2} s", started.elapsed().as_secs_f64());
+            let read_on = finished.stderr.contains("reading why");
+            ensure!(!read_on && words.iter().all(|word| finished.stderr.contains(word)), "{}", finished.words());
+        }
+    }
+    Ok(Verdict::Passed)
+}
+
 /// A function that is not there: the rest is measured, and what is not is unknown and said to be.
 fn avoided_function(context: &Context) -> TestResult {
     let pid = std::process::id().to_string();
@@ -231,7 +334,7 @@ const CIRCUMSTANCES: [Circumstance; 10] = [
     ("seccomp without bpf(2)", |command| process::refuse(command, libc::SYS_bpf), &["seccomp"]),
     (NO_PERF_EVENTS, |command| process::refuse(command, libc::SYS_perf_event_open), &[]),
     ("without /proc", |command| process::hide(command, c"/proc"), &[]),
-    ("without /sys", |command| process::hide(command, c"/sys"), &["BTF"]),
+    ("without /sys", |command| process::hide(command, c"/sys"), &["BTF", "/sys is not mounted"]),
     (
         "without CAP_SYS_ADMIN",
         |command| process::drop_capabilities(command, &[CAP_SYS_ADMIN]),

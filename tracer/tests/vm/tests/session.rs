@@ -35,6 +35,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("session_filters", filters).within(Duration::from_mins(5)),
         Test::new("session_duration", duration),
         Test::new("session_on_a_terminal", on_a_terminal),
+        Test::new("session_of_a_service_on_a_terminal", service_on_a_terminal),
         Test::new("session_ends_in_a_storm", ends_in_a_storm),
         Test::new("session_follows_the_wall_clock", follows_the_wall_clock),
     ]
@@ -251,6 +252,7 @@ fn on_a_terminal(context: &Context) -> TestResult {
     }
     let (mut ours, theirs) = terminal()?;
     let mut command = pinscope::command(&["report", "--attach", &context.attach, "--duration", "500ms"]);
+    command.env("TERM", "linux");
     let running = Running::start(command.stderr(Stdio::from(theirs)))?;
     // What holds the other side open here, besides the program, goes with the command.
     drop(command);
@@ -266,6 +268,32 @@ fn on_a_terminal(context: &Context) -> TestResult {
     let last = shown.rsplit("\r\x1b[K").next().unwrap_or_default();
     let attached = "pinscope: attached; the end of 500ms or Ctrl-C ends the session and prints the report\r\n";
     ensure!(last == attached, "{shown:?}");
+    Ok(Verdict::Passed)
+}
+
+/// A service says where it serves, on a terminal that only takes lines.
+fn service_on_a_terminal(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let (mut ours, theirs) = terminal()?;
+    let mut command = pinscope::command(&["daemon", "--attach", &context.attach, "--listen", "127.0.0.1:9758"]);
+    let running = Running::start(command.env("TERM", "dumb").stderr(Stdio::from(theirs)))?;
+    drop(command);
+    let mut shown = String::new();
+    let mut chunk = [0; 4096];
+    while let Ok(count @ 1..) = ours.read(&mut chunk) {
+        shown.push_str(&String::from_utf8_lossy(&chunk[..count]));
+        if shown.contains("Ctrl-C ends it\r\n") {
+            break;
+        }
+    }
+    println!("    {shown:?}");
+    let last = shown.lines().last();
+    ensure!(last == Some("pinscope: serving http://127.0.0.1:9758/; Ctrl-C ends it"), "{shown:?}");
+    ensure!(!shown.contains('\x1b'), "{shown:?}");
+    running.signal(libc::SIGINT);
+    running.finish(Duration::from_secs(10))?.expect_code(0)?;
     Ok(Verdict::Passed)
 }
 
