@@ -8,12 +8,9 @@ pub const FOLDER: &str = "usr/share/doc/pinscope";
 pub const SINGLE: [&str; 2] = ["README.md", "SECURITY.md"];
 /// Every document and picture in it is packaged.
 pub const SOURCE: &str = "tracer/doc";
-/// Folders and files that are packaged elsewhere, as they are called from [`FOLDER`].
-const ELSEWHERE: [(&str, &str); 3] = [
-    ("dashboards/README.md", "../../pinscope/README.md"),
-    ("dashboards/RUNBOOK.md", "../../pinscope/RUNBOOK.md"),
-    ("CHANGELOG.md", "changelog"),
-];
+/// Files that are packaged elsewhere, as they are called from [`FOLDER`]. The changelog has another name in each package.
+const ELSEWHERE: [(&str, &str); 2] =
+    [("dashboards/README.md", "../../pinscope/README.md"), ("dashboards/RUNBOOK.md", "../../pinscope/RUNBOOK.md")];
 
 /// The text of the document `name` as it is packaged: a link to what is not packaged becomes its words.
 pub fn packaged(name: &str, text: &str) -> String {
@@ -82,7 +79,7 @@ mod tests {
         let wanted = "[a](guide.md#b) [c](#d) the map, ![p](p.svg) [e](https://f)";
         assert_eq!(packaged("README.md", text), wanted);
         let text = "[r](../../README.md) [d](../../dashboards/README.md) [l](../../CHANGELOG.md#x) [k](json.md)";
-        let wanted = "[r](README.md) [d](../../pinscope/README.md) [l](changelog#x) [k](json.md)";
+        let wanted = "[r](README.md) [d](../../pinscope/README.md) l [k](json.md)";
         assert_eq!(packaged("tracer/doc/guide.md", text), wanted);
     }
 
