@@ -1,10 +1,5 @@
 //! What the kernel answers when it is asked directly.
 
-use aya::{
-    programs::{ProgramError, ProgramType},
-    sys::is_program_supported,
-};
-
 use super::{Known, OF_SYSFS, Sources, Unknown, unread};
 use crate::bpf;
 
@@ -28,11 +23,10 @@ impl Trial {
         if !sources.ask_kernel {
             return Self::NotTried;
         }
-        match is_program_supported(ProgramType::Tracing) {
+        match bpf::has_trampolines() {
             Ok(true) => Self::Works,
             Ok(false) => Self::Absent,
-            Err(ProgramError::SyscallError(error)) => Self::Refused(format!("{}: {}", error.call, error.io_error)),
-            Err(error) => Self::Refused(error.to_string()),
+            Err(why) => Self::Refused(why),
         }
     }
 

@@ -24,19 +24,18 @@ use super::{
     object::{self, ObjectError},
     plan::{Hook, Kind, Plan},
     progress::{Progress, Step},
+    sizes,
     table::{CLASSIC_GROUP, Role, SEARCHES},
     tracefs,
 };
 use crate::{
-    bpf::{MAP_ENTRIES, Place, TASKS},
+    bpf::{
+        MAP_ENTRIES, Place, TASKS, fdinfo,
+        mapped::{self, Mapped},
+        read::ReadError,
+    },
     kernel::{Hierarchy, Types},
     memory,
-    source::{
-        audit, fdinfo,
-        mapped::{self, Mapped},
-        maps::{self, Iterators, Maps, ReadError},
-        workloads,
-    },
 };
 
 /// Threads that can be in a registration at once where the frames are in a hash map (before 5.12).
@@ -86,6 +85,15 @@ pub struct Options {
     pub audit: bool,
 }
 
+/// What the kernel's iterators are made by: numbers of functions among its types.
+#[derive(Clone, Copy, Debug)]
+pub struct Iterators {
+    /// Of [`crate::bpf::MAP_ENTRIES`].
+    pub entries: u32,
+    /// Of [`crate::bpf::TASKS`], where it shows all tasks.
+    pub tasks: Option<u32>,
+}
+
 /// What became of each hook, by its program's name.
 pub type Results = Vec<(String, Result<(), String>)>;
 
@@ -95,9 +103,7 @@ pub struct Attached {
     pub ebpf: Ebpf,
     /// Its programs of kprobe.multi.
     multi: Vec<multi::Program>,
-    /// What they count in.
-    pub maps: Maps,
-    /// By which more of them are read.
+    /// By which the maps that they count in are read.
     pub iterators: Iterators,
     counting: Mapped,
     /// For each hook of the plan, by the program's name, whether it is attached, and if not, why.
@@ -136,14 +142,13 @@ pub fn attach(plan: &Plan, types: &Types, options: &Options, progress: &Progress
     let object = object_for(plan)?;
     let mut ebpf = load(plan, options, &object)?;
     if options.workloads.is_some() {
-        workloads::prepare(&mut ebpf).map_err(|error| AttachError::Fill(workloads::MAP, chain(&error)))?;
+        sizes::prepare(&mut ebpf).map_err(|error| AttachError::Fill(sizes::WORKLOADS, chain(&error)))?;
     }
     let iterators = Iterators {
         entries: *types.ids.get(MAP_ENTRIES).ok_or(AttachError::NoIterators)?,
         // Of tasks it shows those of our own PID namespace.
         tasks: types.ids.get(TASKS).copied().filter(|_| plan.settings.kernel.pid_namespace == 0),
     };
-    let maps = Maps::of(&ebpf, iterators, options.session.processes != 0)?;
     let counting = Mapped::writable(&ebpf, COUNTING)?;
     let multi = multi_loader(plan, &object, &ebpf);
     // The most that a start takes is when the types below are there; all that is done with goes before.
@@ -163,7 +168,7 @@ pub fn attach(plan: &Plan, types: &Types, options: &Options, progress: &Progress
         work.each(chosen, plan.hooks.len(), |hook, program| attach_program(program, hook));
     }
     let (results, multi) = work.end();
-    Ok(Attached { ebpf, multi, maps, iterators, counting, results })
+    Ok(Attached { ebpf, multi, iterators, counting, results })
 }
 
 /// What is attached at the same time; each wave after the one before it.
@@ -347,7 +352,7 @@ fn load(plan: &Plan, options: &Options, object: &[u8]) -> Result<Ebpf, AttachErr
         loader.map_max_entries("AYA_LOGS", NO_RECORDS);
     }
     let cpus = mapped::cpus().map_err(AttachError::Cpus)?;
-    for (map, entries) in maps::OF_CPUS.into_iter().chain([(audit::COUNTERS, 1)]) {
+    for (map, entries) in sizes::OF_CPUS {
         loader.map_max_entries(map, cpus.saturating_mul(entries as u32));
     }
     if options.session.processes == 0 {
@@ -362,7 +367,7 @@ fn load(plan: &Plan, options: &Options, object: &[u8]) -> Result<Ebpf, AttachErr
         loader.map_max_entries("TABLES", 1);
     }
     let cap = options.workloads.as_ref().map(|(cap, _)| *cap);
-    for (map, entries) in workloads::sizes(cap) {
+    for (map, entries) in sizes::of_workloads(cap) {
         loader.map_max_entries(map, entries);
     }
     if !options.audit {

@@ -12,5 +12,6 @@ pub mod offsets;
 pub mod plan;
 pub mod progress;
 mod select;
+pub mod sizes;
 pub mod table;
 mod tracefs;

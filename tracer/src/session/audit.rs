@@ -15,7 +15,7 @@ use crate::{
     cli::{args, config},
     kernel::{Facts, addresses},
     probe::{
-        attach::{Attached, Options},
+        attach::Options,
         audit::wanted,
         health::{self, Health, HookState},
         plan::{self, Outcome, Plan},
@@ -24,7 +24,7 @@ use crate::{
     },
     sample::audit::AuditSample,
     sink::{self, Meta},
-    source::{audit as source, runs},
+    source::{audit as source, probes::Probes, runs},
 };
 
 /// Runs the session and prints what it saw; the exit code is the command's, where there is one.
@@ -58,7 +58,7 @@ fn print(audit: &Audit, meta: &Meta, json: bool) -> Result<()> {
 
 /// The audit's probes at work.
 struct Session {
-    attached: Attached,
+    attached: Probes,
     plan: Plan,
     health: Health,
     release: String,

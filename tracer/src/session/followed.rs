@@ -7,8 +7,9 @@ use crate::{
         registered::{self, Registered, Shares},
         workloads::{Folder, Told, Workloads},
     },
+    bpf::read::ReadError,
     kernel::Hierarchy,
-    source::{maps::ReadError, tables, workloads},
+    source::{tables, workloads},
 };
 
 /// Figures by workload.

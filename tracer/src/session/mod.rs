@@ -35,7 +35,7 @@ use crate::{
     kernel::{Facts, Sources, Wanted},
     memory,
     probe::{
-        attach::{self, Attached, Options},
+        attach::{self, Options},
         descriptors,
         health::{self, Health, HookState},
         mode::Mechanism,
@@ -47,6 +47,7 @@ use crate::{
     sink::Meta,
     source::{
         maps::{self, Maps},
+        probes::Probes,
         runs::Statistics,
         tables, under_way,
     },
@@ -58,7 +59,7 @@ const SETTLES: Duration = Duration::from_millis(20);
 /// Probes at work.
 pub struct Session {
     /// What is attached, or why nothing is.
-    attached: Result<Attached, String>,
+    attached: Result<Probes, String>,
     plan: Plan,
     health: Health,
     known: Known,
@@ -244,7 +245,7 @@ impl Session {
 
 /// Looks for the tables that were there before, as far as it can. Where not `all` can be found, what is registered is a lower
 /// bound.
-fn follow_tables(attached: &mut Attached, results: &Results, mut all: bool, known: &mut Known) -> Result<Tables> {
+fn follow_tables(attached: &mut Probes, results: &Results, mut all: bool, known: &mut Known) -> Result<Tables> {
     let loaded = |name: &str| results.iter().any(|(program, result)| program == name && result.is_ok());
     if let Err(why) = tables::search(&mut attached.ebpf, loaded) {
         all = false;
@@ -261,7 +262,7 @@ struct Opened {
     facts: Facts,
     plan: Plan,
     /// What is attached, or why nothing is.
-    attached: Result<Attached, String>,
+    attached: Result<Probes, String>,
     results: Results,
     /// Nothing is attached, and more facts could change neither that nor the words for it.
     settled: bool,
@@ -318,7 +319,7 @@ fn attach_plan(
     plan: &Plan,
     options: &Options,
     progress: &Progress,
-) -> (Result<Attached, String>, Results) {
+) -> (Result<Probes, String>, Results) {
     let types = match &facts.types {
         Ok(types) if plan.verdict() != Verdict::Nothing => types,
         _ => {
@@ -328,7 +329,10 @@ fn attach_plan(
             );
         }
     };
-    match attach::attach(plan, types, options, progress) {
+    let attached = attach::attach(plan, types, options, progress).map_err(|error| error.to_string());
+    let opened = attached
+        .and_then(|attached| Probes::open(attached, options.session.processes != 0).map_err(|error| error.to_string()));
+    match opened {
         Ok(attached) => {
             let results = attached.results.clone();
             if results.iter().any(|(_, result)| result.is_ok()) {
@@ -337,8 +341,7 @@ fn attach_plan(
                 (Err(format!("no probe could be attached: {}", first_failure(&attached))), results)
             }
         }
-        Err(error) => {
-            let why = error.to_string();
+        Err(why) => {
             let results = plan.hooks.iter().map(|hook| (hook.program.clone(), Err(why.clone()))).collect();
             (Err(why), results)
         }
@@ -397,7 +400,7 @@ fn fatal(plan: &Plan) -> String {
     }
 }
 
-fn first_failure(attached: &Attached) -> String {
+fn first_failure(attached: &attach::Attached) -> String {
     let failure = attached.results.iter().find_map(|(program, result)| Some((program, result.as_ref().err()?)));
     failure.map_or_else(|| "the plan is empty".to_owned(), |(program, error)| format!("{program}: {error}"))
 }

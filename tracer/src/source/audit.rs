@@ -8,19 +8,16 @@ use aya::{
 };
 use tracer_ebpf::audit::{AuditCounter, AuditKey, AuditTotals};
 
-use super::{
-    entries::Entries,
-    mapped::Mapped,
-    maps::{ReadError, add as add_words, map},
-    runs, skipped,
-};
+use super::{maps::add as add_words, probes::Probes, runs, skipped};
 use crate::{
-    probe::attach::Attached,
+    bpf::{
+        entries::Entries,
+        mapped::Mapped,
+        read::{ReadError, map},
+    },
+    probe::sizes::AUDIT_COUNTERS,
     sample::audit::{AuditSample, add},
 };
-
-/// The array that has an entry for each CPU.
-pub const COUNTERS: &str = "AUDIT_COUNTERS";
 
 #[repr(transparent)]
 #[derive(Clone, Copy)]
@@ -37,7 +34,7 @@ struct Value(AuditTotals);
 unsafe impl aya::Pod for Value {}
 
 /// Reads the maps, and what the kernel says of the programs.
-pub fn read(attached: &Attached) -> Result<AuditSample, ReadError> {
+pub fn read(attached: &Probes) -> Result<AuditSample, ReadError> {
     let ebpf = &attached.ebpf;
     let mut sample = AuditSample {
         calls: calls(ebpf, attached.iterators.entries)?,
@@ -63,7 +60,7 @@ fn calls(ebpf: &Ebpf, iterator: u32) -> Result<BTreeMap<AuditKey, AuditTotals>, 
 }
 
 fn counters(ebpf: &Ebpf) -> Result<[u64; AuditCounter::SLOTS], ReadError> {
-    let array = Mapped::readable(ebpf, COUNTERS)?;
+    let array = Mapped::readable(ebpf, AUDIT_COUNTERS)?;
     let mut sums = [0; AuditCounter::SLOTS];
     for cpu in 0..array.entries() {
         add_words(&mut sums, array.words(cpu));

@@ -14,8 +14,10 @@ use tracer_ebpf::{
     record::{Frame, RegistrationRecord},
 };
 
-use super::maps::{ReadError, map};
-use crate::bpf;
+use crate::bpf::{
+    self,
+    read::{ReadError, map},
+};
 
 /// Task storage, which the library does not know.
 const NAME: &str = "FRAMES";

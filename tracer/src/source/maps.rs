@@ -1,11 +1,8 @@
 //! The eBPF side's maps and programs, read into a [`Sample`].
 
-use std::{collections::HashMap, io};
+use std::collections::HashMap;
 
-use aya::{
-    Ebpf,
-    maps::{Map, MapError},
-};
+use aya::Ebpf;
 use tracer_ebpf::{
     backing::{BackingKey, BackingTotals, Kind},
     counter::{ERRNO_SLOTS, RESULT_ROWS, Totals},
@@ -17,10 +14,14 @@ use tracer_ebpf::{
     under_way::{Call, WORDS},
 };
 
-use super::{entries::Entries, frames::Frames, mapped::Mapped, skipped};
+use super::{frames::Frames, probes::Probes, skipped};
 use crate::{
+    bpf::{entries::Entries, mapped::Mapped, read::ReadError},
     human,
-    probe::attach::Attached,
+    probe::{
+        attach::Iterators,
+        sizes::{COSTS, DETAILS, DURATIONS, LARGEST, RESULTS, SIZES, TOTALS},
+    },
     sample::{Sample, SampledRing, skipped::uncounted},
 };
 
@@ -53,35 +54,11 @@ pod!(
     FileOf(SharedFile),
 );
 
-/// Why the maps could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The object and this program do not belong together.
-    #[error("the eBPF object has no map {0}")]
-    Missing(&'static str),
-    /// The kernel refused.
-    #[error("cannot read the eBPF map {0}: {1}")]
-    Kernel(&'static str, MapError),
-    /// The kernel refused to map it.
-    #[error("cannot map the eBPF map {0}: {1}")]
-    Mapped(&'static str, io::Error),
-    /// The kernel refused to iterate over it.
-    #[error("cannot read the entries of the eBPF map {0}: {1}")]
-    Iterator(&'static str, io::Error),
-    /// The kernel refused to run a program of ours.
-    #[error("cannot run the eBPF program {0}: {1}")]
-    Run(&'static str, String),
-}
-
-pub(super) fn map<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a Map, ReadError> {
-    ebpf.map(name).ok_or(ReadError::Missing(name))
-}
-
 /// What the maps hold now.
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn read(attached: &Attached) -> Result<Sample, ReadError> {
+pub fn read(attached: &Probes) -> Result<Sample, ReadError> {
     let maps = &attached.maps;
     let mut sample = Sample::default();
     maps.totals(&mut sample);
@@ -101,24 +78,6 @@ pub fn read(attached: &Attached) -> Result<Sample, ReadError> {
     Ok(sample)
 }
 
-/// Arrays with entries for each CPU: their names, and how many.
-pub const OF_CPUS: [(&str, usize); 7] = [
-    (TOTALS, 1),
-    (RESULTS, RESULT_ROWS),
-    (DURATIONS, Histogram::DURATIONS),
-    (SIZES, 1),
-    (DETAILS, 1),
-    (COSTS, COST_VMAS * COST_PAGES),
-    (LARGEST, 2),
-];
-const TOTALS: &str = "TOTALS";
-const RESULTS: &str = "RESULTS";
-const DURATIONS: &str = "DURATIONS";
-const SIZES: &str = "SIZES";
-const DETAILS: &str = "DETAILS";
-const COSTS: &str = "COSTS";
-const LARGEST: &str = "LARGEST";
-
 /// The maps that are counted in.
 pub struct Maps {
     totals: Mapped,
@@ -132,15 +91,6 @@ pub struct Maps {
     judged: Entries<JudgedUnder, JudgedBuffers>,
     detail: Option<Detail>,
     frames: Option<Frames>,
-}
-
-/// What the kernel's iterators are made by: numbers of functions among its types.
-#[derive(Clone, Copy, Debug)]
-pub struct Iterators {
-    /// Of [`crate::bpf::MAP_ENTRIES`].
-    pub entries: u32,
-    /// Of [`crate::bpf::TASKS`], where it shows all tasks.
-    pub tasks: Option<u32>,
 }
 
 impl Maps {

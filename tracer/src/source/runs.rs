@@ -13,8 +13,7 @@ use std::{
 
 use aya::sys::{Stats, enable_stats};
 
-use super::fdinfo;
-use crate::sample::Runs;
+use crate::{bpf::fdinfo, sample::Runs};
 
 /// Makes the kernel keep statistics of all programs while the descriptor is open.
 ///

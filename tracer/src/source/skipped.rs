@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, os::fd::BorrowedFd};
 
-use super::fdinfo;
+use crate::bpf::fdinfo;
 
 /// Skipped runs by program, for those of which the kernel tells.
 pub fn read<'a>(programs: impl Iterator<Item = (&'a str, BorrowedFd<'a>)>) -> BTreeMap<String, u64> {

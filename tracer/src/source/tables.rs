@@ -18,9 +18,8 @@ use aya::{
 };
 use tracer_ebpf::table::{Followed, Listed, Range, SLOTS_AT_ONCE, Table, listed};
 
-use super::{entries::Entries, mapped::Mapped, maps::ReadError};
 use crate::{
-    bpf,
+    bpf::{self, entries::Entries, mapped::Mapped, read::ReadError},
     probe::table::{LIST_TABLE, SEARCHES},
     sample::registered,
 };

@@ -14,37 +14,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::{
-    Ebpf,
-    maps::{HashMap as BpfHashMap, Map, MapError},
-};
+use aya::{Ebpf, maps::Map};
 use rustix::io::Errno;
 use tracer_ebpf::workload::{CgroupPath, NAME, OWNER, REST, WorkloadTotals};
 
-use super::{
-    entries::Entries,
-    maps::{ReadError, map},
-};
 use crate::{
-    bpf,
+    bpf::{
+        self,
+        entries::Entries,
+        read::{ReadError, map},
+    },
     decode::workload::{CUT, Workload},
     kernel::Hierarchy,
+    probe::sizes::{Counted, OWNERS, PATHS, WORKLOADS},
     sample::workloads::Reading,
 };
-
-/// The map's name.
-pub const MAP: &str = "WORKLOADS";
-/// That of the map for cgroups that find no room in it.
-pub const OWNERS: &str = "OWNERS";
-/// That of the map of the cgroups' paths.
-pub const PATHS: &str = "CGROUPS";
-
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct Counted(WorkloadTotals);
-
-// SAFETY: `repr(transparent)` over integers, for which every bit pattern is a value.
-unsafe impl aya::Pod for Counted {}
 
 #[repr(transparent)]
 #[derive(Clone, Copy)]
@@ -62,28 +46,6 @@ const ROOT_INODE: u64 = 1;
 
 /// Deeper than this no folder is looked into.
 const DEPTH: usize = 32;
-
-/// How many entries the map is to have so that `cap` workloads find room beside those that are gone and not yet read.
-const fn entries(cap: u32) -> u32 {
-    if cap < 256 { 1024 } else { cap.saturating_mul(4) }
-}
-
-/// How many entries each map is to have; `None` where nothing is counted by cgroup.
-pub fn sizes(cap: Option<u32>) -> [(&'static str, u32); 3] {
-    let (cgroups, owners) = cap.map_or((1, 1), |cap| (entries(cap), OWNER_ENTRIES));
-    [(MAP, cgroups), (OWNERS, owners), (PATHS, cgroups.saturating_add(owners))]
-}
-
-const OWNER_ENTRIES: u32 = tracer_ebpf::workload::OWNERS as u32;
-
-/// Makes the entry for calls whose cgroup finds no room; before any program runs.
-///
-/// # Errors
-/// The kernel refuses.
-pub fn prepare(ebpf: &mut Ebpf) -> Result<(), MapError> {
-    let map = ebpf.map_mut(MAP).ok_or(MapError::ElementNotFound)?;
-    BpfHashMap::<_, u64, Counted>::try_from(map)?.insert(REST, Counted(WorkloadTotals::ZERO), 0)
-}
 
 /// Reads the maps, and keeps the workloads from one reading to the next.
 pub struct Source {
@@ -104,7 +66,7 @@ impl Source {
     /// The object has no such maps, or the kernel refuses to read them.
     pub fn start(ebpf: &Ebpf, iterator: u32, hierarchy: &Hierarchy) -> Result<Self, ReadError> {
         let mut source = Self {
-            counts: Counts::of(ebpf, iterator, MAP)?,
+            counts: Counts::of(ebpf, iterator, WORKLOADS)?,
             owners: Counts::of(ebpf, iterator, OWNERS)?,
             paths: Entries::of(ebpf, iterator, PATHS)?,
             cgroups: HashMap::new(),
@@ -439,10 +401,5 @@ mod tests {
         // Of what is not seen whole, nothing is known to be gone.
         tree.is_whole = false;
         assert!(!tree.look().is_gone(id, None));
-    }
-
-    #[test]
-    fn there_is_room_for_more_than_have_series() {
-        assert_eq!((entries(1), entries(200), entries(256), entries(1000)), (1024, 1024, 1024, 4000));
     }
 }

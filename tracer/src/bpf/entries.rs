@@ -19,7 +19,7 @@ use aya::{
     util::nr_cpus,
 };
 
-use super::maps::{ReadError, map};
+use super::read::{ReadError, map};
 use crate::bpf;
 
 /// Bytes that are asked for at once: twice as many as an iterator gives with pages of 4 KiB.

@@ -2,12 +2,21 @@
 //! program at a function's entry or return (since 5.18, where the kernel has `CONFIG_FPROBE`); iterators over the entries of a map and over
 //! tasks (5.8); and a program that removes entries.
 
+pub mod entries;
+pub mod fdinfo;
+pub mod mapped;
+pub mod read;
+
 use std::{
     ffi::{CStr, CString},
     io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
+use aya::{
+    programs::{ProgramError, ProgramType},
+    sys::is_program_supported,
+};
 use aya_obj::{
     Function,
     generated::{
@@ -99,6 +108,17 @@ fn try_load(program: &Program<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
         load.log_size = log.len() as u32;
     }
     call(bpf_cmd::BPF_PROG_LOAD, &mut attributes)
+}
+
+/// Whether the kernel takes programs of trampolines: loads and attaches an empty one, and takes it away again.
+///
+/// # Errors
+/// It was refused otherwise, in one line.
+pub fn has_trampolines() -> Result<bool, String> {
+    is_program_supported(ProgramType::Tracing).map_err(|error| match error {
+        ProgramError::SyscallError(error) => format!("{}: {}", error.call, error.io_error),
+        error => error.to_string(),
+    })
 }
 
 /// Bytes of a program's name that the kernel keeps, without the zero.

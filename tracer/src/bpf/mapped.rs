@@ -14,7 +14,7 @@ use std::{
 use aya::{Ebpf, Pod, maps::Map};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use super::maps::ReadError;
+use super::read::ReadError;
 
 /// Bytes of what is read at once.
 const WORD: usize = size_of::<u64>();
