@@ -16,6 +16,8 @@ mod kernels;
 mod kubernetes;
 mod liburing;
 mod receiver;
+#[cfg(test)]
+mod rooms;
 mod run;
 mod setup;
 mod tally;

@@ -1,0 +1,276 @@
+//! Which rooms of the code may use which, held against the paths in the sources.
+//!
+//! A room is a module at the top of a crate, a file or a folder. What only tests use is not looked at.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+/// Another room that a room uses, and what for.
+type Use = (&'static str, &'static str);
+
+/// The rooms of `tracer/src`. Each may use those that it lists, which stand above it: so no two use each other, by whatever
+/// way.
+const ROOMS: [(&str, &[Use]); 17] = [
+    ("human", &[]),
+    ("figure", &[]),
+    ("limits", &[]),
+    ("memory", &[]),
+    ("say", &[]),
+    ("logging", &[("say", "")]),
+    ("bpf", &[]),
+    ("kernel", &[("bpf", "what only a system call tells")]),
+    ("decode", &[("figure", "which are to be had"), ("human", "names that others chose are made printable")]),
+    ("sample", &[("decode", "a reading names its workload")]),
+    (
+        "probe",
+        &[
+            ("figure", ""),
+            ("kernel", "plans by its facts"),
+            ("bpf", "loads and links what the library cannot"),
+            ("memory", "gives back what loading took"),
+            ("limits", "how many files may be open"),
+        ],
+    ),
+    (
+        "source",
+        &[
+            ("probe", "reads what it attached"),
+            ("bpf", "reads maps and programs through it"),
+            ("sample", "what it makes"),
+            ("decode", "paths of cgroups and numbers of tasks"),
+            ("kernel", "where the hierarchy of cgroups is"),
+            ("human", "names of filesystems are made printable"),
+        ],
+    ),
+    (
+        "aggregate",
+        &[
+            ("figure", ""),
+            ("sample", "what it folds"),
+            ("decode", "names of results, filesystems, processes; what was measured"),
+            ("kernel", "an audit's callers, by the addresses that it resolved"),
+            ("probe", "names of figures"),
+            ("human", ""),
+        ],
+    ),
+    (
+        "answer",
+        &[
+            ("figure", ""),
+            ("aggregate", "what it answers from"),
+            ("decode", "names of results and processes"),
+            ("probe", "names of figures"),
+            ("human", ""),
+        ],
+    ),
+    (
+        "sink",
+        &[
+            ("figure", ""),
+            ("aggregate", ""),
+            ("answer", ""),
+            ("decode", "a trace shows records"),
+            ("sample", "what the service takes itself"),
+            ("probe", "doctor shows the plan, the service its health"),
+            ("kernel", "doctor shows the facts"),
+            ("human", ""),
+        ],
+    ),
+    (
+        "cli",
+        &[
+            ("sink", "where to listen and export to"),
+            ("probe", "the plan's wish, and how to load"),
+            ("kernel", "workloads need the hierarchy of cgroups"),
+            ("human", ""),
+        ],
+    ),
+    (
+        "session",
+        &[
+            ("figure", ""),
+            ("cli", ""),
+            ("sink", ""),
+            ("answer", ""),
+            ("aggregate", ""),
+            ("source", ""),
+            ("sample", ""),
+            ("decode", ""),
+            ("probe", ""),
+            ("kernel", ""),
+            ("bpf", ""),
+            ("logging", "a reload may change the level"),
+            ("memory", ""),
+            ("limits", "a command has those that pinscope was given"),
+            ("say", ""),
+        ],
+    ),
+];
+
+/// Beside the rooms: the crate's root, its program, and what fuzzers reach all of it by.
+const APART: [&str; 3] = ["lib", "main", "fuzz"];
+
+/// The rooms that may name aya, the library of bpf(2).
+const WITH_AYA: [&str; 5] = ["bpf", "probe", "source", "session", "logging"];
+
+/// Each room with its code, of a crate or module that lies in a folder.
+fn rooms(folder: &str) -> BTreeMap<String, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
+    let mut rooms = BTreeMap::new();
+    for entry in fs::read_dir(root).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        collect(&path, rooms.entry(name).or_default());
+    }
+    rooms
+}
+
+fn collect(path: &Path, code: &mut String) {
+    let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+    if path.is_dir() && name != "tests" {
+        for entry in fs::read_dir(path).expect("a folder") {
+            collect(&entry.expect("an entry").path(), code);
+        }
+    } else if path.extension().is_some_and(|extension| extension == "rs") && name != "tests.rs" && name != "fixture.rs"
+    {
+        code.push_str(&shipped(&fs::read_to_string(path).expect("a file")));
+    }
+}
+
+/// A file without its comments and without the tests at its end.
+fn shipped(file: &str) -> String {
+    let end = file.find("#[cfg(test)]\nmod tests {").unwrap_or(file.len());
+    let lines = file[..end].lines().map(|line| line.find("//").map_or(line, |comment| &line[..comment]));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The rooms that stand behind a prefix such as `crate::`, alone or as a list.
+fn used(code: &str, prefix: &str) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for (start, _) in code.match_indices(prefix) {
+        let path = &code[start + prefix.len()..];
+        match path.strip_prefix('{') {
+            None => all.extend(identifier(path)),
+            Some(list) => all.extend(items(list).into_iter().filter_map(identifier)),
+        }
+    }
+    all
+}
+
+/// The items of a list up to its closing brace.
+fn items(list: &str) -> Vec<&str> {
+    let (mut items, mut depth, mut from) = (Vec::new(), 0, 0);
+    for (at, char) in list.char_indices() {
+        match char {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            ',' | '}' if depth == 0 => {
+                items.push(&list[from..at]);
+                from = at + 1;
+                if char == '}' {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    items
+}
+
+fn identifier(path: &str) -> Option<String> {
+    let name: String = path.trim_start().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+    (!name.is_empty()).then_some(name)
+}
+
+/// A way that leads back to where it began, if there is one.
+fn circle(uses: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+    fn walk(uses: &BTreeMap<String, BTreeSet<String>>, way: &mut Vec<String>, done: &mut BTreeSet<String>) -> bool {
+        let last = way.last().cloned().unwrap_or_default();
+        for next in uses.get(&last).into_iter().flatten() {
+            if way.contains(next) {
+                way.push(next.clone());
+                return true;
+            }
+            if uses.contains_key(next) && done.insert(next.clone()) {
+                way.push(next.clone());
+                if walk(uses, way, done) {
+                    return true;
+                }
+                way.pop();
+            }
+        }
+        false
+    }
+    let mut done = BTreeSet::new();
+    uses.keys().find_map(|from| {
+        let mut way = vec![from.clone()];
+        walk(uses, &mut way, &mut done).then_some(way)
+    })
+}
+
+fn uses_of(folder: &str, prefix: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let rooms = rooms(folder);
+    let of = |(name, code): (&String, &String)| {
+        let mut used = used(code, prefix);
+        used.retain(|other| other != name && rooms.contains_key(other));
+        (name.clone(), used)
+    };
+    rooms.iter().map(of).collect()
+}
+
+#[test]
+fn each_room_uses_what_the_table_lets_it() {
+    let allowed: BTreeMap<_, BTreeSet<_>> =
+        ROOMS.iter().map(|(room, uses)| (*room, uses.iter().map(|(other, _)| *other).collect())).collect();
+    for (room, uses) in uses_of("tracer/src", "crate::") {
+        if APART.contains(&room.as_str()) {
+            continue;
+        }
+        let allowed = allowed.get(room.as_str()).unwrap_or_else(|| panic!("{room} is in no table: xtask/src/rooms.rs"));
+        for other in &uses {
+            assert!(allowed.contains(other.as_str()), "{room} uses {other}: xtask/src/rooms.rs does not allow it");
+        }
+    }
+}
+
+#[test]
+fn what_a_room_may_use_stands_above_it() {
+    for (place, (room, uses)) in ROOMS.iter().enumerate() {
+        for (other, _) in *uses {
+            assert!(ROOMS[..place].iter().any(|(above, _)| above == other), "{room} may use {other}");
+        }
+    }
+}
+
+#[test]
+fn the_library_of_bpf_is_named_in_few_rooms() {
+    for (room, code) in rooms("tracer/src") {
+        let named = ["aya::", "aya_obj::", "aya_log::"].iter().any(|library| code.contains(library));
+        assert!(!named || WITH_AYA.contains(&room.as_str()), "{room} names aya");
+    }
+}
+
+#[test]
+fn the_programs_use_each_other_one_way() {
+    let programs = uses_of("tracer-ebpf/src/program", "crate::program::");
+    assert!(programs.len() > 20 && programs["fold"].contains("outcome"), "{programs:?}");
+    assert_eq!(circle(&programs), None);
+    let back: Vec<_> = programs.iter().filter(|(_, uses)| uses.contains("probe")).collect();
+    assert!(back.is_empty(), "the hooks stand above all: {back:?}");
+    assert_eq!(circle(&uses_of("tracer-ebpf/src/abi", "crate::")), None);
+}
+
+#[test]
+fn paths_are_found_in_lists_and_alone_and_circles_are_seen() {
+    let code = "use crate::{\n    answer::{Answer, q1::{A, B}},\n    human,\n};\nlet x = crate::probe::table::RING;";
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(used(code, "crate::"), names(&["answer", "human", "probe"]));
+    assert_eq!(used(&shipped("// crate::a\n#[cfg(test)]\nmod tests {\n use crate::b;\n}\n"), "crate::"), names(&[]));
+    let uses = |pairs: &[(&str, &[&str])]| pairs.iter().map(|(from, to)| ((*from).to_owned(), names(to))).collect();
+    assert_eq!(circle(&uses(&[("a", &["b", "c"]), ("b", &["c"]), ("c", &[])])), None);
+    let way = circle(&uses(&[("a", &["b"]), ("b", &["c"]), ("c", &["b"])])).expect("a circle");
+    assert_eq!(way, ["a", "b", "c", "b"]);
+}
