@@ -62,6 +62,7 @@ const ROOMS: [(&str, &[Use]); 17] = [
             ("figure", ""),
             ("aggregate", "what it answers from"),
             ("decode", "names of results and processes"),
+            ("kernel", "the size of a page"),
             ("probe", "names of figures"),
             ("human", ""),
         ],

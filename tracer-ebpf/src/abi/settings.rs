@@ -258,8 +258,10 @@ pub struct Features {
     pub backing_files: u8,
     /// Entry and return of the system call are hooked.
     pub calls: u8,
+    /// Bytes of a page, as a power of two.
+    pub page_shift: u8,
     /// Always 0.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
     /// Inode number of pinscope's PID namespace, by which processes are numbered; 0 for the initial one.
     pub pid_namespace: u32,
 }

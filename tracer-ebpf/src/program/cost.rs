@@ -12,10 +12,8 @@ use tracer_ebpf::{
 
 use crate::program::{
     by_backing, kernel,
-    maps::{COSTS, LARGEST, SHARED_FILES, add_field, count, own},
+    maps::{COSTS, LARGEST, SHARED_FILES, add_field, count, own, setting},
 };
-
-const PAGE_SHIFT: u32 = 12;
 
 /// Where the largest registration and buffer stand in the map.
 const REGISTRATION: u32 = 0;
@@ -48,8 +46,9 @@ pub fn registration(registration: &RegistrationRecord) {
 #[inline(never)]
 fn cost(buffer: &BufferRecord, waited: bool) {
     // Whole pages, the partial ones at both ends among them.
-    let first = buffer.address >> PAGE_SHIFT;
-    let pages = ((buffer.address + buffer.length - 1) >> PAGE_SHIFT) - first + 1;
+    let page_shift = setting!(kernel.page_shift);
+    let first = buffer.address >> page_shift;
+    let pages = ((buffer.address + buffer.length - 1) >> page_shift) - first + 1;
     let cell = octave::<COST_VMAS>(buffer.vmas.into()) * COST_PAGES as u32 + octave::<COST_PAGES>(pages);
     let Some(cost) = own(&COSTS, cell) else { return };
     add_field!(cost.buffers, 1);
@@ -72,12 +71,12 @@ fn cost(buffer: &BufferRecord, waited: bool) {
     }
 }
 
-/// The number of the highest bit, at most the last of `OCTAVES`. From a table: of a comparison with each the verifier would
+/// The number of the highest bit, at most the last of `BUCKETS`. From a table: of a comparison with each the verifier would
 /// follow every number, together with every one of the other axis.
 #[inline(always)]
-fn octave<const OCTAVES: usize>(value: u64) -> u32 {
-    let octave = histogram::octave(value);
-    if octave < OCTAVES as u32 { octave } else { OCTAVES as u32 - 1 }
+fn octave<const BUCKETS: usize>(value: u64) -> u32 {
+    let bucket = histogram::octave(value);
+    if bucket < BUCKETS as u32 { bucket } else { BUCKETS as u32 - 1 }
 }
 
 /// Remembers what has more VMAs than any before on this CPU; the programs that come here do not interrupt each other.

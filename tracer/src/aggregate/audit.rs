@@ -10,7 +10,7 @@ use tracer_ebpf::{
 
 use crate::{
     decode::{comm, filesystem, result_name},
-    kernel::{Known, addresses::Place},
+    kernel::{self, Known, addresses::Place},
     sample::audit::{AuditSample, add},
 };
 
@@ -376,7 +376,7 @@ fn row(
         errors,
         pages_asked: sum.asked,
         pages: sum.got,
-        bytes: sum.got.saturating_mul(4096),
+        bytes: sum.got.saturating_mul(kernel::page_size()),
         vmas: matches!(sight, Sight::Whole | Sight::Part | Sight::Hole).then_some(sum.vmas),
         time_ns: sum.time_ns,
         refused,

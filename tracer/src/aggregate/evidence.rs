@@ -206,7 +206,7 @@ pub struct CostCell {
     pub vmas_from: u64,
     /// Inclusive; `u64::MAX` for the last.
     pub vmas_to: u64,
-    /// Pages of 4 KiB, likewise.
+    /// Pages, likewise.
     pub pages_from: u64,
     /// Inclusive; `u64::MAX` for the last.
     pub pages_to: u64,

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use tracer_ebpf::table::Range;
 
 // A snapshot carries them.
-use crate::sample::registered::Table;
 pub use crate::sample::registered::{Registered, Share, Shares};
+use crate::{kernel, sample::registered::Table};
 
 /// Sums up.
 pub fn sum<'a>(tables: impl Iterator<Item = Table<'a>>) -> Registered {
@@ -44,7 +44,7 @@ pub fn sum<'a>(tables: impl Iterator<Item = Table<'a>>) -> Registered {
 
 /// The whole pages of a buffer.
 fn pages(buffer: &Range) -> Range {
-    let page = rustix::param::page_size() as u64;
+    let page = kernel::page_size();
     let start = buffer.start / page * page;
     let end = buffer.start.saturating_add(buffer.length).checked_next_multiple_of(page).unwrap_or(u64::MAX);
     Range { start, length: if buffer.length == 0 { 0 } else { end - start } }
@@ -116,7 +116,7 @@ mod tests {
                 (mm, cgroup, ranges.into_iter().map(|(start, length)| range(start, length)).collect::<Vec<_>>())
             }).collect();
             let sum = sum(tables.iter().map(|(mm, cgroup, buffers)| table(*mm, *cgroup, buffers)));
-            let page = rustix::param::page_size() as u64;
+            let page = kernel::page_size();
             let set = |of: Option<u64>| {
                 let chosen = tables.iter().filter(|(_, cgroup, _)| of.is_none_or(|of| of == *cgroup));
                 let pages: BTreeSet<_> = chosen.flat_map(|(mm, _, buffers)| {

@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use crate::{
     decode::{Pid, result_name},
-    human,
+    human, kernel,
 };
 
 /// What a verdict rests on.
@@ -191,7 +191,10 @@ impl Value {
             Self::Share(value) => human::percent(*value),
             Self::Rate(value) => format!("{}/s", human::number(*value)),
             Self::Range(from, to) => range(*from, *to, human::count),
-            Self::Pages(from, to) => range(from.saturating_mul(4096), to.saturating_mul(4096), human::short_bytes),
+            Self::Pages(from, to) => {
+                let bytes = |pages: u64| pages.saturating_mul(kernel::page_size());
+                range(bytes(*from), bytes(*to), human::short_bytes)
+            }
             Self::Flag(value) => if *value { "yes" } else { "no" }.to_owned(),
             Self::Text(text) => human::plain(text),
             Self::Errno(errno) => errno_name(*errno),

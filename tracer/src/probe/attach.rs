@@ -15,7 +15,7 @@ use aya::{
 };
 use aya_obj::btf::{BtfType, Func, FuncLinkage};
 use rustix::process::{Resource, Rlimit};
-use tracer_ebpf::settings::{Session, Settings};
+use tracer_ebpf::settings::{Features, Session, Settings};
 
 use super::{
     descriptors, loader,
@@ -34,7 +34,7 @@ use crate::{
         mapped::{self, Mapped},
         read::ReadError,
     },
-    kernel::{Hierarchy, Types},
+    kernel::{self, Hierarchy, Types},
     memory,
 };
 
@@ -335,7 +335,8 @@ fn note_verified(program: &str, count: impl Fn() -> Option<u64>) {
 }
 
 fn load(plan: &Plan, options: &Options, object: &[u8]) -> Result<Ebpf, AttachError> {
-    let settings = SettingsPod(Settings { session: options.session.complete(), ..plan.settings });
+    let features = Features { page_shift: kernel::page_size().trailing_zeros() as u8, ..plan.settings.kernel };
+    let settings = SettingsPod(Settings { kernel: features, session: options.session.complete(), ..plan.settings });
     let mut loader = loader::without_types();
     loader.allow_unsupported_maps();
     loader.override_global("SETTINGS", &settings, true);

@@ -13,7 +13,10 @@ use std::ffi::c_void;
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind, elf};
 use rustix::mm::{Advice, madvise};
 
-use crate::kernel::btf::layout::{COMMON, Common, Header, Kind};
+use crate::kernel::{
+    self,
+    btf::layout::{COMMON, Common, Header, Kind},
+};
 
 /// The object as it was built, empty where the eBPF toolchain was missing.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pinscope-ebpf"));
@@ -120,9 +123,9 @@ fn section_of<'a>(object: &'a mut [u8], name: &'static str) -> Result<&'a mut [u
 /// Lets go of the object's pages in this process, once it is loaded: they are read from the file again where they are
 /// wanted.
 pub fn forget() {
-    const PAGE: usize = 4096;
+    let page = kernel::page_size() as usize;
     let range = OBJECT.as_ptr_range();
-    let (start, end) = ((range.start as usize).next_multiple_of(PAGE), range.end as usize / PAGE * PAGE);
+    let (start, end) = ((range.start as usize).next_multiple_of(page), range.end as usize / page * page);
     if start < end {
         // SAFETY: whole pages of a constant: mapped from the file, never written to, so that they come back as they were.
         let let_go = unsafe { madvise(start as *mut c_void, end - start, Advice::LinuxDontNeed) };

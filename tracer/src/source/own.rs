@@ -20,7 +20,7 @@ impl Own {
         });
         Some(Self {
             cpu_seconds: (stat.utime + stat.stime) as f64 / second,
-            resident_bytes: stat.rss.saturating_mul(procfs::page_size()),
+            resident_bytes: stat.rss.saturating_mul(crate::kernel::page_size()),
             virtual_bytes: stat.vsize,
             // Without the one through which the folder is read.
             open_fds: process.fd_count().ok().map(|count| (count as u64).saturating_sub(1)),

@@ -87,9 +87,6 @@ audited!(GetFastOnly, [0, 1, 2]; audit_get_fast_only_enter_kprobe, audit_get_fas
     audit_get_fast_only_enter_plain_kprobe, audit_get_fast_only_enter_plain_fentry,
     audit_get_fast_only_exit_kretprobe, audit_get_fast_only_exit_fexit, 4);
 
-/// Bytes of a page, as on x86-64.
-const PAGE: u64 = 4096;
-
 /// `FOLL_WRITE`: the same on every kernel.
 const FOLL_WRITE: u32 = 1;
 
@@ -111,7 +108,7 @@ fn enter<const WALKS: bool>(context: *mut c_void, what: u64, start: u64, pages: 
     // SAFETY: takes nothing, cannot fail.
     let entered = unsafe { bpf_ktime_get_ns() };
     let Some(frame) = frame::open() else { return count(AuditCounter::LostFrames) };
-    let (first, asked) = (start & !(PAGE - 1), u64::from(pages as u32));
+    let (first, asked) = (start >> setting!(kernel.page_shift) << setting!(kernel.page_shift), u64::from(pages as u32));
     if frame.stage == Stage::Pin as u32 {
         if is_inner(frame, function, first) {
             return;
@@ -182,7 +179,7 @@ fn is_read_only(function: u8, flags: u8) -> bool {
 /// other call means that the return of the one under way was missed.
 #[inline(always)]
 fn is_inner(frame: &Frame, function: u8, first: u64) -> bool {
-    let bytes = frame.audit.asked * PAGE;
+    let bytes = frame.audit.asked << setting!(kernel.page_shift);
     function == Gup::GetUnlocked as u8
         && frame.audit.key.function != function
         && first.wrapping_sub(frame.audit.first) < bytes
@@ -210,7 +207,7 @@ fn walk_over(frame: &mut Frame, task: *mut task_struct) -> Sight {
     zero!(frame.buffer.vm_files, frame.buffer.files, frame.buffer.flags, frame.buffer.traits.0);
     zero!(frame.registration.vm_files, frame.registration.files, frame.registration.flags);
     let address = frame.audit.first;
-    let (end, wraps) = address.overflowing_add(frame.audit.asked * PAGE);
+    let (end, wraps) = address.overflowing_add(frame.audit.asked << setting!(kernel.page_shift));
     if wraps {
         return Sight::None;
     }

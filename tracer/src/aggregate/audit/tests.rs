@@ -109,7 +109,7 @@ fn the_proposal_exempted_some_callers() {
 #[test]
 fn what_is_not_known_degrades_the_answer() {
     let key = key(Gup::Pin, 0, Kind::new(Class::Anon, false, true));
-    let hidden = Context { places: Err(crate::kernel::Unknown("hidden".to_owned())), ..context() };
+    let hidden = Context { places: Err(kernel::Unknown("hidden".to_owned())), ..context() };
     let audit = fold(&sample(&[(key, 1)]), &hidden);
     assert_eq!((audit.answer, audit.rows[0].caller.as_deref()), (Answer::Degraded, None));
     let nothing = Context { functions: Vec::new(), ..context() };

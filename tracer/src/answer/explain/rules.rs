@@ -12,10 +12,8 @@ use crate::{
         evidence::{errno_name, share, sum},
         rules::running,
     },
-    human,
+    human, kernel,
 };
-
-const PAGE: u64 = 4096;
 
 /// Every rule.
 pub(super) const RULES: &[Rule] = &[
@@ -42,7 +40,7 @@ const FAULTS_PER_PAGE: f64 = 0.25;
 const FAULTING_TIME: f64 = 0.2;
 const FAULTED_IN: &[Threshold] = &[
     threshold("page faults in the pins, at least", FAULTS as f64, ""),
-    threshold("faults for each 4 KiB page of those buffers, at least", FAULTS_PER_PAGE, ""),
+    threshold("faults for each page of those buffers, at least", FAULTS_PER_PAGE, ""),
     threshold("share of the time, at least", FAULTING_TIME * 100.0, "%"),
 ];
 
@@ -51,7 +49,7 @@ fn faulted_in(case: &Case<'_>) -> Option<Said> {
     let (minor, major) = (habits.minor_faults?, habits.major_faults?);
     let (bytes, pin_ns) = (habits.faulting_bytes?, habits.faulting_pin_ns?);
     let faults = minor.saturating_add(major);
-    let by_page = share(faults, bytes / PAGE)?;
+    let by_page = share(faults, bytes / kernel::page_size())?;
     if faults < FAULTS || by_page < FAULTS_PER_PAGE || !case.takes(pin_ns, FAULTING_TIME) {
         return None;
     }
