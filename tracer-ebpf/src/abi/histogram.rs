@@ -61,7 +61,7 @@ pub fn index(value: u64) -> usize {
 
 /// The number of the highest bit of a value, 0 for 0.
 #[inline(always)]
-pub fn octave(value: u64) -> u32 {
+pub fn log2_bucket(value: u64) -> u32 {
     OCTAVE_OF[index(value) & (OCTAVE_OF.len() - 1)].into()
 }
 
@@ -196,10 +196,10 @@ mod tests {
 
     #[test]
     fn an_octave_is_the_highest_bit() {
-        assert_eq!(octave(0), 0);
+        assert_eq!(log2_bucket(0), 0);
         for bit in 0..64 {
             let least = 1_u64 << bit;
-            assert_eq!([octave(least), octave(least + (least - 1))], [bit, bit], "{bit}");
+            assert_eq!([log2_bucket(least), log2_bucket(least + (least - 1))], [bit, bit], "{bit}");
         }
     }
 }

@@ -242,13 +242,13 @@ pub struct BufferRecord {
 }
 
 /// What is told apart in the accepted buffers of one call, by backing and by what the rules look at.
-pub const GATHERED: usize = 8;
+pub const DEFERRED: usize = 8;
 
 /// Accepted buffers of a call that are counted under one key once it is known whether they stay: the kernel lets go of all
 /// buffers of a register that it refuses.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Gathered {
+pub struct Deferred {
     /// As in [`crate::backing::BackingKey::filesystem`].
     pub filesystem: u64,
     /// Bytes.
@@ -399,7 +399,7 @@ pub struct Counts {
     /// Bytes of the buffers that were accepted so far.
     pub bytes: u64,
     /// Whether `buffer` is yet to be folded (see `Features::pin_is_buffer`).
-    pub pending: u32,
+    pub deferred: u32,
     /// Returns of the per-buffer function seen.
     pub buffer_returns: u32,
     /// Pins entered.
@@ -421,7 +421,7 @@ pub struct Counts {
     /// Accepted buffers without a trait that a rule looks at.
     pub clean: u32,
     /// Accepted buffers that found no place among [`Frame::backings`] or [`Frame::judged`]: counted as if they stayed.
-    pub ungathered: u32,
+    pub undeferred: u32,
 }
 
 /// What is timed inside a registration where a session asks. A time of 0 stands for nothing under way.
@@ -518,9 +518,9 @@ pub struct Frame {
     /// What the call's buffers add to their process.
     pub habits: Habits,
     /// Accepted buffers by backing, until the call ends; the first unused one ends them.
-    pub backings: [Gathered; GATHERED],
+    pub backings: [Deferred; DEFERRED],
     /// Accepted buffers with traits, likewise.
-    pub judged: [Gathered; GATHERED],
+    pub judged: [Deferred; DEFERRED],
     /// The walk over the buffer's VMAs.
     pub walker: Walker,
     /// Its looks past a lock that is taken.

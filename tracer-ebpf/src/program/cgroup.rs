@@ -145,7 +145,7 @@ pub fn call(ret: i64) {
 
 /// A plain registration (see `fold`); `bucket` is its duration's.
 #[inline(always)]
-pub fn plain(registration: &RegistrationRecord, bucket: usize, installation: Installation) {
+pub fn finish_fast(registration: &RegistrationRecord, bucket: usize, installation: Installation) {
     let Some(totals) = Totals::of_current() else { return };
     let used = registration.flags & flag::RING_USED != 0;
     totals.add_slot(Slot::Plain as usize + usize::from(used), 1);
@@ -160,7 +160,7 @@ pub fn plain(registration: &RegistrationRecord, bucket: usize, installation: Ins
 
 /// Any other one, its flags complete: what is counted is what the totals of the machine count.
 #[inline(always)]
-pub fn whole(frame: &Frame, operation: Operation) {
+pub fn finish_full(frame: &Frame, operation: Operation) {
     let Some(totals) = Totals::of_current() else { return };
     let registration = &frame.registration;
     if registration.ret < 0 {

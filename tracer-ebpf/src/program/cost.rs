@@ -49,7 +49,7 @@ fn cost(buffer: &BufferRecord, waited: bool) {
     let page_shift = setting!(kernel.page_shift);
     let first = buffer.address >> page_shift;
     let pages = ((buffer.address + buffer.length - 1) >> page_shift) - first + 1;
-    let cell = octave::<COST_VMAS>(buffer.vmas.into()) * COST_PAGES as u32 + octave::<COST_PAGES>(pages);
+    let cell = log2_bucket::<COST_VMAS>(buffer.vmas.into()) * COST_PAGES as u32 + log2_bucket::<COST_PAGES>(pages);
     let Some(cost) = own(&COSTS, cell) else { return };
     add_field!(cost.buffers, 1);
     add_field!(cost.vmas, u64::from(buffer.vmas));
@@ -74,8 +74,8 @@ fn cost(buffer: &BufferRecord, waited: bool) {
 /// The number of the highest bit, at most the last of `BUCKETS`. From a table: of a comparison with each the verifier would
 /// follow every number, together with every one of the other axis.
 #[inline(always)]
-fn octave<const BUCKETS: usize>(value: u64) -> u32 {
-    let bucket = histogram::octave(value);
+fn log2_bucket<const BUCKETS: usize>(value: u64) -> u32 {
+    let bucket = histogram::log2_bucket(value);
     if bucket < BUCKETS as u32 { bucket } else { BUCKETS as u32 - 1 }
 }
 

@@ -35,7 +35,7 @@ pub fn accepted(frame: &Frame) -> u64 {
         return registration.bytes;
     }
     let last =
-        frame.counts.pending != 0 && frame.buffer.ret == 0 && registration.ret >= i64::from(registration.buffers);
+        frame.counts.deferred != 0 && frame.buffer.ret == 0 && registration.ret >= i64::from(registration.buffers);
     frame.counts.bytes + if last { frame.buffer.length } else { 0 }
 }
 

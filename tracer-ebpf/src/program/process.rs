@@ -11,8 +11,9 @@ use tracer_ebpf::{
 };
 
 use crate::program::{
-    cost, habit, kernel,
+    cost, kernel,
     maps::{PROCESSES, add_field, count},
+    process_patterns,
     verifier::apart,
 };
 
@@ -55,7 +56,7 @@ pub fn process([frame: Frame], operation: u32) {
     add_field!(totals.vmas, registration.vmas);
     add_field!(totals.duration_ns, registration.duration_ns);
     add_field!(totals.pin_ns, registration.pin_ns);
-    habit::end(frame, operation == Operation::Register as u32, totals);
+    process_patterns::end(frame, operation == Operation::Register as u32, totals);
 }
 }
 

@@ -1,7 +1,7 @@
 //! The walk over the VMAs of a buffer: `bpf_loop` over `bpf_find_vma` (both since 5.17).
 //!
 //! The kernel may pin a whole buffer without looking up one VMA (`gup_fast`, since 6.10 for io_uring), so what a
-//! buffer touches cannot be counted from its look-ups; the range has to be walked. What belongs together is gathered
+//! buffer touches cannot be counted from its look-ups; the range has to be walked. What belongs together is deferred
 //! and put away only when the backing changes, so a VMA costs one look-up and a few loads.
 
 use aya_ebpf::{

@@ -9,9 +9,10 @@ use tracer_ebpf::{
 };
 
 use crate::program::{
-    by_backing, by_traits, cost, gathered, habit,
+    by_backing, by_traits, cost, deferred,
     maps::{Counters, observe, setting},
     outcome::ENOMEM,
+    process_patterns,
     records::emit,
     session,
     verifier::{apart, forgotten},
@@ -29,7 +30,7 @@ pub const NOT_RETURNED: i32 = 1;
 /// when its call has `ended` without being refused.
 #[inline(always)]
 pub fn buffer(frame: &mut Frame, counters: &Counters, ended: bool) {
-    judge(frame, counters, ended);
+    count_policy(frame, counters, ended);
     if frame.buffer.ret < 0 && never_pinned(&frame.buffer) {
         nothing_touched(frame);
     } else {
@@ -47,7 +48,7 @@ pub fn buffer(frame: &mut Frame, counters: &Counters, ended: bool) {
 
 /// Counts a buffer whose walk and result are known. An accepted one is judged when its call has `ended`.
 #[inline(always)]
-fn judge(frame: &mut Frame, counters: &Counters, ended: bool) {
+fn count_policy(frame: &mut Frame, counters: &Counters, ended: bool) {
     if setting!(kernel.walks) == 0 {
         return;
     }
@@ -67,7 +68,7 @@ fn judge(frame: &mut Frame, counters: &Counters, ended: bool) {
     if buffer.ret < 0 {
         by_traits::judged(&mut frame.buffer, traits.0);
     } else if !ended {
-        gathered::judged(frame, traits);
+        deferred::judged(frame, traits);
     } else if frame.registration.ret < 0 {
         counters.add(Counter::RolledBackBuffers, 1);
     } else if traits.0 != 0 {
@@ -191,7 +192,7 @@ fn nothing_touched([frame: Frame]) {
 apart! {
 /// What a session keeps of a buffer for its process.
 fn of_process([frame: Frame]) {
-    habit::buffer(frame);
+    process_patterns::buffer(frame);
     cost::buffer(frame);
 }
 }
@@ -199,8 +200,8 @@ fn of_process([frame: Frame]) {
 /// A call's last pin, whose buffer's result is its own where it failed. What comes after the call's last pin may be
 /// another buffer, refused before its own (a length of 0) or none at all (an emptied slot): its errno is no evidence.
 #[inline(always)]
-pub fn last(frame: &mut Frame, operation: Operation, counters: &Counters) {
-    if frame.counts.pending == 0 {
+pub fn settle_last_buffer(frame: &mut Frame, operation: Operation, counters: &Counters) {
+    if frame.counts.deferred == 0 {
         return;
     }
     let registration = &frame.registration;
@@ -220,13 +221,13 @@ pub fn last(frame: &mut Frame, operation: Operation, counters: &Counters) {
     };
     // Read back, so that the verifier knows as little of the result as we do, and checks the rest once.
     frame.buffer.ret = forgotten(&frame.buffer.ret);
-    pending(frame, counters, true);
+    settle_deferred_buffer(frame, counters, true);
 }
 
 /// A buffer that is known by its pin alone, once its result is: a negative errno, or 0.
 #[inline(always)]
-pub fn pending(frame: &mut Frame, counters: &Counters, ended: bool) {
-    frame.counts.pending = 0;
+pub fn settle_deferred_buffer(frame: &mut Frame, counters: &Counters, ended: bool) {
+    frame.counts.deferred = 0;
     buffer(frame, counters, ended);
 }
 
@@ -236,7 +237,7 @@ fn backings(frame: &mut Frame, counters: &Counters, ended: bool) {
         return;
     }
     if !ended && frame.buffer.ret == 0 {
-        return gathered::backings(frame);
+        return deferred::backings(frame);
     }
     let failed = frame.buffer.ret < 0 || frame.registration.ret < 0;
     by_backing::backing(&mut frame.buffer.backings[0], failed, counters);

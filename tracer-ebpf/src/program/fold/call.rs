@@ -12,7 +12,7 @@ use tracer_ebpf::{
 
 use super::buffer;
 use crate::program::{
-    by_backing, calls, cgroup, gathered, length,
+    by_backing, calls, cgroup, deferred, length,
     maps::{Counters, Distributions, observe_duration, setting},
     outcome::{accepted, installs, is_short, saw_all},
     process, records, ring as rings, session, slots, tables,
@@ -49,10 +49,10 @@ pub fn registration(
         registration.flags |= flag::RETURN_MISSED;
         counters.add_of(Counter::MissedReturns, operation, 1);
     }
-    if is_plain(frame, ret) {
-        plain(frame, counters, operation);
+    if can_finish_fast(frame, ret) {
+        finish_fast(frame, counters, operation);
     } else {
-        whole(frame, counters, operation);
+        finish_full(frame, counters, operation);
     }
     if operation as u8 == Operation::Unregister as u8 {
         if setting!(session.rings) != 0 && ret >= 0 {
@@ -97,7 +97,7 @@ fn in_detail(frame: &mut Frame, operation: Operation) {
 /// The most frequent kind of registration by far, which one counter tells whole: accepted, one buffer in one VMA, walked
 /// to its end, pinned once, and nothing missed.
 #[inline(always)]
-fn is_plain(frame: &Frame, ret: i64) -> bool {
+fn can_finish_fast(frame: &Frame, ret: i64) -> bool {
     setting!(kernel.pin_is_buffer) != 0
         && ret >= 0
         && frame.registration.buffers == 1
@@ -110,9 +110,9 @@ fn is_plain(frame: &Frame, ret: i64) -> bool {
         && Traits::of_length(frame.registration.bytes).0 == 0
 }
 
-/// The same as [`whole`] for a registration that [`is_plain`], at two thirds of the cost.
+/// The same as [`finish_full`] for a registration that [`can_finish_fast`], at two thirds of the cost.
 #[inline(always)]
-fn plain(frame: &mut Frame, counters: &Counters, operation: Operation) {
+fn finish_fast(frame: &mut Frame, counters: &Counters, operation: Operation) {
     let registration = &mut frame.registration;
     registration.vmas = 1;
     counters.succeeded(operation);
@@ -132,20 +132,20 @@ fn plain(frame: &mut Frame, counters: &Counters, operation: Operation) {
     let installation = slots::installation(frame, operation);
     counters.plain(installation, used);
     if setting!(session.workloads) != 0 {
-        cgroup::plain(&frame.registration, bucket, installation);
+        cgroup::finish_fast(&frame.registration, bucket, installation);
     }
 }
 
 #[inline(always)]
-fn whole(frame: &mut Frame, counters: &Counters, operation: Operation) {
+fn finish_full(frame: &mut Frame, counters: &Counters, operation: Operation) {
     if setting!(kernel.pin_is_buffer) != 0 {
-        buffer::last(frame, operation, counters);
+        buffer::settle_last_buffer(frame, operation, counters);
     }
     length::refused(frame, operation, frame.registration.ret);
     frame.registration.flags |=
         if saw_all(frame) { flag::TIMED } else { flag::TIMED | flag::PARTS_MISSED | flag::VMAS_PARTIAL };
     end(frame, counters, operation);
-    gathered::settle(frame, counters);
+    deferred::settle(frame, counters);
     bytes(frame, counters);
     distributions(&frame.registration, operation);
     parts(frame, counters);
@@ -154,7 +154,7 @@ fn whole(frame: &mut Frame, counters: &Counters, operation: Operation) {
             installed(frame, counters, operation);
         }
         if setting!(session.workloads) != 0 {
-            cgroup::whole(frame, operation);
+            cgroup::finish_full(frame, operation);
         }
     }
 }

@@ -4,5 +4,5 @@
 mod buffer;
 mod call;
 
-pub use buffer::{NOT_RETURNED, buffer, pending};
+pub use buffer::{NOT_RETURNED, buffer, settle_deferred_buffer};
 pub use call::{registration, settle};

@@ -59,17 +59,17 @@ fn enter_as_buffer(base: u64, length: u64) {
     // SAFETY: takes nothing, cannot fail.
     let entered = unsafe { bpf_ktime_get_ns() };
     // The kernel stops at the first buffer that it refuses: the one before was accepted.
-    if frame.counts.pending != 0
+    if frame.counts.deferred != 0
         && let Some(counters) = Counters::get()
     {
         if frame.buffer.ret == fold::NOT_RETURNED {
             frame.buffer.flags |= flag::PARTS_MISSED;
         }
         frame.buffer.ret = 0;
-        fold::pending(frame, &counters, false);
+        fold::settle_deferred_buffer(frame, &counters, false);
     }
     buffer::begin(frame, Iovec { base, length }, 0);
-    frame.counts.pending = 1;
+    frame.counts.deferred = 1;
     frame.buffer.ret = fold::NOT_RETURNED;
     if walk::has_range(base, length) {
         walk::walk(frame, task, base, base.wrapping_add(length));

@@ -17,9 +17,9 @@ use tracer_ebpf::{
 
 use super::{Arguments, entry, exit, lock, phase};
 use crate::program::{
-    calls, fold, frame, habit, kernel,
+    calls, fold, frame, kernel,
     maps::{Counters, count, setting},
-    session, slots, tables,
+    process_patterns, session, slots, tables,
     zero::zero,
 };
 
@@ -139,7 +139,7 @@ fn begin(frame: &mut Frame, operation: Operation, ring: u64, requested: u32, was
             registration.header.tid = kernel::pid_tid().1;
         }
         if setting!(session.processes) != 0 {
-            habit::begin(frame);
+            process_patterns::begin(frame);
         }
     }
     if setting!(session.tables) != 0 && matches!(operation, Operation::Update | Operation::Clone) {

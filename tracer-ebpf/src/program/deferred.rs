@@ -5,7 +5,7 @@ use tracer_ebpf::{
     backing::{BackingSlice, Kind},
     counter::Counter,
     policy::Traits,
-    record::{BACKING_SLICES, Frame, GATHERED, Gathered, JudgedKey},
+    record::{BACKING_SLICES, DEFERRED, Deferred, Frame, JudgedKey},
 };
 
 use crate::program::{
@@ -25,34 +25,34 @@ pub fn backings(frame: &mut Frame) {
     if same && frame.buffer.backings[1].vmas == 0 {
         add(place, slice.vmas.into(), slice.bytes);
     } else {
-        gather_backings(frame);
+        defer_backings(frame);
     }
 }
 
 #[inline(always)]
-fn add(place: &mut Gathered, vmas: u64, bytes: u64) {
+fn add(place: &mut Deferred, vmas: u64, bytes: u64) {
     place.buffers += 1;
     place.vmas += vmas;
     place.bytes += bytes;
 }
 
 apart! {
-fn gather_backings([frame: Frame]) {
+fn defer_backings([frame: Frame]) {
     for index in 0..BACKING_SLICES as u32 {
         if frame.buffer.backings[index as usize].vmas == 0 {
             break;
         }
-        gather_backing(frame, index);
+        defer_backing(frame, index);
     }
 }
 }
 
 apart! {
-fn gather_backing([frame: Frame], index: u32) {
+fn defer_backing([frame: Frame], index: u32) {
     const { assert!(BACKING_SLICES.is_power_of_two(), "the mask lets every place through, and nothing else") };
     let slice = &mut frame.buffer.backings[index as usize & (BACKING_SLICES - 1)];
     if !has_place(&mut frame.backings, slice, Traits::default()) {
-        frame.counts.ungathered += 1;
+        frame.counts.undeferred += 1;
         if let Some(counters) = Counters::get() {
             by_backing::backing(slice, false, &counters);
         }
@@ -62,10 +62,10 @@ fn gather_backing([frame: Frame], index: u32) {
 
 /// Adds to what has the same key, or to the first unused one; `false` where there is neither.
 #[inline(always)]
-fn has_place(places: &mut [Gathered; GATHERED], slice: &BackingSlice, traits: Traits) -> bool {
-    for index in 0..GATHERED {
+fn has_place(places: &mut [Deferred; DEFERRED], slice: &BackingSlice, traits: Traits) -> bool {
+    for index in 0..DEFERRED {
         if places[index].buffers == 0 {
-            if index + 1 < GATHERED {
+            if index + 1 < DEFERRED {
                 zero!(places[index + 1].buffers);
             }
             let place = &mut places[index];
@@ -103,13 +103,13 @@ fn with_traits([frame: Frame], traits: u32) {
         bytes: frame.buffer.length,
     };
     if !has_place(&mut frame.judged, &slice, Traits(traits)) {
-        frame.counts.ungathered += 1;
+        frame.counts.undeferred += 1;
         by_traits::judged(&mut frame.buffer, traits);
     }
 }
 }
 
-/// Counts what was gathered, now that the call has ended.
+/// Counts what was deferred, now that the call has ended.
 #[inline(always)]
 pub fn settle(frame: &mut Frame, counters: &Counters) {
     if setting!(kernel.walks) == 0 {
@@ -131,7 +131,7 @@ pub fn settle(frame: &mut Frame, counters: &Counters) {
 apart! {
 fn settle_backings([frame: Frame]) {
     let failed = frame.registration.ret < 0;
-    if failed && frame.counts.ungathered != 0 {
+    if failed && frame.counts.undeferred != 0 {
         count(Counter::LostBackings);
     }
     let Some(counters) = Counters::get() else { return 0 };
@@ -164,7 +164,7 @@ fn settle_judged([frame: Frame]) {
             counters.add(Counter::RolledBackBuffers, place.buffers.into());
             continue;
         }
-        let Gathered { filesystem, kind, traits, .. } = *place;
+        let Deferred { filesystem, kind, traits, .. } = *place;
         by_traits::count_as(&JudgedKey { filesystem, kind, traits, errno: 0, pid }, place.buffers, place.bytes);
         if setting!(session.workloads) != 0 {
             cgroup::judged(traits, place.buffers);
