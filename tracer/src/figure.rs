@@ -97,7 +97,7 @@ figures! {
     CallTime = "time of the system call",
     /// Rings by age, fd and flags, and registrations by ring; tracepoint `io_uring_create`.
     Rings = "age, fd and flags of the ring",
-    /// Installations before and after their ring's first request; `io_ring_ctx.cached_sq_head` and `cached_cq_tail`.
+    /// Installations before and after their ring's first request; `io_ring_ctx.cached_sq_head`.
     Requests = "installations by the ring's first request",
     /// Whether an update fills slots or replaces buffers; the slots of the ring's table.
     UpdateKinds = "what updates replace",

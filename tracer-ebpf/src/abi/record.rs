@@ -543,8 +543,22 @@ pub struct Frame {
     pub audit: AuditCall,
 }
 
-/// Key of the map `PROCESSES`: the thread group.
-pub type ProcessKey = u32;
+/// Key of the map `PROCESSES`: one process, and none that had its number before or has it after.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ProcessKey {
+    /// When it began: `task_struct.start_time` of its leader, which is kept over `execve`. A number is given again only after that.
+    pub began_ns: u64,
+    /// Thread group.
+    pub pid: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+impl ProcessKey {
+    /// Where processes are not kept apart.
+    pub const ANY: Self = Self { began_ns: 0, pid: 0, reserved: 0 };
+}
 
 /// Value of the map `PROCESSES`.
 #[repr(C)]
@@ -743,7 +757,9 @@ pub struct Ring {
     pub last_ns: u64,
     /// The shortest time between two; 0 where there are not two.
     pub shortest_gap_ns: u64,
-    /// Thread group of the first installation.
+    /// [`ProcessKey::began_ns`] of the process of the first installation.
+    pub began_ns: u64,
+    /// Its thread group.
     pub pid: u32,
     /// 1 once its fd had an index (`IORING_REGISTER_RING_FDS`, since 5.18), so that the fd itself may be closed.
     pub fd_registered: u32,
@@ -785,12 +801,14 @@ pub struct JudgedKey {
     pub errno: u32,
     /// Thread group; 0 where processes are not kept apart.
     pub pid: u32,
+    /// [`ProcessKey::began_ns`]; likewise.
+    pub began_ns: u64,
 }
 
 impl JudgedKey {
     /// Of a buffer of which nothing but its length is known.
     pub const fn of_length(traits: Traits, errno: u32) -> Self {
-        Self { filesystem: 0, kind: Kind::UNKNOWN, traits, errno, pid: 0 }
+        Self { filesystem: 0, kind: Kind::UNKNOWN, traits, errno, pid: 0, began_ns: 0 }
     }
 }
 
@@ -853,8 +871,10 @@ pub struct Largest {
     pub pid: u32,
     /// `task_struct.comm`.
     pub comm: [u8; 16],
+    /// [`ProcessKey::began_ns`].
+    pub began_ns: u64,
     /// Always 0.
-    pub reserved: [u64; 2],
+    pub reserved: u64,
 }
 
 /// Key of the map `SHARED_FILES`: a file in buffers that span several.
@@ -865,6 +885,8 @@ pub struct SharedFileKey {
     pub superblock: u64,
     /// `inode.i_ino`.
     pub inode: u64,
+    /// [`ProcessKey::began_ns`].
+    pub began_ns: u64,
     /// Thread group.
     pub pid: u32,
     /// Always 0.

@@ -40,6 +40,8 @@ pub struct Offsets {
     pub task_tgid: u32,
     /// `task_struct.group_leader`.
     pub task_leader: u32,
+    /// `task_struct.start_time`.
+    pub task_began: u32,
     /// `task_struct.real_parent`.
     pub task_parent: u32,
     /// `task_struct.thread_pid`.
@@ -98,8 +100,8 @@ pub struct Offsets {
     pub bdi_capabilities: u32,
     /// `io_ring_ctx.cached_sq_head`.
     pub ring_sq_head: u32,
-    /// `io_ring_ctx.cached_cq_tail`.
-    pub ring_cq_tail: u32,
+    /// `io_ring_ctx.nr_req_allocated`, which is older than rings that rewind their submission queue; 0 where it is not there.
+    pub ring_allocated: u32,
     /// `pt_regs.si`: the second argument of a system call.
     pub second_argument: u32,
     /// `file.f_path`.
@@ -219,7 +221,7 @@ pub struct Features {
     pub ledger_ret: u8,
     /// A hook at the return of the registration functions is attached.
     pub registration_returns: u8,
-    /// `io_ring_ctx.cached_sq_head` and `cached_cq_tail` are there: whether a ring was given requests can be told.
+    /// `io_ring_ctx.cached_sq_head` is there: whether a ring was given requests can be told.
     pub ring_requests: u8,
     /// What a slot of a ring's table is: [`SLOTS_UNTOLD`], [`SLOTS_OF_BUFFERS`] or [`SLOTS_OF_NODES`].
     pub slots: u8,

@@ -6,7 +6,7 @@ use tracer_ebpf::{
     backing::BackingSlice,
     counter::Counter,
     policy::Traits,
-    record::{BufferRecord, JudgedKey, JudgedTotals},
+    record::{BufferRecord, JudgedKey, JudgedTotals, ProcessKey},
 };
 
 use crate::program::{
@@ -19,9 +19,9 @@ apart! {
 pub fn judged([buffer: BufferRecord], traits: u32) {
     let traits = Traits(traits);
     let slice = objected(buffer);
-    let pid = if setting!(session.processes) != 0 { kernel::pid_tid().0 } else { 0 };
+    let ProcessKey { began_ns, pid, .. } = kernel::process_kept_apart();
     let errno = buffer.ret.wrapping_neg().cast_unsigned();
-    let key = JudgedKey { filesystem: slice.filesystem, kind: slice.kind, traits, errno, pid };
+    let key = JudgedKey { filesystem: slice.filesystem, kind: slice.kind, traits, errno, pid, began_ns };
     count_as(&key, 1, buffer.length);
     // What is refused here already has no more to lose.
     if setting!(session.workloads) != 0 && buffer.ret >= 0 {

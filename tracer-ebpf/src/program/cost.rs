@@ -5,8 +5,8 @@ use tracer_ebpf::{
     counter::Counter,
     histogram,
     record::{
-        BufferRecord, COST_PAGES, COST_VMAS, FILES, Frame, Largest, RegistrationRecord, SharedFile, SharedFileKey,
-        Walk, flag,
+        BufferRecord, COST_PAGES, COST_VMAS, FILES, Frame, Largest, ProcessKey, RegistrationRecord, SharedFile,
+        SharedFileKey, Walk, flag,
     },
 };
 
@@ -90,20 +90,21 @@ fn largest(which: u32, vmas: u64, bytes: u64, nanoseconds: u64, buffers: u32) {
         largest.bytes = bytes;
         largest.nanoseconds = nanoseconds;
         largest.buffers = buffers;
-        largest.pid = kernel::pid_tid().0;
+        let process = kernel::process();
+        (largest.pid, largest.began_ns) = (process.pid, process.began_ns);
         largest.comm = bpf_get_current_comm().unwrap_or_default();
     }
 }
 
 #[inline(never)]
 fn shared_files(frame: &mut Frame) {
-    let pid = kernel::pid_tid().0;
+    let process = kernel::process();
     for index in 0..FILES {
         if index as u32 >= frame.buffer.vm_files {
             break;
         }
         if let Some(file) = frame.buffer_vm_files.get(index)
-            && shared_file(*file, pid, frame.buffer_ns).is_none()
+            && shared_file(*file, &process, frame.buffer_ns).is_none()
         {
             count(Counter::LostFiles);
         }
@@ -111,9 +112,10 @@ fn shared_files(frame: &mut Frame) {
 }
 
 #[inline(never)]
-fn shared_file(file: u64, pid: u32, buffer_ns: u64) -> Option<()> {
+fn shared_file(file: u64, process: &ProcessKey, buffer_ns: u64) -> Option<()> {
     let (superblock, inode) = kernel::identity(file)?;
-    let key = SharedFileKey { superblock, inode, pid, reserved: 0 };
+    let ProcessKey { began_ns, pid, .. } = *process;
+    let key = SharedFileKey { superblock, inode, began_ns, pid, reserved: 0 };
     if SHARED_FILES.get_ptr(key).is_none() {
         let mut described = SharedFile { buffers: 0, last_ns: 0, filesystem: 0, kind: 0, name: [0; 32] };
         kernel::describe(file, superblock, &mut described)?;

@@ -5,7 +5,7 @@ use tracer_ebpf::{
     backing::{BackingSlice, Kind},
     counter::Counter,
     policy::Traits,
-    record::{BACKING_SLICES, DEFERRED, Deferred, Frame, JudgedKey},
+    record::{BACKING_SLICES, DEFERRED, Deferred, Frame, JudgedKey, ProcessKey},
 };
 
 use crate::program::{
@@ -154,7 +154,7 @@ fn settle_backings([frame: Frame]) {
 apart! {
 fn settle_judged([frame: Frame]) {
     let stay = frame.registration.ret >= 0;
-    let pid = if setting!(session.processes) != 0 { kernel::pid_tid().0 } else { 0 };
+    let ProcessKey { began_ns, pid, .. } = kernel::process_kept_apart();
     let Some(counters) = Counters::get() else { return 0 };
     for place in &frame.judged {
         if place.buffers == 0 {
@@ -165,7 +165,8 @@ fn settle_judged([frame: Frame]) {
             continue;
         }
         let Deferred { filesystem, kind, traits, .. } = *place;
-        by_traits::count_as(&JudgedKey { filesystem, kind, traits, errno: 0, pid }, place.buffers, place.bytes);
+        let key = JudgedKey { filesystem, kind, traits, errno: 0, pid, began_ns };
+        by_traits::count_as(&key, place.buffers, place.bytes);
         if setting!(session.workloads) != 0 {
             cgroup::judged(traits, place.buffers);
         }

@@ -14,7 +14,7 @@ use aya_ebpf::{
 use tracer_ebpf::{
     backing::{Class, Kind, Rule, Through},
     opaque::opaque,
-    record::{ELSEWHERE, SharedFile},
+    record::{ELSEWHERE, ProcessKey, SharedFile},
     workload::{CgroupPath, LEVELS},
 };
 
@@ -74,6 +74,31 @@ pub fn pid_tid() -> (u32, u32) {
         both = if here != 0 { here } else { both | u64::from(ELSEWHERE) << 32 | u64::from(ELSEWHERE) };
     }
     ((both >> 32) as u32, both as u32)
+}
+
+/// The current process.
+#[inline(always)]
+pub fn process() -> ProcessKey {
+    // SAFETY: takes nothing, cannot fail.
+    let task = unsafe { bpf_get_current_task() };
+    ProcessKey { began_ns: began(task), pid: pid_tid().0, reserved: 0 }
+}
+
+/// The same where the session keeps processes apart.
+#[inline(always)]
+pub fn process_kept_apart() -> ProcessKey {
+    if setting!(session.processes) != 0 { process() } else { ProcessKey::ANY }
+}
+
+/// When a task's process began. A global function: the verifier checks it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn began(task: u64) -> u64 {
+    if setting!(offset.task_began) == 0 {
+        return 0;
+    }
+    let leader = read::<u64>(task, setting!(offset.task_leader));
+    leader.and_then(|leader| read(leader, setting!(offset.task_began))).unwrap_or(0)
 }
 
 /// The id of the current task's cgroup in the default hierarchy.

@@ -5,7 +5,7 @@ use aya_ebpf::helpers::bpf_probe_read_user;
 use tracer_ebpf::{
     operation::Operation,
     policy::Traits,
-    record::{Frame, JudgedKey},
+    record::{Frame, JudgedKey, ProcessKey},
 };
 
 use crate::program::{
@@ -40,8 +40,8 @@ fn too_long([frame: Frame], operation: u32) {
     let Some(length) = read(at.wrapping_add(8)) else { return 0 };
     let traits = Traits::of_length(length);
     if traits.0 != 0 {
-        let pid = if setting!(session.processes) != 0 { kernel::pid_tid().0 } else { 0 };
-        by_traits::count_as(&JudgedKey { pid, ..JudgedKey::of_length(traits, 14) }, 1, length);
+        let ProcessKey { began_ns, pid, .. } = kernel::process_kept_apart();
+        by_traits::count_as(&JudgedKey { pid, began_ns, ..JudgedKey::of_length(traits, 14) }, 1, length);
     }
 }
 }

@@ -7,7 +7,7 @@ use aya_ebpf::{
 use tracer_ebpf::{
     counter::Counter,
     operation::Operation,
-    record::{Frame, ProcessTotals, flag},
+    record::{Frame, ProcessKey, ProcessTotals, flag},
 };
 
 use crate::program::{
@@ -20,8 +20,8 @@ use crate::program::{
 /// Counts a call and its result for its process, whose totals it gives back.
 #[inline(always)]
 fn process_call(ret: i64, partial: bool) -> Option<*mut ProcessTotals> {
-    let pid = kernel::pid_tid().0;
-    let Some(totals) = PROCESSES.get_ptr_mut(pid).or_else(|| new_process(pid)) else {
+    let process = kernel::process();
+    let Some(totals) = PROCESSES.get_ptr_mut(process).or_else(|| new_process(&process)) else {
         count(Counter::LostProcesses);
         return None;
     };
@@ -62,11 +62,11 @@ pub fn process([frame: Frame], operation: u32) {
 
 #[inline(always)]
 #[expect(clippy::needless_borrows_for_generic_args, reason = "by value it would lie on the stack")]
-fn new_process(pid: u32) -> Option<*mut ProcessTotals> {
+fn new_process(process: &ProcessKey) -> Option<*mut ProcessTotals> {
     // Its own copy in the read-only data: it is large for a program's stack.
     static BLANK: ProcessTotals = ProcessTotals::ZERO;
-    let _ = PROCESSES.insert(pid, &BLANK, BPF_NOEXIST.into());
-    let totals = PROCESSES.get_ptr_mut(pid)?;
+    let _ = PROCESSES.insert(process, &BLANK, BPF_NOEXIST.into());
+    let totals = PROCESSES.get_ptr_mut(process)?;
     // SAFETY: a value of the map, of plain integers; another thread of the process writes the same.
     let known = unsafe { &mut *totals };
     known.cgroup = kernel::cgroup_id();

@@ -142,7 +142,8 @@ fn switch(totals: *mut Ring, before: u64, now: u64) {
 fn first(ring: &mut Ring, now: u64) {
     ring.first_ns = now;
     if setting!(session.processes) != 0 {
-        ring.pid = kernel::pid_tid().0;
+        let process = kernel::process();
+        (ring.pid, ring.began_ns) = (process.pid, process.began_ns);
         ring.comm = bpf_get_current_comm().unwrap_or_default();
     }
 }

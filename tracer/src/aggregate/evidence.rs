@@ -11,8 +11,8 @@ use tracer_ebpf::{
 use super::Distribution;
 use crate::decode::{Pid, result_name};
 
-/// Installations by whether their ring was at work already (Q1): had taken a submission or posted a completion
-/// (`io_ring_ctx.cached_sq_head`, `cached_cq_tail`) when the call began.
+/// Installations by whether their ring was at work already (Q1): the kernel had taken a submission
+/// (`io_ring_ctx.cached_sq_head`) when the call began.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Installations {
     /// All of them.

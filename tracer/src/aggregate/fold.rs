@@ -6,7 +6,7 @@ use tracer_ebpf::{
     counter::{Counter, ERRNO_SLOTS, PARTIAL_RESULTS},
     histogram::Histogram,
     operation::Operation,
-    record::ProcessTotals,
+    record::{ProcessKey, ProcessTotals},
 };
 
 use super::{
@@ -220,19 +220,19 @@ impl<'a> Fold<'a> {
 
     fn processes(&self) -> Vec<Process> {
         let mut processes: Vec<_> =
-            self.sample.processes.iter().map(|(pid, totals)| self.process(*pid, totals)).collect();
+            self.sample.processes.iter().map(|(key, totals)| self.process(*key, totals)).collect();
         processes.sort_by_key(|process| (Reverse(process.registrations), process.pid));
         processes
     }
 
     /// Sums of which no call was measured are unknown.
-    fn process(&self, pid: u32, totals: &ProcessTotals) -> Process {
+    fn process(&self, key: ProcessKey, totals: &ProcessTotals) -> Process {
         let measured = totals.registrations > totals.unmeasured;
         let told = [Figure::Buffers, Figure::Bytes, Figure::Vmas, Figure::PinTime];
         let [buffers, bytes, walk, pins] = told.map(|figure| self.figures.has(figure) && measured);
         let timed = Operation::ALL.iter().any(|operation| self.timed(*operation)) && measured;
         Process {
-            pid: pid.into(),
+            pid: key.into(),
             comm: comm(&totals.comm),
             uid: totals.uid,
             cgroup_id: (totals.cgroup > 0).then_some(totals.cgroup),

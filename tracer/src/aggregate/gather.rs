@@ -7,7 +7,7 @@ use tracer_ebpf::{
     counter::Counter,
     histogram::Histogram,
     installation::Installation,
-    record::{self, COST_PAGES, COST_VMAS},
+    record::{self, COST_PAGES, COST_VMAS, ProcessKey},
 };
 
 use super::{
@@ -107,7 +107,7 @@ impl Fold<'_> {
             bytes: largest.bytes,
             buffers: largest.buffers.into(),
             nanoseconds: self.figures.has(time).then_some(largest.nanoseconds),
-            pid: largest.pid.into(),
+            pid: process(largest.pid, largest.began_ns).into(),
             comm: comm(&largest.comm),
         })
     }
@@ -129,11 +129,12 @@ impl Fold<'_> {
     }
 
     fn judged(&self, (key, totals): &(record::JudgedKey, record::JudgedTotals)) -> Option<Judged> {
+        let process = process(key.pid, key.began_ns);
         Some(Judged {
             traits: key.traits,
             errno: i32::try_from(key.errno).ok()?,
-            pid: (key.pid != 0).then(|| key.pid.into()),
-            comm: self.comm_of(key.pid),
+            pid: (key.pid != 0).then(|| process.into()),
+            comm: self.comm_of(process),
             filesystem: filesystem(key.kind, self.sample.filesystems.get(&key.filesystem).cloned()),
             class: key.kind.class().map_or(UNKNOWN, Class::name),
             buffers: totals.buffers,
@@ -144,8 +145,8 @@ impl Fold<'_> {
     /// Most buffers first.
     pub(super) fn shared_files(&self) -> Vec<SharedBufferFile> {
         let told = self.sample.shared_files.iter().map(|(key, file)| SharedBufferFile {
-            pid: key.pid.into(),
-            comm: self.comm_of(key.pid),
+            pid: process(key.pid, key.began_ns).into(),
+            comm: self.comm_of(process(key.pid, key.began_ns)),
             name: name(&file.name),
             filesystem: filesystem(Kind(file.kind as u32), self.sample.filesystems.get(&file.filesystem).cloned())
                 .unwrap_or_default(),
@@ -157,10 +158,14 @@ impl Fold<'_> {
         files
     }
 
-    fn comm_of(&self, pid: u32) -> String {
-        let known = self.sample.processes.iter().find(|(known, _)| *known == pid);
+    fn comm_of(&self, process: ProcessKey) -> String {
+        let known = self.sample.processes.iter().find(|(known, _)| *known == process);
         known.map(|(_, totals)| comm(&totals.comm)).unwrap_or_default()
     }
+}
+
+fn process(pid: u32, began_ns: u64) -> ProcessKey {
+    ProcessKey { began_ns, pid, reserved: 0 }
 }
 
 pub(super) fn ring(sampled: &SampledRing, figures: &Figures) -> Ring {
@@ -173,7 +178,7 @@ pub(super) fn ring(sampled: &SampledRing, figures: &Figures) -> Ring {
         before_ns => (before_ns, totals.installations),
     };
     Ring {
-        pid: totals.pid.into(),
+        pid: process(totals.pid, totals.began_ns).into(),
         comm: comm(&totals.comm),
         fd: seen.then_some(totals.fd),
         flags: seen.then_some(totals.flags),

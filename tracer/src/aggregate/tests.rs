@@ -1,10 +1,12 @@
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use tracer_ebpf::{
     backing::{BackingKey, BackingTotals, Class, Kind},
     counter::{Counter, RESULT_SLOTS, partial_slot, result_slot},
     histogram::{Histogram, SLOTS, SUM, index},
     operation::Operation,
-    record::{self, ProcessTotals},
+    record::{self, ProcessKey, ProcessTotals},
 };
 
 use super::{
@@ -15,12 +17,16 @@ use super::{
 use crate::{
     decode::Known,
     figure::{Degree, Figure, Figures},
-    sample::{Own, Runs, Sample},
+    sample::{Own, Runs, Sample, SampledRing},
 };
 
 fn record(sample: &mut Sample, histogram: usize, value: u64, times: u64) {
     sample.histograms[histogram][index(value)] += times;
     sample.histograms[histogram][SUM] += value * times;
+}
+
+fn key(pid: u32, began_ns: u64) -> ProcessKey {
+    ProcessKey { began_ns, pid, reserved: 0 }
 }
 
 fn process(comm: &[u8], registrations: u64) -> ProcessTotals {
@@ -111,7 +117,7 @@ pub(crate) fn a_sample() -> Sample {
         threads: 2,
         started_seconds: 1_700_000_000.0,
     });
-    sample.processes = vec![(42, process(b"fio", 3)), (7, process(b"server", 10))];
+    sample.processes = vec![(key(42, 1), process(b"fio", 3)), (key(7, 2), process(b"server", 10))];
     sample
 }
 
@@ -147,7 +153,7 @@ pub(crate) fn any_sample() -> impl Strategy<Value = Sample> {
         prop::collection::vec((0..RESULT_SLOTS, figure()), 0..20),
         prop::collection::vec((0..Histogram::COUNT, 0..SLOTS, figure()), 0..60),
         prop::collection::vec(backing, 0..12),
-        prop::collection::vec((any::<u32>(), process), 0..20),
+        prop::collection::vec((any::<(u32, u64)>().prop_map(|(pid, began_ns)| key(pid, began_ns)), process), 0..20),
         (figure(), "\\PC{0,40}"),
     )
         .prop_map(|(counters, results, histograms, backings, processes, (elapsed_ns, filesystem))| {
@@ -343,7 +349,26 @@ fn backings_and_processes_are_sorted() {
         ]
     );
     let processes: Vec<_> = snapshot.processes.unwrap().into_iter().map(|p| (p.pid, p.comm, p.registrations)).collect();
-    assert_eq!(processes, [(7.into(), "server".to_owned(), 10), (42.into(), "fio".to_owned(), 3)]);
+    assert_eq!(processes, [(key(7, 2).into(), "server".to_owned(), 10), (key(42, 1).into(), "fio".to_owned(), 3)]);
+}
+
+/// Twelve processes one after the other with one number and one fd, each with a ring of its own.
+#[test]
+fn a_number_that_was_given_again_is_another_process() {
+    let mut sample = a_sample();
+    sample.processes = (1..=12).map(|began_ns| (key(42, began_ns), process(b"fio", 1))).collect();
+    let ring = |began_ns| {
+        let totals =
+            record::Ring { installations: 1, created_ns: began_ns, fd: 3, pid: 42, began_ns, ..record::Ring::ZERO };
+        SampledRing { address: began_ns, totals, ..SampledRing::default() }
+    };
+    sample.rings = (1..=12).map(ring).collect();
+    let snapshot = fold(&sample, &Known::all());
+    let told: Vec<_> = snapshot.processes.iter().flatten().map(|p| (p.pid.to_string(), p.registrations)).collect();
+    assert_eq!(told, vec![("42".to_owned(), 1); 12]);
+    let list = snapshot.rings.and_then(|rings| rings.list).unwrap();
+    let owners: BTreeSet<_> = list.iter().map(|ring| ring.pid).collect();
+    assert_eq!(owners.len(), 12);
 }
 
 #[test]

@@ -270,7 +270,7 @@ fn kinds(installations: &Installations) -> Option<String> {
 fn notes(installations: Option<&Installations>, rings: &Rings) -> Vec<String> {
     let requests = installations.map(|installations| {
         format!(
-            "{} came before the ring had been given a request, {} after{}; it is told by the ring's own counters (io_ring_ctx.cached_sq_head, cached_cq_tail).",
+            "{} came before the ring had been given a request, {} after{}; it is told by the ring's own counters (io_ring_ctx.cached_sq_head).",
             human::plural(installations.all.before_requests, "installation"),
             human::count(installations.all.after_requests),
             kinds(installations).map(|kinds| format!(" ({kinds})")).unwrap_or_default(),

@@ -3,23 +3,33 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
-use tracer_ebpf::record::ELSEWHERE;
+use tracer_ebpf::record::{ELSEWHERE, ProcessKey};
 
 /// A process's or thread's number in pinscope's own PID namespace; of a task that is not in it the number that the host's
-/// namespace has, and marked so: `host:4242`.
+/// namespace has, and marked so: `host:4242`. Numbers are given again: two processes with the same one are told by when they began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Pid(u32);
+pub struct Pid {
+    number: u32,
+    /// `CLOCK_MONOTONIC` nanoseconds; 0 where it was not asked for.
+    began_ns: u64,
+}
 
 impl Pid {
     /// The number by which this process's tools know the task; `None` where they do not.
     pub fn here(self) -> Option<u32> {
-        (self.0 & ELSEWHERE == 0).then_some(self.0)
+        (self.number & ELSEWHERE == 0).then_some(self.number)
     }
 }
 
 impl From<u32> for Pid {
     fn from(number: u32) -> Self {
-        Self(number)
+        Self { number, began_ns: 0 }
+    }
+}
+
+impl From<ProcessKey> for Pid {
+    fn from(process: ProcessKey) -> Self {
+        Self { number: process.pid, began_ns: process.began_ns }
     }
 }
 
@@ -27,7 +37,7 @@ impl fmt::Display for Pid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.here() {
             Some(number) => number.fmt(f),
-            None => write!(f, "host:{}", self.0 & !ELSEWHERE),
+            None => write!(f, "host:{}", self.number & !ELSEWHERE),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::kernel::Types;
 type Slot = fn(&mut Offsets) -> &mut u32;
 
 /// Every member that is read, as `struct.member`, and its place in the settings.
-const TABLE: [(&str, Slot); 81] = [
+const TABLE: [(&str, Slot); 82] = [
     ("task_struct.mm", |o| &mut o.task_mm),
     ("task_struct.pending", |o| &mut o.task_pending),
     ("sigpending.signal", |o| &mut o.pending_signals),
@@ -17,6 +17,7 @@ const TABLE: [(&str, Slot); 81] = [
     ("task_struct.maj_flt", |o| &mut o.task_maj_flt),
     ("task_struct.tgid", |o| &mut o.task_tgid),
     ("task_struct.group_leader", |o| &mut o.task_leader),
+    ("task_struct.start_time", |o| &mut o.task_began),
     ("task_struct.real_parent", |o| &mut o.task_parent),
     ("task_struct.thread_pid", |o| &mut o.task_pid),
     ("pid.level", |o| &mut o.pid_level),
@@ -46,7 +47,7 @@ const TABLE: [(&str, Slot); 81] = [
     ("super_block.s_bdi", |o| &mut o.sb_bdi),
     ("backing_dev_info.capabilities", |o| &mut o.bdi_capabilities),
     ("io_ring_ctx.cached_sq_head", |o| &mut o.ring_sq_head),
-    ("io_ring_ctx.cached_cq_tail", |o| &mut o.ring_cq_tail),
+    ("io_ring_ctx.nr_req_allocated", |o| &mut o.ring_allocated),
     ("pt_regs.si", |o| &mut o.second_argument),
     ("file.f_path", |o| &mut o.file_path),
     ("path.dentry", |o| &mut o.path_dentry),
@@ -232,8 +233,11 @@ pub const OWNER: [&str; 1] = ["task_struct.mm"];
 /// What tells the opcode of a system call.
 pub const CALL: [&str; 1] = ["pt_regs.si"];
 
+/// What tells a process from one that had its number before.
+pub const BEGINNING: [&str; 2] = ["task_struct.group_leader", "task_struct.start_time"];
+
 /// What tells whether a ring was given requests.
-pub const REQUESTS: [&str; 2] = ["io_ring_ctx.cached_sq_head", "io_ring_ctx.cached_cq_tail"];
+pub const REQUESTS: [&str; 1] = ["io_ring_ctx.cached_sq_head"];
 
 /// What tells what a ring's slots hold, up to 6.12.
 pub const SLOTS_OF_BUFFERS: [&str; 3] = ["io_ring_ctx.user_bufs", "io_ring_ctx.nr_user_bufs", "io_mapped_ubuf.ubuf"];

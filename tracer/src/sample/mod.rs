@@ -15,7 +15,8 @@ use tracer_ebpf::{
     installation::Installation,
     operation::Operation,
     record::{
-        COST_PAGES, COST_VMAS, Cost, JudgedKey, JudgedTotals, Largest, ProcessTotals, Ring, SharedFile, SharedFileKey,
+        COST_PAGES, COST_VMAS, Cost, JudgedKey, JudgedTotals, Largest, ProcessKey, ProcessTotals, Ring, SharedFile,
+        SharedFileKey,
     },
     under_way::Call,
 };
@@ -76,8 +77,8 @@ pub struct Sample {
     pub backings: Vec<(BackingKey, BackingTotals)>,
     /// Names of the filesystems in `backings` and in records, by the address of their `file_system_type`.
     pub filesystems: HashMap<u64, String>,
-    /// Totals by thread group; empty unless the session asked for them.
-    pub processes: Vec<(u32, ProcessTotals)>,
+    /// Totals by process; empty unless the session asked for them.
+    pub processes: Vec<(ProcessKey, ProcessTotals)>,
     /// Empty unless the session keeps processes apart.
     pub rings: Vec<SampledRing>,
     /// Buffers with a trait, and refused ones.

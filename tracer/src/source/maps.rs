@@ -8,8 +8,8 @@ use tracer_ebpf::{
     counter::{ERRNO_SLOTS, RESULT_ROWS, Totals},
     histogram::Histogram,
     record::{
-        COST_PAGES, COST_VMAS, Cost, JudgedKey, JudgedTotals, Largest, PastRing, ProcessTotals, Ring, SharedFile,
-        SharedFileKey,
+        COST_PAGES, COST_VMAS, Cost, JudgedKey, JudgedTotals, Largest, PastRing, ProcessKey, ProcessTotals, Ring,
+        SharedFile, SharedFileKey,
     },
     under_way::{Call, WORDS},
 };
@@ -42,6 +42,7 @@ macro_rules! pod {
 pod!(
     Key(BackingKey),
     Backing(BackingTotals),
+    ProcessOf(ProcessKey),
     Process(ProcessTotals),
     AllTotals(Totals),
     RingTotals(Ring),
@@ -167,7 +168,7 @@ impl Maps {
 
 /// What a session that keeps processes apart counts besides.
 struct Detail {
-    processes: Entries<u32, Process>,
+    processes: Entries<ProcessOf, Process>,
     rings: Entries<u64, RingTotals>,
     past_rings: Entries<RingBefore, RingTotals>,
     shared_files: Entries<FileKey, FileOf>,
@@ -188,7 +189,7 @@ impl Detail {
     }
 
     fn read(&self, sample: &mut Sample) -> Result<(), ReadError> {
-        sample.processes = self.processes.read(|pid, totals| (pid, totals.0))?;
+        sample.processes = self.processes.read(|process, totals| (process.0, totals.0))?;
         let ring = |address, ended, totals: RingTotals| SampledRing { address, ended, totals: totals.0, before_ns: 0 };
         sample.rings = self.rings.read(|address, totals| ring(address, false, totals))?;
         sample.rings.extend(self.past_rings.read(|past, totals| ring(past.0.ring, true, totals))?);

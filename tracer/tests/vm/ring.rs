@@ -34,6 +34,8 @@ pub enum Request<'a> {
     Sparse(u32),
     /// `IORING_REGISTER_BUFFERS_UPDATE`, from that slot on.
     Update(u32, &'a [Buffer]),
+    /// The same with a tag for each buffer.
+    TaggedUpdate(u32, &'a [Buffer], &'a [u64]),
     /// `IORING_REGISTER_CLONE_BUFFERS` of that ring's whole table (6.12).
     Clone(i32),
     /// `IORING_UNREGISTER_BUFFERS`.
@@ -117,7 +119,7 @@ impl Request<'_> {
     pub fn operation(&self) -> &'static str {
         match self {
             Self::Register(_) | Self::Register2(_) | Self::Sparse(_) => "register",
-            Self::Update(..) => "update",
+            Self::Update(..) | Self::TaggedUpdate(..) => "update",
             Self::Clone(_) => "clone",
             Self::Unregister => "unregister",
             Self::BufferRing(..) => "none",
@@ -134,7 +136,10 @@ impl Request<'_> {
     /// The buffers it brings.
     pub fn buffers(&self) -> &[Buffer] {
         match self {
-            Self::Register(buffers) | Self::Register2(buffers) | Self::Update(_, buffers) => buffers,
+            Self::Register(buffers)
+            | Self::Register2(buffers)
+            | Self::Update(_, buffers)
+            | Self::TaggedUpdate(_, buffers, _) => buffers,
             Self::Sparse(_) | Self::Clone(_) | Self::Unregister | Self::BufferRing(..) | Self::Bare(..) => &[],
         }
     }
@@ -142,7 +147,10 @@ impl Request<'_> {
     /// Buffers that a register or an update asks for.
     pub fn requested(&self) -> Option<u64> {
         match self {
-            Self::Register(buffers) | Self::Register2(buffers) | Self::Update(_, buffers) => Some(buffers.len() as u64),
+            Self::Register(buffers)
+            | Self::Register2(buffers)
+            | Self::Update(_, buffers)
+            | Self::TaggedUpdate(_, buffers, _) => Some(buffers.len() as u64),
             Self::Sparse(count) => Some(u64::from(*count)),
             _ => None,
         }
@@ -166,6 +174,11 @@ impl Request<'_> {
             Self::Update(offset, buffers) => {
                 let (data, count) = (buffers.as_ptr() as u64, buffers.len() as u32);
                 let argument = RsrcUpdate2 { offset: *offset, data, count, ..Default::default() };
+                with(clock, fd, REGISTER_BUFFERS_UPDATE | bits, &argument, size_of::<RsrcUpdate2>() as u32)
+            }
+            Self::TaggedUpdate(offset, buffers, tags) => {
+                let (data, tags, count) = (buffers.as_ptr() as u64, tags.as_ptr() as u64, buffers.len() as u32);
+                let argument = RsrcUpdate2 { offset: *offset, data, tags, count, ..Default::default() };
                 with(clock, fd, REGISTER_BUFFERS_UPDATE | bits, &argument, size_of::<RsrcUpdate2>() as u32)
             }
             Self::Clone(source) => {
@@ -260,6 +273,11 @@ impl Ring {
     /// A request that does nothing.
     pub fn nop(&mut self) -> anyhow::Result<i32> {
         self.submit(&opcode::Nop::new().build())
+    }
+
+    /// Puts an entry into another ring's completion queue (5.18).
+    pub fn message(&mut self, to: i32) -> anyhow::Result<i32> {
+        self.submit(&opcode::MsgRingData::new(Fd(to), 0, 7, None).build())
     }
 
     fn submit(&mut self, entry: &squeue::Entry) -> anyhow::Result<i32> {

@@ -69,11 +69,18 @@ exit!(clone_exit_kretprobe, clone_exit_fexit, 2, |ret| leave(Operation::Clone, r
 exit!(unregister_exit_kretprobe, unregister_exit_fexit, 1, |ret| leave(Operation::Unregister, ret));
 
 /// Whether the ring, which is the first argument, had been given a request: the kernel has taken an entry from its
-/// submission queue or put one into its completion queue.
+/// submission queue, or made a request for one. Its completion queue tells nothing: a tagged buffer that is let go and a
+/// message from another ring stand there as well.
 #[inline(always)]
 fn was_used(context: &impl Arguments) -> bool {
-    setting!(kernel.ring_requests) != 0
-        && (context.member(0, setting!(offset.ring_sq_head)) | context.member(0, setting!(offset.ring_cq_tail))) != 0
+    if setting!(kernel.ring_requests) == 0 {
+        return false;
+    }
+    let mut requests = context.member(0, setting!(offset.ring_sq_head));
+    if setting!(offset.ring_allocated) != 0 {
+        requests |= context.member(0, setting!(offset.ring_allocated));
+    }
+    requests != 0
 }
 
 /// Opens the task's frame; `look` sees what the call is going to change.

@@ -191,6 +191,10 @@ fn processes(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
         }
         Err(unknown) => Some(unknown.to_string()),
     };
+    if let Some(reason) = missing(&offsets::BEGINNING) {
+        plan.figures
+            .narrow(&[Figure::Processes], &format!("those that had one number after each other are one: {reason}"));
+    }
     let untold = unnumbered.clone().or_else(|| missing(&offsets::DESCENT)).filter(|_| wish.descent);
     let untold = untold.or_else(|| unnumbered.clone().filter(|_| wish.process));
     if let Some(reason) = untold {

@@ -236,7 +236,7 @@ pub const METRICS: &[Metric] = &[
         labels: &["requests", "kind"],
         help: "Installations of buffers, before and after the ring's first request: a whole table, an update of empty slots (fill) or of one that held a buffer (replacement; update if that could not be seen), a clone.",
         figure: Some(Figure::Requests),
-        source: "io_ring_ctx: cached_sq_head and cached_cq_tail, the table's slots",
+        source: "io_ring_ctx: cached_sq_head, the table's slots",
         samples: questions::installations,
     },
     Metric {

@@ -3,6 +3,7 @@ use tracer_ebpf::{
     backing::{BackingKey, Kind},
     counter::Counter,
     operation::Operation,
+    record::ProcessKey,
 };
 
 use super::*;
@@ -99,7 +100,7 @@ fn many_processes_and_backings_are_summed() {
     let mut sample = a_sample();
     for number in 100..200 {
         let process = sample.processes[0].1;
-        sample.processes.push((number, process));
+        sample.processes.push((ProcessKey { began_ns: number.into(), pid: number, reserved: 0 }, process));
     }
     for kind in 0..40 {
         let (_, totals) = sample.backings[0];

@@ -25,7 +25,9 @@ impl Table {
                 self.held = vec![false; slots as usize];
                 ("", false)
             }
-            Request::Update(first, buffers) => self.update(first as usize, &buffers[..ret as usize]),
+            Request::Update(first, buffers) | Request::TaggedUpdate(first, buffers, _) => {
+                self.update(first as usize, &buffers[..ret as usize])
+            }
             Request::Clone(_) => {
                 self.held = source;
                 ("clone", false)

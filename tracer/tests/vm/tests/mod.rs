@@ -23,6 +23,7 @@ mod evidence;
 mod fio;
 mod held;
 mod liburing;
+mod lookalikes;
 mod matrix;
 mod mixed;
 mod namespaces;
@@ -65,6 +66,7 @@ pub fn all() -> Vec<Test> {
         fio::tests(),
         liburing::tests(),
         scenarios::tests(),
+        lookalikes::tests(),
         audit::tests(),
         cli::tests(),
         held::tests(),

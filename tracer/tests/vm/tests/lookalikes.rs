@@ -1,0 +1,154 @@
+//! What looks alike and is not: processes that have one number after each other, and entries of a completion queue that
+//! no request of the ring's own put there.
+
+use std::{ffi::CString, io, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+use super::without_tracer;
+use crate::{
+    context::Context,
+    kernel::Version,
+    protocol::{Test, TestResult, Verdict},
+    ring::{Buffer, Request, Ring, call_on},
+    space::{Kind, Space},
+    sys::{self, PAGE},
+    watch::Watch,
+};
+
+/// Processes with the same number. Run time takes fewer rings.
+const PROCESSES: usize = 12;
+/// Their number.
+static NUMBER: libc::pid_t = 30_123;
+/// Slots that are filled and replaced, with tags. Run time takes fewer.
+const SLOTS: u32 = 12;
+
+/// `IORING_SETUP_NO_SQARRAY` (6.6) and `IORING_SETUP_SQ_REWIND` (7.0).
+const REWINDS: u32 = 1 << 16 | 1 << 20;
+
+pub fn tests() -> Vec<Test> {
+    vec![Test::new("evidence_of_lookalikes", lookalikes).within(Duration::from_mins(3))]
+}
+
+fn lookalikes(context: &Context) -> TestResult {
+    drop(context.take_session());
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let mut space = Space::new(PAGE);
+    let page = [Buffer { address: space.map(Kind::Anon, PAGE)?, length: PAGE }];
+    sys::touch(page[0].address, PAGE);
+    let watch = Watch::start(context, &["--explain"])?;
+    for turn in 0..PROCESSES {
+        one_of_many(turn, &page)?;
+    }
+    let tagged = tagged(context, page[0])?;
+    let told_by_another = message(context, &page)?;
+    let rewinding = rewinding(context, &page)?;
+    let report = watch.finish()?;
+    let verdict = report.answer("Q1")?["verdict"].as_str().context("no verdict")?;
+    ensure!(verdict.starts_with("Set-up: ") || rewinding.is_some(), "no ring had a request: {verdict}");
+    processes(report.json())?;
+    for (ring, requests) in [(tagged, false), (told_by_another, false), (rewinding, true)] {
+        let Some(ring) = ring else { continue };
+        let list = report.json()["rings"]["list"].as_array().context("no rings")?;
+        let own = |row: &&Value| row["pid"] == std::process::id() && row["fd"] == ring;
+        let row = list.iter().find(own).with_context(|| format!("no ring with fd {ring}: {list:?}"))?;
+        let after = row["after_requests"].as_u64().context("after_requests")?;
+        ensure!((after > 0) == requests, "a ring with requests: {requests}: {row}");
+    }
+    Ok(Verdict::Passed)
+}
+
+/// Each is a row of its own, did what it did once, and took nobody's place.
+fn processes(report: &Value) -> anyhow::Result<()> {
+    let rows = report["processes"].as_array().context("no processes")?;
+    let rows: Vec<_> = rows.iter().filter(|row| row["pid"] == NUMBER).collect();
+    let mut names: Vec<_> = rows.iter().filter_map(|row| row["comm"].as_str()).collect();
+    names.sort_unstable();
+    let mut truth: Vec<_> = (0..PROCESSES).map(|turn| format!("lookalike{turn}")).collect();
+    truth.sort_unstable();
+    ensure!(names == truth, "processes with the number {NUMBER}: {rows:?}");
+    for row in rows {
+        let repeated = [&row["habits"]["repeated"], &row["habits"]["elsewhere"]];
+        ensure!(row["registrations"] == 1 && repeated == [0, 0], "it registered once: {row}");
+    }
+    Ok(())
+}
+
+/// A process with that number, which makes a ring, registers the buffer, and ends.
+fn one_of_many(turn: usize, page: &[Buffer; 1]) -> anyhow::Result<()> {
+    let name = CString::new(format!("lookalike{turn}"))?;
+    // SAFETY: a struct of integers.
+    let mut how: libc::clone_args = unsafe { std::mem::zeroed() };
+    (how.exit_signal, how.set_tid, how.set_tid_size) = (libc::SIGCHLD as u64, &raw const NUMBER as u64, 1);
+    // SAFETY: without shared memory it is a fork; the child makes system calls only.
+    let child = unsafe { libc::syscall(libc::SYS_clone3, &raw const how, size_of::<libc::clone_args>()) };
+    if child == 0 {
+        // SAFETY: the name is NUL-terminated.
+        unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+        let done = raw_ring(0).is_ok_and(|ring| call_on(ring, Request::Register(page)).ret == 0);
+        // SAFETY: ends the child at once.
+        unsafe { libc::_exit(i32::from(!done)) };
+    }
+    ensure!(child == i64::from(NUMBER), "no process with the number {NUMBER}: {}", io::Error::last_os_error());
+    let mut status = 0;
+    // SAFETY: the place is an int.
+    let ended = unsafe { libc::waitpid(NUMBER, &raw mut status, 0) };
+    ensure!(ended == NUMBER && status == 0, "the child's status is {status:#x}");
+    Ok(())
+}
+
+/// A ring of 8 entries by the bare system call.
+fn raw_ring(flags: u32) -> io::Result<i32> {
+    // `struct io_uring_params`.
+    let mut parameters = [0_u32; 30];
+    parameters[2] = flags;
+    // SAFETY: the kernel reads and writes as many bytes as the array has.
+    let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 8, parameters.as_mut_ptr()) };
+    if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(fd as i32) }
+}
+
+/// A ring's slots are filled and replaced with tags, which the kernel posts when it lets the old buffers go.
+fn tagged(context: &Context, page: Buffer) -> anyhow::Result<Option<i32>> {
+    if context.kernel.lacks("empty tables", Version(5, 19)).is_some() {
+        return Ok(None);
+    }
+    let fd = raw_ring(0)?;
+    let answer = call_on(fd, Request::Sparse(SLOTS));
+    ensure!(answer.ret == 0, "a table of empty slots: {}", answer.ret);
+    for _ in 0..2 {
+        for slot in 0..SLOTS {
+            let answer = call_on(fd, Request::TaggedUpdate(slot, &[page], &[u64::from(slot) + 1]));
+            ensure!(answer.ret == 1, "an update of slot {slot}: {}", answer.ret);
+        }
+    }
+    Ok(Some(fd))
+}
+
+/// A ring that got a message of another one, and then its buffers.
+fn message(context: &Context, page: &[Buffer; 1]) -> anyhow::Result<Option<i32>> {
+    if context.kernel.lacks("messages between rings", Version(5, 18)).is_some() {
+        return Ok(None);
+    }
+    let fd = raw_ring(0)?;
+    let result = Ring::new()?.message(fd)?;
+    ensure!(result == 0, "a message: {result}");
+    ensure!(call_on(fd, Request::Register(page)).ret == 0, "a register");
+    Ok(Some(fd))
+}
+
+/// A ring that forgets how many requests it took. Its queue is all zeros, which are requests that do nothing.
+fn rewinding(context: &Context, page: &[Buffer; 1]) -> anyhow::Result<Option<i32>> {
+    if context.kernel.lacks("rings that rewind", Version(7, 0)).is_some() {
+        return Ok(None);
+    }
+    let fd = raw_ring(REWINDS)?;
+    let nothing = std::ptr::null::<u8>();
+    // SAFETY: the call reads no memory of ours.
+    let taken = unsafe { libc::syscall(libc::SYS_io_uring_enter, fd, 1, 0, 0, nothing, 0) };
+    ensure!(taken == 1, "a request: {taken}");
+    ensure!(call_on(fd, Request::Register(page)).ret == 0, "a register");
+    Ok(Some(fd))
+}
