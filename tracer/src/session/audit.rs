@@ -42,6 +42,7 @@ pub async fn audit(arguments: &args::Audit) -> Result<ExitCode> {
     announce(&scope, " and prints the audit");
     let ended = end.wait().await?;
     meta.exit_code = ended.command_code();
+    meta.left_running = ended.left_running();
     print(&session.audit()?, &meta, arguments.json)?;
     Ok(ended.exit_code())
 }

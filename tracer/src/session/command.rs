@@ -38,12 +38,35 @@ const BEGIN: u8 = 0;
 /// The raw status of a command that could not be started: exit code 1.
 const NOT_STARTED: i32 = 1 << 8;
 
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommandEnd {
+    /// Its own status.
+    pub status: ExitStatus,
+    /// Its descendants that were still running, at the least.
+    pub left_running: u32,
+}
+
+impl CommandEnd {
+    const BYTES: usize = 2 * size_of::<u32>();
+
+    fn of(bytes: [u8; Self::BYTES]) -> Self {
+        let [a, b, c, d, left @ ..] = bytes;
+        let status = ExitStatus::from_raw(i32::from_ne_bytes([a, b, c, d]));
+        Self { status, left_running: u32::from_ne_bytes(left) }
+    }
+
+    fn bytes(raw_status: i32, left_running: u32) -> Vec<u8> {
+        [raw_status.to_ne_bytes(), left_running.to_ne_bytes()].concat()
+    }
+}
+
 /// A command that has not begun, or is running.
 pub struct Command {
     supervisor: tokio::process::Child,
     control: tokio::net::UnixStream,
-    /// The command's, once the supervisor has told it.
-    status: Option<ExitStatus>,
+    /// Once the supervisor has told it.
+    end: Option<CommandEnd>,
     shown: String,
 }
 
@@ -72,7 +95,7 @@ impl Command {
         })?;
         ours.set_nonblocking(true)?;
         let control = tokio::net::UnixStream::from_std(ours).context("cannot watch the command")?;
-        Ok(Self { supervisor, control, status: None, shown })
+        Ok(Self { supervisor, control, end: None, shown })
     }
 
     /// The supervisor's process id, from which all descend that belong to the command.
@@ -96,24 +119,24 @@ impl Command {
         rustix::io::write(&self.control, &[byte]).map(drop).context("its process has ended")
     }
 
-    /// Waits for its end. Cancel-safe: the status comes in one piece, and is kept while the supervisor ends.
-    pub async fn wait(&mut self) -> Result<ExitStatus> {
-        let status = match self.status {
-            Some(status) => status,
-            None => *self.status.insert(self.told().await?),
+    /// Waits for its end. Cancel-safe: the word comes in one piece, and is kept while the supervisor ends.
+    pub async fn wait(&mut self) -> Result<CommandEnd> {
+        let end = match self.end {
+            Some(end) => end,
+            None => *self.end.insert(self.told().await?),
         };
         // It has no more to do.
         let _ = self.supervisor.wait().await;
-        Ok(status)
+        Ok(end)
     }
 
     /// What the supervisor says.
-    async fn told(&self) -> Result<ExitStatus> {
-        let mut raw = [0; size_of::<i32>()];
+    async fn told(&self) -> Result<CommandEnd> {
+        let mut raw = [0; CommandEnd::BYTES];
         loop {
             self.control.readable().await.with_context(|| format!("cannot wait for {}", self.shown))?;
             match self.control.try_read(&mut raw) {
-                Ok(count) if count == raw.len() => return Ok(ExitStatus::from_raw(i32::from_ne_bytes(raw))),
+                Ok(count) if count == raw.len() => return Ok(CommandEnd::of(raw)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 _ => bail!("the process that waited for {} has ended", self.shown),
             }
@@ -161,9 +184,51 @@ pub fn supervise(control: RawFd, argv: &[OsString]) -> Result<()> {
     };
     if let Some(status) = status {
         // If pinscope has gone, nobody asks.
-        let _ = control.write_all(&status.to_ne_bytes());
+        let _ = control.write_all(&CommandEnd::bytes(status, left_running()));
     }
     Ok(())
+}
+
+/// How many of the command's descendants have not ended. Its orphans are this process's children by now.
+fn left_running() -> u32 {
+    loop {
+        let mut status = 0;
+        // SAFETY: the place is an int.
+        match unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) } {
+            // No child at all.
+            ..0 => return 0,
+            // Some, none of which has ended.
+            0 => break,
+            _ => {}
+        }
+    }
+    // Where /proc is not of this namespace, or not there, it is one at the least.
+    descendants(std::process::id(), &parents()).max(1)
+}
+
+/// The living processes with their parents.
+fn parents() -> Vec<(u32, u32)> {
+    let of = |entry: std::fs::DirEntry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read(entry.path().join("stat")).ok()?;
+        // The name, in brackets, may hold anything.
+        let rest = &stat[stat.iter().rposition(|byte| *byte == b')')? + 1..];
+        let mut fields = std::str::from_utf8(rest).ok()?.split_ascii_whitespace();
+        let lives = !matches!(fields.next()?, "Z" | "X");
+        lives.then_some((pid, fields.next()?.parse().ok()?))
+    };
+    std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(of).collect()
+}
+
+/// How many descend from that process.
+fn descendants(ancestor: u32, parents: &[(u32, u32)]) -> u32 {
+    let mut found = vec![ancestor];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        found.extend(parents.iter().filter(|(pid, of)| *of == parent && *pid != ancestor).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    u32::try_from(found.len() - 1).unwrap_or(u32::MAX)
 }
 
 /// Waits for the command, its orphans taken on the way, and passes pinscope's signals on; gives its raw status. `None` where
@@ -225,7 +290,7 @@ mod tests {
             ours.set_nonblocking(true).unwrap();
             let supervisor = tokio::process::Command::new("true").spawn().unwrap();
             let control = tokio::net::UnixStream::from_std(ours).unwrap();
-            let command = Command { supervisor, control, status: None, shown: "it".to_owned() };
+            let command = Command { supervisor, control, end: None, shown: "it".to_owned() };
             command.release().unwrap();
             let mut byte = [1];
             theirs.read_exact(&mut byte).unwrap();
@@ -240,15 +305,22 @@ mod tests {
         runtime.block_on(async {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             ours.set_nonblocking(true).unwrap();
-            theirs.write_all(&(3_i32 << 8).to_ne_bytes()).unwrap();
+            theirs.write_all(&CommandEnd::bytes(3 << 8, 2)).unwrap();
             // It lives as long as its standard input.
             let mut supervisor = tokio::process::Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
             let input = supervisor.stdin.take();
             let control = tokio::net::UnixStream::from_std(ours).unwrap();
-            let mut command = Command { supervisor, control, status: None, shown: "it".to_owned() };
+            let mut command = Command { supervisor, control, end: None, shown: "it".to_owned() };
             assert!(tokio::time::timeout(Duration::from_millis(100), command.wait()).await.is_err());
             drop((theirs, input));
-            assert_eq!(command.wait().await.unwrap().code(), Some(3));
+            let end = command.wait().await.unwrap();
+            assert_eq!((end.status.code(), end.left_running), (Some(3), 2));
         });
+    }
+
+    #[test]
+    fn descendants_are_children_and_theirs() {
+        let parents = [(1, 0), (10, 1), (11, 10), (12, 11), (13, 12), (20, 1), (21, 20)];
+        assert_eq!((descendants(10, &parents), descendants(13, &parents)), (3, 0));
     }
 }

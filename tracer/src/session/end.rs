@@ -3,11 +3,11 @@
 use std::{
     io::IsTerminal as _,
     os::{fd::OwnedFd, unix::process::ExitStatusExt},
-    process::{ExitCode, ExitStatus},
+    process::ExitCode,
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::{
     io::unix::AsyncFd,
@@ -15,7 +15,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{command::Command, starting};
+use super::{
+    command::{Command, CommandEnd},
+    starting,
+};
 use crate::{cli::config::Scope, say, source::wait};
 
 /// How long a command that a terminal's Ctrl-C has reached as well gets to end before the signal is sent on.
@@ -99,14 +102,20 @@ pub enum Ended {
     /// By time, signal, or the traced process.
     Plainly,
     /// With the command.
-    Command(ExitStatus),
+    Command(CommandEnd),
 }
 
 impl Ended {
     /// The command's own status, 128 and the signal's number where one killed it, as a shell has it.
     pub fn command_code(self) -> Option<i32> {
-        let Self::Command(status) = self else { return None };
+        let Self::Command(CommandEnd { status, .. }) = self else { return None };
         Some(status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1))
+    }
+
+    /// How many of the command's descendants were still running; `None` where there was no command.
+    pub fn left_running(self) -> Option<u32> {
+        let Self::Command(end) = self else { return None };
+        Some(end.left_running)
     }
 
     /// That, or success where there was no command.
@@ -135,7 +144,7 @@ impl End {
         let got = tokio::select! {
             signal = self.signals.next() => signal,
             () = async { sleep_until(deadline.unwrap_or_else(Instant::now)).await }, if deadline.is_some() => Signal::TERM,
-            status = wait_for(self.command.as_mut()) => return Ok(Ended::Command(status?)),
+            end = wait_for(self.command.as_mut()) => return Ok(Ended::Command(end?)),
             () = ended(self.process.as_ref()) => return Ok(Ended::Plainly),
         };
         match self.command.as_mut() {
@@ -146,21 +155,21 @@ impl End {
 }
 
 /// Ends the command: what reached only pinscope is sent on; a second signal kills.
-async fn stop(command: &mut Command, got: Signal, signals: &mut Signals) -> Result<ExitStatus> {
-    if let Ok(status) = tokio::time::timeout(GRACE, command.wait()).await {
-        return status;
+async fn stop(command: &mut Command, got: Signal, signals: &mut Signals) -> Result<CommandEnd> {
+    if let Ok(end) = tokio::time::timeout(GRACE, command.wait()).await {
+        return end;
     }
     // It may have ended by now; then waiting says so.
     let _ = command.signal(got);
     tokio::select! {
-        status = command.wait() => return status,
+        end = command.wait() => return end,
         _ = signals.next() => {}
     }
     let _ = command.signal(Signal::KILL);
     command.wait().await
 }
 
-async fn wait_for(command: Option<&mut Command>) -> Result<ExitStatus> {
+async fn wait_for(command: Option<&mut Command>) -> Result<CommandEnd> {
     match command {
         Some(command) => command.wait().await,
         None => std::future::pending().await,
@@ -176,10 +185,19 @@ async fn ended(process: Option<&AsyncFd<OwnedFd>>) {
 }
 
 fn watch(pid: u32) -> Result<AsyncFd<OwnedFd>> {
+    if let Some(group) = group(pid).filter(|group| *group != pid) {
+        bail!("{pid} is a thread of process {group}: watch that, with --pid {group}");
+    }
     let pid = Pid::from_raw(pid.cast_signed()).context("a process id must be above zero")?;
     let fd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
         .with_context(|| format!("cannot watch process {}", pid.as_raw_nonzero()))?;
     wait::readable(fd).context("cannot watch the process")
+}
+
+/// The process of a thread. A thread's number has an entry in /proc as well, which lists do not show.
+fn group(thread: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -187,6 +205,17 @@ mod tests {
     use tracer_ebpf::settings::Session;
 
     use super::*;
+
+    #[test]
+    fn a_thread_is_told_from_its_process() {
+        let process = std::process::id();
+        // A test runs in a thread of its own.
+        let thread = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+        assert_ne!(thread, process);
+        assert_eq!((group(process), group(thread)), (Some(process), Some(process)));
+        let said = watch(thread).unwrap_err().to_string();
+        assert_eq!(said, format!("{thread} is a thread of process {process}: watch that, with --pid {process}"));
+    }
 
     #[test]
     fn everything_that_ends_a_session_is_named() {

@@ -41,6 +41,7 @@ pub async fn report(arguments: &args::Report, verbose: bool) -> Result<ExitCode>
     announce(&scope, &format!(" and prints {which}"));
     let (ended, last) = wait(&session, &meta, arguments, &mut end).await?;
     meta.exit_code = ended.command_code();
+    meta.left_running = ended.left_running();
     session.stop_counting()?;
     print(&session, &meta, arguments, &last)?;
     Ok(ended.exit_code())

@@ -22,7 +22,7 @@ use crate::{
     figure::Figure,
     probe::attach::Options,
     say,
-    sink::trace as sink,
+    sink::{left_running, trace as sink},
     source::{
         maps::Maps,
         records::{Bound, Records},
@@ -81,7 +81,7 @@ pub async fn trace(arguments: &args::Trace, verbose: bool) -> Result<ExitCode> {
     } else {
         Left::default()
     };
-    printer.finish(&session, left)?;
+    printer.finish(&session, left, ended)?;
     Ok(ended.exit_code())
 }
 
@@ -200,20 +200,23 @@ impl<'a> Printer<'a> {
         writeln!(self.out, "{line}").context("cannot write")
     }
 
-    fn finish(mut self, session: &Session, left: Left) -> Result<()> {
+    fn finish(mut self, session: &Session, left: Left, ended: Ended) -> Result<()> {
         let snapshot = session.snapshot()?;
         let (mut lost, under_way) = (snapshot.lost, snapshot.under_way);
         lost.registration_records = lost.registration_records.map(|lost| lost + left.registrations);
         lost.buffer_records = lost.buffer_records.map(|lost| lost + left.buffers);
         let counts = self.assembler.finish();
         if self.arguments.json {
-            let line = sink::json_end(counts, Some(&lost), under_way.as_ref())?;
+            let line = sink::json_end(counts, Some(&lost), under_way.as_ref(), ended.left_running())?;
             writeln!(self.out, "{line}").context("cannot write")?;
         } else {
             for call in under_way.iter().flat_map(|calls| &calls.long) {
                 say::line(sink::under_way(call));
             }
             if let Some(words) = under_way.as_ref().and_then(sink::unseen_ends) {
+                say::line(words);
+            }
+            if let Some(words) = left_running(ended.left_running()) {
                 say::line(words);
             }
             say::line(sink::footer(counts, Some(&lost)));

@@ -23,7 +23,7 @@ struct Report<'a> {
 ///
 /// ```text
 /// type "audit", schema 1
-/// version, kernel, mode, scope, command, exit_code, started      see `sink::Meta`
+/// version, kernel, mode, scope, command, exit_code, left_running, started      see `sink::Meta`
 /// elapsed_ns, answer (answered, degraded, unanswerable), degraded[]
 /// rows[]       caller, module, function, flags[], comm, backing {seen, class, filesystem, shared, writable, mixed},
 ///              calls, failed, errors {errno: count}, pages_asked, pages, bytes, vmas, time_ns,
@@ -51,7 +51,7 @@ mod tests {
         let keys: Vec<_> = json.as_object().unwrap().keys().cloned().collect();
         assert_eq!(
             keys.join(" "),
-            "answer books command cost degraded elapsed_ns exit_code functions kernel lost mode read_only refused rows \
+            "answer books command cost degraded elapsed_ns exit_code functions kernel left_running lost mode read_only refused rows \
              schema scope started type unjudged version"
         );
         assert!(json["refused"]["as_proposed"].is_null() && json["cost"]["run_ns"].is_null());

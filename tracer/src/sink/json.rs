@@ -48,7 +48,7 @@ struct Report<'a> {
 ///
 /// ```text
 /// type "report", schema 1
-/// version, kernel, mode, scope, command, exit_code, started      see `sink::Meta`
+/// version, kernel, mode, scope, command, exit_code, left_running, started      see `sink::Meta`
 /// elapsed_ns
 /// operations[4]   operation, ok, partial, failed, results[{result, count}], partial_reasons[{result, count}],
 ///                 duration {ok, partial, failed} of DISTRIBUTION; all of it null without the kernel's tracepoint
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(
             keys(&json),
             "answers backings books buffer_vmas calls command costs degraded elapsed_ns exit_code explanations faults \
-             installations judgements kernel largest_buffer largest_registration locks lookups lost lower_bounds mode \
+             installations judgements kernel largest_buffer largest_registration left_running locks lookups lost lower_bounds mode \
              multi_file_buffers multi_vm_file_buffers operations phases pin processes refused_bytes registration_buffers registration_bytes \
              registration_vmas rings schema scope shared_buffer_files skipped split started type under_way unregisters version \
              walks"

@@ -1,7 +1,7 @@
 //! The report as markdown, for a mail to a list or an issue: prose that reads well as it is, on 72 columns, and tables
 //! of figures that are tables in both.
 
-use super::{Meta, human, text::page::Page};
+use super::{Meta, human, left_running, text::page::Page};
 use crate::{
     aggregate::Snapshot,
     answer::{Advice, Answer, Evidence, Explanation, Table, Threshold, Told},
@@ -45,6 +45,7 @@ fn header(page: &mut Page, snapshot: &Snapshot, meta: &Meta) {
         let end = meta.exit_code.map(|code| format!(" (exit code {code})")).unwrap_or_default();
         facts.push(("command", format!("{}{end}", human::plain(command))));
     }
+    facts.extend(left_running(meta.left_running).map(|words| ("left running", words)));
     for operation in snapshot.operations().iter().filter(|operation| operation.total() > 0) {
         let (calls, failed) = (human::plural(operation.total(), "call"), human::count(operation.failed));
         let partial = match operation.partial {

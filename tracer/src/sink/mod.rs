@@ -33,6 +33,17 @@ pub struct Meta {
     pub command: Option<String>,
     /// Its exit code.
     pub exit_code: Option<i32>,
+    /// Its descendants that were still running when it ended: what they do after that is in no figure.
+    pub left_running: Option<u32>,
     /// Wall time of attaching, RFC 3339 in UTC.
     pub started: Option<String>,
+}
+
+/// That descendants of the command outlived it, and what to do, for people.
+pub fn left_running(descendants: Option<u32>) -> Option<String> {
+    let descendants = descendants.filter(|descendants| *descendants > 0)?;
+    Some(format!(
+        "{} of the command still ran when it ended: what they do after that is in no figure. Without a command and with -d, --pid or --comm a session goes on.",
+        human::plural(descendants.into(), "descendant")
+    ))
 }

@@ -143,6 +143,7 @@ enum Line<'a> {
         malformed: u64,
         orphans: u64,
         under_way: Option<&'a UnderWay>,
+        left_running: Option<u32>,
     },
 }
 
@@ -162,9 +163,14 @@ pub fn json_line(registration: &Registration) -> serde_json::Result<String> {
 }
 
 /// The last object: `{"type":"end","schema":1,"registrations","lost_registration_records",
-/// "lost_buffer_records","malformed","orphans","under_way"}`. `lost` is `None` where the counters could not be read; `under_way`
-/// has the calls that have not ended.
-pub fn json_end(counts: Counts, lost: Option<&Losses>, under_way: Option<&UnderWay>) -> serde_json::Result<String> {
+/// "lost_buffer_records","malformed","orphans","under_way","left_running"}`. `lost` is `None` where the counters could not be read;
+/// `under_way` has the calls that have not ended; `left_running` is [`Meta::left_running`].
+pub fn json_end(
+    counts: Counts,
+    lost: Option<&Losses>,
+    under_way: Option<&UnderWay>,
+    left_running: Option<u32>,
+) -> serde_json::Result<String> {
     text(&Line::End {
         schema: SCHEMA,
         registrations: counts.registrations,
@@ -173,6 +179,7 @@ pub fn json_end(counts: Counts, lost: Option<&Losses>, under_way: Option<&UnderW
         malformed: counts.malformed,
         orphans: counts.orphans,
         under_way,
+        left_running,
     })
 }
 
@@ -297,11 +304,13 @@ mod tests {
         assert_eq!((&one["type"], &one["schema"], &one["pid"]), (&json!("registration"), &json!(1), &json!(11)));
         assert_eq!(one["time"], "2001-09-09T01:46:40.124000Z");
         let lost = Losses { buffer_records: Some(3), ..Losses::default() };
-        let end = parse(&json_end(Counts { registrations: 5, malformed: 1, orphans: 2 }, Some(&lost), None).unwrap());
+        let end = parse(
+            &json_end(Counts { registrations: 5, malformed: 1, orphans: 2 }, Some(&lost), None, Some(0)).unwrap(),
+        );
         assert_eq!(
             end,
             json!({"type": "end", "schema": 1, "registrations": 5, "lost_registration_records": null,
-                   "lost_buffer_records": 3, "malformed": 1, "orphans": 2, "under_way": null})
+                   "lost_buffer_records": 3, "malformed": 1, "orphans": 2, "under_way": null, "left_running": 0})
         );
     }
 

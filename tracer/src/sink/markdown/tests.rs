@@ -17,6 +17,7 @@ fn meta() -> Meta {
         scope: "the command and its descendants".to_owned(),
         command: Some("fio --name=x --ioengine=io_uring --fixedbufs=1 --mem=mmap --rw=randread --size=1G".to_owned()),
         exit_code: Some(0),
+        left_running: Some(0),
         started: Some("2026-11-23T20:00:00.000000Z".to_owned()),
     }
 }

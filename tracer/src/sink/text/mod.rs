@@ -6,7 +6,7 @@ pub(super) mod page;
 mod questions;
 mod sections;
 
-use super::{Meta, human};
+use super::{Meta, human, left_running};
 use crate::{
     aggregate::{Operation, OperationBooks, ResultCount, Snapshot},
     answer::Told,
@@ -69,6 +69,9 @@ fn heading(page: &mut Page, elapsed_ns: u64, meta: &Meta) {
         let end = meta.exit_code.map(|code| format!(" (exit code {code})")).unwrap_or_default();
         let room = page.width().saturating_sub(end.len() + 2);
         page.line(&format!("$ {}{end}", human::cut(&human::plain(command), room)));
+    }
+    if let Some(words) = left_running(meta.left_running) {
+        page.paragraph("", &words);
     }
 }
 

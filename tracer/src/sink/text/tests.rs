@@ -57,6 +57,16 @@ fn a_session_that_lost_something() {
 }
 
 #[test]
+fn descendants_that_outlived_the_command_are_told() {
+    let head = |left_running| {
+        let meta = Meta { command: Some("server".to_owned()), exit_code: Some(0), left_running, ..meta() };
+        report(&fold(&a_sample(), &Known::all()), &meta, &Told::default(), WIDTH)
+    };
+    assert!(head(Some(2)).contains("2 descendants of the command still ran when it ended"));
+    assert_eq!(head(Some(0)), head(None));
+}
+
+#[test]
 fn a_session_in_which_all_is_well() {
     golden(
         &report(&fold(&a_sample(), &Known::all()), &meta(), &Told::default(), WIDTH),

@@ -28,7 +28,7 @@ const TIME: Duration = Duration::from_mins(2);
 type Case = fn(&Context) -> TestResult;
 
 pub fn tests() -> Vec<Test> {
-    let cases: [(&str, Case); 7] = [
+    let cases: [(&str, Case); 8] = [
         ("goes_on_by_no_signal", continued),
         ("does_not_outlive_a_killed_start", killed),
         ("does_not_begin_after_a_signal", ended),
@@ -36,6 +36,7 @@ pub fn tests() -> Vec<Test> {
         ("is_kept_by_nohup", kept),
         ("has_no_capability_of_ours", capabilities),
         ("has_its_own_status", status),
+        ("leaves_descendants", left_running),
     ];
     let test = |(name, run): (&str, Case)| {
         Test::new(format!("cli_held_{name}"), move |context: &Context| match without_tracer(context) {
@@ -175,5 +176,17 @@ fn status(context: &Context) -> TestResult {
         let finished = Running::start(pinscope::piped(&mut command))?.finish(TIME)?;
         finished.expect_code(code).with_context(|| words.to_owned())?;
     }
+    Ok(Verdict::Passed)
+}
+
+/// Three descendants go on, two of them as orphans: a daemon, and the one that it started.
+fn left_running(context: &Context) -> TestResult {
+    let script = "setsid sh -c 'sleep 9 & sleep 9 & wait' >/dev/null 2>&1 & sleep 0.3; exit 4";
+    let words = ["report", "--json", "--attach", &context.attach, "--", "sh", "-c", script];
+    let report = Report::of(&pinscope::run(&words, TIME)?.expect_code(4)?)?;
+    ensure!(report.json()["left_running"] == 3, "{}", report.json()["left_running"]);
+    let words = ["trace", "--attach", &context.attach, "--", "sh", "-c", "sleep 9 >/dev/null 2>&1 &"];
+    let finished = pinscope::run(&words, TIME)?.expect_code(0)?;
+    ensure!(finished.stderr.contains("1 descendant of the command still ran when it ended"), "{}", finished.stderr);
     Ok(Verdict::Passed)
 }
