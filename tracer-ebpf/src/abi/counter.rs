@@ -143,7 +143,7 @@ impl Counter {
         Self::CleanBuffers,
     ];
 
-    /// The slot of an operation's counter. Only for the seven that come by operation.
+    /// The slot of an operation's counter. Only for those that come by operation.
     #[inline(always)]
     pub const fn of(self, operation: Operation) -> usize {
         self as usize + operation as usize
@@ -209,7 +209,12 @@ mod tests {
 
     #[test]
     fn every_counter_has_a_slot_of_its_own() {
-        assert!((Counter::UntoldFaults as usize) < Counter::SLOTS);
+        assert!((Counter::UntimedCalls as usize) < Counter::TimedCalls as usize);
+        let by_operation = [Counter::TimedCalls, Counter::CallWaitNs, Counter::CallFunctionNs, Counter::CallAfterNs];
+        for pair in by_operation.windows(2) {
+            assert_eq!(pair[0].of(Operation::Unregister) + 1, pair[1] as usize);
+        }
+        assert!(Counter::CallAfterNs.of(Operation::Unregister) < Counter::SLOTS);
         assert_eq!(Counter::Succeeded.of(Operation::Unregister) + 1, Counter::Plain as usize);
         let last = Installation::ALL[Installation::PINNING - 1];
         assert_eq!(Counter::Plain.of_installation(last, true) + 1, Counter::Installations as usize);

@@ -32,7 +32,9 @@ pub struct Table {
 pub struct Followed {
     /// Tables that found no room in the map, since the start.
     pub lost: u64,
-    /// Entries that were removed from the map.
+    /// Removals of entries from the map that began.
+    pub removing: u64,
+    /// Those that ended.
     pub removed: u64,
 }
 

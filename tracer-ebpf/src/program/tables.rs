@@ -84,13 +84,13 @@ fn put(ring: u64, slots: u64, mm: u64, cgroup: u64, flags: u64) {
     }
 }
 
-/// Takes a table out of the map.
+/// Takes a table out of the map. A reader sees by the two counts whether any went while it read.
 #[inline(always)]
 pub fn remove(ring: u64) {
+    let Some(followed) = FOLLOWED.get_ptr_mut(0) else { return };
+    add_field!(followed.removing, 1);
     let _ = TABLES.remove(ring);
-    if let Some(followed) = FOLLOWED.get_ptr_mut(0) {
-        add_field!(followed.removed, 1);
-    }
+    add_field!(followed.removed, 1);
 }
 
 /// The kernel lets a ring's table go, if it has one: for its user, at the ring's end, or when it cleans up a registration

@@ -73,8 +73,10 @@ impl Coverage {
         let calls = calls(sample, operations);
         let stray = count(Counter::StrayBuffers);
         let unentered = count(Counter::BufferMissedEntries).max(skipped(sample, &["buffer_enter", "pin_enter_buffer"]));
-        // Where the pin stands for its buffer nothing tells what lay in a call without an entry: a buffer at least.
-        let of_missed = if known.lean { missed_installations(operations) } else { 0 };
+        // A call without an entry had a buffer at least. Those that were seen without their call may be its own, but for those of a pin
+        // that stands for its buffer.
+        let of_missed = missed_installations(operations);
+        let of_missed = if known.lean { of_missed } else { of_missed.saturating_sub(stray) };
         let buffers = sum([stray, unentered, of_missed]);
         let pins = sum([count(Counter::PinMissedReturns), count(Counter::PinMissedEntries), buffers]);
         // What a buffer's walk saw is counted when the buffer returns.

@@ -479,6 +479,18 @@ fn each_figure_has_its_own_coverage_and_a_sum_that_lacks_something_says_so() {
 }
 
 #[test]
+fn a_call_without_an_entry_had_a_buffer_at_least() {
+    let buffers = |stray: u64, lean: bool| {
+        let mut sample = a_sample();
+        sample.counters[Counter::MissedEntries.of(Operation::Register)] = 3;
+        sample.counters[Counter::StrayBuffers as usize] = stray;
+        fold(&sample, &Known { lean, ..Known::all() }).books.figures.buffers.unwrap().missed
+    };
+    assert_eq!([0, 2, 5].map(|stray| buffers(stray, false)), [3, 3, 5]);
+    assert_eq!(buffers(2, true), 5);
+}
+
+#[test]
 fn a_hook_that_nothing_is_held_against_unbalances_the_books_when_it_is_skipped() {
     for program in ["ring_created", "lock_wanted", "lock_returned"] {
         let mut sample = a_sample();

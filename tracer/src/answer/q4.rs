@@ -142,7 +142,10 @@ fn verdict(judgements: &Judgements, agreement: Option<&Agreement>) -> String {
     };
     let unserved = match agreement.map_or(0, |agreement| agreement.unserved) {
         0 => String::new(),
-        hit => format!("; {} could not be brought in (EFAULT), which is no rule's doing", human::count(hit)),
+        hit => format!(
+            "; {} failed with EFAULT, which no rule explains: memory that could not be brought in",
+            human::count(hit)
+        ),
     };
     if refused == [0; Policy::COUNT] {
         return format!("None of {all} would be refused under any of the five rules{everywhere}{unserved}.");

@@ -42,7 +42,7 @@ pub(super) fn nothing_seen(snapshot: &Snapshot) -> Option<String> {
 
 fn coverage(snapshot: &Snapshot) -> Option<String> {
     let missed = 1.0 - snapshot.books.coverage?;
-    (missed > 0.0).then(|| format!("{} of the calls were counted and not measured", human::percent(missed)))
+    (missed > 0.0).then(|| format!("{} of the calls were not measured", human::percent(missed)))
 }
 
 /// Buffers whose VMAs are not known.

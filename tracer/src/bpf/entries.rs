@@ -1,4 +1,4 @@
-//! The entries of hash maps, read through the kernel's iterators of maps (5.8): by read(2), which keeps no program from running as the
+//! The entries of hash maps, read through the kernel's iterators of maps (5.9): by read(2), which keeps no program from running as the
 //! calls of bpf(2) on a map do ([`super::mapped`]).
 //!
 //! The kernel holds no bucket's lock meanwhile. An entry that is there throughout is among those read as long as none is removed from
@@ -6,8 +6,6 @@
 
 use std::{
     collections::HashSet,
-    fs::File,
-    io::{self, Read as _},
     marker::PhantomData,
     os::fd::{AsFd as _, OwnedFd},
     slice::ChunksExact,
@@ -20,10 +18,12 @@ use aya::{
 };
 
 use super::read::{ReadError, map};
-use crate::bpf;
+use crate::bpf::{self, Pass};
 
 /// Bytes that are asked for at once: twice as many as an iterator gives with pages of 4 KiB.
 const AT_ONCE: usize = 1 << 16;
+/// Pages that an iterator of the kernel has for what its program writes of one entry (`bpf_seq_read`).
+const PAGES: usize = 8;
 
 /// Reads a hash map.
 pub struct Entries<K, V> {
@@ -55,6 +55,9 @@ impl<K: Pod, V: Pod> Entries<K, V> {
             }
         }
         let (key, value) = (size_of::<K>(), size_of::<V>() * values);
+        if key + value >= PAGES * rustix::param::page_size() {
+            return Err(ReadError::Wide { name, entry: key + value, cpus: values });
+        }
         let program = bpf::load_writer(function, key, value).map_err(iterator)?;
         let link = bpf::link_iterator(program.as_fd(), Some(map.fd().as_fd())).map_err(iterator)?;
         Ok(Self { name, link, entry: key + value, of: PhantomData })
@@ -76,20 +79,16 @@ impl<K: Pod, V: Pod> Entries<K, V> {
     /// The kernel refuses.
     pub fn each(&self, mut take: impl FnMut(K, Values<'_, V>)) -> Result<(), ReadError> {
         let failed = |error| ReadError::Iterator(self.name, error);
-        let mut iterator = File::from(bpf::iterator(self.link.as_fd()).map_err(failed)?);
+        let mut pass = Pass::begin(self.link.as_fd()).map_err(failed)?;
         // What is put into a bucket between two reads shifts the others.
         let mut seen = HashSet::new();
         let mut bytes = vec![0; AT_ONCE.max(2 * self.entry)];
         let mut kept = 0;
         loop {
-            let more = match iterator.read(&mut bytes[kept..]) {
-                Ok(0) => return Ok(()),
-                Ok(more) => more,
-                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {
-                    continue;
-                }
-                Err(error) => return Err(failed(error)),
-            };
+            let more = pass.read(&mut bytes[kept..]).map_err(failed)?;
+            if more == 0 {
+                return Ok(());
+            }
             let there = kept + more;
             let whole = there - there % self.entry;
             for entry in bytes[..whole].chunks_exact(self.entry) {

@@ -1,6 +1,6 @@
 //! bpf(2) itself, for what the library does not have: programs and links of kprobe.multi, through which fprobe calls a
 //! program at a function's entry or return (since 5.18, where the kernel has `CONFIG_FPROBE`); iterators over the entries of a map and over
-//! tasks (5.8); and a program that removes entries.
+//! tasks (5.8, 5.9); and a program that removes entries.
 
 pub mod entries;
 pub mod fdinfo;
@@ -9,7 +9,8 @@ pub mod read;
 
 use std::{
     ffi::{CStr, CString},
-    io,
+    fs::File,
+    io::{self, ErrorKind, Read as _},
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
@@ -195,7 +196,7 @@ pub fn has_links() -> io::Result<bool> {
     }
 }
 
-/// The function whose number among the kernel's types an iterator over the entries of a map is made by (5.8).
+/// The function whose number among the kernel's types an iterator over the entries of a map is made by (5.9).
 pub const MAP_ENTRIES: &str = "bpf_iter_bpf_map_elem";
 
 /// Loads a program that writes each entry of a map for who reads the iterator: its key and its value, of so many bytes. `function` is the
@@ -305,15 +306,34 @@ pub fn link_iterator(program: BorrowedFd<'_>, map: Option<BorrowedFd<'_>>) -> io
     call(bpf_cmd::BPF_LINK_CREATE, &mut attributes)
 }
 
-/// An iterator, to be read to its end.
-///
-/// # Errors
-/// The kernel refuses.
-pub fn iterator(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let mut attributes = zeroed();
-    // SAFETY: as in `load_types`.
-    unsafe { &mut attributes.iter_create }.link_fd = link.as_raw_fd().cast_unsigned();
-    call(bpf_cmd::BPF_ITER_CREATE, &mut attributes)
+/// One pass of an iterator, to be read to its end.
+pub struct Pass(File);
+
+impl Pass {
+    /// Begins one.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn begin(link: BorrowedFd<'_>) -> io::Result<Self> {
+        let mut attributes = zeroed();
+        // SAFETY: as in `load_types`.
+        unsafe { &mut attributes.iter_create }.link_fd = link.as_raw_fd().cast_unsigned();
+        Ok(Self(call(bpf_cmd::BPF_ITER_CREATE, &mut attributes)?.into()))
+    }
+
+    /// Reads more of what the program wrote; 0 at the end.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(bytes) {
+                // The kernel stops after a million objects for which the program wrote nothing, and continues when asked again.
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+                read => return read,
+            }
+        }
+    }
 }
 
 /// Loads a program that removes from two maps, by a key of 8 bytes each, what [`remove`] says.

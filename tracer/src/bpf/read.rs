@@ -22,6 +22,19 @@ pub enum ReadError {
     /// The kernel refused to iterate over it.
     #[error("cannot read the entries of the eBPF map {0}: {1}")]
     Iterator(&'static str, io::Error),
+    /// The kernel's iterators have no room for an entry with a value of each CPU.
+    #[error(
+        "cannot read the entries of the eBPF map {name}: one is {entry} bytes, a value for each of {cpus} possible CPUs, and the \
+         kernel's iterators hand out less than 8 pages at once; boot with possible_cpus= for as many as there are"
+    )]
+    Wide {
+        /// The map.
+        name: &'static str,
+        /// Bytes of its entries.
+        entry: usize,
+        /// Possible CPUs.
+        cpus: usize,
+    },
     /// The kernel refused to run a program of ours.
     #[error("cannot run the eBPF program {0}: {1}")]
     Run(&'static str, String),

@@ -69,6 +69,12 @@ pub struct Known {
 }
 
 impl Known {
+    /// Whether these counts of faults are known. Where huge pages cannot be told from others none may mean that they came in without
+    /// one; more than none is a lower bound.
+    pub(super) fn tells_faults(&self, minor: u64, major: u64) -> bool {
+        self.huge_pages || minor > 0 || major > 0
+    }
+
     /// Every hook attached.
     pub fn all() -> Self {
         Self {

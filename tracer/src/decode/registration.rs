@@ -82,7 +82,7 @@ pub struct Registration {
     pub after_ns: Option<u64>,
     /// pinscope's own walks, in no other figure.
     pub walk_ns: Option<u64>,
-    /// Minor faults taken in the pins.
+    /// Minor faults taken in the pins. Before 5.17 `None` stands for none as well: hugetlb pages come in without one.
     pub minor_faults: Option<u64>,
     /// Major faults taken in the pins.
     pub major_faults: Option<u64>,
@@ -224,6 +224,7 @@ impl Registration {
         let buffer_list: Vec<_> =
             buffers.iter().map(|(walk, buffer)| Buffer::new(context, *walk, buffer, stays(buffer))).collect();
         let faults = times.pin.filter(|_| !sight.has(flag::FAULTS_UNTOLD));
+        let faults = faults.filter(|_| context.known.tells_faults(record.minor_faults, record.major_faults));
         let called = context.known.calls && sight.has(flag::CALL_TIMED);
         Self {
             time: context.clock.rfc3339(record.header.start_ns).filter(|_| record.header.start_ns > 0),
@@ -297,6 +298,7 @@ impl Buffer {
         let duration = known.buffer_returns.then_some(record.duration_ns);
         let pin = (known.pins && has(flag::PINNED) && !parts_missed).then_some(record.pin_ns);
         let faults = pin.filter(|_| !has(flag::FAULTS_UNTOLD));
+        let faults = faults.filter(|_| known.tells_faults(record.minor_faults, record.major_faults));
         let rest = match pin {
             Some(pin) => duration.and_then(|duration| duration.checked_sub(pin)),
             None => duration.filter(|_| known.pins && !has(flag::PINNED) && !parts_missed),

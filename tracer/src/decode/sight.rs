@@ -172,6 +172,6 @@ const FLAGS: [(u32, &str); 5] = [
     (flag::PARTS_MISSED, "an entry or return of a buffer or of its pin was not seen: times of the parts are unknown"),
     (
         flag::FAULTS_UNTOLD,
-        "memory on hugetlb pages: page faults are unknown, since before 6.5 the pin brings those in without one",
+        "page faults are unknown: the memory is on hugetlb pages, which before 6.5 a pin brings in without one, or may be",
     ),
 ];

@@ -62,8 +62,8 @@ pub enum AttachError {
     /// The maps are not to be read.
     #[error(transparent)]
     Maps(#[from] ReadError),
-    /// A kernel before 5.8, or one that was built without them.
-    #[error("this kernel has no iterators over the entries of eBPF maps ({MAP_ENTRIES}, since 5.8)")]
+    /// A kernel before 5.9, or one that was built without them.
+    #[error("this kernel has no iterators over the entries of eBPF maps ({MAP_ENTRIES}, since 5.9)")]
     NoIterators,
     /// How many entries maps need is not known.
     #[error("cannot tell how many CPUs are possible: {0}")]

@@ -2,8 +2,6 @@
 //! call was skipped: its entry has no end there, whatever became of the task.
 
 use std::{
-    fs::File,
-    io::{self, Read as _},
     mem::offset_of,
     os::fd::{AsFd as _, OwnedFd},
 };
@@ -15,7 +13,7 @@ use tracer_ebpf::{
 };
 
 use crate::bpf::{
-    self,
+    self, Pass,
     read::{ReadError, map},
 };
 
@@ -47,22 +45,18 @@ impl Frames {
     /// The kernel refuses.
     pub fn open(&self) -> Result<[u64; Operation::COUNT], ReadError> {
         let failed = |error| ReadError::Iterator(NAME, error);
-        let mut iterator = File::from(bpf::iterator(self.link.as_fd()).map_err(failed)?);
+        let mut pass = Pass::begin(self.link.as_fd()).map_err(failed)?;
         let mut open = [0; Operation::COUNT];
         let mut operations = [0; 4096];
         loop {
-            match iterator.read(&mut operations) {
-                Ok(0) => return Ok(open),
-                Ok(more) => {
-                    for operation in &operations[..more] {
-                        if let Some(count) = open.get_mut(usize::from(*operation)) {
-                            *count += 1;
-                        }
-                    }
+            let more = pass.read(&mut operations).map_err(failed)?;
+            if more == 0 {
+                return Ok(open);
+            }
+            for operation in &operations[..more] {
+                if let Some(count) = open.get_mut(usize::from(*operation)) {
+                    *count += 1;
                 }
-                // After a million tasks without a frame.
-                Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
-                Err(error) => return Err(failed(error)),
             }
         }
     }

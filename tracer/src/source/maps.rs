@@ -73,7 +73,9 @@ pub fn read(attached: &Probes) -> Result<Sample, ReadError> {
     }
     sample.skipped = skipped::read(attached.programs());
     if uncounted(&sample.skipped) > 0 {
-        sample.open = maps.frames.as_ref().map(Frames::open).transpose()?;
+        // Without it, calls under way are the difference of the counts.
+        let open = |frames: &Frames| frames.open().inspect_err(|error| tracing::debug!("{error}")).ok();
+        sample.open = maps.frames.as_ref().and_then(open);
     }
     sample.spread();
     Ok(sample)

@@ -5,9 +5,7 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
-    io::{self, Read as _},
-    mem,
+    io,
     os::fd::{AsFd as _, BorrowedFd},
     sync::Arc,
 };
@@ -19,7 +17,7 @@ use aya::{
 use tracer_ebpf::table::{Followed, Listed, Range, SLOTS_AT_ONCE, Table, listed};
 
 use crate::{
-    bpf::{self, entries::Entries, mapped::Mapped, read::ReadError},
+    bpf::{self, Pass, entries::Entries, mapped::Mapped, read::ReadError},
     probe::table::{LIST_TABLE, SEARCHES},
     sample::registered,
 };
@@ -76,10 +74,10 @@ fn searching(ebpf: &Ebpf, on: bool) -> Result<(), String> {
 /// Runs an iterator to its end. The library makes iterators too, of programs that it may change.
 fn run(program: BorrowedFd<'_>) -> io::Result<()> {
     let link = bpf::link_iterator(program, None)?;
-    let mut iterator = File::from(bpf::iterator(link.as_fd())?);
+    let mut pass = Pass::begin(link.as_fd())?;
     // The programs write nothing: there is nothing to read but the end.
     let mut nothing = [0; 64];
-    while iterator.read(&mut nothing)? > 0 {}
+    while pass.read(&mut nothing)? > 0 {}
     Ok(())
 }
 
@@ -161,7 +159,7 @@ impl Source {
     }
 
     /// The tables as of the last reading.
-    pub fn tables(&self) -> impl Iterator<Item = registered::Table<'_>> {
+    pub fn noted(&self) -> impl Iterator<Item = registered::Table<'_>> {
         self.known.values().map(|read| registered::Table {
             mm: read.of.mm,
             cgroup: read.of.cgroup,
@@ -171,19 +169,21 @@ impl Source {
 }
 
 impl Source {
-    /// What the map has. An entry that goes while it is read may hide one beside it: then it is read again.
+    /// What the map has. An entry that goes while it is read may hide one beside it: then it is read again. Where entries go all the
+    /// time, what any reading saw is taken.
     fn noted(&self) -> Result<HashMap<u64, Table>, ReadError> {
-        let mut tables = HashMap::new();
-        let mut removed = self.followed()?.removed;
+        let mut all = HashMap::new();
         for _ in 0..TRIES {
-            tables.extend(self.tables.read(|ring, table| (ring, table.0))?);
-            let before = mem::replace(&mut removed, self.followed()?.removed);
-            if removed == before {
+            let before = self.followed()?;
+            let read: HashMap<_, _> = self.tables.read(|ring, table| (ring, table.0))?.into_iter().collect();
+            if before.removing == before.removed && self.followed()?.removing == before.removing {
+                all = read;
                 break;
             }
+            all.extend(read);
         }
-        tables.retain(|_, table| table.gone == 0);
-        Ok(tables)
+        all.retain(|_, table| table.gone == 0);
+        Ok(all)
     }
 
     fn followed(&self) -> Result<Followed, ReadError> {
