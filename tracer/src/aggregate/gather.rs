@@ -245,7 +245,7 @@ pub(super) fn habits(habits: &record::Habits, figures: &Figures) -> Habits {
         major_faults: of_pins(major_faults),
         faulting_pin_ns: of_pins(faulting_pin_ns),
         faulting_bytes: of_pins(faulting_bytes),
-        untold_faults: of_pins(untold_faults),
+        untold_faults: of_pins(untold_faults).filter(|_| figures.has(Figure::HugePageFaults)),
         large_buffers,
         large_bytes,
         large_bvecs,

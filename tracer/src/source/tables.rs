@@ -159,7 +159,7 @@ impl Source {
     }
 
     /// The tables as of the last reading.
-    pub fn noted(&self) -> impl Iterator<Item = registered::Table<'_>> {
+    pub fn tables(&self) -> impl Iterator<Item = registered::Table<'_>> {
         self.known.values().map(|read| registered::Table {
             mm: read.of.mm,
             cgroup: read.of.cgroup,
