@@ -11,7 +11,6 @@ use tracer_ebpf::{
 use crate::program::{
     by_traits,
     kernel::{self, Iovec},
-    maps::setting,
     verifier::apart,
 };
 
