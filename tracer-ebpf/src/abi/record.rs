@@ -182,7 +182,8 @@ pub struct RegistrationRecord {
     pub lookup_ns: u64,
     /// Nanoseconds in the accounting function, likewise.
     pub accounting_ns: u64,
-    /// Nanoseconds from the system call's entry to the tracepoint at its end, pinscope's own walks left out.
+    /// Nanoseconds from the system call's entry to the tracepoint at its end, without those of pinscope's own hooks around the
+    /// function, and walks.
     pub call_ns: u64,
     /// Nanoseconds of it before the function was entered: the look-up of the ring, and the wait for its lock.
     pub wait_ns: u64,
@@ -505,14 +506,16 @@ pub struct Frame {
     pub reserved: u32,
     /// The slots that an update or a clone asks for, while they are looked at.
     pub asked: Asked,
-    /// When the system call was entered; 0 where that was not seen.
+    /// When the system call was entered; 0 where that was not seen, or the function was entered since.
     pub call_ns: u64,
-    /// What stands in the call's place among those under way.
-    pub since_ns: u64,
+    /// When the hook at the return of the registration's function had done its work.
+    pub left_ns: u64,
+    /// What stands in the call's place among those under way: a [`crate::under_way::Call`].
+    pub call: u64,
     /// One more than that place; 0 for none.
     pub place: u32,
-    /// Whether it is known there under its own name.
-    pub named: u32,
+    /// The same of the last that the task had.
+    pub last_place: u32,
     /// Digest of the ranges of the call's buffers.
     pub ranges: u64,
     /// What the call's buffers add to their process.

@@ -38,6 +38,12 @@ pub struct Offsets {
     pub task_maj_flt: u32,
     /// `task_struct.tgid`.
     pub task_tgid: u32,
+    /// `task_struct.pid`.
+    pub task_number: u32,
+    /// `task_struct.comm`.
+    pub task_comm: u32,
+    /// `task_struct.stack`.
+    pub task_stack: u32,
     /// `task_struct.group_leader`.
     pub task_leader: u32,
     /// `task_struct.start_time`.

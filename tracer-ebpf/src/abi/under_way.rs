@@ -1,8 +1,13 @@
 //! Calls under way: the one value of the map `CALLS`, places of words of which each call takes one while it lasts.
 //!
-//! A task finds a place by its number, and keeps it free of another's by looking whether one is under way there. Two tasks
-//! that take the same place in the same moment are not kept apart: then one of the two is not seen for as long as it lasts.
-//! A call gives back only what it wrote itself, so nothing stays behind.
+//! A task takes the place that it had before, or one near its number where no call is under way. Two tasks that take the same
+//! place in the same moment are not kept apart: then one of the two is not seen for as long as it lasts. A call gives back only
+//! what it wrote itself.
+//!
+//! The kernel may skip the run that gives a place back. So whoever reads the places asks the kernel's own memory of each whether
+//! its call is under way still, and clears those whose call has ended ([`verdict`]).
+
+use crate::operation::Operation;
 
 /// Places.
 pub const CALLS: usize = 512;
@@ -20,52 +25,54 @@ pub const SLOTS: usize = CALLS * WORDS;
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
-    /// When the call began, `CLOCK_MONOTONIC` nanoseconds; 0 where none is under way.
-    Since = 0,
-    /// Number of the [`crate::operation::Operation`].
-    Operation = 1,
-    /// Thread group and thread of whoever was here last, as the initial PID namespace numbers them.
-    Owner = 2,
-    /// Its thread group, in the upper half, and thread as pinscope's own numbers them.
-    Numbers = 3,
-    /// Its `task_struct.comm`, two words.
-    Comm = 4,
+    /// The [`Call`]; 0 where none is under way.
+    Call = 0,
+    /// Address of the `task_struct` of whoever was here last.
+    Task = 1,
+    /// Its thread group, in the upper half, and thread, as pinscope's PID namespace numbers them: written when it is asked for.
+    Numbers = 2,
+    /// Its `task_struct.comm`, two words, likewise.
+    Comm = 3,
 }
 
-/// A call under way.
+/// When a call began, and its operation, in one word, which is never torn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Call {
-    /// When it began, `CLOCK_MONOTONIC` nanoseconds.
-    pub since_ns: u64,
-    /// Number of the [`crate::operation::Operation`].
-    pub operation: u8,
-    /// Thread group.
-    pub pid: u32,
-    /// Thread.
-    pub tid: u32,
-    /// `task_struct.comm`.
-    pub comm: [u8; 16],
-}
+pub struct Call(pub u64);
 
 impl Call {
-    /// The call of a place; `None` where none is under way.
-    pub fn of(words: &[u64; WORDS]) -> Option<Self> {
-        let word = |word: Word| words[word as usize];
-        if word(Word::Since) == 0 {
-            return None;
-        }
-        let numbers = word(Word::Numbers);
-        let mut comm = [0; 16];
-        comm[..8].copy_from_slice(&words[Word::Comm as usize].to_ne_bytes());
-        comm[8..].copy_from_slice(&words[Word::Comm as usize + 1].to_ne_bytes());
-        Some(Self {
-            since_ns: word(Word::Since),
-            operation: word(Word::Operation) as u8,
-            pid: (numbers >> 32) as u32,
-            tid: numbers as u32,
-            comm,
-        })
+    const OPERATION: u64 = Operation::COUNT as u64 - 1;
+
+    /// That of an operation which began at this time, `CLOCK_MONOTONIC` nanoseconds.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(operation: Operation, now: u64) -> Self {
+        const { assert!(Operation::COUNT.is_power_of_two(), "the operation takes whole bits of the time") };
+        Self(now & !Self::OPERATION | operation as u64)
     }
+
+    /// When it began, to some nanoseconds.
+    #[inline(always)]
+    #[must_use]
+    pub const fn since_ns(self) -> u64 {
+        self.0 & !Self::OPERATION
+    }
+
+    /// Number of its [`Operation`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn operation(self) -> u8 {
+        (self.0 & Self::OPERATION) as u8
+    }
+}
+
+/// What is said of a call when the kernel's memory was asked.
+pub mod verdict {
+    /// It has ended.
+    pub const ENDED: u32 = 0;
+    /// It is under way.
+    pub const UNDER_WAY: u32 = 1;
+    /// This kernel keeps the registers of system calls where they are not found.
+    pub const UNTOLD: u32 = 2;
 }
 
 #[cfg(test)]
@@ -73,15 +80,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_free_until_its_call_began() {
-        let mut words = [0; WORDS];
-        words[Word::Numbers as usize] = 7 << 32 | 8;
-        assert_eq!(Call::of(&words), None);
-        words[Word::Since as usize] = 5;
-        words[Word::Operation as usize] = 3;
-        words[Word::Comm as usize] = u64::from_ne_bytes(*b"fio\0\0\0\0\0");
-        let call = Call::of(&words).unwrap();
-        assert_eq!((call.since_ns, call.operation, call.pid, call.tid, &call.comm[..4]), (5, 3, 7, 8, &b"fio\0"[..]));
+    fn a_word_holds_time_and_operation() {
+        for operation in Operation::ALL {
+            let call = Call::new(operation, 1_234_567);
+            assert_eq!((call.since_ns(), call.operation()), (1_234_564, operation as u8));
+            assert_ne!(call.0, 0);
+        }
         assert!(CALLS.is_power_of_two() && (Word::Comm as usize) + 2 <= WORDS);
     }
 }

@@ -14,7 +14,9 @@ use aya_ebpf::{
 use tracer_ebpf::{
     backing::{Class, Kind, Rule, Through},
     opaque::opaque,
+    operation::Operation,
     record::{ELSEWHERE, ProcessKey, SharedFile},
+    under_way::{Call, verdict},
     workload::{CgroupPath, LEVELS},
 };
 
@@ -120,6 +122,84 @@ extern "C" fn numbers_here(task: u64) -> u64 {
     });
     numbers.unwrap_or(0)
 }
+
+/// Thread group and thread of a task at an address, as [`pid_tid`] gives those of the current one; 0 where nothing can be read.
+#[inline(always)]
+pub fn numbers_of(task: u64) -> (u32, u32) {
+    let here = if setting!(kernel.pid_namespace) != 0 { numbers_here(task) } else { 0 };
+    if here != 0 {
+        return ((here >> 32) as u32, here as u32);
+    }
+    let elsewhere = if setting!(kernel.pid_namespace) != 0 { ELSEWHERE } else { 0 };
+    let number = |offset: u32| read::<u32>(task, offset).unwrap_or(0) | elsewhere;
+    (number(setting!(offset.task_tgid)), number(setting!(offset.task_number)))
+}
+
+/// `task_struct.comm` of a task at an address.
+#[inline(always)]
+pub fn comm_of(task: u64) -> [u64; 2] {
+    read(task, setting!(offset.task_comm)).unwrap_or_default()
+}
+
+/// Whether a task at an address is in the `io_uring_register(2)` that began so: a [`verdict`]. It is by the registers that the
+/// kernel keeps of a task while it is in a system call: the result stands at `-ENOSYS` until there is one. Such a task has not
+/// ended, and a `task_struct` that another task has by now began after the call.
+#[inline(always)]
+pub fn in_system_call(task: u64, call: Call) -> u32 {
+    let Some(registers) = registers() else { return verdict::UNTOLD };
+    let began: u64 = read(task, setting!(offset.task_began)).unwrap_or(u64::MAX);
+    // To the nanoseconds in which the call holds its operation.
+    if began > call.since_ns() + Operation::COUNT as u64 {
+        return verdict::ENDED;
+    }
+    let stack: u64 = read(task, setting!(offset.task_stack)).unwrap_or(0);
+    let base = stack.wrapping_add(registers);
+    if stack == 0 || !is_in(base, IO_URING_REGISTER) {
+        return verdict::ENDED;
+    }
+    // The opcode is the second argument, of a 32-bit caller in the register which holds an address of code else.
+    let is = |register: u32| {
+        let opcode = read::<u64>(base, register).unwrap_or(u64::MAX) as u32;
+        Operation::from_opcode(opcode).is_some_and(|operation| operation as u8 == call.operation())
+    };
+    if is(SI) || is(CX) { verdict::UNDER_WAY } else { verdict::ENDED }
+}
+
+/// Where a task's registers lie above the end of its stack, by the current task, which is in bpf(2); `None` where they are not
+/// found.
+#[inline(always)]
+fn registers() -> Option<u64> {
+    // SAFETY: takes nothing, cannot fail.
+    let stack: u64 = read(unsafe { bpf_get_current_task() }, setting!(offset.task_stack))?;
+    let mut found = None;
+    for place in REGISTERS {
+        if found.is_none() && is_in(stack.wrapping_add(place), BPF) {
+            found = Some(place);
+        }
+    }
+    found
+}
+
+/// Whether these registers are those of a system call of this number that has not ended.
+#[inline(always)]
+fn is_in(registers: u64, number: u32) -> bool {
+    let is = read::<u64>(registers, ORIG_AX).map(|number| number as u32) == Some(number);
+    is && read::<u64>(registers, AX) == Some(ENOSYS.cast_unsigned())
+}
+
+/// Where registers may lie: `THREAD_SIZE` less their 168 bytes, it being twice as large with KASAN, and
+/// `TOP_OF_KERNEL_STACK_PADDING`, which is 16 with `CONFIG_X86_FRED`.
+const REGISTERS: [u64; 4] = [(16 << 10) - 168, (16 << 10) - 168 - 16, (32 << 10) - 168, (32 << 10) - 168 - 16];
+
+/// `struct pt_regs` of x86-64.
+const AX: u32 = 80;
+const CX: u32 = 88;
+const SI: u32 = 104;
+const ORIG_AX: u32 = 120;
+/// Numbers of system calls: that of bpf(2) on x86-64, and of `io_uring_register(2)` everywhere.
+const BPF: u32 = 321;
+const IO_URING_REGISTER: u32 = 427;
+const ENOSYS: i64 = -38;
 
 /// How deep pinscope's PID namespace lies, by a task in it: a `struct pid` has a number for its own namespace and each
 /// one around it, from the initial one inwards.

@@ -3,12 +3,13 @@
 use std::cmp::Reverse;
 
 use serde::Serialize;
-use tracer_ebpf::{counter::Counter, operation::Operation, under_way::Call};
+use tracer_ebpf::{counter::Counter, operation::Operation};
 
 use super::{coverage::skipped, fold::Fold};
 use crate::{
     decode::{Pid, comm},
     figure::Figure,
+    sample::Call,
 };
 
 /// A call that has been under way for longer is named.
@@ -21,14 +22,14 @@ pub struct CallTimes {
     pub operation: &'static str,
     /// Calls.
     pub calls: u64,
-    /// Nanoseconds from the system call's entry to its end, pinscope's own walks left out.
+    /// Nanoseconds from the system call's entry to its end, pinscope's own work around the function and walks left out.
     pub total_ns: u64,
     /// Before the function: the look-up of the ring, and the wait for its lock.
     pub wait_ns: u64,
-    /// In the function.
+    /// In the function; where its return is not hooked, what is behind it as well.
     pub function_ns: u64,
-    /// Behind it.
-    pub after_ns: u64,
+    /// Behind it; `None` where the function's return is not hooked.
+    pub after_ns: Option<u64>,
 }
 
 /// Calls that have not ended.
@@ -38,8 +39,8 @@ pub struct UnderWay {
     pub oldest_ns: Option<u64>,
     /// Those that have been for more than a second, the oldest first.
     pub long: Vec<LongCall>,
-    /// Runs at the system call's return that the kernel skipped: as many of these at most have ended, if they were on what is
-    /// no ring.
+    /// As many of `long` at most have ended: the kernel skipped runs at the ends of calls, and does not tell of these. 0 where it
+    /// tells, as kernels on x86-64 do.
     pub unseen_ends: u64,
     /// From where they are seen: `system call`, or `function`, so that one that waits for its ring's lock is not among them.
     pub since: &'static str,
@@ -54,7 +55,7 @@ pub struct LongCall {
     pub pid: Pid,
     /// Thread.
     pub tid: Pid,
-    /// `task_struct.comm` when its first call was seen.
+    /// `task_struct.comm`.
     pub comm: String,
     /// How long it has been, nanoseconds.
     pub age_ns: u64,
@@ -69,6 +70,7 @@ impl Fold<'_> {
                 [Counter::CallWaitNs, Counter::CallFunctionNs, Counter::CallAfterNs].map(count);
             let total_ns = wait_ns.saturating_add(function_ns).saturating_add(after_ns);
             let calls = count(Counter::TimedCalls);
+            let after_ns = self.known.returns[operation as usize].then_some(after_ns);
             CallTimes { operation: operation.name(), calls, total_ns, wait_ns, function_ns, after_ns }
         };
         self.figures.has(Figure::CallTime).then(|| Operation::ALL.map(of).into())
@@ -80,22 +82,26 @@ impl Fold<'_> {
         if !entered || !self.figures.has(Figure::Results) {
             return None;
         }
-        let mut calls: Vec<_> = self.sample.calls.iter().filter_map(|call| self.long(call)).collect();
-        calls.sort_by_key(|call| Reverse(call.age_ns));
-        let oldest_ns = calls.first().map(|call| call.age_ns);
-        calls.retain(|call| call.age_ns > LONG_NS);
-        let unseen_ends = skipped(self.sample, &["call_exit"]);
+        let mut calls: Vec<_> = self.sample.calls.as_ref()?.iter().filter_map(|call| self.long(call)).collect();
+        calls.sort_by_key(|(call, _)| Reverse(call.age_ns));
+        let oldest_ns = calls.first().map(|(call, _)| call.age_ns);
+        calls.retain(|(call, _)| call.age_ns > LONG_NS);
+        let unsure = calls.iter().filter(|(_, sure)| !sure).count() as u64;
+        let unseen_ends = skipped(self.sample, &["ledger", "call_exit"]).min(unsure);
         let since = if self.known.calls { "system call" } else { "function" };
-        Some(UnderWay { oldest_ns, long: calls, unseen_ends, since })
+        let long = calls.into_iter().map(|(call, _)| call).collect();
+        Some(UnderWay { oldest_ns, long, unseen_ends, since })
     }
 
-    fn long(&self, call: &Call) -> Option<LongCall> {
-        Some(LongCall {
+    /// The call, and whether it is sure not to have ended.
+    fn long(&self, call: &Call) -> Option<(LongCall, bool)> {
+        let long = LongCall {
             operation: Operation::from_number(call.operation)?.name(),
             pid: call.pid.into(),
             tid: call.tid.into(),
             comm: comm(&call.comm),
             age_ns: self.sample.now_ns.saturating_sub(call.since_ns),
-        })
+        };
+        Some((long, call.sure))
     }
 }

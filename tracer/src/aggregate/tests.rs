@@ -17,7 +17,7 @@ use super::{
 use crate::{
     decode::Known,
     figure::{Degree, Figure, Figures},
-    sample::{Own, Runs, Sample, SampledRing},
+    sample::{Call, Own, Runs, Sample, SampledRing},
 };
 
 fn record(sample: &mut Sample, histogram: usize, value: u64, times: u64) {
@@ -56,7 +56,7 @@ fn backing(class: Class, shared: bool, filesystem: u64, failed: bool, buffers: u
 
 /// Twelve registers (two refused), one clone, one unregister; books that balance.
 pub(crate) fn a_sample() -> Sample {
-    let mut sample = Sample { elapsed_ns: 10_000_000_000, ..Sample::default() };
+    let mut sample = Sample { elapsed_ns: 10_000_000_000, calls: Some(Vec::new()), ..Sample::default() };
     for (operation, calls) in [(Operation::Register, 12), (Operation::Clone, 1), (Operation::Unregister, 1)] {
         for counter in [Counter::Entries, Counter::Returns, Counter::Ledger] {
             sample.counters[counter.of(operation)] = calls;
@@ -596,4 +596,38 @@ fn a_skipped_entry_is_not_taken_for_a_refusal() {
         assert_eq!(books.operations[0].coverage, Some(measured / 12.0), "{skipped}");
         assert!(books.balanced && books.operations[0].in_flight == Some(0));
     }
+}
+
+/// A call of which it is not known whether it has ended is marked as soon as an end may have been missed.
+#[test]
+fn calls_that_may_have_ended_say_so() {
+    let call = |age_ns: u64, sure| Call {
+        since_ns: 100_000_000_000 - age_ns,
+        operation: 0,
+        pid: 1,
+        tid: 2,
+        comm: [0; 16],
+        sure,
+    };
+    let unseen = |calls: &[Call], skipped: &[(&str, u64)]| {
+        let mut sample = a_sample();
+        sample.now_ns = 100_000_000_000;
+        sample.calls = Some(calls.to_vec());
+        sample.skipped = skipped.iter().map(|(program, runs)| ((*program).to_owned(), *runs)).collect();
+        let under_way = fold(&sample, &Known::all()).under_way.unwrap();
+        (under_way.long.len(), under_way.unseen_ends)
+    };
+    let (short, long) = (900_000_000, 2_000_000_000);
+    let calls = [call(long, false), call(long, true), call(long, false), call(short, false)];
+    for (skipped, expected) in [
+        (&[][..], 0),
+        (&[("register_enter_fentry", 9)], 0),
+        (&[("ledger_classic", 1)], 1),
+        (&[("call_exit_fexit", 1), ("ledger", 4)], 2),
+    ] {
+        assert_eq!(unseen(&calls, skipped), (3, expected), "{skipped:?}");
+    }
+    assert_eq!(unseen(&[call(long, true)], &[("ledger", 7)]), (1, 0));
+    let untold = Sample { calls: None, ..a_sample() };
+    assert_eq!(fold(&untold, &Known::all()).under_way, None);
 }

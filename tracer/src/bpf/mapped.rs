@@ -92,6 +92,16 @@ impl Mapped {
         Some(unsafe { copy.assume_init() })
     }
 
+    /// Makes a word of the first entry 0 if it is this still, and may be written.
+    pub fn clear(&self, word: usize, value: u64) {
+        if self.writable && self.entries > 0 && word < self.entry {
+            // SAFETY: the array has such a word, and is mapped to be written.
+            let word = unsafe { self.start.add(word).as_ref() };
+            // Where it is another by now, that one stays.
+            let _ = word.compare_exchange(value, 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
     /// Writes the first word of the first entry, if it may be written.
     pub fn set(&self, word: u64) {
         if self.writable && self.entry * self.entries > 0 {

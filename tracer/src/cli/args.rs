@@ -212,7 +212,7 @@ pub struct Trace {
     #[arg(long, value_name = "N")]
     pub min_vmas: Option<u64>,
 
-    /// Only registrations that take at least this long: seconds, or 100us, 5ms
+    /// Only registrations whose call takes at least this long: seconds, or 100us, 5ms
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub min_duration: Option<Duration>,
 

@@ -78,7 +78,8 @@ pub struct Registration {
     pub call_ns: Option<u64>,
     /// Of it before the function: the look-up of the ring, and the wait for its lock.
     pub wait_ns: Option<u64>,
-    /// Of it behind the function. With `wait_ns` and `duration_ns` it sums to `call_ns`.
+    /// Of it behind the function; `None` where the function's return was not seen: it is in `duration_ns` then. With `wait_ns` and
+    /// `duration_ns` it sums to `call_ns`.
     pub after_ns: Option<u64>,
     /// pinscope's own walks, in no other figure.
     pub walk_ns: Option<u64>,
@@ -259,7 +260,8 @@ impl Registration {
             rest_ns: times.rest,
             call_ns: called.then_some(record.call_ns),
             wait_ns: called.then_some(record.wait_ns),
-            after_ns: called.then(|| record.call_ns.saturating_sub(record.wait_ns).saturating_sub(record.duration_ns)),
+            after_ns: (called && context.known.returns[operation as usize] && !sight.has(flag::RETURN_MISSED))
+                .then(|| record.call_ns.saturating_sub(record.wait_ns).saturating_sub(record.duration_ns)),
             walk_ns: sight.walked().then_some(record.walk_ns),
             minor_faults: faults.map(|_| record.minor_faults),
             major_faults: faults.map(|_| record.major_faults),

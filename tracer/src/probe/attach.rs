@@ -22,10 +22,11 @@ use super::{
     mode::MEMLOCK_WANTED,
     multi,
     object::{self, ObjectError},
+    offsets,
     plan::{Hook, Kind, Plan},
     progress::{Progress, Step},
     sizes,
-    table::{CLASSIC_GROUP, Role, SEARCHES},
+    table::{CLASSIC_GROUP, Role, SEARCHES, UNDER_WAY},
     tracefs,
 };
 use crate::{
@@ -108,6 +109,8 @@ pub struct Attached {
     counting: Mapped,
     /// For each hook of the plan, by the program's name, whether it is attached, and if not, why.
     pub results: Results,
+    /// Why calls under way cannot be told, if so.
+    pub under_way: Result<(), String>,
 }
 
 /// The map that lets calls be counted.
@@ -168,7 +171,8 @@ pub fn attach(plan: &Plan, types: &Types, options: &Options, progress: &Progress
         work.each(chosen, plan.hooks.len(), |hook, program| attach_program(program, hook));
     }
     let (results, multi) = work.end();
-    Ok(Attached { ebpf, multi, iterators, counting, results })
+    let under_way = load_under_way(&mut ebpf, plan, types);
+    Ok(Attached { ebpf, multi, iterators, counting, results, under_way })
 }
 
 /// What is attached at the same time; each wave after the one before it.
@@ -292,8 +296,28 @@ fn abridged(plan: &Plan, types: &Types) -> Btf {
     btf
 }
 
+/// Whether the plan hooks where a call begins.
+fn opens(plan: &Plan) -> bool {
+    plan.hooks.iter().any(|hook| matches!(hook.role, Role::Registration(_) | Role::Call))
+}
+
+/// Loads the program that tells whether a call is under way still. It runs when it is asked to.
+fn load_under_way(ebpf: &mut Ebpf, plan: &Plan, types: &Types) -> Result<(), String> {
+    if !opens(plan) {
+        return Ok(());
+    }
+    if let Some(member) = offsets::missing(types, &offsets::UNDER_WAY) {
+        return Err(format!("BTF has no {member}"));
+    }
+    let program = ebpf.program_mut(UNDER_WAY).ok_or_else(|| missing(UNDER_WAY))?;
+    typed::<RawTracePoint>(program).and_then(RawTracePoint::load).map_err(|error| explain(UNDER_WAY, &error))?;
+    note_verified(UNDER_WAY, || program.info().ok()?.verified_instruction_count().map(u64::from));
+    Ok(())
+}
+
 fn object_for(plan: &Plan) -> Result<Vec<u8>, ObjectError> {
-    let programs: Vec<_> = plan.hooks.iter().map(|hook| hook.program.as_str()).collect();
+    let hooks = plan.hooks.iter().map(|hook| hook.program.as_str());
+    let programs: Vec<_> = hooks.chain(opens(plan).then_some(UNDER_WAY)).collect();
     let lines = tracing::enabled!(tracing::Level::DEBUG);
     object::object(object::Wanted { legacy: plan.legacy_frames, programs: &programs, lines })
 }

@@ -9,13 +9,16 @@ use crate::kernel::Types;
 type Slot = fn(&mut Offsets) -> &mut u32;
 
 /// Every member that is read, as `struct.member`, and its place in the settings.
-const TABLE: [(&str, Slot); 82] = [
+const TABLE: [(&str, Slot); 85] = [
     ("task_struct.mm", |o| &mut o.task_mm),
     ("task_struct.pending", |o| &mut o.task_pending),
     ("sigpending.signal", |o| &mut o.pending_signals),
     ("task_struct.min_flt", |o| &mut o.task_min_flt),
     ("task_struct.maj_flt", |o| &mut o.task_maj_flt),
     ("task_struct.tgid", |o| &mut o.task_tgid),
+    ("task_struct.pid", |o| &mut o.task_number),
+    ("task_struct.comm", |o| &mut o.task_comm),
+    ("task_struct.stack", |o| &mut o.task_stack),
     ("task_struct.group_leader", |o| &mut o.task_leader),
     ("task_struct.start_time", |o| &mut o.task_began),
     ("task_struct.real_parent", |o| &mut o.task_parent),
@@ -236,6 +239,10 @@ pub const CALL: [&str; 1] = ["pt_regs.si"];
 /// What tells a process from one that had its number before.
 pub const BEGINNING: [&str; 2] = ["task_struct.group_leader", "task_struct.start_time"];
 
+/// What tells whether a call is under way still.
+pub const UNDER_WAY: [&str; 5] =
+    ["task_struct.tgid", "task_struct.pid", "task_struct.comm", "task_struct.start_time", "task_struct.stack"];
+
 /// What tells whether a ring was given requests.
 pub const REQUESTS: [&str; 1] = ["io_ring_ctx.cached_sq_head"];
 
@@ -384,6 +391,7 @@ mod tests {
                 .chain(&CALL)
                 .chain(&LOCK)
                 .chain(&OWNER)
+                .chain(&UNDER_WAY)
                 .chain(&SLOTS_OF_NODES)
                 .all(|member| MEMBERS.contains(member))
         );

@@ -380,6 +380,8 @@ pub const PIN_AS_BUFFER: &[Figure] = &[
 pub const RELEASES: &str = "release_enter";
 /// The program that reads a table.
 pub const LIST_TABLE: &str = "list_table";
+/// The program that tells whether a call is under way still.
+pub const UNDER_WAY: &str = "under_way";
 
 /// An iterator of the kernel's that comes upon rings.
 #[derive(Clone, Copy, Debug)]

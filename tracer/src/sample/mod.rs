@@ -18,10 +18,26 @@ use tracer_ebpf::{
         COST_PAGES, COST_VMAS, Cost, JudgedKey, JudgedTotals, Largest, ProcessKey, ProcessTotals, Ring, SharedFile,
         SharedFileKey,
     },
-    under_way::Call,
 };
 
 use self::registered::Registered;
+
+/// A call under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// When it began, `CLOCK_MONOTONIC` nanoseconds.
+    pub since_ns: u64,
+    /// Number of the [`Operation`].
+    pub operation: u8,
+    /// Thread group.
+    pub pid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// `task_struct.comm`.
+    pub comm: [u8; 16],
+    /// It has not ended: a kernel whose registers are not found does not tell.
+    pub sure: bool,
+}
 
 /// A ring on which something was installed or refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,8 +117,8 @@ pub struct Sample {
     pub runs: Option<BTreeMap<String, Runs>>,
     /// This process; only a service reads it.
     pub own: Option<Own>,
-    /// Calls under way.
-    pub calls: Vec<Call>,
+    /// Calls under way; `None` where they cannot be told.
+    pub calls: Option<Vec<Call>>,
     /// `CLOCK_MONOTONIC` nanoseconds when `calls` was read.
     pub now_ns: u64,
     /// Nanoseconds since the programs were attached.
@@ -159,7 +175,7 @@ impl Default for Sample {
             registered: None,
             runs: None,
             own: None,
-            calls: Vec::new(),
+            calls: None,
             now_ns: 0,
             elapsed_ns: 0,
         }

@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use aya::Ebpf;
-use tracer_ebpf::{operation::Operation, under_way::Call};
+use tracer_ebpf::operation::Operation;
 
 use self::followed::{ByWorkload, Tables};
 pub use self::{audit::audit, daemon::daemon, report::report, trace::trace};
@@ -49,7 +49,7 @@ use crate::{
         maps::{self, Maps},
         probes::Probes,
         runs::Statistics,
-        tables, under_way,
+        tables,
     },
 };
 
@@ -71,8 +71,6 @@ pub struct Session {
     clock: Clock,
     /// When this process began: by two clocks, which one look at gives one answer.
     began_seconds: Option<f64>,
-    /// Whether the numbers of tasks are those of this process's PID namespace.
-    numbered: bool,
     /// Where workloads are kept apart.
     workloads: Option<Mutex<ByWorkload>>,
     /// Where what is registered is followed.
@@ -98,6 +96,9 @@ impl Session {
             health.fail(why);
         }
         let mut known = known::known(&plan, &results, &health, options);
+        if let Some(why) = attached.as_ref().ok().and_then(|attached| attached.under_way.as_ref().err()) {
+            tracing::warn!("calls under way cannot be told: {why}");
+        }
         let baseline = match &attached {
             Ok(attached) => maps::read(attached).context("cannot read the figures")?,
             Err(_) => Sample::default(),
@@ -120,7 +121,6 @@ impl Session {
             }
             _ => None,
         };
-        let numbered = facts.pid_namespace == Ok(plan.settings.kernel.pid_namespace);
         let release = facts.release.text;
         let (clock, started_ns) = clock();
         let began_seconds = Own::read().map(|own| own.started_seconds);
@@ -134,7 +134,6 @@ impl Session {
             started_ns,
             clock,
             began_seconds,
-            numbered,
             workloads,
             tables,
         })
@@ -171,10 +170,6 @@ impl Session {
         let Ok(attached) = &self.attached else { return Ok(Sample::default()) };
         let mut now = maps::read(attached).context("cannot read the figures")?.since(&self.baseline);
         now.now_ns = clock().1;
-        if self.numbered {
-            let long = |call: &Call| now.now_ns.saturating_sub(call.since_ns) > aggregate::LONG_NS;
-            now.calls.retain(|call| !long(call) || under_way::is_there(call));
-        }
         now.elapsed_ns = now.now_ns.saturating_sub(self.started_ns);
         Ok(now)
     }

@@ -231,6 +231,11 @@ fn wanted(registration: &Registration, arguments: &args::Trace) -> bool {
     let backing = |class: &String| registration.backings.iter().any(|backing| backing.class == class.as_str());
     (!arguments.failed || registration.is_short())
         && arguments.min_vmas.is_none_or(|wanted| registration.vmas.is_some_and(|vmas| vmas >= wanted))
-        && duration().is_none_or(|wanted| registration.duration_ns.is_some_and(|took| took >= wanted))
+        && duration().is_none_or(|wanted| time_of(registration).is_some_and(|took| took >= wanted))
         && (arguments.backing.is_empty() || arguments.backing.iter().any(backing))
+}
+
+/// The caller's time where it is known, else the function's.
+fn time_of(registration: &Registration) -> Option<u64> {
+    registration.call_ns.or(registration.duration_ns)
 }

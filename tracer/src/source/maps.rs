@@ -11,10 +11,9 @@ use tracer_ebpf::{
         COST_PAGES, COST_VMAS, Cost, JudgedKey, JudgedTotals, Largest, PastRing, ProcessKey, ProcessTotals, Ring,
         SharedFile, SharedFileKey,
     },
-    under_way::{Call, WORDS},
 };
 
-use super::{frames::Frames, probes::Probes, skipped};
+use super::{frames::Frames, probes::Probes, skipped, under_way::Calls};
 use crate::{
     bpf::{entries::Entries, mapped::Mapped, read::ReadError},
     human,
@@ -65,7 +64,7 @@ pub fn read(attached: &Probes) -> Result<Sample, ReadError> {
     maps.totals(&mut sample);
     maps.counts(&mut sample);
     maps.backings.each(|key, values| sample.backings.push((key.0, sum(values.map(|cpu| cpu.0)))))?;
-    sample.calls = maps.calls();
+    sample.calls = maps.calls.read(&attached.ebpf)?;
     sample.filesystems = maps.filesystems()?;
     sample.judged = maps.judged.read(|key, totals| (key.0, totals.0))?;
     if let Some(detail) = &maps.detail {
@@ -88,7 +87,7 @@ pub struct Maps {
     durations: Mapped,
     sizes: Mapped,
     details: Mapped,
-    calls: Mapped,
+    calls: Calls,
     backings: Entries<Key, Backing>,
     filesystems: Entries<u64, [u8; 16]>,
     judged: Entries<JudgedUnder, JudgedBuffers>,
@@ -113,7 +112,7 @@ impl Maps {
             durations: array(DURATIONS)?,
             sizes: array(SIZES)?,
             details: array(DETAILS)?,
-            calls: array("CALLS")?,
+            calls: Calls::of(ebpf)?,
             backings: Entries::of(ebpf, iterator, "BACKINGS")?,
             filesystems: Entries::of(ebpf, iterator, "FILESYSTEMS")?,
             judged: Entries::of(ebpf, iterator, "JUDGED")?,
@@ -159,12 +158,6 @@ impl Maps {
         for entry in 0..self.details.entries() {
             add(&mut sample.details, self.details.words(entry));
         }
-    }
-
-    /// Those under way.
-    fn calls(&self) -> Vec<Call> {
-        let words: Vec<u64> = self.calls.words(0).collect();
-        words.as_chunks::<WORDS>().0.iter().filter_map(Call::of).collect()
     }
 }
 

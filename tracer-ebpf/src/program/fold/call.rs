@@ -32,6 +32,7 @@ pub fn registration(
     operation: Operation,
     ret: i64,
     returned: bool,
+    ended: u64,
 ) {
     let registration = &mut frame.registration;
     registration.ret = ret;
@@ -40,7 +41,7 @@ pub fn registration(
     if operation as u8 == Operation::Update as u8 && is_short(registration) {
         registration.flags |= flag::PARTIAL;
     }
-    calls::ended(frame, counters, operation);
+    calls::ended(frame, counters, operation, ended);
     let registration = &mut frame.registration;
     let ret = forgotten(&registration.ret);
     if returned {

@@ -6,7 +6,6 @@
 //!
 //! It is entered for every opcode of `io_uring_register(2)`, and by nobody else.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tracer_ebpf::{operation::Operation, record::Stage};
 
 use super::{Arguments, entry, exit};
@@ -23,17 +22,14 @@ fn enter(opcode: u32) {
     }
     // One that is lost is counted at the function's entry.
     let Some(frame) = frame::open() else { return };
-    // SAFETY: takes nothing, cannot fail.
-    let now = unsafe { bpf_ktime_get_ns() };
-    frame.call_ns = now;
-    calls::begin(frame, operation, now);
+    frame.call_ns = calls::begin(frame, operation);
 }
 
 /// The tracepoint has closed the frame as a rule; not where the kernel found no ring under the fd. One that is open missed it,
 /// which the next call of the task counts.
 #[inline(always)]
 fn leave() {
-    let Some(frame) = frame::current().filter(|frame| frame.call_ns != 0) else { return };
+    let Some(frame) = frame::current().filter(|frame| frame.call_ns != 0 || frame.place != 0) else { return };
     if frame.stage == Stage::Idle as u32 {
         return frame::close(frame);
     }

@@ -21,7 +21,7 @@ use tracer_ebpf::{
 
 use super::{event, lock, phase, registration::clear};
 use crate::program::{
-    cgroup, fold, frame, kernel,
+    calls, cgroup, fold, frame, kernel,
     maps::{Counters, setting},
     process, records, ring, session, tables,
     verifier::forgotten,
@@ -173,6 +173,8 @@ impl Call for TracePointContext {
 
 #[inline(always)]
 fn close(call: &impl Call) {
+    // First, so that the hook's own work is not in the time behind the function.
+    let ended = calls::clock();
     let opcode = call.opcode();
     let Some(operation) = Operation::from_opcode(opcode) else {
         if setting!(session.rings) != 0 && opcode & !USE_REGISTERED_RING == REGISTER_RING_FDS && call.ret() > 0 {
@@ -190,10 +192,11 @@ fn close(call: &impl Call) {
             let returned = frame.stage == Stage::Returned as u32;
             if !returned {
                 // SAFETY: takes nothing, cannot fail.
-                frame.end_ns = unsafe { bpf_ktime_get_ns() };
+                frame.end_ns = if setting!(kernel.calls) != 0 { ended } else { unsafe { bpf_ktime_get_ns() } };
+                frame.left_ns = ended;
             }
             let operation = operation_of(frame);
-            fold::registration(call, frame, &counters, operation, ret, returned);
+            fold::registration(call, frame, &counters, operation, ret, returned, ended);
             if setting!(session.timed) != 0 {
                 lock::end(frame);
                 phase::end(frame);

@@ -93,6 +93,8 @@ fn enter(
     was_used: impl Fn() -> bool,
     look: impl Fn(&mut Frame),
 ) {
+    // First, so that the hook's own work is not in the wait before it.
+    let entered = calls::clock();
     if !session::wants_current() {
         return;
     }
@@ -108,11 +110,14 @@ fn enter(
         counters.add(Counter::Reentries, 1);
     }
     frame.request = request;
-    if setting!(kernel.calls) == 0 || frame.call_ns == 0 {
-        // SAFETY: takes nothing, cannot fail.
-        calls::begin(frame, operation, unsafe { bpf_ktime_get_ns() });
+    let called = calls::entered(frame, operation);
+    if !called {
+        calls::begin(frame, operation);
     }
     begin(frame, operation, ring, requested(), was_used);
+    if called {
+        calls::waited(frame, entered);
+    }
     look(frame);
     // Last, so that the hook's own work stands before the registration's time.
     // SAFETY: takes nothing, cannot fail.
@@ -231,5 +236,8 @@ fn leave(operation: Operation, ret: u64) {
     frame.registration.ret = ret;
     if operation as u8 != Operation::Unregister as u8 {
         fold::settle(frame, operation, ret);
+    }
+    if setting!(kernel.calls) != 0 {
+        frame.left_ns = calls::clock();
     }
 }

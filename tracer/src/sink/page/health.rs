@@ -45,12 +45,10 @@ pub(super) fn degraded(snapshot: &Snapshot, service: &Service) -> Markup {
 
 /// The calls that hang.
 pub(super) fn under_way(snapshot: &Snapshot) -> Markup {
-    let long = snapshot.under_way.iter().flat_map(|calls| &calls.long);
-    let unseen = snapshot.under_way.as_ref().and_then(trace::unseen_ends);
-    let lines: Vec<_> = long.take(LONG).map(trace::under_way).chain(unseen).collect();
-    if lines.is_empty() {
-        return html! {};
-    }
+    let Some(calls) = snapshot.under_way.as_ref().filter(|calls| !calls.long.is_empty()) else { return html! {} };
+    let others = calls.long.len().saturating_sub(LONG) as u64;
+    let others = (others > 0).then(|| format!("and {} more", human::count(others)));
+    let lines = calls.long.iter().take(LONG).map(trace::under_way).chain(others).chain(trace::unseen_ends(calls));
     card("", "Still under way", &html! { ul { @for line in lines { li { (line) } } } })
 }
 

@@ -38,8 +38,12 @@ pub(super) fn call_seconds<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     let calls = scrape.snapshot.calls.iter().flatten();
     calls
         .flat_map(|times| {
-            let parts = [("waiting", times.wait_ns), ("function", times.function_ns), ("after", times.after_ns)];
-            parts.map(|(part, ns)| Sample::number(&[times.operation, part], ns as f64 / 1e9))
+            let parts =
+                [("waiting", Some(times.wait_ns)), ("function", Some(times.function_ns)), ("after", times.after_ns)];
+            parts
+                .map(|(part, ns)| Some(Sample::number(&[times.operation, part], ns? as f64 / 1e9)))
+                .into_iter()
+                .flatten()
         })
         .collect()
 }
@@ -50,7 +54,7 @@ pub(super) fn timed_calls<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
 }
 
 pub(super) fn oldest_call<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
-    let calls = scrape.snapshot.under_way.iter();
+    let calls = scrape.snapshot.under_way.iter().filter(|calls| calls.unseen_ends == 0);
     calls.map(|calls| Sample::number(&[], calls.oldest_ns.unwrap_or(0) as f64 / 1e9)).collect()
 }
 

@@ -21,9 +21,9 @@ pub(super) fn calls(page: &mut Page, snapshot: &Snapshot) {
         &[("calls", 9), ("total", 10), ("waiting", 10), ("function", 10), ("after it", 10)],
     );
     for times in operations {
-        let nanoseconds = [times.total_ns, times.wait_ns, times.function_ns, times.after_ns];
+        let nanoseconds = [Some(times.total_ns), Some(times.wait_ns), Some(times.function_ns), times.after_ns];
         let mut cells = vec![(human::count(times.calls), 9)];
-        cells.extend(nanoseconds.map(|ns| (human::duration(ns), 10)));
+        cells.extend(nanoseconds.map(|ns| (ns.map_or_else(|| "-".to_owned(), human::duration), 10)));
         page.row(&format!("  {}", times.operation), &cells);
     }
     page.paragraph("  ", "waiting: before the function, for the ring's lock (and the look-up of the ring)");

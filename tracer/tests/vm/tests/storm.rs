@@ -2,13 +2,14 @@
 
 use std::{
     ffi::OsString,
+    fs,
     process::Command,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use serde_json::Value;
 
 use super::without_tracer;
@@ -21,6 +22,8 @@ use crate::{
     pinscope::{self, Finished, Running},
     protocol::{Test, TestResult, Verdict},
     report::Report,
+    ring::{Buffer, Request, Ring},
+    space::{Kind, Space},
     sys,
     tally::Tally,
     trace::Trace,
@@ -41,6 +44,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("storm_joined_and_left", joined_and_left).within(LONG),
         Test::new("storm_scraped", scraped).within(LONG),
         Test::new("storm_of_skipped_ends_heals", heals).within(LONG),
+        Test::new("storm_ended_calls_do_not_hang", do_not_hang).within(LONG),
         Test::new("storm_trace", trace).within(LONG),
         Test::new("storm_crowd", crowd).within(LONG),
         Test::new("storm_abandoned_rings", abandoned),
@@ -56,7 +60,7 @@ pub fn generator(scenario: &[&str]) -> anyhow::Result<Vec<String>> {
 
 /// Runs a scenario under `pinscope SUBCOMMAND --json`; gives what pinscope said, and the generator's own account.
 pub fn under(context: &Context, subcommand: &str, scenario: &[&str]) -> anyhow::Result<(Finished, Tally)> {
-    let _ = std::fs::remove_file(ACCOUNT);
+    let _ = fs::remove_file(ACCOUNT);
     let mut command = pinscope::command(&[subcommand, "--json", "--attach", &context.attach]);
     command.arg("--").args(generator(scenario)?);
     let finished = Running::start(&mut command)?.finish(LONG)?.expect_code(0)?;
@@ -147,7 +151,7 @@ fn without_preemption(context: &Context) -> Option<Verdict> {
 
 /// The storm of which 26 % of the buffers were missed on 7.3, and said to be all.
 fn small_storm(user: &[OsString], attach: &str) -> anyhow::Result<(Value, Tally)> {
-    let _ = std::fs::remove_file(ACCOUNT);
+    let _ = fs::remove_file(ACCOUNT);
     let scenario = generator(&["storm", "--threads", "4", "--count", "3308", "--seed", "1"])?;
     let words = user.iter().cloned().chain([pinscope::binary().into()]).collect::<Vec<OsString>>();
     let mut command = Command::new(&words[0]);
@@ -307,6 +311,68 @@ fn heals(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
+/// A call of which the end was hidden so is not under way, whether its task is there or gone, and whichever PID namespace the
+/// daemon is in.
+fn do_not_hang(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    if context.kernel.version < Version(7, 0) {
+        return Ok(Verdict::Ignored("the end of a call is a raw tracepoint that nothing keeps from running".into()));
+    }
+    let daemon = Daemon::start_as(context, &[], &["unshare", "-p", "-f", "--mount-proc"].map(OsString::from))?;
+    let (stop, idle) = (AtomicBool::new(false), AtomicBool::new(true));
+    let skipped = |scrape: &Scrape| scrape.sum("pinscope_skipped_runs_total", &[("program", "ledger_classic")]);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| read_maps(&stop));
+        }
+        let callers: Vec<_> = (0..16).map(|_| scope.spawn(|| registers(30, &idle))).collect();
+        for _ in 0..30 {
+            thread::scope(|scope| {
+                for _ in 0..10 {
+                    scope.spawn(|| registers(1, &AtomicBool::new(false)));
+                }
+            });
+        }
+        // Longer than a call is under way before it is named.
+        thread::sleep(Duration::from_secs(8));
+        stop.store(true, Ordering::Relaxed);
+        thread::sleep(Duration::from_secs(2));
+        let scrape = daemon.scrape()?;
+        println!("    {} runs skipped at ends of calls", skipped(&scrape));
+        let told = is(&scrape, "pinscope_oldest_call_seconds", 0);
+        idle.store(false, Ordering::Relaxed);
+        for caller in callers {
+            caller.join().map_err(|_| anyhow!("a thread panicked"))??;
+        }
+        told
+    })?;
+    // The program that made the namespace passes no signal on.
+    let id = daemon.id();
+    for child in fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?.split_whitespace() {
+        // SAFETY: a plain call; the child is the daemon.
+        unsafe { libc::kill(child.parse()?, libc::SIGTERM) };
+    }
+    let _ = daemon.end();
+    Ok(Verdict::Passed)
+}
+
+/// So many times, then idle for as long as it holds.
+fn registers(times: usize, idle: &AtomicBool) -> anyhow::Result<()> {
+    let ring = Ring::new()?;
+    let mut space = Space::new(16 * sys::PAGE);
+    let address = space.map(Kind::Anon, sys::PAGE)?;
+    for _ in 0..times {
+        ensure!(ring.call(Request::Register(&[Buffer { address, length: sys::PAGE }])).ret == 0, "not registered");
+        ensure!(ring.call(Request::Unregister).ret == 0, "not unregistered");
+    }
+    while idle.load(Ordering::Relaxed) {
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
 /// Reads an empty map of many buckets over and over.
 fn read_maps(stop: &AtomicBool) -> anyhow::Result<()> {
     let map = sys::hash_map(1 << 16)?;
@@ -317,7 +383,7 @@ fn read_maps(stop: &AtomicBool) -> anyhow::Result<()> {
 }
 
 fn one_storm(calls: &str) -> anyhow::Result<Tally> {
-    let _ = std::fs::remove_file(ACCOUNT);
+    let _ = fs::remove_file(ACCOUNT);
     let words = generator(&["storm", "--threads", "4", "--count", calls, "--seed", "5"])?;
     let mut command = Command::new(&words[0]);
     Running::start(pinscope::piped(command.args(&words[1..])))?.finish(LONG)?.expect_code(0)?;
