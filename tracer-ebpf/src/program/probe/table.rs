@@ -9,7 +9,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{helpers::bpf_loop, macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::{helpers::bpf_loop, programs::RawTracePointContext};
 use tracer_ebpf::table::{Listed, Range, SLOTS_AT_ONCE, Table, listed};
 
 use crate::program::{
@@ -59,24 +59,27 @@ extern "C" fn look_at(file: u64, task: u64) -> u32 {
     0
 }
 
-/// Lists the buffers of a ring's table from a slot on, as many as find room: for `BPF_PROG_TEST_RUN`, attached nowhere.
-#[raw_tracepoint]
-pub fn list_table(context: RawTracePointContext) -> i32 {
+/// Lists the buffers of a ring's table from a slot on, as many as find room: for `BPF_PROG_TEST_RUN`, attached nowhere. The
+/// library's macro for such programs would drop what it says.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp")]
+pub extern "C" fn list_table(context: *mut c_void) -> u32 {
+    let context = RawTracePointContext::new(context);
     let (ring, first): (u64, u64) = (context.arg(0), context.arg(1));
     let before = state(ring);
     if before == State::default() {
-        return listed::GONE as i32;
+        return listed::GONE;
     }
     if before.changing != 0 {
-        return listed::CHANGED as i32;
+        return listed::CHANGED;
     }
     let (slots, count) = kernel::table(ring);
     if slots != before.slots {
         // Its end was missed.
         tables::remove(ring);
-        return listed::GONE as i32;
+        return listed::GONE;
     }
-    let Some(listed) = LISTED.get_ptr_mut(0) else { return listed::UNREADABLE as i32 };
+    let Some(listed) = LISTED.get_ptr_mut(0) else { return listed::UNREADABLE };
     let rest = u64::from(count).saturating_sub(first).min(SLOTS_AT_ONCE as u64);
     let mut part = Part {
         listed,
@@ -93,9 +96,9 @@ pub fn list_table(context: RawTracePointContext) -> i32 {
     }
     // What a change makes unreadable is no fault of the kernel's memory.
     if state(ring) != before {
-        return listed::CHANGED as i32;
+        return listed::CHANGED;
     }
-    (if part.unreadable != 0 { listed::UNREADABLE } else { listed::WHOLE }) as i32
+    if part.unreadable != 0 { listed::UNREADABLE } else { listed::WHOLE }
 }
 
 /// What tells whether a table stayed as it was.
