@@ -176,7 +176,7 @@ pub fn test(options: &Options) -> Result<ExitCode> {
     }
     setup::build_tools()?;
     let cache = Cache::open()?;
-    let last = Times::last(&cache);
+    let last = Times::kept(&cache);
     let is_clean = built::take(&cache)?;
     let mut rows = Vec::new();
     let guests = if options.host_only { Ok(None) } else { guests(&cache, options, &mut rows).map(Some) };
@@ -190,9 +190,10 @@ pub fn test(options: &Options) -> Result<ExitCode> {
     if is_clean && options.is_whole() {
         keep_built(&cache, &rows);
     }
-    let code = conclude(&rows, &last, options.filter.as_deref());
+    let times = times::summary(&rows, &last, options.is_whole());
+    let code = conclude(&rows, &times, options.filter.as_deref());
     if code == ExitCode::SUCCESS && options.is_whole() {
-        Times::of(&rows).keep(&cache)?;
+        last.keep(&rows, &cache)?;
     }
     Ok(code)
 }
@@ -274,7 +275,7 @@ impl Job<'_> {
 }
 
 /// The table, and as the last line the sums.
-fn conclude(rows: &[Row], last: &Times, filter: Option<&str>) -> ExitCode {
+fn conclude(rows: &[Row], times: &str, filter: Option<&str>) -> ExitCode {
     let mut all = Tally::default();
     println!("\n{:<34} {:>7} {:>7} {:>8} {:>8}", "", "PASSED", "FAILED", "IGNORED", "SECONDS");
     for Row { what, tally, elapsed, .. } in rows {
@@ -282,7 +283,7 @@ fn conclude(rows: &[Row], last: &Times, filter: Option<&str>) -> ExitCode {
         println!("{what:<34} {passed:>7} {failed:>7} {ignored:>8} {:>8.1}", elapsed.as_secs_f64());
         all.add(*tally);
     }
-    print!("{}", times::summary(rows, last));
+    print!("{times}");
     for Row { what, failures, .. } in rows {
         for failure in failures {
             println!("failed: {what}: {failure}");
@@ -525,8 +526,8 @@ mod tests {
     #[test]
     fn a_filter_that_fits_no_test_is_a_failure() {
         let rows = [prepared("binaries for guests", Instant::now())];
-        assert_eq!(conclude(&rows, &Times::default(), Some("typo")), ExitCode::FAILURE);
-        assert_eq!(conclude(&rows, &Times::default(), None), ExitCode::SUCCESS);
+        assert_eq!(conclude(&rows, "", Some("typo")), ExitCode::FAILURE);
+        assert_eq!(conclude(&rows, "", None), ExitCode::SUCCESS);
     }
 
     #[test]
