@@ -1,4 +1,4 @@
-//! What a start needs and a service does not keep.
+//! The size of a page, and what a start needs and a service does not keep.
 //!
 //! Reading the kernel's types and loading the programs takes some 14 MB for a moment. The allocator would keep most of it
 //! in the process, since it may be wanted again; here it is not.
@@ -16,6 +16,14 @@ const STARTING: libc::c_int = 128 << 10;
 /// The same while it serves: more than a scrape of 200 workloads needs, whose pages would else go and come with each.
 #[cfg(target_env = "gnu")]
 const SERVING: libc::c_int = 2 << 20;
+
+/// Bytes of a page of the kernel's.
+pub fn page_size() -> u64 {
+    // Other libraries ask the kernel through /proc, which may not be mounted.
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+    // The kernel hands it to every process (AT_PAGESZ), so that it is always known.
+    size.and_then(|size| u64::try_from(size).ok()).unwrap_or(4096)
+}
 
 /// Sets the process up to stay small. To be called before there are threads.
 pub fn keep_small() {

@@ -20,8 +20,8 @@ const ROOMS: [(&str, &[Use]); 17] = [
     ("memory", &[]),
     ("say", &[]),
     ("logging", &[("say", "")]),
-    ("bpf", &[]),
-    ("kernel", &[("bpf", "what only a system call tells")]),
+    ("bpf", &[("memory", "the size of a page")]),
+    ("kernel", &[("bpf", "what only a system call tells"), ("memory", "the size of a page")]),
     ("decode", &[("figure", "which are to be had"), ("human", "names that others chose are made printable")]),
     ("sample", &[("decode", "a reading names its workload")]),
     (

@@ -18,7 +18,10 @@ use aya::{
 };
 
 use super::read::{ReadError, map};
-use crate::bpf::{self, Pass};
+use crate::{
+    bpf::{self, Pass},
+    memory::page_size,
+};
 
 /// Bytes that are asked for at once: twice as many as an iterator gives with pages of 4 KiB.
 const AT_ONCE: usize = 1 << 16;
@@ -55,7 +58,7 @@ impl<K: Pod, V: Pod> Entries<K, V> {
             }
         }
         let (key, value) = (size_of::<K>(), size_of::<V>() * values);
-        if key + value >= PAGES * rustix::param::page_size() {
+        if key + value >= PAGES * page_size() as usize {
             return Err(ReadError::Wide { name, entry: key + value, cpus: values });
         }
         let program = bpf::load_writer(function, key, value).map_err(iterator)?;

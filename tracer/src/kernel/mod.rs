@@ -60,10 +60,7 @@ pub(crate) fn unread(root: &Path, marker: &str, file: &Path, error: impl std::fm
 pub(crate) const OF_SYSFS: &str = "kernel";
 pub(crate) const OF_PROCFS: &str = "self";
 
-/// Bytes of a page.
-pub fn page_size() -> u64 {
-    rustix::param::page_size() as u64
-}
+pub use crate::memory::page_size;
 
 /// A fact, or why it is not known.
 pub type Known<T> = Result<T, Unknown>;
