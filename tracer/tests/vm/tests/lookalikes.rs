@@ -1,7 +1,12 @@
 //! What looks alike and is not: processes that have one number after each other, and entries of a completion queue that
 //! no request of the ring's own put there.
 
-use std::{ffi::CString, io, time::Duration};
+use std::{
+    ffi::CString,
+    io,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
@@ -51,7 +56,7 @@ fn lookalikes(context: &Context) -> TestResult {
     ensure!(verdict.starts_with("Set-up: ") || rewinding.is_some(), "no ring had a request: {verdict}");
     processes(report.json())?;
     for (ring, requests) in [(tagged, false), (told_by_another, false), (rewinding, true)] {
-        let Some(ring) = ring else { continue };
+        let Some(ring) = ring.map(|ring| ring.as_raw_fd()) else { continue };
         let list = report.json()["rings"]["list"].as_array().context("no rings")?;
         let own = |row: &&Value| row["pid"] == std::process::id() && row["fd"] == ring;
         let row = list.iter().find(own).with_context(|| format!("no ring with fd {ring}: {list:?}"))?;
@@ -88,7 +93,7 @@ fn one_of_many(turn: usize, page: &[Buffer; 1]) -> anyhow::Result<()> {
     if child == 0 {
         // SAFETY: the name is NUL-terminated.
         unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
-        let done = raw_ring(0).is_ok_and(|ring| call_on(ring, Request::Register(page)).ret == 0);
+        let done = raw_ring(0).is_ok_and(|ring| call_on(ring.as_raw_fd(), Request::Register(page)).ret == 0);
         // SAFETY: ends the child at once.
         unsafe { libc::_exit(i32::from(!done)) };
     }
@@ -101,26 +106,30 @@ fn one_of_many(turn: usize, page: &[Buffer; 1]) -> anyhow::Result<()> {
 }
 
 /// A ring of 8 entries by the bare system call.
-fn raw_ring(flags: u32) -> io::Result<i32> {
+fn raw_ring(flags: u32) -> io::Result<OwnedFd> {
     // `struct io_uring_params`.
     let mut parameters = [0_u32; 30];
     parameters[2] = flags;
     // SAFETY: the kernel reads and writes as many bytes as the array has.
     let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 8, parameters.as_mut_ptr()) };
-    if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(fd as i32) }
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made it, and nothing else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// A ring's slots are filled and replaced with tags, which the kernel posts when it lets the old buffers go.
-fn tagged(context: &Context, page: Buffer) -> anyhow::Result<Option<i32>> {
+fn tagged(context: &Context, page: Buffer) -> anyhow::Result<Option<OwnedFd>> {
     if context.kernel.lacks("empty tables", Version(5, 19)).is_some() {
         return Ok(None);
     }
     let fd = raw_ring(0)?;
-    let answer = call_on(fd, Request::Sparse(SLOTS));
+    let answer = call_on(fd.as_raw_fd(), Request::Sparse(SLOTS));
     ensure!(answer.ret == 0, "a table of empty slots: {}", answer.ret);
     for _ in 0..2 {
         for slot in 0..SLOTS {
-            let answer = call_on(fd, Request::TaggedUpdate(slot, &[page], &[u64::from(slot) + 1]));
+            let answer = call_on(fd.as_raw_fd(), Request::TaggedUpdate(slot, &[page], &[u64::from(slot) + 1]));
             ensure!(answer.ret == 1, "an update of slot {slot}: {}", answer.ret);
         }
     }
@@ -128,27 +137,27 @@ fn tagged(context: &Context, page: Buffer) -> anyhow::Result<Option<i32>> {
 }
 
 /// A ring that got a message of another one, and then its buffers.
-fn message(context: &Context, page: &[Buffer; 1]) -> anyhow::Result<Option<i32>> {
+fn message(context: &Context, page: &[Buffer; 1]) -> anyhow::Result<Option<OwnedFd>> {
     if context.kernel.lacks("messages between rings", Version(5, 18)).is_some() {
         return Ok(None);
     }
     let fd = raw_ring(0)?;
-    let result = Ring::new()?.message(fd)?;
+    let result = Ring::new()?.message(fd.as_raw_fd())?;
     ensure!(result == 0, "a message: {result}");
-    ensure!(call_on(fd, Request::Register(page)).ret == 0, "a register");
+    ensure!(call_on(fd.as_raw_fd(), Request::Register(page)).ret == 0, "a register");
     Ok(Some(fd))
 }
 
 /// A ring that forgets how many requests it took. Its queue is all zeros, which are requests that do nothing.
-fn rewinding(context: &Context, page: &[Buffer; 1]) -> anyhow::Result<Option<i32>> {
+fn rewinding(context: &Context, page: &[Buffer; 1]) -> anyhow::Result<Option<OwnedFd>> {
     if context.kernel.lacks("rings that rewind", Version(7, 0)).is_some() {
         return Ok(None);
     }
     let fd = raw_ring(REWINDS)?;
     let nothing = std::ptr::null::<u8>();
     // SAFETY: the call reads no memory of ours.
-    let taken = unsafe { libc::syscall(libc::SYS_io_uring_enter, fd, 1, 0, 0, nothing, 0) };
+    let taken = unsafe { libc::syscall(libc::SYS_io_uring_enter, fd.as_raw_fd(), 1, 0, 0, nothing, 0) };
     ensure!(taken == 1, "a request: {taken}");
-    ensure!(call_on(fd, Request::Register(page)).ret == 0, "a register");
+    ensure!(call_on(fd.as_raw_fd(), Request::Register(page)).ret == 0, "a register");
     Ok(Some(fd))
 }
