@@ -7,7 +7,7 @@ use tracer_ebpf::{
 
 use crate::program::maps::setting;
 
-/// All that can befall a buffer once its pages are pinned: no memory for its table, or `RLIMIT_MEMLOCK`. `ENOMEM` of
+/// The only errors possible after pinning: no memory for the table, or `RLIMIT_MEMLOCK` exceeded. `ENOMEM` of
 /// `include/uapi/asm-generic/errno-base.h`.
 pub const ENOMEM: i32 = -12;
 
