@@ -115,4 +115,17 @@ mod tests {
             assert!(folder().join("corpus").join(target).read_dir().is_ok_and(|mut files| files.next().is_some()));
         }
     }
+    /// `--locked` refuses a lock file without them, which only a whole run with fuzzers would notice.
+    #[test]
+    fn the_lock_file_has_what_the_program_depends_on() {
+        let lock = fs::read_to_string(folder().join("Cargo.lock")).expect("the fuzzers' lock file");
+        let manifest = fs::read_to_string(workspace::root().join("tracer/Cargo.toml")).expect("a manifest");
+        let (_, behind) = manifest.split_once("\n[dependencies]\n").expect("dependencies");
+        let named = behind.lines().take_while(|line| !line.is_empty()).filter_map(|line| line.split_once(" = "));
+        let (_, behind) = lock.split_once("\nname = \"tracer\"\n").expect("the program");
+        let (locked, _) = behind.split_once(']').expect("what it depends on");
+        for (name, _) in named {
+            assert!(locked.contains(&format!("\"{name}")), "{name} is missing: cd fuzz; cargo update --workspace");
+        }
+    }
 }
