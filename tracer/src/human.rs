@@ -1,5 +1,9 @@
 //! Figures for people: at most three digits that matter, and a unit. None is longer than nine characters.
 
+use std::{borrow::Cow, ffi::CStr};
+
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
 /// Counts: exact with separators below a million (`12,345`), then `1.23 M`.
 pub(crate) fn count(value: u64) -> String {
     if value >= 1_000_000 {
@@ -98,14 +102,36 @@ pub(crate) fn seen(name: &str) -> String {
     name.chars().map(|character| if is_unseen(character) { char::REPLACEMENT_CHARACTER } else { character }).collect()
 }
 
-/// `text` in at most `width` characters, cut with an ellipsis.
+/// A name in a field of fixed length, up to its first zero byte; bytes that are not UTF-8 are replaced.
+pub(crate) fn field(bytes: &[u8]) -> Cow<'_, str> {
+    CStr::from_bytes_until_nul(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), CStr::to_string_lossy)
+}
+
+/// How many columns of a terminal `text` fills: a name may have letters that fill two, or none.
+pub(crate) fn columns(text: &str) -> usize {
+    text.width()
+}
+
+/// `text` in at most `width` columns, cut with an ellipsis.
 pub(crate) fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
+    if columns(text) <= width {
         return text.to_owned();
     }
-    let mut short: String = text.chars().take(width.saturating_sub(1)).collect();
+    let mut room = width.saturating_sub(1);
+    let fits = |letter: &char| {
+        let left = room.checked_sub(letter.width().unwrap_or(0));
+        room = left.unwrap_or(0);
+        left.is_some()
+    };
+    let mut short: String = text.chars().take_while(fits).collect();
     short.push('…');
     short
+}
+
+/// `text` with blanks behind it up to `width` columns.
+pub(crate) fn padded(text: &str, width: usize) -> String {
+    let blanks = width.saturating_sub(columns(text));
+    format!("{text}{:blanks$}", "")
 }
 
 fn scaled(value: f64, step: f64, units: &[&str], gap: &str) -> String {
@@ -131,19 +157,28 @@ fn three_digits(value: f64) -> String {
     }
 }
 
-/// Words in lines of at most so many columns.
+/// Words in lines of at most `width` columns; a longer word has a line of its own.
 pub fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
+    lines(text, plain_options(width).break_words(false))
+}
+
+/// Words in lines of at most `width` columns. `first` begins the first line, `hang` blanks the others; a word that fits no
+/// line is cut up.
+pub(crate) fn hanging(first: &str, hang: usize, text: &str, width: usize) -> Vec<String> {
+    let blanks = " ".repeat(hang);
+    lines(text, plain_options(width).initial_indent(first).subsequent_indent(&blanks))
+}
+
+/// Breaks at blanks only, since a hyphen may be part of an option or a name.
+fn plain_options<'a>(width: usize) -> textwrap::Options<'a> {
+    textwrap::Options::new(width)
+        .word_separator(textwrap::WordSeparator::AsciiSpace)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation)
+}
+
+fn lines(text: &str, options: textwrap::Options<'_>) -> Vec<String> {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    textwrap::wrap(&text, options).into_iter().map(|line| line.trim_end().to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -187,6 +222,17 @@ mod tests {
         assert_eq!((cut("abcdef", 4), cut("abcd", 4)), ("abc…".to_owned(), "abcd".to_owned()));
     }
 
+    #[test]
+    fn a_field_ends_at_its_first_zero_or_is_full() {
+        assert_eq!([field(b"fio\0x"), field(b"full"), field(b"\xff\0")], ["fio", "full", "\u{fffd}"]);
+    }
+
+    #[test]
+    fn letters_may_be_two_columns_wide_or_none() {
+        assert_eq!([columns("漢字"), columns("e\u{301}")], [4, 1]);
+        assert_eq!((cut("漢字漢字", 6), padded("漢字", 6)), ("漢字…".to_owned(), "漢字  ".to_owned()));
+    }
+
     proptest! {
         #[test]
         fn none_is_wider_than_its_column(value: u64, shift in 0_u32..64) {
@@ -204,5 +250,8 @@ mod tests {
     fn lines_are_wrapped_between_words() {
         assert_eq!(wrapped("aa bb  cc", 5), ["aa bb", "cc"]);
         assert_eq!(wrapped("long", 2), ["long"]);
+        assert_eq!(wrapped("a --no-lookups", 8), ["a", "--no-lookups"]);
+        assert_eq!(hanging("- ", 4, "one two three", 9), ["- one two", "    three"]);
+        assert_eq!(hanging("", 1, "abcdef g", 4), ["abc", " def", " g"]);
     }
 }

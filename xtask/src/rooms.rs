@@ -20,7 +20,7 @@ const ROOMS: [(&str, &[Use]); 17] = [
     ("memory", &[]),
     ("say", &[]),
     ("logging", &[("say", "")]),
-    ("bpf", &[("memory", "the size of a page")]),
+    ("bpf", &[("memory", "the size of a page"), ("human", "what the verifier says")]),
     ("kernel", &[("bpf", "what only a system call tells"), ("memory", "the size of a page")]),
     ("decode", &[("figure", "which are to be had"), ("human", "names that others chose are made printable")]),
     ("sample", &[("decode", "a reading names its workload")]),

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     decode::{comm, filesystem},
     figure::{Figure, Figures},
+    human,
     sample::SampledRing,
 };
 
@@ -147,7 +148,7 @@ impl Fold<'_> {
         let told = self.sample.shared_files.iter().map(|(key, file)| SharedBufferFile {
             pid: process(key.pid, key.began_ns).into(),
             comm: self.comm_of(process(key.pid, key.began_ns)),
-            name: name(&file.name),
+            name: human::field(&file.name).into_owned(),
             filesystem: filesystem(Kind(file.kind as u32), self.sample.filesystems.get(&file.filesystem).cloned())
                 .unwrap_or_default(),
             inode: key.inode,
@@ -261,9 +262,4 @@ pub(super) fn habits(habits: &record::Habits, figures: &Figures) -> Habits {
         many_vma_lookups: of_lookups(many_vma_lookups),
         many_vma_pin_ns: of_lookups(many_vma_pin_ns),
     }
-}
-
-fn name(bytes: &[u8]) -> String {
-    let length = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..length]).into_owned()
 }

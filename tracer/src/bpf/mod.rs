@@ -28,6 +28,8 @@ use aya_obj::{
     },
 };
 
+use crate::human;
+
 /// What the verifier may write at most.
 const LOG: usize = 1 << 20;
 
@@ -73,11 +75,7 @@ pub fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
 pub fn load(program: &Program<'_>) -> Result<OwnedFd, Refused> {
     try_load(program, &mut []).or_else(|_| {
         let mut log = vec![0; LOG];
-        try_load(program, &mut log).map_err(|error| {
-            let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
-            let said = log.get(..end).unwrap_or_default();
-            Refused { error, log: String::from_utf8_lossy(said).into_owned() }
-        })
+        try_load(program, &mut log).map_err(|error| Refused { error, log: human::field(&log).into_owned() })
     })
 }
 

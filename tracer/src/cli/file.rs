@@ -29,6 +29,9 @@ const LARGEST: u64 = 1 << 20;
 /// Read where the command line names no other file, if it is there.
 pub const DEFAULT_PATH: &str = "/etc/pinscope/pinscope.toml";
 
+/// How alike a key and what was meant are, from 0 to 1; clap suggests an option above the same.
+const ALIKE: f64 = 0.7;
+
 /// The subcommand that has a file.
 const DAEMON: &str = "daemon";
 /// The option that names the file cannot stand in it.
@@ -260,15 +263,12 @@ pub fn one_line(error: &clap::Error) -> String {
     }
 }
 
-/// The key that was meant: the same but for `_` and case, or one with the same beginning.
+/// The key that was meant, as clap tells which option was: alike enough, `_` and case aside.
 fn nearest(key: &str) -> Option<String> {
-    let plain = |name: &str| name.replace('_', "-").to_lowercase();
-    let wanted = plain(key);
-    let shared = |name: &str| name.bytes().zip(wanted.bytes()).take_while(|(a, b)| a == b).count();
-    let names = names();
-    let same = names.iter().find(|name| **name == wanted);
-    let longest = names.iter().max_by_key(|name| shared(name)).filter(|name| shared(name) >= 3);
-    same.or(longest).cloned()
+    let wanted = key.replace('_', "-").to_lowercase();
+    let alike = |name: &String| strsim::jaro(&wanted, name);
+    let near = names().into_iter().max_by(|a, b| alike(a).total_cmp(&alike(b)));
+    near.filter(|name| alike(name) > ALIKE)
 }
 
 #[cfg(test)]

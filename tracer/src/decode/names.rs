@@ -8,6 +8,8 @@ use std::{
 use nix::errno::Errno;
 use tracer_ebpf::backing::Kind;
 
+use crate::human;
+
 /// The result of an update that installed some of its buffers and stopped at one.
 pub const PARTIAL: &str = "partial";
 
@@ -26,8 +28,7 @@ pub fn result_name(ret: i64) -> String {
 
 /// A command name as the kernel holds it: up to the first zero byte, what is not UTF-8 replaced.
 pub fn comm(bytes: &[u8]) -> String {
-    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
+    human::field(bytes).into_owned()
 }
 
 /// The filesystem that a file is found in; where that is not its own, with its own in parentheses: a container's file is

@@ -123,7 +123,7 @@ fn rows(page: &mut Page, table: &Table) {
 }
 
 fn widest(lines: &[Vec<String>], column: usize) -> usize {
-    let cells = lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count());
+    let cells = lines.iter().filter_map(|line| line.get(column)).map(|cell| human::columns(cell));
     cells.max().unwrap_or(0).max(3)
 }
 
@@ -212,7 +212,7 @@ fn inline(word: &str) -> String {
 fn shown(line: &[String], widths: &[usize]) -> String {
     let cells = line.iter().zip(widths).enumerate().map(|(number, (cell, width))| {
         let cell = human::cut(cell, *width);
-        if number == 0 { format!(" {cell:<width$}|") } else { format!(" {cell:>width$}|") }
+        if number == 0 { format!(" {}|", human::padded(&cell, *width)) } else { format!(" {cell:>width$}|") }
     });
     format!("|{}", cells.collect::<String>())
 }

@@ -46,8 +46,9 @@ pub fn line(registration: &Registration) -> String {
 
 fn columns(cells: [&str; 10]) -> String {
     let [time, process, call, result, buffers, bytes, vmas, took, pin, backings] = cells;
+    let process = human::padded(process, 14);
     let line = format!(
-        "{time:<12} {process:<14} {call:<8} {result:<7} {buffers:>4} {bytes:>5} {vmas:>5} {took:>6} {pin:>4} {backings}"
+        "{time:<12} {process} {call:<8} {result:<7} {buffers:>4} {bytes:>5} {vmas:>5} {took:>6} {pin:>4} {backings}"
     );
     human::cut(line.trim_end(), WIDTH)
 }

@@ -219,8 +219,7 @@ fn sum(cpus: impl Iterator<Item = BackingTotals>) -> BackingTotals {
 
 /// A name that ends at its first zero.
 fn text(name: &[u8]) -> String {
-    let length = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
-    human::seen(&String::from_utf8_lossy(&name[..length]))
+    human::seen(&human::field(name))
 }
 
 pub(super) fn add(sum: &mut [u64], values: impl IntoIterator<Item = u64>) {

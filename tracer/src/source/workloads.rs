@@ -25,6 +25,7 @@ use crate::{
         read::{ReadError, map},
     },
     decode::workload::{CUT, Workload},
+    human,
     kernel::Hierarchy,
     probe::sizes::{Counted, OWNERS, PATHS, WORKLOADS},
     sample::workloads::Reading,
@@ -217,7 +218,7 @@ fn noted(noted: &CgroupPath) -> Option<Noted> {
         let length = name.iter().position(|byte| *byte == 0).unwrap_or(NAME);
         whole &= length + 1 < NAME;
         path.push('/');
-        path.push_str(&String::from_utf8_lossy(name.get(..length).unwrap_or_default()));
+        path.push_str(&human::field(name));
     }
     if path.is_empty() {
         path.push('/');

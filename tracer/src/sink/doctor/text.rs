@@ -2,6 +2,7 @@
 
 use super::{CAPABILITIES, Standing, standing, verdict};
 use crate::{
+    human::hanging,
     kernel::{Facts, Known, Traceable, Trial, Unknown},
     probe::{
         mode::Mechanism,
@@ -169,37 +170,14 @@ impl Page {
         self.wrapped("  - ", 4, value);
     }
 
-    /// `first` stands before the first line, `hang` blanks before the others; a word that fits no line is cut up.
     fn wrapped(&mut self, first: &str, hang: usize, value: &str) {
-        let mut line = first.to_owned();
-        let mut columns = line.chars().count();
-        let mut fresh = true;
-        for word in value.split_whitespace().flat_map(|word| pieces(word, WIDTH - LABEL - 2)) {
-            let length = word.chars().count();
-            if !fresh && columns + 1 + length > WIDTH {
-                self.push(&line);
-                line = " ".repeat(hang);
-                columns = hang;
-                fresh = true;
-            }
-            if !fresh {
-                line.push(' ');
-                columns += 1;
-            }
-            line.push_str(&word);
-            columns += length;
-            fresh = false;
+        for line in hanging(first, hang, value, WIDTH) {
+            self.push(&line);
         }
-        self.push(&line);
     }
 
     fn push(&mut self, line: &str) {
         self.0.push_str(line.trim_end());
         self.0.push('\n');
     }
-}
-
-fn pieces(word: &str, length: usize) -> Vec<String> {
-    let letters: Vec<char> = word.chars().collect();
-    letters.chunks(length).map(|piece| piece.iter().collect()).collect()
 }

@@ -1,6 +1,6 @@
-//! Lines of a page that is `width` columns wide; every character is one column.
+//! Lines of a page that is `width` columns wide.
 
-use crate::human::cut;
+use crate::human::{columns, cut, hanging, padded};
 
 /// A page under way. No line that leaves it is wider than it.
 pub(in crate::sink) struct Page {
@@ -29,11 +29,8 @@ impl Page {
 
     /// A paragraph, broken at spaces; `first` begins its first line and its width indents the others.
     pub(in crate::sink) fn paragraph(&mut self, first: &str, text: &str) {
-        let indent = first.chars().count();
-        let room = self.width.saturating_sub(indent).max(1);
-        for (number, line) in wrap(text, room).iter().enumerate() {
-            let begin = if number == 0 { first.to_owned() } else { " ".repeat(indent) };
-            self.line(&format!("{begin}{line}"));
+        for line in hanging(first, columns(first), text, self.width) {
+            self.line(&line);
         }
     }
 
@@ -47,10 +44,10 @@ impl Page {
     /// A row: what it is about on the left, right-aligned cells of the given widths on the right.
     pub(in crate::sink) fn row(&mut self, label: &str, cells: &[(String, usize)]) {
         let right = cells.iter().map(|(cell, width)| format!("{cell:>width$}")).collect::<Vec<_>>().concat();
-        let room = self.width.saturating_sub(right.chars().count());
+        let room = self.width.saturating_sub(columns(&right));
         // A cell that fills its column still stands apart from the label.
         let label = cut(label, room.saturating_sub(1));
-        self.line(&format!("{label:<room$}{right}"));
+        self.line(&(padded(&label, room) + &right));
     }
 
     pub(in crate::sink) fn into_text(self) -> String {
@@ -68,27 +65,6 @@ pub(in crate::sink) fn bar(share: f64, width: usize) -> String {
         bar.extend(EIGHTHS.get(part));
     }
     bar
-}
-
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    let mut used = 0;
-    for word in text.split_whitespace() {
-        let length = word.chars().count();
-        if used > 0 && used + 1 + length > width {
-            lines.push(String::new());
-            used = 0;
-        }
-        if let Some(line) = lines.last_mut() {
-            if used > 0 {
-                line.push(' ');
-                used += 1;
-            }
-            line.push_str(word);
-            used += length;
-        }
-    }
-    lines
 }
 
 #[cfg(test)]

@@ -68,8 +68,8 @@ fn table(page: &mut Page, table: &Table) {
         .map(|row| row.iter().map(|value| human::cut(&value.shown(), 24)).collect())
         .collect();
     let width = |number: usize, head: &str| {
-        let cells = rows.iter().filter_map(|row| row.get(number)).map(|cell| cell.chars().count());
-        cells.chain([head.chars().count()]).max().unwrap_or(0) + 2
+        let cells = rows.iter().filter_map(|row| row.get(number)).map(|cell| human::columns(cell));
+        cells.chain([human::columns(head)]).max().unwrap_or(0) + 2
     };
     let widths: Vec<_> = table.columns.iter().enumerate().map(|(number, column)| width(number, column.head)).collect();
     page.paragraph("   ", &format!("{}:", table.title));
