@@ -13,7 +13,7 @@ use crate::{
     cache::{self, Cache},
     documents,
     exec::{exec, read},
-    setup, units,
+    setup, systemd_units,
     workspace::{cargo, root},
 };
 
@@ -69,7 +69,7 @@ pub fn packages() -> Result<Packages> {
     cache::remove(&dist)?;
     let tree = dist.join("tree");
     stage(&tree, &binary)?;
-    units::check(&tree.join("usr/lib/systemd/system"), &binary)?;
+    systemd_units::check(&tree.join("usr/lib/systemd/system"), &binary)?;
     let version = version(&binary)?;
     let deb = deb(&cargo_deb, &dist, &version)?;
     for name in LICENCES {

@@ -3,7 +3,7 @@
 mod apt;
 mod artifacts;
 mod bench;
-mod built;
+mod build_cache;
 mod cache;
 mod dashboards;
 mod dist;
@@ -20,10 +20,10 @@ mod receiver;
 mod rooms;
 mod run;
 mod setup;
-mod tally;
+mod systemd_units;
 mod test;
+mod test_results;
 mod toolchain;
-mod units;
 mod vm;
 mod workspace;
 

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: all that can be checked, here and on every kernel of the matrix.
 
+mod families;
 mod host;
-mod share;
 mod times;
 
 use std::{
@@ -16,16 +16,16 @@ use std::{
 use anyhow::{Result, bail};
 use clap::Args;
 
-use share::{Mode, OLDER, is_quick, left_out};
+use families::{Mode, OLDER, is_quick, left_out};
 use times::Times;
 
 use crate::{
-    artifacts, built,
+    artifacts, build_cache,
     cache::Cache,
     dashboards, dist,
     exec::quote,
     liburing, setup,
-    tally::{SECTION, SECTION_EXIT, Section, Tally, tested},
+    test_results::{SECTION, SECTION_EXIT, Section, TestResults, tested},
     vm::{
         Debian, FIO, Guest, Kernel,
         debian::{BOOKWORM, TRIXIE},
@@ -104,7 +104,7 @@ const WINDOW: &str = "2m";
 /// A line of the table at the end.
 struct Row {
     what: String,
-    tally: Tally,
+    results: TestResults,
     elapsed: Duration,
     failures: Vec<String>,
     /// The tests of a guest, each with its time.
@@ -177,7 +177,7 @@ pub fn test(options: &Options) -> Result<ExitCode> {
     setup::build_tools()?;
     let cache = Cache::open()?;
     let last = Times::kept(&cache);
-    let is_clean = built::take(&cache)?;
+    let is_clean = build_cache::restore(&cache)?;
     let mut rows = Vec::new();
     let guests = if options.host_only { Ok(None) } else { guests(&cache, options, &mut rows).map(Some) };
     let guests = guests.unwrap_or_else(|error| {
@@ -200,8 +200,8 @@ pub fn test(options: &Options) -> Result<ExitCode> {
 
 /// Tests may have failed; where a part did not come so far, something was not built. The run itself needs nothing of it.
 fn keep_built(cache: &Cache, rows: &[Row]) {
-    if rows.iter().all(|row| row.tally.passed > 0 || row.tally.failed == 0)
-        && let Err(error) = built::keep(cache)
+    if rows.iter().all(|row| row.results.passed > 0 || row.results.failed == 0)
+        && let Err(error) = build_cache::save(cache)
     {
         println!("what was built is not kept for the next run: {error:#}");
     }
@@ -276,12 +276,12 @@ impl Job<'_> {
 
 /// The table, and as the last line the sums.
 fn conclude(rows: &[Row], times: &str, filter: Option<&str>) -> ExitCode {
-    let mut all = Tally::default();
+    let mut all = TestResults::default();
     println!("\n{:<34} {:>7} {:>7} {:>8} {:>8}", "", "PASSED", "FAILED", "IGNORED", "SECONDS");
-    for Row { what, tally, elapsed, .. } in rows {
-        let Tally { passed, failed, ignored } = tally;
+    for Row { what, results, elapsed, .. } in rows {
+        let TestResults { passed, failed, ignored } = results;
         println!("{what:<34} {passed:>7} {failed:>7} {ignored:>8} {:>8.1}", elapsed.as_secs_f64());
-        all.add(*tally);
+        all.add(*results);
     }
     print!("{times}");
     for Row { what, failures, .. } in rows {
@@ -290,7 +290,7 @@ fn conclude(rows: &[Row], times: &str, filter: Option<&str>) -> ExitCode {
         }
     }
     if let Some(filter) = filter
-        && all == Tally::default()
+        && all == TestResults::default()
     {
         println!("no test has {filter:?} in its name");
         all.failed += 1;
@@ -300,12 +300,18 @@ fn conclude(rows: &[Row], times: &str, filter: Option<&str>) -> ExitCode {
 }
 
 fn failed_row(what: impl Into<String>, elapsed: Duration, why: String) -> Row {
-    Row { what: what.into(), tally: Tally::step(false), elapsed, failures: vec![why], tests: vec![] }
+    Row { what: what.into(), results: TestResults::step(false), elapsed, failures: vec![why], tests: vec![] }
 }
 
 /// What was prepared: no test, so that a run of nothing else has run none.
 fn prepared(what: &str, started: Instant) -> Row {
-    Row { what: what.to_owned(), tally: Tally::default(), elapsed: started.elapsed(), failures: vec![], tests: vec![] }
+    Row {
+        what: what.to_owned(),
+        results: TestResults::default(),
+        elapsed: started.elapsed(),
+        failures: vec![],
+        tests: vec![],
+    }
 }
 
 /// The kernel matrix: every kernel a boot, every attach mode a run in it.
@@ -479,7 +485,7 @@ fn run_boot(cache: &Cache, boot: &Boot, files: &Files, options: &Options) -> Vec
         let section = seen.section.end();
         rows.push(Row {
             what: boot.title(name),
-            tally: section.tally,
+            results: section.results,
             elapsed,
             failures: section.failures,
             tests: seen.tests,

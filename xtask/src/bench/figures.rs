@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use super::{
-    own::{Figure, Own},
+    self_cost::{Figure, SelfCost},
     start::Start,
 };
 
@@ -143,7 +143,7 @@ pub struct Round {
     /// Memory of the daemon before it had anything to do, in KiB.
     pub resident_kib: Option<u64>,
     /// What the daemon takes for itself.
-    pub own: Own,
+    pub self_cost: SelfCost,
     /// Its start, by parts.
     pub start: Start,
     /// Registrations that the probes saw.
@@ -155,7 +155,7 @@ pub struct Round {
 impl Round {
     /// Whether the daemon misses a goal for what it takes itself.
     pub fn takes_too_much(&self) -> bool {
-        self.start.is_over_budget() || Figure::ALL.into_iter().any(|figure| figure.met(&self.own) == Some(false))
+        self.start.is_over_budget() || Figure::ALL.into_iter().any(|figure| figure.met(&self.self_cost) == Some(false))
     }
 
     pub fn figure(&self, case: Case) -> Option<u64> {
@@ -180,7 +180,7 @@ pub fn rounds(lines: &[String], modes: &[Mode], cases: &[Case]) -> Result<Vec<Ro
                 resident_kib: None,
                 seen: None,
                 lost: None,
-                own: Own::default(),
+                self_cost: SelfCost::default(),
                 start: Start::default(),
             });
         } else if let Some(round) = rounds.last_mut() {
@@ -198,7 +198,7 @@ pub fn rounds(lines: &[String], modes: &[Mode], cases: &[Case]) -> Result<Vec<Ro
 fn see(round: &mut Round, line: &str) -> Result<()> {
     if let Some(why) = line.strip_prefix("bench-error ") {
         bail!("{why}");
-    } else if round.own.see(line)? || round.start.see(line)? {
+    } else if round.self_cost.see(line)? || round.start.see(line)? {
         return Ok(());
     } else if let Some(kib) = line.strip_prefix("bench-resident ") {
         round.resident_kib = Some(kib.parse().context("no number")?);
@@ -274,7 +274,15 @@ pub mod tests {
             .iter()
             .map(|&(case, median)| Times { case, n: 10, min: median - 2, median, p10: median - 1, p90: median + 1 })
             .collect();
-        Round { mode, times, resident_kib: None, seen: None, lost: None, own: Own::default(), start: Start::default() }
+        Round {
+            mode,
+            times,
+            resident_kib: None,
+            seen: None,
+            lost: None,
+            self_cost: SelfCost::default(),
+            start: Start::default(),
+        }
     }
 
     fn lines(text: &str) -> Vec<String> {
@@ -305,7 +313,7 @@ pub mod tests {
                 resident_kib: Some(32740),
                 seen: Some(8000),
                 lost: None,
-                own: Own::default(),
+                self_cost: SelfCost::default(),
                 start: Start::default()
             }
         );

@@ -2,7 +2,7 @@
 
 use super::{
     figures::{Attach, Case, Mode, Round, added, further_vma},
-    own::Figure,
+    self_cost::Figure,
 };
 use crate::vm::kernel::USUAL;
 
@@ -52,7 +52,7 @@ pub fn goal(series: &str, mode: Mode, subject: Subject) -> Option<u32> {
 }
 
 /// The most that the daemon may take for itself, in the figure's unit.
-pub fn own_goal(figure: Figure) -> f64 {
+pub fn self_cost_goal(figure: Figure) -> f64 {
     match figure {
         Figure::Resident => 12.0,
         // 5 ms of a CPU that does three instructions a nanosecond: few for the writing, and not many for the kernel's part.

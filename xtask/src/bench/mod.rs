@@ -2,8 +2,8 @@
 
 mod figures;
 mod goals;
-mod own;
 mod script;
+mod self_cost;
 mod start;
 mod table;
 
@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 
 use self::{
     figures::{Attach, Case, Mode, Round},
-    goals::{Subject, Verdict, own_goal, verdicts},
-    own::Figure,
+    goals::{Subject, Verdict, self_cost_goal, verdicts},
+    self_cost::Figure,
 };
 use crate::{
     artifacts,
@@ -191,7 +191,7 @@ fn document(measured: &[Measured]) -> Value {
         "figures": measured.iter().flat_map(cases).collect::<Vec<_>>(),
         "further_vma": measured.iter().flat_map(further_vmas).collect::<Vec<_>>(),
         "memory": measured.iter().flat_map(memory).collect::<Vec<_>>(),
-        "own": measured.iter().flat_map(own).collect::<Vec<_>>(),
+        "own": measured.iter().flat_map(self_cost).collect::<Vec<_>>(),
         "start": measured.iter().flat_map(start).collect::<Vec<_>>(),
         "verified": measured.iter().flat_map(verified).collect::<Vec<_>>(),
         "goals": measured.iter().flat_map(goals).collect::<Vec<_>>(),
@@ -243,7 +243,7 @@ fn memory(of: &Measured) -> Vec<Value> {
         .collect()
 }
 
-fn own(of: &Measured) -> Vec<Value> {
+fn self_cost(of: &Measured) -> Vec<Value> {
     let Kernel { release, series, .. } = &of.kernel;
     let pairs = of.rounds.iter().flat_map(|round| Figure::ALL.map(|figure| (round, figure)));
     pairs
@@ -253,9 +253,9 @@ fn own(of: &Measured) -> Vec<Value> {
                 "series": series,
                 "mode": round.mode.to_string(),
                 "of": figure.name(),
-                "value": figure.value(&round.own)?,
-                "goal": own_goal(figure),
-                "met": figure.met(&round.own),
+                "value": figure.value(&round.self_cost)?,
+                "goal": self_cost_goal(figure),
+                "met": figure.met(&round.self_cost),
             }))
         })
         .collect()

@@ -55,7 +55,7 @@ fn rows(table: &mut String, series: &str, subject: Subject, alone: &Round, round
 }
 
 fn notes(table: &mut String, round: &Round) {
-    for line in round.own.lines(&round.mode.to_string()) {
+    for line in round.self_cost.lines(&round.mode.to_string()) {
         // Writing to a string cannot fail.
         let _ = writeln!(table, "{line}");
     }

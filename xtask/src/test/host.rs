@@ -14,10 +14,10 @@ use super::{Row, failed_row};
 use crate::{
     dashboards,
     exec::{read, show},
-    fuzz, kubernetes, receiver, setup,
-    tally::{Tally, cargo_line},
+    fuzz, kubernetes, receiver, setup, systemd_units,
+    test_results::{TestResults, cargo_line},
     toolchain::{self, Compiler},
-    units, workspace,
+    workspace,
 };
 
 /// All of it, fuzzers only in a `full` run; of a filter only the tests that it picks.
@@ -31,7 +31,7 @@ pub fn rows(filter: Option<&str>, full: bool) -> Result<Vec<Row>> {
     lints(&mut rows)?;
     rows.push(tests(None)?);
     // systemd looks whether what a unit runs can be run, and no more.
-    rows.push(task("systemd units", || units::check_own(&std::env::current_exe()?)));
+    rows.push(task("systemd units", || systemd_units::check_work_tree(&std::env::current_exe()?)));
     rows.extend(dashboards::steps().into_iter().map(|(what, check)| task(what, check)));
     rows.push(task("Kubernetes manifests", kubernetes::check));
     rows.push(task("OTLP, a real receiver", export));
@@ -106,7 +106,7 @@ fn task(what: &str, work: impl FnOnce() -> Result<()>) -> Row {
     match work() {
         Ok(()) => Row {
             what: what.to_owned(),
-            tally: Tally::step(true),
+            results: TestResults::step(true),
             elapsed: started.elapsed(),
             failures: vec![],
             tests: vec![],
@@ -132,7 +132,7 @@ fn tests(filter: Option<&str>) -> Result<Row> {
         .with_context(|| format!("cannot run `{}`", show(&cargo)))?;
     let mut row = Row {
         what: "host tests".to_owned(),
-        tally: Tally::default(),
+        results: TestResults::default(),
         elapsed: Duration::ZERO,
         failures: vec![],
         tests: vec![],
@@ -143,8 +143,8 @@ fn tests(filter: Option<&str>) -> Result<Row> {
     for line in BufReader::new(stdout).lines() {
         let line = line.context("cannot read what cargo test prints")?;
         println!("{line}");
-        if let Some(tally) = cargo_line(&line) {
-            row.tally.add(tally);
+        if let Some(results) = cargo_line(&line) {
+            row.results.add(results);
         } else if let Some(name) = line.strip_prefix("test ").and_then(|test| test.strip_suffix(" ... FAILED")) {
             row.failures.push(name.to_owned());
         } else if let Some(name) = line.strip_prefix("---- ").and_then(|title| title.strip_suffix(" stdout ----")) {
@@ -156,8 +156,8 @@ fn tests(filter: Option<&str>) -> Result<Row> {
         }
     }
     let status = child.wait()?;
-    if !status.success() && row.tally.failed == 0 {
-        row.tally.failed = 1;
+    if !status.success() && row.results.failed == 0 {
+        row.results.failed = 1;
         row.failures.push(format!("`{}`: {status}", show(&cargo)));
     }
     row.elapsed = started.elapsed();

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::Row;
-use crate::{cache::Cache, tally::Tally};
+use crate::{cache::Cache, test_results::TestResults};
 
 /// How many of the slowest tests are shown and kept.
 const SLOWEST: usize = 10;
@@ -78,7 +78,7 @@ impl Times {
 impl Run {
     fn of(rows: &[Row]) -> Self {
         // What was prepared took long or not by what was there already.
-        let tested = rows.iter().filter(|row| row.tally != Tally::default());
+        let tested = rows.iter().filter(|row| row.results != TestResults::default());
         let mut tests: Vec<_> = rows.iter().flat_map(|row| row.tests.iter().map(move |test| (row, test))).collect();
         tests.sort_by_key(|(_, (_, took))| std::cmp::Reverse(*took));
         let line = |(row, (name, took)): &(&Row, &(String, Duration))| {
@@ -130,7 +130,7 @@ mod tests {
         let tests = tests.iter().map(|&(name, seconds)| (name.to_owned(), Duration::from_secs(seconds)));
         Row {
             what: what.to_owned(),
-            tally: Tally::step(true),
+            results: TestResults::step(true),
             elapsed: Duration::from_secs(seconds),
             failures: vec![],
             tests: tests.collect(),

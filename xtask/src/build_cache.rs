@@ -33,7 +33,7 @@ fn profiles() -> [PathBuf; 3] {
 }
 
 /// Puts what was kept into a work tree in which nothing is built for guests yet. Says whether it is such a one.
-pub fn take(cache: &Cache) -> Result<bool> {
+pub fn restore(cache: &Cache) -> Result<bool> {
     let target = workspace::target();
     if target.join(artifacts::FOLDER).exists() {
         return Ok(false);
@@ -47,12 +47,12 @@ pub fn take(cache: &Cache) -> Result<bool> {
 }
 
 /// Keeps what was built, in place of what was kept of other versions.
-pub fn keep(cache: &Cache) -> Result<()> {
+pub fn save(cache: &Cache) -> Result<()> {
     let key = key()?;
     if cache.path(FOLDER).join(&key).is_dir() {
         return Ok(());
     }
-    let ours = ours(&read(workspace::cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?)?;
+    let ours = workspace_names(&read(workspace::cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?)?;
     let guard = cache.lock()?;
     remove(&cache.path(FOLDER))?;
     let fill = |folder: &Path| {
@@ -85,7 +85,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// The names of this work tree's packages and targets, as cargo's `metadata` has them and as files have them.
-fn ours(metadata: &str) -> Result<BTreeSet<String>> {
+fn workspace_names(metadata: &str) -> Result<BTreeSet<String>> {
     let metadata: Value = serde_json::from_str(metadata).context("cannot read cargo's metadata")?;
     let packages = metadata["packages"].as_array().context("cargo's metadata has no packages")?;
     let targets = packages.iter().filter_map(|package| package["targets"].as_array()).flatten();
@@ -132,7 +132,7 @@ mod tests {
         for file in files {
             fs::write(folder.path().join(file), "").unwrap();
         }
-        prune(folder.path(), &ours(metadata).unwrap()).unwrap();
+        prune(folder.path(), &workspace_names(metadata).unwrap()).unwrap();
         let left: BTreeSet<_> = fs::read_dir(folder.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())

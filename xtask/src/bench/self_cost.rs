@@ -3,11 +3,11 @@
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use super::goals::own_goal;
+use super::goals::self_cost_goal;
 
 /// As far as it was measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Own {
+pub struct SelfCost {
     resident_kib: Option<u64>,
     scrape_ns: Option<u64>,
     wakeups: Option<u64>,
@@ -25,7 +25,7 @@ pub enum Figure {
     Resident,
     /// CPU time of the daemon for one scrape, user space and kernel, in milliseconds at an instruction a nanosecond.
     Scrape,
-    /// The same with 200 workloads, as many as have a series of their own unless one says otherwise.
+    /// The same with 200 workloads, as many as have a series of their self_cost unless one says otherwise.
     CrowdedScrape,
     /// Resident memory after that, in MiB.
     CrowdedResident,
@@ -72,25 +72,27 @@ impl Figure {
         }
     }
 
-    pub fn value(self, own: &Own) -> Option<f64> {
+    pub fn value(self, self_cost: &SelfCost) -> Option<f64> {
         match self {
-            Self::Resident => own.resident_kib.map(|kib| kib as f64 / 1024.0),
-            Self::Scrape => own.scrape_ns.map(|ns| ns as f64 / 1e6),
-            Self::CrowdedScrape => own.crowded_scrape_ns.map(|ns| ns as f64 / 1e6),
-            Self::CrowdedResident => own.crowded_resident_kib.map(|kib| kib as f64 / 1024.0),
-            Self::Wakeups => own.wakeups.map(|count| count as f64),
-            Self::Peak => own.peak_kib.map(|kib| kib as f64 / 1024.0),
-            Self::Start => own.start_ns.zip(own.empty_start_ns).map(|(daemon, empty)| daemon as f64 / empty as f64),
+            Self::Resident => self_cost.resident_kib.map(|kib| kib as f64 / 1024.0),
+            Self::Scrape => self_cost.scrape_ns.map(|ns| ns as f64 / 1e6),
+            Self::CrowdedScrape => self_cost.crowded_scrape_ns.map(|ns| ns as f64 / 1e6),
+            Self::CrowdedResident => self_cost.crowded_resident_kib.map(|kib| kib as f64 / 1024.0),
+            Self::Wakeups => self_cost.wakeups.map(|count| count as f64),
+            Self::Peak => self_cost.peak_kib.map(|kib| kib as f64 / 1024.0),
+            Self::Start => {
+                self_cost.start_ns.zip(self_cost.empty_start_ns).map(|(daemon, empty)| daemon as f64 / empty as f64)
+            }
         }
     }
 
     /// Whether the goal is met; `None` where there is no figure.
-    pub fn met(self, own: &Own) -> Option<bool> {
-        Some(self.value(own)? <= own_goal(self))
+    pub fn met(self, self_cost: &SelfCost) -> Option<bool> {
+        Some(self.value(self_cost)? <= self_cost_goal(self))
     }
 }
 
-impl Own {
+impl SelfCost {
     /// Takes a line of the guest's, if it is one of these.
     pub fn see(&mut self, line: &str) -> Result<bool> {
         let fields = [
@@ -123,12 +125,12 @@ impl Own {
 
     /// The figures that there are, for people, one line each.
     pub fn lines(&self, mode: &str) -> impl Iterator<Item = String> {
-        let own = *self;
+        let self_cost = *self;
         let mode = mode.to_owned();
         Figure::ALL.into_iter().filter_map(move |figure| {
-            let value = figure.value(&own)?;
-            let mark = if figure.met(&own) == Some(false) { "!" } else { "" };
-            Some(format!("{mode}: {value:.2}{mark} {} (goal {})", figure.title(), own_goal(figure)))
+            let value = figure.value(&self_cost)?;
+            let mark = if figure.met(&self_cost) == Some(false) { "!" } else { "" };
+            Some(format!("{mode}: {value:.2}{mark} {} (goal {})", figure.title(), self_cost_goal(figure)))
         })
     }
 }
@@ -139,8 +141,8 @@ mod tests {
 
     #[test]
     fn lines_become_figures_and_are_held_against_their_goals() {
-        let mut own = Own::default();
-        assert!(Figure::ALL.into_iter().all(|figure| figure.value(&own).is_none()));
+        let mut self_cost = SelfCost::default();
+        assert!(Figure::ALL.into_iter().all(|figure| figure.value(&self_cost).is_none()));
         for line in [
             "bench-scraped-resident 12288",
             "bench-scrape-ns 15000000",
@@ -148,17 +150,17 @@ mod tests {
             "{\"n\":5,\"ns\":100,\"start\":\"empty\"}",
             "{\"n\":5,\"ns\":250,\"start\":\"daemon\"}",
         ] {
-            assert!(own.see(line).unwrap(), "{line}");
+            assert!(self_cost.see(line).unwrap(), "{line}");
         }
-        assert!(!own.see("{\"case\":\"pages1\",\"n\":5}").unwrap());
-        assert!(own.see("bench-wakeups ").is_err());
-        let met = Figure::ALL.map(|figure| figure.met(&own));
+        assert!(!self_cost.see("{\"case\":\"pages1\",\"n\":5}").unwrap());
+        assert!(self_cost.see("bench-wakeups ").is_err());
+        let met = Figure::ALL.map(|figure| figure.met(&self_cost));
         assert_eq!(met, [Some(true), Some(true), None, None, Some(true), Some(true), None]);
-        let lines: Vec<_> = own.lines("daemon fentry").collect();
+        let lines: Vec<_> = self_cost.lines("daemon fentry").collect();
         assert_eq!(lines[0], "daemon fentry: 12.00 MiB resident after 200 scrapes (goal 12)");
         assert!(lines[1].starts_with("daemon fentry: 15.00 ms a scrape"));
         assert_eq!(lines[3], "daemon fentry: 2.50 times the start of an empty program (goal 2.5)");
-        assert!(own.see("bench-crowded-scrape-ns 15000001").unwrap());
-        assert_eq!(Figure::CrowdedScrape.met(&own), Some(false));
+        assert!(self_cost.see("bench-crowded-scrape-ns 15000001").unwrap());
+        assert_eq!(Figure::CrowdedScrape.met(&self_cost), Some(false));
     }
 }

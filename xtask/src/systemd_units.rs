@@ -38,7 +38,7 @@ pub fn check(folder: &Path, binary: &Path) -> Result<()> {
 }
 
 /// The same for the units of the work tree.
-pub fn check_own(binary: &Path) -> Result<()> {
+pub fn check_work_tree(binary: &Path) -> Result<()> {
     check(&root().join("tracer/pkg"), binary)
 }
 

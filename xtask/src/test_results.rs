@@ -4,13 +4,13 @@ use std::{collections::VecDeque, fmt};
 
 /// Tests counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct TestResults {
     pub passed: usize,
     pub failed: usize,
     pub ignored: usize,
 }
 
-impl Tally {
+impl TestResults {
     /// One step that either worked or did not.
     pub fn step(worked: bool) -> Self {
         Self { passed: usize::from(worked), failed: usize::from(!worked), ignored: 0 }
@@ -27,7 +27,7 @@ impl Tally {
     }
 }
 
-impl fmt::Display for Tally {
+impl fmt::Display for TestResults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} passed, {} failed", self.passed, self.failed)?;
         if self.ignored > 0 {
@@ -51,13 +51,13 @@ const SAID: usize = 20;
 /// failed test has to say stands before its line), then `guest: N passed, N failed, N ignored`.
 #[derive(Debug, Default)]
 pub struct Section {
-    pub tally: Tally,
+    pub results: TestResults,
     /// The tests that failed, each with what it said, and what is wrong with the run as a whole.
     pub failures: Vec<String>,
     /// What was said since the last test's line.
     said: VecDeque<String>,
     announced: Option<usize>,
-    summary: Option<Tally>,
+    summary: Option<TestResults>,
     exit: Option<i32>,
 }
 
@@ -65,12 +65,12 @@ impl Section {
     pub fn see(&mut self, line: &str) {
         if let Some((name, result)) = tested(line) {
             match result {
-                "ok" => self.tally.passed += 1,
+                "ok" => self.results.passed += 1,
                 "FAILED" => {
-                    self.tally.failed += 1;
+                    self.results.failed += 1;
                     self.failures.push(self.with_what_was_said(name));
                 }
-                _ if result.starts_with("ignored") => self.tally.ignored += 1,
+                _ if result.starts_with("ignored") => self.results.ignored += 1,
                 _ => {}
             }
             self.said.clear();
@@ -97,24 +97,24 @@ impl Section {
 
     /// Holds what was reported against what was announced. A run that is not whole is one more failure.
     pub fn end(mut self) -> Self {
-        let reported = self.tally.reported();
+        let reported = self.results.reported();
         let wrong = match (self.announced, self.summary, self.exit) {
             (None, ..) => Some("the guest program announced no tests".to_owned()),
             (Some(announced), ..) if announced != reported => {
                 Some(format!("{reported} of {announced} tests were reported"))
             }
             (_, None, _) => Some("the guest program printed no summary".to_owned()),
-            (_, Some(summary), _) if summary != self.tally => {
-                Some(format!("the guest program counted {summary}, its lines say {}", self.tally))
+            (_, Some(summary), _) if summary != self.results => {
+                Some(format!("the guest program counted {summary}, its lines say {}", self.results))
             }
             (.., None) => Some("the guest program did not end".to_owned()),
-            (.., Some(code)) if code != 0 && self.tally.failed == 0 => {
+            (.., Some(code)) if code != 0 && self.results.failed == 0 => {
                 Some(format!("no test failed, and the guest program's exit code is {code}"))
             }
             _ => None,
         };
         if let Some(wrong) = wrong {
-            self.tally.failed += 1;
+            self.results.failed += 1;
             self.failures.push(self.with_what_was_said(&wrong));
         }
         self
@@ -127,25 +127,25 @@ pub fn tested(line: &str) -> Option<(&str, &str)> {
 }
 
 /// `3 passed, 1 failed, 0 ignored`, which may have more behind it.
-fn summary(text: &str) -> Option<Tally> {
-    let mut tally = Tally::default();
+fn summary(text: &str) -> Option<TestResults> {
+    let mut results = TestResults::default();
     let mut known = 0;
     for part in text.split([',', ';']) {
         let mut words = part.split_whitespace();
         let (Some(Ok(count)), Some(what)) = (words.next().map(str::parse), words.next()) else { continue };
         match what {
-            "passed" => tally.passed = count,
-            "failed" => tally.failed = count,
-            "ignored" => tally.ignored = count,
+            "passed" => results.passed = count,
+            "failed" => results.failed = count,
+            "ignored" => results.ignored = count,
             _ => continue,
         }
         known += 1;
     }
-    (known == 3).then_some(tally)
+    (known == 3).then_some(results)
 }
 
 /// The count in a line of `cargo test`: `test result: ok. 3 passed; 0 failed; 0 ignored; ...`.
-pub fn cargo_line(line: &str) -> Option<Tally> {
+pub fn cargo_line(line: &str) -> Option<TestResults> {
     summary(line.strip_prefix("test result: ")?.split_once(". ")?.1)
 }
 
@@ -172,7 +172,7 @@ mod tests {
             "guest: 1 passed, 1 failed, 1 ignored",
             "PINSCOPE-SECTION-EXIT 1",
         ]);
-        assert_eq!(section.tally, Tally { passed: 1, failed: 1, ignored: 1 });
+        assert_eq!(section.results, TestResults { passed: 1, failed: 1, ignored: 1 });
         assert_eq!(section.failures, ["c ... with dots\n    expected 3, found 4"]);
     }
 
@@ -195,7 +195,7 @@ mod tests {
         ];
         for (lines, expected) in cases {
             let section = section(lines);
-            assert_eq!(section.tally.failed, 1);
+            assert_eq!(section.results.failed, 1);
             assert!(section.failures[0].contains(expected), "{:?}", section.failures);
         }
     }
@@ -208,13 +208,13 @@ mod tests {
             "guest: 1 passed, 0 failed, 0 ignored",
             "PINSCOPE-SECTION-EXIT 0",
         ]);
-        assert_eq!(section.tally.failed, 2);
+        assert_eq!(section.results.failed, 2);
     }
 
     #[test]
     fn lines_of_cargo() {
         let line = "test result: FAILED. 3 passed; 2 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s";
-        assert_eq!(cargo_line(line), Some(Tally { passed: 3, failed: 2, ignored: 1 }));
+        assert_eq!(cargo_line(line), Some(TestResults { passed: 3, failed: 2, ignored: 1 }));
         assert_eq!(cargo_line("test x ... ok"), None);
     }
 }
