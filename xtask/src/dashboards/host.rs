@@ -178,6 +178,10 @@ fn time() -> Row {
             .unit("s")
             .query(&quantile("0.99", "side, ", "pinscope_mmap_lock_wait_seconds_bucket{<here>}"), "{{side}}")
             .no_value(LOCKS),
+        Panel::lines("Oldest call under way", "Age of the oldest call that has not ended; with --calls its wait for the ring's lock counts too.")
+            .unit("s")
+            .query("max(pinscope_oldest_call_seconds{<here>})", "oldest call")
+            .no_value("not measured, or unknown whether it has ended"),
         Panel::lines("VMA look-ups", "Look-ups a second that the kernel made in the pins.")
             .unit("cps")
             .query("sum(rate(pinscope_vma_lookups_total{<here>}[<rate>]))", "look-ups")
