@@ -502,8 +502,8 @@ pub struct Frame {
     /// How many slots before the first that held a buffer when an update or a clone began: [`NONE_HELD`] where none did,
     /// [`HELD_UNTOLD`] where that is not known.
     pub empty_slots: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// 1 while a call is under way that began before calls were counted.
+    pub early: u32,
     /// The slots that an update or a clone asks for, while they are looked at.
     pub asked: Asked,
     /// When the system call was entered; 0 where that was not seen, or the function was entered since.

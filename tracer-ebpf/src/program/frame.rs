@@ -13,6 +13,7 @@ use tracer_ebpf::record::{Frame, Stage};
 use crate::program::{
     calls, kernel,
     maps::{BLANK, FRAMES, setting},
+    session,
 };
 
 /// The current task's frame, if it ever had one.
@@ -51,10 +52,22 @@ pub fn open() -> Option<&'static mut Frame> {
     get(task, 0)
 }
 
+/// Marks a call that begins before calls are counted: it is none of the session's, though its end may come when they are.
+/// Its end takes the mark away.
+#[inline(always)]
+pub fn note_early() {
+    if !session::is_counting()
+        && let Some(frame) = open()
+    {
+        frame.early = 1;
+    }
+}
+
 /// Ends the frame's use; it is not to be touched afterwards.
 #[inline(always)]
 pub fn close(frame: &mut Frame) {
     frame.stage = Stage::Idle as u32;
+    frame.early = 0;
     calls::end(frame);
     frame.call_ns = 0;
     if setting!(kernel.task_storage) == 0 {

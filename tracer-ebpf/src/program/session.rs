@@ -21,8 +21,9 @@ pub fn wants_current() -> bool {
     is_counting() && (setting!(session.filtered) == 0 || passes())
 }
 
+/// Whether calls are counted now.
 #[inline(always)]
-fn is_counting() -> bool {
+pub fn is_counting() -> bool {
     // SAFETY: a value of the map; user space writes it as a whole.
     COUNTING.get_ptr(0).is_some_and(|counting| unsafe { core::ptr::read_volatile(counting) } != 0)
 }

@@ -33,6 +33,9 @@ pub struct Books {
     /// Registrations under way: the entries that have not ended, less those that never will (another of the task came
     /// first).
     pub in_flight: Option<i64>,
+    /// Calls that were under way when the session began, and ended in it: in no other figure. `None` without the tracepoint or
+    /// an entry's hook.
+    pub begun_before: Option<u64>,
     /// What was measured of what the tracepoint saw, 0 to 1, over the operations whose entry is hooked;
     /// `None` before the first.
     pub coverage: Option<f64>,
@@ -109,7 +112,9 @@ impl Books {
         let figures = Coverage::new(sample, known, told, &operations);
         let balanced = balanced && figures.is_whole();
         let coverage = figures.calls.and_then(|calls| calls.coverage);
-        Self { operations, buffers, pins, in_flight, coverage, figures, balanced }
+        let noted = known.ledger && (known.calls || known.entries.contains(&true));
+        let begun_before = noted.then(|| sample.counters[Counter::EarlyCalls as usize]);
+        Self { operations, buffers, pins, in_flight, begun_before, coverage, figures, balanced }
     }
 
     /// Entries of buffers and pins that were not seen.

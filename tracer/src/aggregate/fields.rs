@@ -75,6 +75,7 @@ pub const FIELDS: &[(&str, &[Figure])] = &[
     ("phases.slow", &[Figure::SlowPins]),
     ("books.coverage", &[Figure::Ledger]),
     ("books.in_flight", &[Figure::Ledger]),
+    ("books.begun_before", &[Figure::Ledger]),
     ("books.buffers", &[Figure::Buffers]),
     ("books.pins", &[Figure::PinTime]),
     ("books.operations[].counted", &[Figure::Results]),

@@ -78,7 +78,8 @@ struct Report<'a> {
 /// unregisters     internal, ring_exit
 /// books           operations[{operation, counted, entries, returns, ledger, refused_early, missed_entries,
 ///                 missed_returns, skipped_entries, in_flight, coverage, unexplained}], buffers and pins {entries, returns,
-///                 missed_returns, missed_entries, in_flight}, in_flight, coverage, balanced,
+///                 missed_returns, missed_entries, in_flight}, in_flight, begun_before (calls under way when the session
+///                 began, in no other figure), coverage, balanced,
 ///                 figures {calls, buffers, pins, walks {measured, missed, coverage}, uncounted, unnoted_rings,
 ///                 unseen_locks}
 /// skipped[]       program, runs

@@ -61,7 +61,7 @@ fn enter(iovec: Iovec, imu_slot: u64, walk: impl Fn(&mut Frame, *mut task_struct
 /// A buffer of a call whose entry was not seen.
 #[inline(always)]
 fn stray() {
-    if session::wants_current() {
+    if session::wants_current() && frame::current().is_none_or(|frame| frame.early == 0) {
         count(Counter::StrayBuffers);
     }
 }

@@ -18,10 +18,11 @@ exit!(call_exit_kretprobe, call_exit_fexit, || leave());
 fn enter(opcode: u32) {
     let Some(operation) = Operation::from_opcode(opcode) else { return };
     if !session::wants_current() {
-        return;
+        return frame::note_early();
     }
     // One that is lost is counted at the function's entry.
     let Some(frame) = frame::open() else { return };
+    frame.early = 0;
     frame.call_ns = calls::begin(frame, operation);
 }
 

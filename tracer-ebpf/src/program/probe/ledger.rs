@@ -184,40 +184,48 @@ fn close(call: &impl Call) {
     };
     let Some(counters) = Counters::get() else { return };
     let ret = call.ret();
-    match frame::current().filter(|frame| frame.stage != Stage::Idle as u32) {
+    let early = match frame::current() {
+        Some(frame) if frame.stage == Stage::Idle as u32 => {
+            let early = frame.early != 0;
+            if early || setting!(kernel.calls) != 0 {
+                frame::close(frame);
+            }
+            early
+        }
         Some(frame) if frame.registration.operation == operation as u8 => {
-            if operation as u32 == Operation::Unregister as u32 {
-                counters.add_of(Counter::Entries, operation, 1);
-            }
-            let returned = frame.stage == Stage::Returned as u32;
-            if !returned {
-                // SAFETY: takes nothing, cannot fail.
-                frame.end_ns = if setting!(kernel.calls) != 0 { ended } else { unsafe { bpf_ktime_get_ns() } };
-                frame.left_ns = ended;
-            }
-            let operation = operation_of(frame);
-            fold::registration(call, frame, &counters, operation, ret, returned, ended);
-            if setting!(session.timed) != 0 {
-                lock::end(frame);
-                phase::end(frame);
-            }
-            frame::close(frame);
+            return seen(call, frame, &counters, operation, ret, ended);
         }
         Some(frame) => {
             let mistaken = frame.registration.operation == Operation::Unregister as u8;
             counters.add(if mistaken { Counter::InternalUnregisters } else { Counter::Reentries }, 1);
+            let early = frame.early != 0;
             frame::close(frame);
-            without_entry(call, &counters, operation, ret);
+            early
         }
-        None => {
-            without_entry(call, &counters, operation, ret);
-            if setting!(kernel.calls) != 0
-                && let Some(frame) = frame::current()
-            {
-                frame::close(frame);
-            }
-        }
+        None => false,
+    };
+    without_entry(call, &counters, operation, ret, early);
+}
+
+/// A call of which the entry was seen.
+#[inline(always)]
+fn seen(call: &impl Call, frame: &mut Frame, counters: &Counters, operation: Operation, ret: i64, ended: u64) {
+    if operation as u32 == Operation::Unregister as u32 {
+        counters.add_of(Counter::Entries, operation, 1);
     }
+    let returned = frame.stage == Stage::Returned as u32;
+    if !returned {
+        // SAFETY: takes nothing, cannot fail.
+        frame.end_ns = if setting!(kernel.calls) != 0 { ended } else { unsafe { bpf_ktime_get_ns() } };
+        frame.left_ns = ended;
+    }
+    let operation = operation_of(frame);
+    fold::registration(call, frame, counters, operation, ret, returned, ended);
+    if setting!(session.timed) != 0 {
+        lock::end(frame);
+        phase::end(frame);
+    }
+    frame::close(frame);
 }
 
 /// The frame's operation, of which the verifier knows no more than that it is one: it would check all that follows for
@@ -230,27 +238,20 @@ fn operation_of(frame: &Frame) -> Operation {
     unsafe { core::mem::transmute(number & (Operation::COUNT as u8 - 1)) }
 }
 
-/// A call of which no entry was seen: refused on the way, or missed.
+/// A call of which no entry was seen: refused on the way, missed, or begun before calls were counted (`early`). What it did
+/// to the ring's table holds all the same.
 #[inline(always)]
-fn without_entry(call: &impl Call, counters: &Counters, operation: Operation, ret: i64) {
+fn without_entry(call: &impl Call, counters: &Counters, operation: Operation, ret: i64, early: bool) {
     if call.is_foreign() {
         return;
     }
     if !session::wants_current() {
         return session::count_untold();
     }
-    let flags = if ret < 0 { flag::REFUSED_EARLY } else { flag::ENTRY_MISSED };
-    if ret >= 0 {
-        counters.succeeded(operation);
+    if early {
+        counters.add(Counter::EarlyCalls, 1);
     } else {
-        counters.failed(operation, ret);
-    }
-    counters.add_of(if ret < 0 { Counter::RefusedEarly } else { Counter::MissedEntries }, operation, 1);
-    if setting!(session.processes) != 0 && operation as u8 != Operation::Unregister as u8 {
-        process::unmeasured_call(ret);
-    }
-    if setting!(session.workloads) != 0 && operation as u8 != Operation::Unregister as u8 {
-        cgroup::call(ret);
+        unseen(counters, operation, ret);
     }
     if setting!(session.rings) != 0 {
         ring::without_entry(call.ring(), operation, ret);
@@ -258,12 +259,31 @@ fn without_entry(call: &impl Call, counters: &Counters, operation: Operation, re
     if setting!(session.tables) != 0 {
         tables::ended(call.ring(), operation, ret);
     }
-    if setting!(session.records) == 0 {
+    if early || setting!(session.records) == 0 {
         return;
     }
+    let flags = if ret < 0 { flag::REFUSED_EARLY } else { flag::ENTRY_MISSED };
     if let Some(frame) = frame::open() {
         emit(frame, operation, call.ring(), ret, flags);
         frame::close(frame);
+    }
+}
+
+/// One that was refused early, or missed.
+#[inline(always)]
+fn unseen(counters: &Counters, operation: Operation, ret: i64) {
+    if ret >= 0 {
+        counters.succeeded(operation);
+    } else {
+        counters.failed(operation, ret);
+    }
+    counters.add_of(if ret < 0 { Counter::RefusedEarly } else { Counter::MissedEntries }, operation, 1);
+    let installs = operation as u8 != Operation::Unregister as u8;
+    if setting!(session.processes) != 0 && installs {
+        process::unmeasured_call(ret);
+    }
+    if setting!(session.workloads) != 0 && installs {
+        cgroup::call(ret);
     }
 }
 

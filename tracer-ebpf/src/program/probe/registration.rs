@@ -96,12 +96,16 @@ fn enter(
     // First, so that the hook's own work is not in the wait before it.
     let entered = calls::clock();
     if !session::wants_current() {
-        return;
+        return frame::note_early();
     }
     let Some(counters) = Counters::get() else { return };
     let Some(frame) = frame::open() else {
         return counters.add(Counter::LostFrames, 1);
     };
+    // The system call was entered before calls were counted.
+    if setting!(kernel.calls) != 0 && frame.early != 0 {
+        return;
+    }
     // Whose an unregistration was is certain only at the tracepoint; see `unregister`.
     if operation as u32 != Operation::Unregister as u32 {
         counters.add_of(Counter::Entries, operation, 1);

@@ -78,6 +78,7 @@ const TOPICS: [(&str, &[&str]); 10] = [
             "pinscope_returns_",
             "pinscope_missed_",
             "pinscope_in_flight",
+            "pinscope_calls_begun_",
             "pinscope_ledger_",
             "pinscope_refused_early_",
             "pinscope_skipped_",

@@ -384,6 +384,15 @@ pub const METRICS: &[Metric] = &[
         samples: |scrape| calls::hooks(scrape, |books| books.missed_entries, |part| part.missed_entries),
     },
     Metric {
+        name: "pinscope_calls_begun_before_total",
+        kind: Type::Counter,
+        labels: &[],
+        help: "Calls that were under way when the daemon began to count, and have ended since: in no other figure.",
+        figure: Some(Figure::Ledger),
+        source: "entry hooks; tracepoint io_uring_register",
+        samples: |scrape| calls::number(scrape.snapshot.books.begun_before),
+    },
+    Metric {
         name: "pinscope_skipped_runs_total",
         kind: Type::Counter,
         labels: &["program"],

@@ -134,7 +134,12 @@ fn books(snapshot: &Snapshot) -> String {
     let mut facts = vec![format!("the kernel's tracepoint saw {calls}{}", measured.unwrap_or_default())];
     let refused = sum(|books| books.refused_early).unwrap_or(0);
     let open = books.in_flight.unwrap_or(0);
-    for (count, what) in [(refused, "refused early"), (open.max(0).unsigned_abs(), "in flight")] {
+    let before = books.begun_before.unwrap_or(0);
+    for (count, what) in [
+        (refused, "refused early"),
+        (open.max(0).unsigned_abs(), "in flight"),
+        (before, "more, under way when the session began, left out"),
+    ] {
         if count > 0 {
             facts.push(format!("{} {what}", human::count(count)));
         }
