@@ -40,7 +40,7 @@ pub fn line(registration: &Registration) -> String {
         &told(registration.vmas, |vmas| format!("{vmas}{bound}")),
         &told(registration.duration_ns, human::short_duration),
         &told(share(registration), |share| format!("{:.0}%", share * 100.0)),
-        &format!("{}{}{}", waited(registration), stopped_at(registration), behind(&registration.backings)),
+        &remarks(registration),
     ])
 }
 
@@ -53,18 +53,24 @@ fn columns(cells: [&str; 10]) -> String {
     human::cut(line.trim_end(), WIDTH)
 }
 
-/// `[1] EFAULT, ` for the buffer at which an update stopped.
-fn stopped_at(registration: &Registration) -> String {
-    let partial = registration.result == PARTIAL;
-    let Some(refused) = registration.refused.as_ref().filter(|_| partial) else { return String::new() };
-    format!("[{}] {}, ", refused.index, refused.result.as_deref().unwrap_or("refused"))
+/// The last column: what there is of a wait, a refusal, and what lies behind.
+fn remarks(registration: &Registration) -> String {
+    let behind = behind(&registration.backings);
+    let behind = (!behind.is_empty()).then_some(behind);
+    [waited(registration), stopped_at(registration), behind].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-/// `waited 7.74s, ` where the caller waited for the ring's lock for as long as the function took, and a millisecond at the least.
-fn waited(registration: &Registration) -> String {
+/// `[1] EFAULT` for the buffer at which an update stopped.
+fn stopped_at(registration: &Registration) -> Option<String> {
+    let refused = registration.refused.as_ref().filter(|_| registration.result == PARTIAL)?;
+    Some(format!("[{}] {}", refused.index, refused.result.as_deref().unwrap_or("refused")))
+}
+
+/// `waited 7.74s` where the caller waited for the ring's lock for as long as the function took, and a millisecond at the least.
+fn waited(registration: &Registration) -> Option<String> {
     const LEAST: u64 = 1_000_000;
     let waited = registration.wait_ns.filter(|wait| *wait >= registration.duration_ns.unwrap_or(0).max(LEAST));
-    waited.map(|wait| format!("waited {}, ", human::short_duration(wait))).unwrap_or_default()
+    waited.map(|wait| format!("waited {}", human::short_duration(wait)))
 }
 
 /// A call that has not ended, for people.
@@ -261,6 +267,18 @@ mod tests {
         let mut shared = registration();
         shared.backings[1].shared = true;
         assert!(line(&shared).ends_with("anon+ext4*"));
+    }
+
+    /// An unregister has nothing behind it.
+    #[test]
+    fn a_wait_ends_a_line_without_a_comma() {
+        let waited = Registration { wait_ns: Some(5_020_000_000), duration_ns: Some(1000), ..registration() };
+        assert!(line(&waited).ends_with(" waited 5.02s, anon+ext4"), "{}", line(&waited));
+        let unregister = Registration { operation: "unregister", backings: Vec::new(), ..waited.clone() };
+        assert!(line(&unregister).ends_with(" waited 5.02s"), "{}", line(&unregister));
+        let refused = Some(Refused { index: 1, result: Some("EFAULT".to_owned()) });
+        let update = Registration { result: PARTIAL.to_owned(), refused, backings: Vec::new(), ..waited };
+        assert!(line(&update).ends_with(" waited 5.02s, [1] EFAULT"), "{}", line(&update));
     }
 
     #[test]
