@@ -95,6 +95,8 @@ figures! {
     LockWaits = "waits for mmap_lock",
     /// Nanoseconds of the system call, with the wait for the ring's lock; its entry, and its end.
     CallTime = "time of the system call",
+    /// Calls that have not ended, how many and for how long; entries, the ledger, and the registers of the calls' tasks.
+    UnderWay = "calls under way",
     /// Rings by age, fd and flags, and registrations by ring; tracepoint `io_uring_create`.
     Rings = "age, fd and flags of the ring",
     /// Installations before and after their ring's first request; `io_ring_ctx.cached_sq_head`.
@@ -208,7 +210,7 @@ impl Figure {
             | Self::AccountingTime => PIN,
             Self::LookupTime | Self::SlowPins => LOOKUP,
             Self::RegisteredBefore => &[Registered, RegisterDuration, Results, Everything],
-            Self::Registered | Self::LockWaits => &[RegisterDuration, Results, Everything],
+            Self::Registered | Self::LockWaits | Self::UnderWay => &[RegisterDuration, Results, Everything],
             // A call that installs nothing is told from one that does by its buffers.
             Self::Rings | Self::Requests | Self::UpdateKinds => INSTALLATION,
             _ => CALL,

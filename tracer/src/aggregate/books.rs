@@ -102,7 +102,7 @@ pub struct PartBooks {
 impl Books {
     pub(super) fn new(sample: &Sample, known: &Known, told: &Figures) -> Self {
         let operations: Vec<_> =
-            Operation::ALL.iter().map(|operation| OperationBooks::new(sample, known, *operation)).collect();
+            Operation::ALL.iter().map(|operation| OperationBooks::new(sample, known, told, *operation)).collect();
         let buffers = (told.has(Figure::Buffers) && known.buffer_returns).then(|| PartBooks::new(sample, BUFFERS));
         let pins = told.has(Figure::PinTime).then(|| PartBooks::new(sample, PINS));
         let balanced = operations.iter().all(|books| books.unexplained.is_none_or(|off| off == 0))
@@ -132,7 +132,7 @@ impl Books {
 }
 
 impl OperationBooks {
-    fn new(sample: &Sample, known: &Known, operation: Operation) -> Self {
+    fn new(sample: &Sample, known: &Known, told: &Figures, operation: Operation) -> Self {
         let number = operation as usize;
         let count = |counter: Counter| sample.counters[counter.of(operation)];
         let entered = known.entries[number];
@@ -153,7 +153,8 @@ impl OperationBooks {
         };
         let unended = books.closed().zip(books.entries).map(|(closed, entries)| narrow(i128::from(entries) - closed));
         let open = sample.open.map(|open| narrow(open[number].into()));
-        books.in_flight = unended.map(|unended| open.map_or(unended, |open| unended.min(open)));
+        let told_open = unended.filter(|_| told.has(Figure::UnderWay));
+        books.in_flight = told_open.map(|unended| open.map_or(unended, |open| unended.min(open)));
         books.skipped_entries = skipped(sample, &[&format!("{}_enter", operation.name())]);
         books.coverage = books.measured().map(|(measured, all)| measured as f64 / all as f64);
         books.unexplained = books.unexplained(unended, uncounted(sample));

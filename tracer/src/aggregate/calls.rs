@@ -76,10 +76,9 @@ impl Fold<'_> {
         self.figures.has(Figure::CallTime).then(|| Operation::ALL.map(of).into())
     }
 
-    /// `None` where no entry is hooked, or nothing tells of ends.
+    /// `None` where no entry is hooked, nothing tells of ends, or the tasks' registers cannot be looked at.
     pub(super) fn under_way(&self) -> Option<UnderWay> {
-        let entered = self.known.calls || self.known.entries.contains(&true);
-        if !entered || !self.figures.has(Figure::Results) {
+        if !self.figures.has(Figure::UnderWay) {
             return None;
         }
         let mut calls: Vec<_> = self.sample.calls.as_ref()?.iter().filter_map(|call| self.long(call)).collect();

@@ -409,6 +409,25 @@ fn what_is_under_way_is_no_imbalance() {
 }
 
 #[test]
+fn what_cannot_be_known_to_be_under_way_is_not_told() {
+    let mut known = Known::all();
+    known.figures.lose(&[Figure::UnderWay], "BTF has no task_struct.stack");
+    let mut sample = a_sample();
+    sample.counters[Counter::Entries.of(Operation::Register)] = 14;
+    let snapshot = fold(&sample, &Known { figures: known.told(), ..known });
+    let in_flight: Vec<_> = snapshot.books.operations.iter().filter_map(|books| books.in_flight).collect();
+    assert_eq!((snapshot.under_way, snapshot.books.in_flight, in_flight), (None, None, Vec::new()));
+    assert!(snapshot.books.balanced);
+    assert!(snapshot.figures.shown().any(|lack| lack == "calls under way: BTF has no task_struct.stack"));
+}
+
+#[test]
+fn calls_that_began_before_are_told_and_miss_nothing() {
+    let books = books_after(&[(Counter::EarlyCalls as usize, 3)]);
+    assert_eq!((books.begun_before, books.balanced, books.coverage), (Some(3), true, books_after(&[]).coverage));
+}
+
+#[test]
 fn entries_that_never_end_are_not_under_way() {
     let entries = Counter::Entries.of(Operation::Register);
     let books = books_after(&[(entries, 14), (Counter::LostFrames as usize, 1), (Counter::Reentries as usize, 2)]);

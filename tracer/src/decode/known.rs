@@ -179,6 +179,10 @@ impl Known {
             Figure::SlowPins => pinned && self.phases && self.slow_pins,
             Figure::LockWaits => pins && self.locks,
             Figure::CallTime => self.ledger && self.calls,
+            Figure::UnderWay => {
+                let entered = self.calls || self.entries.contains(&true);
+                self.ledger && entered && self.figures.missing(figure).is_none()
+            }
             Figure::Rings => self.ledger && self.rings,
             Figure::Requests => self.ledger && self.ring_requests,
             Figure::UpdateKinds => self.ledger && self.figures.missing(figure).is_none(),

@@ -1,7 +1,7 @@
 //! What became of the plan once its programs were attached. Pure.
 
 use super::plan::{Outcome, Plan, Verdict};
-use crate::figure::Figures;
+use crate::figure::{Figure, Figures};
 
 /// What became of one hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +66,14 @@ impl Health {
     pub fn fail(&mut self, reason: &str) {
         self.status = Status::Failed;
         self.figures.lose_everything(reason);
+    }
+
+    /// A figure is missing though its hooks are attached.
+    pub fn lose(&mut self, figure: Figure, reason: &str) {
+        self.figures.lose(&[figure], reason);
+        if self.status == Status::Healthy {
+            self.status = Status::Degraded;
+        }
     }
 }
 

@@ -95,10 +95,10 @@ impl Session {
         if let Err(why) = &attached {
             health.fail(why);
         }
-        let mut known = known::known(&plan, &results, &health, options);
         if let Some(why) = attached.as_ref().ok().and_then(|attached| attached.under_way.as_ref().err()) {
-            tracing::warn!("calls under way cannot be told: {why}");
+            health.lose(Figure::UnderWay, why);
         }
+        let mut known = known::known(&plan, &results, &health, options);
         let baseline = match &attached {
             Ok(attached) => maps::read(attached).context("cannot read the figures")?,
             Err(_) => Sample::default(),

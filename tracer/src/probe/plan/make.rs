@@ -541,6 +541,7 @@ fn note_members(plan: &mut Plan, facts: &Facts, types: &Types, walk: &Walk) {
     let backing_files = facts.release.is_from(BACKING_FILES).then(|| missing(&offsets::BACKING_FILES)).flatten();
     let lost = [
         (Figure::Requests, missing(&offsets::REQUESTS)),
+        (Figure::UnderWay, missing(&offsets::UNDER_WAY)),
         (Figure::UpdateKinds, missing(slots).filter(|_| untold_slots)),
         (Figure::FileNames, missing(&offsets::NAMES).filter(|_| walks)),
         (Figure::Overlays, missing(&offsets::PATHS).or(backing_files).filter(|_| walks)),

@@ -662,8 +662,17 @@ fn what_the_programs_leave_out_for_want_of_a_member_is_said() {
     assert_eq!(old.verdict(), Verdict::Full, "there is none before 6.8");
 }
 
+#[test]
+fn without_a_tasks_registers_calls_under_way_are_missing() {
+    for member in offsets::UNDER_WAY {
+        let less = plan(&without(fixture::debian_6_12(), &[member]), &Wish::default());
+        assert_eq!(less.figures.missing(Figure::UnderWay), Some(&*format!("BTF has no {member}")));
+        assert_eq!(less.verdict(), Verdict::Degraded, "{member}");
+    }
+}
+
 /// What the plan does without, whatever it is asked for, and why nothing is lost with it.
-const DISPENSABLE: [(&str, &str); 30] = [
+const DISPENSABLE: [(&str, &str); 26] = [
     ("io_ring_ctx.nr_req_allocated", "a kernel before 6.16, where no ring rewinds its queue"),
     ("task_struct.bpf_storage", "the frames are in a hash then"),
     ("io_rsrc_node.buf", "a kernel before 6.13"),
@@ -690,10 +699,6 @@ const DISPENSABLE: [(&str, &str); 30] = [
     ("maple_arange_64.meta", "likewise"),
     ("vm_area_struct.vm_start", "likewise"),
     ("vm_area_struct.vm_mm", "likewise"),
-    ("task_struct.pid", "calls under way are not told then, of which the session warns when it attaches"),
-    ("task_struct.comm", "likewise"),
-    ("task_struct.start_time", "likewise"),
-    ("task_struct.stack", "likewise"),
 ];
 
 /// Each member of each kernel: without it something is said to be missing, or it stands above.

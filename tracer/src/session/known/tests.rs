@@ -198,6 +198,7 @@ const IN_TEXT: &[(Figure, &[&str])] = &[
     (Figure::AccountingTime, &["rest: accounting"]),
     (Figure::SlowPins, &["took the slow path"]),
     (Figure::CallTime, &["THE CALLERS' TIME"]),
+    (Figure::UnderWay, &["STILL UNDER WAY", " in flight"]),
     (Figure::Processes, &["PROCESSES "]),
 ];
 

@@ -712,7 +712,7 @@ pub const METRICS: &[Metric] = &[
         kind: Type::Gauge,
         labels: &[],
         help: "Age of the oldest call that has not ended; 0 if there is none. With --calls it counts from the system call's entry, else from its function's, so that a call that waits for its ring's lock is not seen. Absent if it is unknown whether that call has ended.",
-        figure: Some(Figure::Results),
+        figure: Some(Figure::UnderWay),
         source: "map CALLS; the registers of the call's task",
         samples: detail::oldest_call,
     },
