@@ -6,13 +6,15 @@
 
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer, ser::SerializeStruct};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tracer_ebpf::{audit::Gup, operation::Operation};
 
 macro_rules! figures {
     ($($(#[doc = $doc:literal])+ $figure:ident = $name:expr,)+) => {
         /// Something that pinscope tells, or does not. The order is that in which several are named together.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+        #[serde(rename_all = "snake_case")]
         pub enum Figure {
             $($(#[doc = $doc])+ $figure,)+
         }
@@ -21,7 +23,7 @@ macro_rules! figures {
             /// Every figure.
             pub const ALL: [Self; [$($name),+].len()] = [$(Self::$figure),+];
 
-            /// The name used in every output.
+            /// The name used in every line for people.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$figure => $name,)+
@@ -218,15 +220,22 @@ impl Figure {
     }
 }
 
-impl Serialize for Figure {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
+/// Several figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(from = "Vec<Figure>", into = "Vec<Figure>")]
+pub struct FigureSet(u64);
+
+impl From<FigureSet> for Vec<Figure> {
+    fn from(set: FigureSet) -> Self {
+        set.iter().collect()
     }
 }
 
-/// Several figures.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FigureSet(u64);
+impl From<Vec<Figure>> for FigureSet {
+    fn from(figures: Vec<Figure>) -> Self {
+        Self::of(&figures)
+    }
+}
 
 impl FigureSet {
     /// None of them.
@@ -296,7 +305,8 @@ pub enum Availability<'a> {
 }
 
 /// How a figure lacks something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Degree {
     /// It is not to be had.
     Missing,
@@ -307,7 +317,7 @@ pub enum Degree {
 }
 
 /// What some figures lack, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Lack {
     /// The figures.
     pub figures: FigureSet,
@@ -325,7 +335,8 @@ impl Lack {
 }
 
 /// From each figure to whether it is to be had. What is not said to lack anything is available.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(from = "Written", into = "Written")]
 pub struct Figures {
     lacks: Vec<Lack>,
     unasked: FigureSet,
@@ -456,13 +467,39 @@ impl Figures {
     }
 }
 
-impl Serialize for Figures {
-    /// `{degraded[], lower_bounds[]}`: what lacks something, a line each; and those lines of it that are lower bounds.
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut value = serializer.serialize_struct("Figures", 2)?;
-        value.serialize_field("degraded", &self.shown().collect::<Vec<_>>())?;
-        let bounds = self.lacks.iter().filter(|lack| lack.degree == Degree::LowerBound).map(Lack::shown);
-        value.serialize_field("lower_bounds", &bounds.collect::<Vec<_>>())?;
-        value.end()
+/// Which figures lack something, as lines and in the vocabulary of figures.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct Written {
+    /// What lacks something and why, a line each.
+    degraded: Vec<String>,
+    /// Those of these lines that say which sums lack what was not seen.
+    lower_bounds: Vec<String>,
+    /// The same in the vocabulary of figures. What is in neither list is available.
+    availability: Availabilities,
+}
+
+/// The figures that are not to be had, or not wholly.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct Availabilities {
+    /// What lacks something.
+    lacks: Vec<Lack>,
+    /// What nobody asked for.
+    unasked: FigureSet,
+}
+
+impl From<Figures> for Written {
+    fn from(figures: Figures) -> Self {
+        let bounds = figures.lacks.iter().filter(|lack| lack.degree == Degree::LowerBound).map(Lack::shown).collect();
+        Self {
+            degraded: figures.shown().collect(),
+            lower_bounds: bounds,
+            availability: Availabilities { lacks: figures.lacks, unasked: figures.unasked },
+        }
+    }
+}
+
+impl From<Written> for Figures {
+    fn from(Written { availability: Availabilities { lacks, unasked }, .. }: Written) -> Self {
+        Self { lacks, unasked }
     }
 }

@@ -5,6 +5,8 @@ use crate::policy::Traits;
 /// The kinds of memory that can stand behind a buffer.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "json", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+#[cfg_attr(feature = "json", serde(rename_all = "snake_case"))]
 pub enum Class {
     /// No file: private anonymous memory.
     Anon = 0,

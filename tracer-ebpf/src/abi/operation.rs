@@ -3,6 +3,8 @@
 /// What a registration did.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "json", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+#[cfg_attr(feature = "json", serde(rename_all = "snake_case"))]
 pub enum Operation {
     /// `IORING_REGISTER_BUFFERS` and `IORING_REGISTER_BUFFERS2`.
     Register = 0,

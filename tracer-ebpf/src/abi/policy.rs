@@ -69,8 +69,11 @@ impl Traits {
 /// A rule for what may be registered. Each stands on top of what GUP refuses everywhere.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "json", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+#[cfg_attr(feature = "json", serde(rename_all = "snake_case"))]
 pub enum Policy {
     /// To 6.2: anonymous memory, shmem and hugetlb only (`io_pin_pages`, before it `io_sqe_buffer_register`).
+    #[cfg_attr(feature = "json", serde(rename = "before_6_5"))]
     Before65 = 0,
     /// 6.3 and 6.4, and stable kernels that took edd478269640: the same, and one `vm_file` for the whole buffer.
     SingleSource = 1,
@@ -78,8 +81,10 @@ pub enum Policy {
     /// not set): no write to a file mapping but shmem and hugetlb.
     AsProposed = 2,
     /// Since 6.5: no long-term pin for writing where the mapping needs dirty tracking (`writable_file_mapping_allowed`).
+    #[cfg_attr(feature = "json", serde(rename = "since_6_5"))]
     Since65 = 3,
     /// Since 7.2: the same, and buffers of more than 1 GiB (`io_validate_user_buf_range`).
+    #[cfg_attr(feature = "json", serde(rename = "since_7_2"))]
     Since72 = 4,
 }
 

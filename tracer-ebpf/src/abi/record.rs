@@ -17,6 +17,8 @@ pub const FILES: usize = 16;
 /// How the walk over a buffer's VMAs ended.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "json", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
+#[cfg_attr(feature = "json", serde(rename_all = "snake_case"))]
 pub enum Walk {
     /// Not walked: `vmas`, `files` and backings are unknown.
     None = 0,

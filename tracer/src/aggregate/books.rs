@@ -1,6 +1,7 @@
 //! Whether the counts add up: against each other, and against the kernel's own tracepoint.
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tracer_ebpf::{
     counter::{Counter, ERRNO_SLOTS, PARTIAL_RESULTS},
     operation::Operation,
@@ -22,7 +23,7 @@ const PINS: [Counter; 4] =
 ///
 /// A sample is read while the counters move, CPU by CPU, so that a live one may be off by what is under way;
 /// when nothing is, it must balance to the last one.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Books {
     /// By operation.
     pub operations: Vec<OperationBooks>,
@@ -47,10 +48,10 @@ pub struct Books {
 
 /// The books of one operation. `entries = closed + in flight`, `closed = ledger - refused early - missed
 /// entries`, `returns + missed returns = closed`, `counted = ledger`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OperationBooks {
-    /// Name of the [`Operation`].
-    pub operation: &'static str,
+    /// Which.
+    pub operation: Operation,
     /// Results counted; `None` without the tracepoint, which counts them.
     pub counted: Option<u64>,
     /// The entry hook ran; `None` where there is none.
@@ -85,7 +86,7 @@ impl OperationBooks {
 }
 
 /// The books of a part of a registration. `entries = returns + missed returns + in flight`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PartBooks {
     /// It was entered.
     pub entries: u64,
@@ -138,7 +139,7 @@ impl OperationBooks {
         let entered = known.entries[number];
         let both = known.ledger && entered;
         let mut books = Self {
-            operation: operation.name(),
+            operation,
             counted: known.ledger.then(|| counted(sample, operation)),
             entries: entered.then(|| count(Counter::Entries)),
             returns: known.returns[number].then(|| count(Counter::Returns)),

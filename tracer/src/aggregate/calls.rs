@@ -2,7 +2,8 @@
 
 use std::cmp::Reverse;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tracer_ebpf::{counter::Counter, operation::Operation};
 
 use super::{coverage::skipped, fold::Fold};
@@ -16,10 +17,10 @@ use crate::{
 pub const LONG_NS: u64 = 1_000_000_000;
 
 /// The time of the system calls of one operation whose function was entered. The parts sum to the total.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CallTimes {
-    /// Name of the [`Operation`].
-    pub operation: &'static str,
+    /// Which.
+    pub operation: Operation,
     /// Calls.
     pub calls: u64,
     /// Nanoseconds from the system call's entry to its end, pinscope's own work around the function and walks left out.
@@ -33,7 +34,7 @@ pub struct CallTimes {
 }
 
 /// Calls that have not ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UnderWay {
     /// How long the oldest has been under way, nanoseconds; `None` where none is.
     pub oldest_ns: Option<u64>,
@@ -42,15 +43,27 @@ pub struct UnderWay {
     /// As many of `long` at most have ended: the kernel skipped runs at the ends of calls, and does not tell of these. 0 where it
     /// tells, as kernels on x86-64 do.
     pub unseen_ends: u64,
-    /// From where they are seen: `system call`, or `function`, so that one that waits for its ring's lock is not among them.
-    pub since: &'static str,
+    /// From where they are seen.
+    pub since: SeenFrom,
+}
+
+/// From where calls under way are seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SeenFrom {
+    /// From the system call's entry.
+    #[default]
+    #[serde(rename = "system call")]
+    SystemCall,
+    /// From the entry of the kernel's function: one that waits for its ring's lock is not among them.
+    #[serde(rename = "function")]
+    Function,
 }
 
 /// A call that has been under way for more than a second.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LongCall {
-    /// Name of the [`Operation`].
-    pub operation: &'static str,
+    /// Which.
+    pub operation: Operation,
     /// Thread group.
     pub pid: Pid,
     /// Thread.
@@ -71,7 +84,7 @@ impl Fold<'_> {
             let total_ns = wait_ns.saturating_add(function_ns).saturating_add(after_ns);
             let calls = count(Counter::TimedCalls);
             let after_ns = self.known.returns[operation as usize].then_some(after_ns);
-            CallTimes { operation: operation.name(), calls, total_ns, wait_ns, function_ns, after_ns }
+            CallTimes { operation, calls, total_ns, wait_ns, function_ns, after_ns }
         };
         self.figures.has(Figure::CallTime).then(|| Operation::ALL.map(of).into())
     }
@@ -87,7 +100,7 @@ impl Fold<'_> {
         calls.retain(|(call, _)| call.age_ns > LONG_NS);
         let unsure = calls.iter().filter(|(_, sure)| !sure).count() as u64;
         let unseen_ends = skipped(self.sample, &["ledger", "call_exit"]).min(unsure);
-        let since = if self.known.calls { "system call" } else { "function" };
+        let since = if self.known.calls { SeenFrom::SystemCall } else { SeenFrom::Function };
         let long = calls.into_iter().map(|(call, _)| call).collect();
         Some(UnderWay { oldest_ns, long, unseen_ends, since })
     }
@@ -95,7 +108,7 @@ impl Fold<'_> {
     /// The call, and whether it is sure not to have ended.
     fn long(&self, call: &Call) -> Option<(LongCall, bool)> {
         let long = LongCall {
-            operation: Operation::from_number(call.operation)?.name(),
+            operation: Operation::from_number(call.operation)?,
             pid: call.pid.into(),
             tid: call.tid.into(),
             comm: comm(&call.comm),

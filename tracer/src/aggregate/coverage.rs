@@ -1,7 +1,8 @@
 //! How much of each kind of figure was measured. What the kernel skipped of a hook's runs is missing from every sum above
 //! it, so those are lower bounds, and say so.
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tracer_ebpf::{counter::Counter, operation::Operation};
 
 use super::books::OperationBooks;
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// What was measured of something, and what was not.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Measured {
     /// Measured.
     pub measured: u64,
@@ -31,7 +32,7 @@ impl Measured {
 }
 
 /// By kind of figure; `None` where it is not measured at all.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Coverage {
     /// Calls: counts, results, durations.
     pub calls: Option<Measured>,
@@ -168,7 +169,7 @@ pub(super) fn uncounted(sample: &Sample) -> u64 {
 
 /// Calls that may have had buffers, and whose entry was not seen.
 fn missed_installations(operations: &[OperationBooks]) -> u64 {
-    let installing = [Operation::Register, Operation::Update].map(Operation::name);
+    let installing = [Operation::Register, Operation::Update];
     let of = operations.iter().filter(|books| installing.contains(&books.operation));
     of.filter_map(OperationBooks::measured).fold(0, |sum, (measured, all)| sum.saturating_add(all - measured))
 }

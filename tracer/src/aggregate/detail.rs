@@ -1,7 +1,8 @@
 //! What a session has on request: waits for `mmap_lock`, and the parts of a registration's time. All of it is of
 //! registers and updates, the operations that pin.
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tracer_ebpf::{
     detail::{Detail, READ_WAITS, WRITE_WAITS},
     histogram::SLOTS,
@@ -15,7 +16,7 @@ use crate::{
 
 /// `mmap_lock` of the registering process, from the entry of the registration's function to its return. pinscope's own
 /// walks are not among it, nor what other threads do.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Locks {
     /// Registrations that ended.
     pub registrations: u64,
@@ -42,7 +43,7 @@ pub struct Locks {
 }
 
 /// One side of the lock.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LockSide {
     /// Acquisitions, trylocks among them.
     pub acquisitions: u64,
@@ -52,7 +53,7 @@ pub struct LockSide {
 }
 
 /// Where the time of register and update went. The parts do not overlap; the probes' own time in a part is in it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Phases {
     /// Registrations whose times are in the sums.
     pub registrations: u64,
@@ -83,7 +84,7 @@ pub struct Phases {
 }
 
 /// A part of the time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Part {
     /// How often.
     pub calls: u64,
@@ -93,7 +94,7 @@ pub struct Part {
 
 /// Pins that looked up a VMA: their pages, or the last of them, were not to be had by the fast path (`gup_fast`, which
 /// io_uring takes since 6.10; before, all pins are slow).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SlowPins {
     /// How many.
     pub pins: u64,

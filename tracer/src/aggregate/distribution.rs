@@ -2,14 +2,16 @@
 
 use std::array;
 
-use serde::{Serialize, Serializer, ser::SerializeStruct};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tracer_ebpf::histogram::{BUCKETS, SLOTS, SUM, index, lower_bound, upper_bound};
 
 /// Counts by bucket and the exact sum of the values.
 ///
 /// A value below 16 has a bucket of its own; any other lies in a bucket at most 1/8 as wide as its lower
 /// bound. Quantiles and the maximum are bounds: never too low, at most 1/8 too high.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(from = "Written", into = "Written")]
 pub struct Distribution {
     buckets: Box<[u64; BUCKETS]>,
     sum: u64,
@@ -106,28 +108,56 @@ impl Distribution {
     }
 }
 
-#[derive(Serialize)]
+/// A distribution; null for what an empty one has not. `p50` to `max` are never too low, at most 1/8 too high, and exact below
+/// 16.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Distribution")]
+struct Written {
+    /// Values.
+    count: u64,
+    /// Their sum, exact.
+    sum: u64,
+    /// Their mean, exact.
+    mean: Option<f64>,
+    /// Half of the values are at most so large.
+    p50: Option<u64>,
+    /// Nine in ten are.
+    p90: Option<u64>,
+    /// 99 in 100 are.
+    p99: Option<u64>,
+    /// All are.
+    max: Option<u64>,
+    /// The buckets in use.
+    buckets: Vec<Bucket>,
+}
+
+/// Values from one bound to the other, both inclusive.
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Bucket {
+    /// The least value.
     lower: u64,
+    /// The greatest value.
     upper: u64,
+    /// Values.
     count: u64,
 }
 
-impl Serialize for Distribution {
-    /// `{count, sum, mean, p50, p90, p99, max, buckets: [{lower, upper, count}]}`; `null` for what an empty
-    /// one has not; only the buckets in use, both bounds inclusive.
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let buckets: Vec<_> = self.in_use().map(|(lower, upper, count)| Bucket { lower, upper, count }).collect();
-        let mut value = serializer.serialize_struct("Distribution", 8)?;
-        value.serialize_field("count", &self.count())?;
-        value.serialize_field("sum", &self.sum)?;
-        value.serialize_field("mean", &self.mean())?;
-        value.serialize_field("p50", &self.quantile(0.5))?;
-        value.serialize_field("p90", &self.quantile(0.9))?;
-        value.serialize_field("p99", &self.quantile(0.99))?;
-        value.serialize_field("max", &self.max_bound())?;
-        value.serialize_field("buckets", &buckets)?;
-        value.end()
+impl From<Distribution> for Written {
+    fn from(all: Distribution) -> Self {
+        let buckets = all.in_use().map(|(lower, upper, count)| Bucket { lower, upper, count }).collect();
+        let [p50, p90, p99] = [0.5, 0.9, 0.99].map(|share| all.quantile(share));
+        Self { count: all.count(), sum: all.sum(), mean: all.mean(), p50, p90, p99, max: all.max_bound(), buckets }
+    }
+}
+
+/// All else follows from the buckets and the sum.
+impl From<Written> for Distribution {
+    fn from(Written { sum, buckets, .. }: Written) -> Self {
+        let mut all = Self { sum, ..Self::default() };
+        for Bucket { lower, count, .. } in buckets {
+            all.buckets[index(lower)] = count;
+        }
+        all
     }
 }
 

@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Serialize, Serializer, ser::SerializeStruct};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tracer_ebpf::{
+    backing::Class,
     installation::Installation,
     policy::{Policy, Traits},
 };
 
 use super::Distribution;
-use crate::decode::{Pid, result_name};
+use crate::decode::{Pid, pid, result_name};
 
 /// Installations by whether their ring was at work already (Q1): the kernel had taken a submission
 /// (`io_ring_ctx.cached_sq_head`) when the call began.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Installations {
     /// All of them.
     #[serde(flatten)]
@@ -25,7 +27,7 @@ pub struct Installations {
 }
 
 /// Calls before and after their ring's first request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ByRequests {
     /// On a ring that had been given no request yet.
     pub before_requests: u64,
@@ -41,8 +43,36 @@ impl ByRequests {
 }
 
 /// Installations by what they did to their ring's table; `None` where that kind is not told from others.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(from = "KindsByName", into = "KindsByName")]
 pub struct Kinds(pub [Option<ByRequests>; Installation::COUNT]);
+
+/// Installations by what they did to their ring's table; null where that kind is not told from others.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct KindsByName {
+    /// A whole table: a register.
+    table: Option<ByRequests>,
+    /// An update of empty slots alone.
+    fill: Option<ByRequests>,
+    /// An update of a slot that held a buffer.
+    replacement: Option<ByRequests>,
+    /// An update of which it is not known what its slots held.
+    update: Option<ByRequests>,
+    /// A clone of another ring's buffers.
+    clone: Option<ByRequests>,
+}
+
+impl From<Kinds> for KindsByName {
+    fn from(Kinds([table, fill, replacement, update, clone]): Kinds) -> Self {
+        Self { table, fill, replacement, update, clone }
+    }
+}
+
+impl From<KindsByName> for Kinds {
+    fn from(KindsByName { table, fill, replacement, update, clone }: KindsByName) -> Self {
+        Self([table, fill, replacement, update, clone])
+    }
+}
 
 impl Kinds {
     /// Those of one kind.
@@ -56,16 +86,9 @@ impl Kinds {
     }
 }
 
-impl Serialize for Kinds {
-    /// `{KIND: {before_requests, after_requests}}`; null where it is not told.
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(Installation::ALL.into_iter().zip(self.0).map(|(kind, counts)| (kind.name(), counts)))
-    }
-}
-
 /// Registrations seen from their rings (Q1). An installation is a register, an update or a clone that succeeded and put a
 /// buffer into the ring's table: to make empty slots, or to empty one, is none.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Rings {
     /// Age of the ring at each installation, nanoseconds; only of rings whose making was seen.
     pub age: Distribution,
@@ -81,9 +104,11 @@ pub struct Rings {
 }
 
 /// One ring (Q1).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ring {
     /// Thread group of the first installation.
+    #[serde(flatten, with = "pid::one")]
+    #[schemars(with = "pid::Named")]
     pub pid: Pid,
     /// Its `task_struct.comm`.
     pub comm: String,
@@ -127,17 +152,15 @@ pub struct Ring {
     /// The shortest time between two installations, nanoseconds; `None` where there are not two, and in an interval but
     /// where it is the ring's shortest so far.
     pub shortest_gap_ns: Option<u64>,
-    /// Where `switch_span_ns` begins, `CLOCK_MONOTONIC`.
-    #[serde(skip)]
+    /// Where `switch_span_ns` begins, `CLOCK_MONOTONIC`; 0 where there is none.
+    #[serde(rename = "switches_from_ns")]
     pub from_ns: u64,
-    /// When the last switch began.
-    #[serde(skip)]
+    /// When the last switch began, `CLOCK_MONOTONIC`; 0 where there is none.
+    #[serde(rename = "last_switch_ns")]
     pub last_ns: u64,
     /// Another ring has its memory by now.
-    #[serde(skip)]
     pub ended: bool,
     /// It has an index (`IORING_REGISTER_RING_FDS`, `IORING_SETUP_REGISTERED_FD_ONLY`), so that it may live on without its fd.
-    #[serde(skip)]
     pub indexed: bool,
 }
 
@@ -158,32 +181,42 @@ impl Ring {
 
 /// Buffers with the same traits, result, process and filesystem (Q4). Buffers that every policy accepts and the kernel
 /// accepted are in [`Judgements::clean`] alone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Judged {
     /// What the rules look at.
-    #[serde(serialize_with = "traits")]
+    #[serde(with = "traits")]
+    #[schemars(with = "TraitsByName")]
     pub traits: Traits,
     /// errno of the kernel's answer (positive), 0 where it accepted.
     pub errno: i32,
     /// Thread group; `None` where processes are not kept apart.
+    #[serde(flatten, with = "pid::maybe")]
+    #[schemars(with = "pid::MaybeNamed")]
     pub pid: Option<Pid>,
     /// Its `task_struct.comm`.
     pub comm: String,
     /// Filesystem of the first backing that a rule objects to.
     pub filesystem: Option<String>,
-    /// Class of that backing, or [`UNKNOWN`].
-    pub class: &'static str,
+    /// Class of that backing; `None` (`unknown`) of memory that was not looked at: of a buffer that the kernel refused for its
+    /// length, which is all that is known of it.
+    #[serde(with = "class")]
+    #[schemars(with = "ClassOrUnknown")]
+    pub class: Option<Class>,
     /// Buffers.
     pub buffers: u64,
     /// Their bytes.
     pub bytes: u64,
 }
 
-/// Class of memory that was not looked at: of a buffer that the kernel refused for its length, which is all that is known of it.
-pub const UNKNOWN: &str = "unknown";
+impl Judged {
+    /// Name of its class, or `unknown`.
+    pub fn class_name(&self) -> &'static str {
+        self.class.map_or("unknown", Class::name)
+    }
+}
 
 /// Every walked buffer, judged (Q4), and those refused for their length.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Judgements {
     /// Buffers without any trait that a rule looks at, which the kernel accepted.
     pub clean: u64,
@@ -193,14 +226,14 @@ pub struct Judgements {
     pub rolled_back: u64,
     /// Buffers that are in none of these: not walked to their end, or the map was full.
     pub unjudged: u64,
-    /// The policy that this kernel is under, by its name; `None` where it cannot be told.
-    pub kernel_policy: Option<&'static str>,
+    /// The policy that this kernel is under; `None` where it cannot be told.
+    pub kernel_policy: Option<Policy>,
     /// How that is known.
     pub kernel_policy_why: String,
 }
 
 /// What accepted buffers of about the same number of VMAs and the same size cost (Q2). Times in nanoseconds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CostCell {
     /// VMAs: the least and the most of the cell, a power of two and the next less one.
     pub vmas_from: u64,
@@ -233,7 +266,7 @@ pub struct CostCell {
 }
 
 /// The registration, or buffer, with the most VMAs (Q3). In an interval only where it has the most of the whole session.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Largest {
     /// Its VMAs.
     pub vmas: u64,
@@ -244,15 +277,19 @@ pub struct Largest {
     /// Nanoseconds from entry to return of the registration; of the pin for a buffer.
     pub nanoseconds: Option<u64>,
     /// Thread group.
+    #[serde(flatten, with = "pid::one")]
+    #[schemars(with = "pid::Named")]
     pub pid: Pid,
     /// `task_struct.comm`.
     pub comm: String,
 }
 
 /// A file in buffers that span more than one `vm_file` (Q5).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SharedBufferFile {
     /// Thread group.
+    #[serde(flatten, with = "pid::one")]
+    #[schemars(with = "pid::Named")]
     pub pid: Pid,
     /// `task_struct.comm`.
     pub comm: String,
@@ -266,32 +303,105 @@ pub struct SharedBufferFile {
     pub buffers: u64,
 }
 
-/// A rule's verdict where the traits do not tell it.
-const UNDECIDED: &str = "undecided";
+/// A class, or that memory was not looked at.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum ClassOrUnknown {
+    Known(Class),
+    Unknown(Unknown),
+}
 
-/// `{seen: [...], verdicts: {policy: "ok", an errno's name or "undecided"}}`.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
-fn traits<S: Serializer>(traits: &Traits, serializer: S) -> Result<S::Ok, S::Error> {
-    const NAMES: [(Traits, &str); 10] = [
-        (Traits::UNPINNABLE, "unpinnable"),
-        (Traits::FIRST_FOREIGN, "first_foreign"),
-        (Traits::FOREIGN, "foreign"),
-        (Traits::FILE, "file"),
-        (Traits::SEVERAL_SOURCES, "several_sources"),
-        (Traits::TRACKED, "tracked"),
-        (Traits::DAX, "dax"),
-        (Traits::LARGE, "large"),
-        (Traits::FIRST_DAX, "first_dax"),
-        (Traits::PRIVATE_DAX, "private_dax"),
-    ];
-    let seen = NAMES.into_iter().filter(|(one, _)| traits.has(*one)).map(|(_, name)| name);
-    let verdict = |policy: Policy| {
-        let told = policy.decides(*traits).then(|| result_name(-i64::from(policy.refuses(*traits))));
-        told.unwrap_or_else(|| UNDECIDED.to_owned())
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Unknown {
+    /// Memory that was not looked at.
+    Unknown,
+}
+
+mod class {
+    use super::{Class, ClassOrUnknown, Deserialize, Deserializer, Serialize, Serializer, Unknown};
+
+    #[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+    pub(super) fn serialize<S: Serializer>(class: &Option<Class>, serializer: S) -> Result<S::Ok, S::Error> {
+        class.map_or(ClassOrUnknown::Unknown(Unknown::Unknown), ClassOrUnknown::Known).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Class>, D::Error> {
+        Ok(match ClassOrUnknown::deserialize(deserializer)? {
+            ClassOrUnknown::Known(class) => Some(class),
+            ClassOrUnknown::Unknown(_) => None,
+        })
+    }
+}
+
+/// One of [`Traits`].
+#[derive(Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Trait {
+    /// Memory that GUP refuses on every kernel: not writable, `VM_IO`, `VM_PFNMAP`, secretmem, or a hole.
+    Unpinnable,
+    /// The first VMA is of a file that is neither shmem nor hugetlb.
+    FirstForeign,
+    /// Some VMA is.
+    Foreign,
+    /// Such a VMA that is not anonymous to GUP either.
+    File,
+    /// The VMAs do not share one `vm_file`.
+    SeveralSources,
+    /// A VMA that needs dirty tracking.
+    Tracked,
+    /// A shared VMA of a file under DAX.
+    Dax,
+    /// More than 1 GiB.
+    Large,
+    /// The first VMA is of a file under DAX.
+    FirstDax,
+    /// A private VMA of a file under DAX.
+    PrivateDax,
+}
+
+const TRAITS: [(Traits, Trait); Traits::COUNT.ilog2() as usize] = [
+    (Traits::UNPINNABLE, Trait::Unpinnable),
+    (Traits::FIRST_FOREIGN, Trait::FirstForeign),
+    (Traits::FOREIGN, Trait::Foreign),
+    (Traits::FILE, Trait::File),
+    (Traits::SEVERAL_SOURCES, Trait::SeveralSources),
+    (Traits::TRACKED, Trait::Tracked),
+    (Traits::DAX, Trait::Dax),
+    (Traits::LARGE, Trait::Large),
+    (Traits::FIRST_DAX, Trait::FirstDax),
+    (Traits::PRIVATE_DAX, Trait::PrivateDax),
+];
+
+/// What the rules look at, and what they make of it.
+#[derive(Serialize, Deserialize, JsonSchema)]
+struct TraitsByName {
+    /// What was seen.
+    seen: Vec<Trait>,
+    /// By policy: `ok`, an errno's name, or `undecided` where the traits do not tell.
+    verdicts: BTreeMap<Policy, String>,
+}
+
+mod traits {
+    use super::{
+        BTreeMap, Deserialize, Deserializer, Policy, Serialize, Serializer, TRAITS, Traits, TraitsByName, result_name,
     };
-    let verdicts = Policy::ALL.map(|policy| (policy.name(), verdict(policy)));
-    let mut value = serializer.serialize_struct("Traits", 2)?;
-    value.serialize_field("seen", &seen.collect::<Vec<_>>())?;
-    value.serialize_field("verdicts", &BTreeMap::from(verdicts))?;
-    value.end()
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+    pub(super) fn serialize<S: Serializer>(traits: &Traits, serializer: S) -> Result<S::Ok, S::Error> {
+        let seen = TRAITS.into_iter().filter(|(one, _)| traits.has(*one)).map(|(_, name)| name).collect();
+        let verdict = |policy: Policy| {
+            let told = policy.decides(*traits).then(|| result_name(-i64::from(policy.refuses(*traits))));
+            told.unwrap_or_else(|| "undecided".to_owned())
+        };
+        let verdicts = BTreeMap::from(Policy::ALL.map(|policy| (policy, verdict(policy))));
+        TraitsByName { seen, verdicts }.serialize(serializer)
+    }
+
+    /// The verdicts follow from what was seen.
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Traits, D::Error> {
+        let TraitsByName { seen, .. } = TraitsByName::deserialize(deserializer)?;
+        let of = |name| TRAITS.into_iter().find(|(_, one)| *one as u8 == name as u8).map(|(one, _)| one);
+        Ok(seen.into_iter().filter_map(of).fold(Traits::default(), Traits::with))
+    }
 }

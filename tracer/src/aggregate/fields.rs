@@ -104,7 +104,14 @@ pub const FIELDS: &[(&str, &[Figure])] = &[
 /// Fields that are of no figure: the session itself, and what its own hooks did.
 pub const OF_THE_SESSION: &[&str] = &[
     "elapsed_ns",
+    // A service's: it reads them only where it follows them.
+    "own",
+    "registered",
+    "runs",
+    "workloads",
+    "lost.tables",
     "skipped",
+    "availability",
     "degraded",
     "lower_bounds",
     "lost",

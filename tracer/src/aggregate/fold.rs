@@ -134,7 +134,7 @@ impl<'a> Fold<'a> {
         }
         let reason = |errno| if errno == 0 { "unknown".to_owned() } else { slot_name(errno) };
         snapshot::Operation {
-            operation: operation.name(),
+            operation,
             ok: sum(&mut results.iter().filter(|(errno, _)| *errno == 0).map(|(_, count)| *count)),
             partial,
             failed: sum(&mut results.iter().filter(|(errno, _)| *errno != 0).map(|(_, count)| *count)),
@@ -187,7 +187,7 @@ impl<'a> Fold<'a> {
     fn backings(&self) -> Vec<Backing> {
         let told = self.sample.backings.iter().filter_map(|(key, totals)| {
             Some(Backing {
-                class: key.kind.class()?.name(),
+                class: key.kind.class()?,
                 filesystem: filesystem(key.kind, self.sample.filesystems.get(&key.filesystem).cloned()),
                 shared: key.kind.is_shared(),
                 writable: key.kind.is_writable(),

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use tracer_ebpf::{
-    backing::{Class, Kind},
+    backing::Kind,
     counter::Counter,
     histogram::Histogram,
     installation::Installation,
@@ -12,7 +12,7 @@ use tracer_ebpf::{
 
 use super::{
     ByRequests, CostCell, Habits, Installations, Judged, Judgements, Kinds, Largest, Ring, Rings, SharedBufferFile,
-    UNKNOWN, fold::Fold,
+    fold::Fold,
 };
 use crate::{
     decode::{comm, filesystem},
@@ -124,7 +124,7 @@ impl Fold<'_> {
             rolled_back: self.count(Counter::RolledBackBuffers),
             unjudged: unwalked.into_iter().map(|end| self.count(end)).fold(lost, u64::saturating_add),
             others,
-            kernel_policy: policy.map(tracer_ebpf::policy::Policy::name),
+            kernel_policy: *policy,
             kernel_policy_why: why.clone(),
         }
     }
@@ -137,7 +137,7 @@ impl Fold<'_> {
             pid: (key.pid != 0).then(|| process.into()),
             comm: self.comm_of(process),
             filesystem: filesystem(key.kind, self.sample.filesystems.get(&key.filesystem).cloned()),
-            class: key.kind.class().map_or(UNKNOWN, Class::name),
+            class: key.kind.class(),
             buffers: totals.buffers,
             bytes: totals.bytes,
         })

@@ -16,12 +16,12 @@ mod snapshot;
 pub mod workloads;
 
 pub use books::{Books, OperationBooks, PartBooks};
-pub use calls::{CallTimes, LONG_NS, LongCall, UnderWay};
+pub use calls::{CallTimes, LONG_NS, LongCall, SeenFrom, UnderWay};
 pub use coverage::{Coverage, Measured};
 pub use detail::{LockSide, Locks, Part, Phases, SlowPins};
 pub use distribution::Distribution;
 pub use evidence::{
-    ByRequests, CostCell, Installations, Judged, Judgements, Kinds, Largest, Ring, Rings, SharedBufferFile, UNKNOWN,
+    ByRequests, CostCell, Installations, Judged, Judgements, Kinds, Largest, Ring, Rings, SharedBufferFile,
 };
 pub use fold::{fold, fold_between};
 pub use snapshot::{

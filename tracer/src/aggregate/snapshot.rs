@@ -1,8 +1,14 @@
 //! The figures of a session at one moment, in the user's terms. What was not measured is `None`.
+//!
+//! It is what a report prints as JSON, and it can be read back whole: enums by their names, times and sizes as exact numbers. Its
+//! size does not grow with the time it covers: a distribution has a fixed number of buckets and names those in use; a list has no
+//! more entries than the map that it comes from, or than there are programs, cells or reasons.
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tracer_ebpf::{backing::Class, operation};
 
 use super::{
     Books, CallTimes, Distribution, Locks, Phases, UnderWay,
@@ -10,7 +16,7 @@ use super::{
     workloads::Workloads,
 };
 use crate::{
-    decode::Pid,
+    decode::{Pid, pid},
     figure::Figures,
     human,
     sample::{Own, Runs},
@@ -18,7 +24,7 @@ use crate::{
 
 /// Everything measured since the programs were attached, or in an interval. Times are nanoseconds, pinscope's
 /// own walks left out of all but [`Walks::nanoseconds`].
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Snapshot {
     /// Length of what it covers.
     pub elapsed_ns: u64,
@@ -65,7 +71,7 @@ pub struct Snapshot {
     /// The files of buffers that span several, most buffers first (Q5).
     pub shared_buffer_files: Option<Vec<SharedBufferFile>>,
     /// By systemd unit, slice or container; `None` but in a service that keeps them apart.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workloads: Option<Workloads>,
     /// pinscope's own walks.
     pub walks: Option<Walks>,
@@ -89,13 +95,13 @@ pub struct Snapshot {
     /// The parts of the time; `None` unless asked for.
     pub phases: Option<Phases>,
     /// What is registered now; a service's.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registered: Option<super::registered::Registered>,
     /// Runs of the programs, where the kernel keeps statistics; a service's.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runs: Option<BTreeMap<String, Runs>>,
     /// pinscope itself; a service's.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub own: Option<Own>,
 }
 
@@ -107,10 +113,10 @@ impl Snapshot {
 }
 
 /// The figures of one operation.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Operation {
-    /// `register`, `update`, `clone` or `unregister`.
-    pub operation: &'static str,
+    /// Which.
+    pub operation: operation::Operation,
     /// Calls that did all they were asked for.
     pub ok: u64,
     /// Updates that installed some of their buffers and stopped at one.
@@ -134,7 +140,7 @@ impl Operation {
 }
 
 /// How often an operation had a result.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ResultCount {
     /// `ok`, `partial` or the errno's name; `other` for what is larger than any errno known.
     pub result: String,
@@ -143,7 +149,7 @@ pub struct ResultCount {
 }
 
 /// Durations in nanoseconds, by outcome.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Outcome {
     /// Of those that did all they were asked for.
     pub ok: Distribution,
@@ -162,7 +168,7 @@ impl Outcome {
 }
 
 /// Sums over all registers and updates.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Split {
     /// From entry to return.
     pub total_ns: u64,
@@ -175,7 +181,7 @@ pub struct Split {
 }
 
 /// Page faults (`task_struct.min_flt`, `maj_flt`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Faults {
     /// Without I/O.
     pub minor: u64,
@@ -198,10 +204,10 @@ impl Faults {
 }
 
 /// What lies behind buffers, by what tells mappings apart.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Backing {
-    /// Name of the [`Class`](tracer_ebpf::backing::Class).
-    pub class: &'static str,
+    /// Its class.
+    pub class: Class,
     /// The filesystem's name, for files and special mappings; `overlay (ext4)` where a file is found through another.
     pub filesystem: Option<String>,
     /// `MAP_SHARED`.
@@ -219,9 +225,11 @@ pub struct Backing {
 }
 
 /// Totals of one process over register, update and clone.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Process {
     /// Thread group.
+    #[serde(flatten, with = "pid::one")]
+    #[schemars(with = "pid::Named")]
     pub pid: Pid,
     /// `task_struct.comm` when it was first seen.
     pub comm: String,
@@ -257,7 +265,7 @@ pub struct Process {
 }
 
 /// What a process's accepted buffers were like, and what may be better done otherwise.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Habits {
     /// Calls refused for want of `RLIMIT_MEMLOCK` (ENOMEM); `None` where the pin is not hooked, as all that is of pins.
     pub enomem: Option<u64>,
@@ -302,7 +310,7 @@ pub struct Habits {
 }
 
 /// Walks by how they ended, and what they cost.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Walks {
     /// To the end of the range.
     pub complete: u64,
@@ -328,7 +336,7 @@ impl Walks {
 }
 
 /// Calls of `io_sqe_buffers_unregister` that no user made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Unregisters {
     /// The kernel's own cleanup of a registration that failed; `None` where its way is not hooked (up to 6.12 without
     /// `--rings`).
@@ -340,7 +348,7 @@ pub struct Unregisters {
 
 /// Runs of a program that the kernel skipped (`recursion_misses`): the program was running already on that CPU, in
 /// a task that had been preempted, or below.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Skipped {
     /// Name of the program.
     pub program: String,
@@ -349,7 +357,7 @@ pub struct Skipped {
 }
 
 /// What was lost, by cause. All zero in a session that lost nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Losses {
     /// Registration records that found the ring buffer full; `None` where no records are sent.
     pub registration_records: Option<u64>,
@@ -374,7 +382,7 @@ pub struct Losses {
     /// Files of buffers that span several that could not be named or kept; `None` where they are not.
     pub files: Option<u64>,
     /// Tables of buffers that are not followed since the map was full; `None` where none are.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tables: Option<u64>,
     /// Calls not seen while they were under way, since there was no place for them.
     pub calls: Option<u64>,
@@ -409,3 +417,6 @@ impl Losses {
         causes.into_iter().filter_map(|(name, meaning, count)| Some((name, meaning, count?))).collect()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

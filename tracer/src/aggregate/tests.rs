@@ -257,7 +257,7 @@ fn register(snapshot: &Snapshot) -> &snapshot::Operation {
 fn registrations_are_counted_by_operation_and_result() {
     let snapshot = fold(&a_sample(), &Known::all());
     let operation = register(&snapshot);
-    assert_eq!((operation.operation, operation.ok, operation.failed), ("register", 10, 2));
+    assert_eq!((operation.operation, operation.ok, operation.failed), (Operation::Register, 10, 2));
     let result = |result: &str, count| ResultCount { result: result.to_owned(), count };
     assert_eq!(operation.results, [result("ok", 10), result("EFAULT", 2)]);
     assert_eq!(snapshot.operations()[Operation::Update as usize].results, []);
@@ -339,7 +339,8 @@ fn what_no_hook_measures_is_unknown() {
 fn backings_and_processes_are_sorted() {
     let snapshot = fold(&a_sample(), &Known::all());
     let backings = snapshot.backings.unwrap();
-    let told: Vec<_> = backings.iter().map(|b| (b.class, b.filesystem.as_deref(), b.shared, b.ok, b.bytes)).collect();
+    let told: Vec<_> =
+        backings.iter().map(|b| (b.class.name(), b.filesystem.as_deref(), b.shared, b.ok, b.bytes)).collect();
     assert_eq!(
         told,
         [

@@ -13,6 +13,8 @@ use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
 };
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tracer_ebpf::workload::{Slot, WorkloadTotals};
 
 use super::registered::{Share, Shares};
@@ -32,7 +34,7 @@ const SHOWN: u32 = 2;
 const SETTLED_NS: u64 = 1_000_000_000;
 
 /// The figures by workload; [`Told`] says which of a row's counts are known.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Workloads {
     /// Those with series of their own, by name, then `other`, then `ended`.
     pub rows: Vec<Row>,
@@ -46,7 +48,7 @@ pub struct Workloads {
 
 /// Which counts this session tells.
 #[expect(clippy::struct_excessive_bools, reason = "each stands for hooks that may be missing by themselves")]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Told {
     /// Durations.
     pub durations: bool,
@@ -74,14 +76,35 @@ impl Told {
 }
 
 /// One workload's figures.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Row {
     /// Which.
     pub workload: Workload,
     /// Its counts, spread.
+    #[serde(with = "totals")]
+    #[schemars(with = "Vec<u64>")]
     pub totals: WorkloadTotals,
     /// What it has registered now; `None` where that is not followed.
     pub registered: Option<Share>,
+}
+
+/// The counts by the number of their [`Slot`], up to the last that is not 0.
+mod totals {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use tracer_ebpf::workload::WorkloadTotals;
+
+    pub(super) fn serialize<S: Serializer>(totals: &WorkloadTotals, serializer: S) -> Result<S::Ok, S::Error> {
+        let used = totals.0.iter().rposition(|count| *count > 0).map_or(0, |last| last + 1);
+        totals.0[..used].serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<WorkloadTotals, D::Error> {
+        let mut totals = WorkloadTotals::ZERO;
+        for (slot, count) in totals.0.iter_mut().zip(Vec::<u64>::deserialize(deserializer)?) {
+            *slot = count;
+        }
+        Ok(totals)
+    }
 }
 
 impl Row {
@@ -97,7 +120,7 @@ const fn calls(totals: &WorkloadTotals) -> u64 {
 }
 
 /// What has no series of its own, counted once each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Folded {
     /// Cgroups whose workload found all seats taken, or gave its seat to another: they are in `other`.
     pub cap: u64,

@@ -1,6 +1,7 @@
 //! Snapshots made by hand, for tests.
 
 use tracer_ebpf::{
+    backing::Class,
     installation::Installation,
     policy::{Policy, Traits},
     workload::{Slot, WorkloadTotals},
@@ -112,7 +113,7 @@ pub(crate) fn judged(traits: Traits, errno: i32, buffers: u64) -> Judged {
         pid: Some(42.into()),
         comm: "fio".to_owned(),
         filesystem: Some("ext4".to_owned()),
-        class: "file",
+        class: Some(Class::File),
         buffers,
         bytes: buffers * 4096,
     }
@@ -125,7 +126,7 @@ pub(crate) fn judgements(policy: Policy, others: Vec<Judged>) -> Judgements {
         rolled_back: 0,
         others,
         unjudged: 0,
-        kernel_policy: Some(policy.name()),
+        kernel_policy: Some(policy),
         kernel_policy_why: "told by its functions".to_owned(),
     }
 }

@@ -1,5 +1,7 @@
 //! Q2: whether GUP dominates the time, and what a separate pass over the VMAs would add.
 
+use tracer_ebpf::operation::Operation;
+
 use super::{
     Answer, Context, Draft, Question, Table, Threshold, Value,
     evidence::{Column, share},
@@ -108,7 +110,10 @@ fn missing_pass(snapshot: &Snapshot, costs: Option<&[CostCell]>) -> Option<Strin
 
 /// Registers and updates whose time is known, as it is in the split.
 fn calls(snapshot: &Snapshot) -> u64 {
-    let timed = snapshot.operations().iter().filter(|operation| ["register", "update"].contains(&operation.operation));
+    let timed = snapshot
+        .operations()
+        .iter()
+        .filter(|operation| matches!(operation.operation, Operation::Register | Operation::Update));
     let counts = timed.filter_map(|operation| operation.duration.as_ref()).map(|duration| duration.whole().count());
     counts.fold(0, u64::saturating_add)
 }

@@ -171,7 +171,8 @@ fn notes(judgements: &Judgements, agreement: Option<&Agreement>) -> Vec<String> 
     let mut notes = sentences(judgements);
     if let (Some(agreement), Some(policy)) = (agreement, judgements.kernel_policy) {
         notes.push(format!(
-            "This kernel is under the rule {policy} ({}); {} of {} of its answers are what that rule says.",
+            "This kernel is under the rule {} ({}); {} of {} of its answers are what that rule says.",
+            policy.name(),
             human::plain(&judgements.kernel_policy_why),
             human::count(agreement.agreed),
             human::count(agreement.agreed.saturating_add(agreement.disagreed())),
@@ -308,7 +309,7 @@ fn agreement_rows(agreement: &Agreement) -> Vec<Vec<Value>> {
 
 fn backing_row(backing: &Backing) -> Vec<Value> {
     vec![
-        Value::Text(backing.class.to_owned()),
+        Value::Text(backing.class.name().to_owned()),
         backing.filesystem.clone().map_or(Value::Unknown, Value::Text),
         Value::Flag(backing.shared),
         Value::Flag(backing.ok),

@@ -1,5 +1,7 @@
 //! Q7: what `mmap_lock` costs the registrations.
 
+use tracer_ebpf::operation::Operation;
+
 use super::{
     Answer, Context, Draft, Question, Table, Value,
     evidence::{Column, share},
@@ -88,7 +90,11 @@ fn verdict(locks: &Locks) -> String {
 
 /// The other lock that callers wait for.
 fn rings_lock(snapshot: &Snapshot) -> Option<String> {
-    let pins = snapshot.calls.as_ref()?.iter().filter(|times| matches!(times.operation, "register" | "update"));
+    let pins = snapshot
+        .calls
+        .as_ref()?
+        .iter()
+        .filter(|times| matches!(times.operation, Operation::Register | Operation::Update));
     let (wait, total) = pins.fold((0_u64, 0_u64), |(wait, total), times| {
         (wait.saturating_add(times.wait_ns), total.saturating_add(times.total_ns))
     });

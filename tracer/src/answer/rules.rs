@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use tracer_ebpf::policy::{Policy, Traits};
+use tracer_ebpf::{
+    backing::Class,
+    policy::{Policy, Traits},
+};
 
 use super::evidence::sum;
 use crate::{
-    aggregate::{Judged, Judgements, UNKNOWN},
+    aggregate::{Judged, Judgements},
     decode::Pid,
 };
 
@@ -64,8 +67,7 @@ pub(super) fn refused(judgements: &Judgements, policy: Policy) -> Refused {
 
 /// The policy that the running kernel is under.
 pub fn running(judgements: &Judgements) -> Option<Policy> {
-    let name = judgements.kernel_policy?;
-    Policy::ALL.into_iter().find(|policy| policy.name() == name)
+    judgements.kernel_policy
 }
 
 /// The kernel's answers, held against the rule that it is under.
@@ -202,7 +204,7 @@ pub(super) fn backing(judged: &Judged) -> String {
     // Its rule is about what lies side by side in one buffer.
     let others = if judged.traits.has(Traits::SEVERAL_SOURCES) { " next to another source" } else { "" };
     let length = if judged.traits.has(Traits::LARGE) { ", more than 1 GiB" } else { "" };
-    let class = if judged.class == UNKNOWN { "unknown memory" } else { judged.class };
+    let class = judged.class.map_or("unknown memory", Class::name);
     format!("{class}{filesystem}{others}{length}")
 }
 

@@ -1,5 +1,8 @@
 use proptest::prelude::*;
-use tracer_ebpf::policy::{Policy, Traits};
+use tracer_ebpf::{
+    backing::Class,
+    policy::{Policy, Traits},
+};
 
 use super::{
     fixture::{SECOND, a_snapshot, cell, context, installations, judged, judgements, ring, rings, shared_file, values},
@@ -365,10 +368,10 @@ fn figure() -> impl Strategy<Value = u64> {
 fn any_judgements() -> impl Strategy<Value = Judgements> {
     let policy = prop::sample::select(vec![
         None,
-        Some("before_6_5"),
-        Some("single_source"),
-        Some("since_6_5"),
-        Some("none such"),
+        Some(Policy::Before65),
+        Some(Policy::SingleSource),
+        Some(Policy::Since65),
+        Some(Policy::Since72),
     ]);
     let row = (0..Traits::COUNT, -1_i32..200, any::<Option<u32>>(), "\\PC{0,20}", figure(), figure());
     let others = prop::collection::vec(row, 0..12).prop_map(|rows| {
@@ -378,7 +381,7 @@ fn any_judgements() -> impl Strategy<Value = Judgements> {
             pid: pid.map(Pid::from),
             filesystem: pid.map(|_| comm.clone()),
             comm,
-            class: "file",
+            class: Some(Class::File),
             buffers,
             bytes,
         };

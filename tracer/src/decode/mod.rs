@@ -6,7 +6,7 @@
 mod assemble;
 mod known;
 mod names;
-mod pid;
+pub mod pid;
 mod registration;
 mod sight;
 pub mod workload;

@@ -1,8 +1,9 @@
 //! A process or thread by its number.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
-use serde::{Serialize, Serializer};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use tracer_ebpf::record::{ELSEWHERE, ProcessKey};
 
 /// A process's or thread's number in pinscope's own PID namespace; of a task that is not in it the number that the host's
@@ -49,6 +50,98 @@ impl Serialize for Pid {
             Some(number) => serializer.serialize_u32(number),
             None => serializer.collect_str(self),
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for Pid {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Here(u32),
+            Host(String),
+        }
+        let number = match Written::deserialize(deserializer)? {
+            Written::Here(number) => number,
+            Written::Host(text) => {
+                let number = text.strip_prefix("host:").and_then(|number| number.parse::<u32>().ok());
+                number.ok_or_else(|| D::Error::custom(format!("no process: {text}")))? | ELSEWHERE
+            }
+        };
+        Ok(Self::from(number))
+    }
+}
+
+impl JsonSchema for Pid {
+    fn schema_name() -> Cow<'static, str> {
+        "Pid".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A process's or thread's number in pinscope's PID namespace; `host:NUMBER` of one that is not in it.",
+            "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^host:[0-9]+$"}],
+        })
+    }
+}
+
+/// As a figure of a process has it: which process, whatever its number is given to later.
+#[derive(Serialize, Deserialize, JsonSchema)]
+pub struct Named {
+    /// Thread group.
+    pid: Pid,
+    /// When the process began, `CLOCK_MONOTONIC` nanoseconds: with `pid` it names the process. Null where that is not known.
+    process_began_ns: Option<u64>,
+}
+
+/// The same where processes may not be kept apart.
+#[derive(Serialize, Deserialize, JsonSchema)]
+pub struct MaybeNamed {
+    /// Thread group; null where processes are not kept apart.
+    pid: Option<Pid>,
+    /// When the process began, `CLOCK_MONOTONIC` nanoseconds: with `pid` it names the process. Null where that is not known.
+    process_began_ns: Option<u64>,
+}
+
+impl Pid {
+    fn began(self) -> Option<u64> {
+        (self.began_ns != 0).then_some(self.began_ns)
+    }
+
+    fn that_began(self, ns: Option<u64>) -> Self {
+        Self { began_ns: ns.unwrap_or(0), ..self }
+    }
+}
+
+/// A process written as [`Named`].
+pub mod one {
+    use super::{Deserialize, Deserializer, Named, Pid, Serialize, Serializer};
+
+    /// Writes it.
+    pub fn serialize<S: Serializer>(pid: &Pid, serializer: S) -> Result<S::Ok, S::Error> {
+        Named { pid: *pid, process_began_ns: pid.began() }.serialize(serializer)
+    }
+
+    /// Reads it.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Pid, D::Error> {
+        let Named { pid, process_began_ns } = Named::deserialize(deserializer)?;
+        Ok(pid.that_began(process_began_ns))
+    }
+}
+
+/// One written as [`MaybeNamed`].
+pub mod maybe {
+    use super::{Deserialize, Deserializer, MaybeNamed, Pid, Serialize, Serializer};
+
+    /// Writes it.
+    pub fn serialize<S: Serializer>(pid: &Option<Pid>, serializer: S) -> Result<S::Ok, S::Error> {
+        MaybeNamed { pid: *pid, process_began_ns: pid.and_then(Pid::began) }.serialize(serializer)
+    }
+
+    /// Reads it.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Pid>, D::Error> {
+        let MaybeNamed { pid, process_began_ns } = MaybeNamed::deserialize(deserializer)?;
+        Ok(pid.map(|pid| pid.that_began(process_began_ns)))
     }
 }
 

@@ -1,9 +1,14 @@
 //! From the path of a cgroup to the workload that runs there: a systemd unit, a slice, a container, a pod.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::human;
 
 /// What a workload is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "WorkloadKind")]
 pub enum Kind {
     /// A systemd service or scope.
     Unit,
@@ -41,8 +46,37 @@ impl Kind {
     }
 }
 
+/// What makes containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Runtime {
+    /// Docker.
+    Docker,
+    /// Podman, by libpod.
+    Podman,
+    /// CRI-O.
+    Crio,
+    /// containerd, nerdctl's containers among them.
+    Containerd,
+    /// LXC, Incus.
+    Lxc,
+}
+
+impl Runtime {
+    /// The name used in every output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+            Self::Crio => "crio",
+            Self::Containerd => "containerd",
+            Self::Lxc => "lxc",
+        }
+    }
+}
+
 /// A workload. What does not apply is empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Workload {
     /// What it is called in every output; two workloads with one name are one.
     pub name: String,
@@ -56,8 +90,8 @@ pub struct Workload {
     pub pod_uid: String,
     /// A container's whole id.
     pub container_id: String,
-    /// `docker`, `podman`, `crio`, `containerd`, `lxc`, where the path tells.
-    pub runtime: &'static str,
+    /// What made the container, where the path tells.
+    pub runtime: Option<Runtime>,
     /// Who shares seats with other workloads: a top-level unit, a user's slice, a pod, a container.
     pub owner: String,
 }
@@ -69,19 +103,20 @@ const SHORT: usize = 12;
 const ID: usize = 64;
 
 /// What runtimes put before a container's id in the name of its cgroup.
-const PREFIXES: [(&str, &str); 5] = [
-    ("docker-", "docker"),
-    ("libpod-", "podman"),
-    ("crio-", "crio"),
-    ("cri-containerd-", "containerd"),
-    ("nerdctl-", "containerd"),
+const PREFIXES: [(&str, Runtime); 5] = [
+    ("docker-", Runtime::Docker),
+    ("libpod-", Runtime::Podman),
+    ("crio-", Runtime::Crio),
+    ("cri-containerd-", Runtime::Containerd),
+    ("nerdctl-", Runtime::Containerd),
 ];
 
 /// Folders of managers between the root and a container, besides slices and pods.
 const MANAGED: [&str; 7] = ["docker", "libpod_parent", "lxc", "kubepods", "burstable", "besteffort", "guaranteed"];
 
 /// Folders under which runtimes put containers by their plain ids.
-const FOLDERS: [(&str, &str); 3] = [("docker", "docker"), ("libpod_parent", "podman"), ("lxc", "lxc")];
+const FOLDERS: [(&str, Runtime); 3] =
+    [("docker", Runtime::Docker), ("libpod_parent", Runtime::Podman), ("lxc", Runtime::Lxc)];
 
 impl Workload {
     /// All workloads that find no series of their own.
@@ -105,7 +140,7 @@ impl Workload {
             slice: none(),
             pod_uid: none(),
             container_id: none(),
-            runtime: "",
+            runtime: None,
         }
     }
 
@@ -160,23 +195,23 @@ fn nested(outer: Workload, below: &[&str]) -> Workload {
 }
 
 /// Id and runtime of the container whose cgroup is the name at that place.
-fn container<'a>(names: &[&'a str], place: usize) -> Option<(&'a str, &'static str)> {
+fn container<'a>(names: &[&'a str], place: usize) -> Option<(&'a str, Option<Runtime>)> {
     let name = *names.get(place)?;
     if let Some(id) = name.strip_prefix("lxc.payload.").filter(|id| !id.is_empty()) {
-        return Some((id, "lxc"));
+        return Some((id, Some(Runtime::Lxc)));
     }
     let bare = name.strip_suffix(".scope").unwrap_or(name);
     for (prefix, runtime) in PREFIXES {
         if let Some(id) = bare.strip_prefix(prefix).filter(|id| is_id(id)) {
-            return Some((id, runtime));
+            return Some((id, Some(runtime)));
         }
     }
     let folder = place.checked_sub(1).and_then(|above| names.get(above).copied()).unwrap_or_default();
     let runtime = FOLDERS.iter().find(|(name, _)| *name == folder).map(|(_, runtime)| *runtime);
-    if runtime == Some("lxc") {
-        return Some((name, "lxc"));
+    if runtime == Some(Runtime::Lxc) {
+        return Some((name, runtime));
     }
-    is_id(name).then_some((name, runtime.unwrap_or_default()))
+    is_id(name).then_some((name, runtime))
 }
 
 fn is_id(text: &str) -> bool {
@@ -200,9 +235,9 @@ fn in_container(names: &[&str], place: usize) -> Workload {
     let (id, runtime) = container(names, place).unwrap_or_default();
     let short: String = if is_id(id) { id.chars().take(SHORT).collect() } else { id.to_owned() };
     let uid = names.iter().take(place).rev().find_map(|name| pod(name)).unwrap_or_default();
-    let name = match (uid.as_str(), runtime) {
-        ("", "") => format!("container/{short}"),
-        ("", runtime) => format!("{runtime}/{short}"),
+    let name = match (uid.as_str(), runtime.map(Runtime::name)) {
+        ("", None) => format!("container/{short}"),
+        ("", Some(runtime)) => format!("{runtime}/{short}"),
         (uid, _) => format!("pod/{uid}/{short}"),
     };
     let owner = if uid.is_empty() { name.clone() } else { format!("pod/{uid}") };

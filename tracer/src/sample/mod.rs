@@ -7,6 +7,8 @@ pub mod workloads;
 
 use std::collections::{BTreeMap, HashMap};
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tracer_ebpf::{
     backing::{BackingKey, BackingTotals},
     counter::{Counter, RESULT_SLOTS, result_slot},
@@ -53,7 +55,7 @@ pub struct SampledRing {
 }
 
 /// This process.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Own {
     /// CPU time of all threads, in user and kernel mode, seconds.
     pub cpu_seconds: f64,
@@ -72,7 +74,7 @@ pub struct Own {
 }
 
 /// One program.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Runs {
     /// How often it ran.
     pub count: u64,

@@ -5,6 +5,8 @@ use std::{
     ops::{Add, AddAssign},
 };
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tracer_ebpf::table::Range;
 
 /// The table of one ring.
@@ -19,7 +21,7 @@ pub struct Table<'a> {
 }
 
 /// Buffers, and the memory under them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Share {
     /// Buffers.
     pub buffers: u64,
@@ -51,7 +53,7 @@ impl AddAssign for Share {
 pub type Shares = BTreeMap<u64, Share>;
 
 /// What is registered at the moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Registered {
     /// Rings with a table.
     pub rings: u64,

@@ -52,7 +52,7 @@ fn header(page: &mut Page, snapshot: &Snapshot, meta: &Meta) {
             0 => String::new(),
             partial => format!(", {} partial", human::count(partial)),
         };
-        facts.push((operation.operation, format!("{calls}{partial}, {failed} failed")));
+        facts.push((operation.operation.name(), format!("{calls}{partial}, {failed} failed")));
     }
     for (name, fact) in facts {
         prose(page, "- ", &format!("{name}: {fact}"));

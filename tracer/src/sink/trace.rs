@@ -77,7 +77,7 @@ fn waited(registration: &Registration) -> Option<String> {
 pub fn under_way(call: &LongCall) -> String {
     let comm = human::plain(&call.comm);
     let (pid, tid, age) = (call.pid, call.tid, human::duration(call.age_ns));
-    format!("still under way for {age}: {} of {comm} (pid {pid}, thread {tid})", call.operation)
+    format!("still under way for {age}: {} of {comm} (pid {pid}, thread {tid})", call.operation.name())
 }
 
 /// Whether some of those may have ended, for people.

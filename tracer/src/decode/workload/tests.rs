@@ -23,14 +23,9 @@ fn check(rows: &[Row<'_>]) {
             slice: fill(slice),
             pod_uid: fill(pod_uid),
             container_id: fill(container_id),
-            runtime: match *runtime {
-                "docker" => "docker",
-                "podman" => "podman",
-                "crio" => "crio",
-                "containerd" => "containerd",
-                "lxc" => "lxc",
-                _ => "",
-            },
+            runtime: [Runtime::Docker, Runtime::Podman, Runtime::Crio, Runtime::Containerd, Runtime::Lxc]
+                .into_iter()
+                .find(|one| one.name() == *runtime),
             owner: Workload::at(&fill(path)).owner,
         };
         assert_eq!(Workload::at(&fill(path)), expected, "{path}");

@@ -1,6 +1,7 @@
 //! The figures, a card each. A card without figures says so, or is left out.
 
 use maud::{Markup, html};
+use tracer_ebpf::operation;
 
 use super::{card, chart};
 use crate::{
@@ -35,7 +36,7 @@ pub(super) fn tiles(snapshot: &Snapshot) -> Markup {
     let vmas = snapshot.buffer_vmas.as_ref();
     let single = vmas.ok_or(UNKNOWN).and_then(|vmas| vmas.share_of(1).map(human::percent).ok_or(NONE));
     let walked = vmas.map(|vmas| format!("of {} walked", human::count(vmas.count())));
-    let register = snapshot.operations().iter().find(|operation| operation.operation == "register");
+    let register = snapshot.operations().iter().find(|operation| operation.operation == operation::Operation::Register);
     let duration = register.and_then(|operation| Some(&operation.duration.as_ref()?.ok));
     let quantile =
         |q: f64| duration.ok_or(UNKNOWN).and_then(|duration| duration.quantile(q).map(human::duration).ok_or(NONE));
@@ -126,7 +127,7 @@ pub(super) fn registrations(snapshot: &Snapshot) -> Markup {
                 tbody {
                     @for operation in snapshot.operations() {
                         tr {
-                            td { (operation.operation) small { (text::failures(operation)) } }
+                            td { (operation.operation.name()) small { (text::failures(operation)) } }
                             td { (human::count(operation.total())) }
                             td { (human::count(operation.ok)) }
                             td { (human::count(operation.partial)) }
@@ -161,12 +162,12 @@ pub(super) fn durations(snapshot: &Snapshot) -> Markup {
         "Durations",
         &html! {
             @for operation in snapshot.operations() {
-                (chart::histogram(operation.operation, operation.duration.as_ref().map(|duration| &duration.ok), human::duration))
+                (chart::histogram(operation.operation.name(), operation.duration.as_ref().map(|duration| &duration.ok), human::duration))
             @if let Some(partial) = operation.duration.as_ref().map(|duration| &duration.partial).filter(|partial| partial.count() > 0) {
-                (chart::histogram(&format!("{}, partial", operation.operation), Some(partial), human::duration))
+                (chart::histogram(&format!("{}, partial", operation.operation.name()), Some(partial), human::duration))
             }
             @if let Some(failed) = operation.duration.as_ref().map(|duration| &duration.failed).filter(|failed| failed.count() > 0) {
-                (chart::histogram(&format!("{}, failed", operation.operation), Some(failed), human::duration))
+                (chart::histogram(&format!("{}, failed", operation.operation.name()), Some(failed), human::duration))
             }
             }
             (chart::histogram("pins of a registration", snapshot.pin.as_ref(), human::duration))

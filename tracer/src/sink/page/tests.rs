@@ -1,3 +1,5 @@
+use tracer_ebpf::{backing::Class, operation};
+
 use super::*;
 use crate::{
     aggregate::{
@@ -60,10 +62,10 @@ fn busy() -> Snapshot {
     let mut snapshot = Snapshot {
         elapsed_ns: 9 * 3600 * 1_000_000_000,
         backings: Some(vec![
-            backing("anon", None, false, true, 61_310, 250 << 30),
-            backing("hugetlb", None, true, true, 2048, 64 << 30),
-            backing("shmem", Some("tmpfs"), true, true, 3902, 15 << 30),
-            backing("file", Some("ext4"), true, false, 24, 96 << 20),
+            backing(Class::Anon, None, false, true, 61_310, 250 << 30),
+            backing(Class::Hugetlb, None, true, true, 2048, 64 << 30),
+            backing(Class::Shmem, Some("tmpfs"), true, true, 3902, 15 << 30),
+            backing(Class::File, Some("ext4"), true, false, 24, 96 << 20),
         ]),
         processes: Some(vec![process(7, "server", habits()), Process { failed: 24, ..process(42, "fio", habits()) }]),
         registration_vmas: Some(spread(8400, 0.9)),
@@ -73,7 +75,12 @@ fn busy() -> Snapshot {
         pin: Some(spread(8400, 44_000.0)),
         ..a_snapshot()
     };
-    for operation in snapshot.operations.iter_mut().flatten().filter(|operation| operation.operation == "register") {
+    for operation in snapshot
+        .operations
+        .iter_mut()
+        .flatten()
+        .filter(|operation| operation.operation == operation::Operation::Register)
+    {
         (operation.ok, operation.failed) = (8400, 24);
         operation.results = [("ok", 8400), ("EFAULT", 20), ("ENOMEM", 4)]
             .map(|(result, count)| ResultCount { result: result.to_owned(), count })
@@ -186,7 +193,7 @@ fn names_from_outside_cannot_break_out() {
     snapshot.figures.lose(&[Figure::WorkloadsV1], bad);
     snapshot.processes = Some(vec![Process { comm: bad.to_owned(), ..Process::default() }]);
     snapshot.operations.get_or_insert_default().push(Operation {
-        operation: "register",
+        operation: operation::Operation::Register,
         ok: 1,
         partial: 0,
         failed: 0,

@@ -56,7 +56,7 @@ pub(super) fn registrations<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     let operations = snapshot.operations().iter();
     operations
         .flat_map(|operation| {
-            let name = operation.operation;
+            let name = operation.operation.name();
             let failed = operation.results.iter().filter(|result| !["ok", PARTIAL].contains(&result.result.as_str()));
             let failed = failed.map(|result| Sample::count(&[name, &result.result], result.count));
             let partial = may_be_partial(name).then(|| Sample::count(&[name, PARTIAL], operation.partial));
@@ -73,7 +73,7 @@ fn may_be_partial(operation: &str) -> bool {
 pub(super) fn partial<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     const USUAL: &str = "EFAULT";
     let operations = scrape.snapshot.operations().iter();
-    let updates = operations.filter(|operation| may_be_partial(operation.operation));
+    let updates = operations.filter(|operation| may_be_partial(operation.operation.name()));
     let reasons = updates.flat_map(|operation| {
         let reasons = &operation.partial_reasons;
         let none = !reasons.iter().any(|reason| reason.result == USUAL);
@@ -85,7 +85,7 @@ pub(super) fn partial<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
 
 pub(super) fn durations<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     let operations = scrape.snapshot.operations().iter();
-    let timed = operations.filter_map(|operation| Some((operation.operation, operation.duration.as_ref()?)));
+    let timed = operations.filter_map(|operation| Some((operation.operation.name(), operation.duration.as_ref()?)));
     timed
         .flat_map(|(name, duration)| {
             let partial = may_be_partial(name).then(|| Sample::distribution(&[name, PARTIAL], &duration.partial));
@@ -104,7 +104,7 @@ pub(super) fn backings<'a>(scrape: &Scrape<'a>, of: fn(&Backing) -> u64) -> Vec<
     backings
         .map(|backing| {
             let labels = [
-                backing.class,
+                backing.class.name(),
                 backing.filesystem.as_deref().unwrap_or_default(),
                 if backing.shared { "true" } else { "false" },
                 if backing.writable { "true" } else { "false" },
@@ -143,7 +143,7 @@ pub(super) fn walk_seconds<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
 
 pub(super) fn operations<'a>(scrape: &Scrape<'a>, of: fn(&OperationBooks) -> Option<u64>) -> Vec<Sample<'a>> {
     let books = scrape.snapshot.books.operations.iter();
-    books.filter_map(|books| Some(Sample::count(&[books.operation], of(books)?))).collect()
+    books.filter_map(|books| Some(Sample::count(&[books.operation.name()], of(books)?))).collect()
 }
 
 pub(super) fn parts<'a>(scrape: &Scrape<'a>) -> impl Iterator<Item = (&'static str, &'a PartBooks)> + use<'a> {
@@ -164,7 +164,7 @@ pub(super) fn hooks<'a>(
 
 pub(super) fn in_flight<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     let books = scrape.snapshot.books.operations.iter();
-    let operations = books.filter_map(|books| Some((books.operation, books.in_flight?)));
+    let operations = books.filter_map(|books| Some((books.operation.name(), books.in_flight?)));
     let parts = parts(scrape).map(|(name, books)| (name, books.in_flight));
     operations.chain(parts).map(|(name, open)| Sample::number(&[name], open as f64)).collect()
 }

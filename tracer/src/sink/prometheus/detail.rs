@@ -41,7 +41,7 @@ pub(super) fn call_seconds<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
             let parts =
                 [("waiting", Some(times.wait_ns)), ("function", Some(times.function_ns)), ("after", times.after_ns)];
             parts
-                .map(|(part, ns)| Some(Sample::number(&[times.operation, part], ns? as f64 / 1e9)))
+                .map(|(part, ns)| Some(Sample::number(&[times.operation.name(), part], ns? as f64 / 1e9)))
                 .into_iter()
                 .flatten()
         })
@@ -50,7 +50,7 @@ pub(super) fn call_seconds<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
 
 pub(super) fn timed_calls<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     let calls = scrape.snapshot.calls.iter().flatten();
-    calls.map(|times| Sample::count(&[times.operation], times.calls)).collect()
+    calls.map(|times| Sample::count(&[times.operation.name()], times.calls)).collect()
 }
 
 pub(super) fn oldest_call<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {

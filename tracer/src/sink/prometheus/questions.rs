@@ -62,9 +62,9 @@ pub(super) fn refusals<'a>(scrape: &Scrape<'a>, of: fn(&Judged) -> u64) -> Vec<S
     by_policy(scrape, of, |judged, policy| {
         let errno = policy.refuses(judged.traits);
         let outcome = outcome(judged.errno == 0);
-        policy
-            .is_sure_to_refuse(judged.traits)
-            .then(|| [policy.name().into(), name(errno), judged.class.into(), filesystem(judged), outcome.into()])
+        policy.is_sure_to_refuse(judged.traits).then(|| {
+            [policy.name().into(), name(errno), judged.class_name().into(), filesystem(judged), outcome.into()]
+        })
     })
 }
 
@@ -77,7 +77,7 @@ pub(super) fn changes<'a>(scrape: &Scrape<'a>, of: fn(&Judged) -> u64) -> Vec<Sa
             Verdict::Refused => policy.refuses(judged.traits),
             Verdict::Accepted => judged.errno,
         };
-        Some([policy.name().into(), change.name().into(), name(errno), judged.class.into(), filesystem(judged)])
+        Some([policy.name().into(), change.name().into(), name(errno), judged.class_name().into(), filesystem(judged)])
     })
 }
 
@@ -110,7 +110,7 @@ fn name<'a>(errno: i32) -> Cow<'a, str> {
 
 pub(super) fn kernel_policy<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     let policy = scrape.snapshot.judgements.as_ref().and_then(|judgements| judgements.kernel_policy);
-    policy.iter().map(|policy| Sample::count(&[policy], 1)).collect()
+    policy.iter().map(|policy| Sample::count(&[policy.name()], 1)).collect()
 }
 
 /// Buffers that judge no rule.

@@ -8,7 +8,7 @@ use crate::{
         registered::Share,
         workloads::{Row, Told, Workloads},
     },
-    decode::PARTIAL,
+    decode::{PARTIAL, workload::Runtime},
 };
 
 fn workloads<'a>(scrape: &Scrape<'a>) -> Option<&'a Workloads> {
@@ -46,7 +46,7 @@ pub(super) fn info<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
                 &workload.slice,
                 &workload.pod_uid,
                 &workload.container_id,
-                workload.runtime,
+                workload.runtime.map_or("", Runtime::name),
             ];
             Sample::count(&labels, 1)
         })

@@ -24,7 +24,7 @@ pub(super) fn calls(page: &mut Page, snapshot: &Snapshot) {
         let nanoseconds = [Some(times.total_ns), Some(times.wait_ns), Some(times.function_ns), times.after_ns];
         let mut cells = vec![(human::count(times.calls), 9)];
         cells.extend(nanoseconds.map(|ns| (ns.map_or_else(|| "-".to_owned(), human::duration), 10)));
-        page.row(&format!("  {}", times.operation), &cells);
+        page.row(&format!("  {}", times.operation.name()), &cells);
     }
     page.paragraph("  ", "waiting: before the function, for the ring's lock (and the look-up of the ring)");
 }

@@ -171,7 +171,7 @@ fn losses(snapshot: &Snapshot) -> Vec<String> {
     let causes = snapshot.lost.by_cause().into_iter().map(|(_, meaning, count)| (count, meaning.to_owned()));
     let books = &snapshot.books.operations;
     let entries = books.iter().filter_map(|books| {
-        Some((books.missed_entries?, format!("entries of {}: counted, not measured", books.operation)))
+        Some((books.missed_entries?, format!("entries of {}: counted, not measured", books.operation.name())))
     });
     let returns = (
         snapshot.books.missed_returns(),

@@ -34,7 +34,7 @@ pub(super) fn registrations(page: &mut Page, snapshot: &Snapshot) {
     page.blank();
     page.line(&(row(["REGISTRATIONS", "calls", "ok", "partial", "failed"]) + "why"));
     for operation in snapshot.operations().iter().filter(|operation| operation.total() > 0) {
-        let label = format!("  {}", operation.operation);
+        let label = format!("  {}", operation.operation.name());
         let figures = [operation.total(), operation.ok, operation.partial, operation.failed];
         let [calls, ok, partial, failed] = figures.map(human::count);
         page.paragraph(&row([&label, &calls, &ok, &partial, &failed]), &failures(operation));
@@ -86,9 +86,9 @@ pub(super) fn durations(page: &mut Page, snapshot: &Snapshot) {
     let mut rows = Vec::new();
     for operation in snapshot.operations() {
         if let Some(duration) = &operation.duration {
-            rows.push((format!("  {} ok", operation.operation), &duration.ok));
-            rows.push((format!("  {} partial", operation.operation), &duration.partial));
-            rows.push((format!("  {} failed", operation.operation), &duration.failed));
+            rows.push((format!("  {} ok", operation.operation.name()), &duration.ok));
+            rows.push((format!("  {} partial", operation.operation.name()), &duration.partial));
+            rows.push((format!("  {} failed", operation.operation.name()), &duration.failed));
         }
     }
     rows.extend(snapshot.pin.as_ref().map(|pin| ("  pin".to_owned(), pin)));
@@ -196,7 +196,7 @@ fn spans(buffers: u64) -> String {
 /// `file ext4, shared, read-only, not registered`: what is usual (private, writable, accepted) goes without saying
 /// but for sharing.
 pub(in crate::sink) fn describe(backing: &Backing) -> String {
-    let mut text = backing.class.to_owned();
+    let mut text = backing.class.name().to_owned();
     if let Some(filesystem) = &backing.filesystem {
         text.push(' ');
         text.push_str(&human::cut(&human::plain(filesystem), 16));
