@@ -1,7 +1,7 @@
-//! Debian's archive: packages downloaded beside the system's own apt, which stays as it is.
+//! Debian's archive: downloads packages without touching the system's own apt.
 //!
-//! An [`Archive`] is a private set of apt folders in the cache, over suites that the system need not know. Apt itself
-//! does the work: the mirror and its proxy come from its configuration, it checks the signatures and hashes, and it
+//! An [`Archive`] is a private set of apt folders in the cache, for suites that the system does not need to know. Apt
+//! itself does the work: it takes the mirror and proxy from its configuration, checks signatures and hashes, and
 //! resolves dependencies.
 
 use std::{
@@ -19,12 +19,12 @@ use crate::{
     exec::{exec, read, show},
 };
 
-/// Overrides the mirror that apt is set up with.
+/// Environment variable that overrides the mirror of apt's configuration.
 pub const MIRROR_ENV: &str = "PINSCOPE_DEBIAN_MIRROR";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-/// Lists of packages older than this are asked for again, when something has to be downloaded at all.
+/// Package lists older than this are fetched again before a download.
 const FRESH: Duration = Duration::from_hours(24);
-/// What packages depend on for their installation only. Nothing of it runs in a guest or beside QEMU.
+/// Packages that others depend on only for their installation. None of them is run in a guest or by QEMU.
 const NOT_NEEDED: [&str; 14] = [
     "adduser",
     "debconf",
@@ -42,7 +42,7 @@ const NOT_NEEDED: [&str; 14] = [
     "usrmerge",
 ];
 
-/// What an archive is asked for.
+/// Kind of packages that an archive offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Binary,
@@ -58,7 +58,7 @@ impl Kind {
         }
     }
 
-    /// How apt's lists of them end.
+    /// Suffix of apt's list files for this kind.
     fn list(self) -> &'static str {
         match self {
             Self::Binary => "_Packages",
@@ -67,22 +67,23 @@ impl Kind {
     }
 }
 
-/// Some suites of Debian's archive, seen through private apt folders.
+/// One or more suites of Debian's archive, accessed through private apt folders.
 pub struct Archive {
     folder: PathBuf,
     lists: PathBuf,
     kind: Kind,
-    /// Mirrors failing for one suite are no reason to do without the others; what apt said is kept as evidence.
+    /// apt's complaints about suites whose lists could not be fetched. The other suites stay usable, so these are no
+    /// errors.
     pub complaints: Vec<String>,
 }
 
 impl Archive {
-    /// Opens the archive over `suites` and brings its lists of packages up to date. `name` is that of its folder.
+    /// Opens the archive for `suites` and updates its package lists. `name` names its folder.
     pub fn open(cache: &Cache, guard: &Guard, name: &str, suites: &[&str]) -> Result<Self> {
         Self::open_for(Kind::Binary, cache, guard, name, suites)
     }
 
-    /// The same for source packages, which few systems have apt set up for.
+    /// Like [`Archive::open`], but for source packages, for which apt is rarely configured.
     pub fn open_sources(cache: &Cache, guard: &Guard, name: &str, suites: &[&str]) -> Result<Self> {
         Self::open_for(Kind::Source, cache, guard, name, suites)
     }
@@ -128,7 +129,7 @@ impl Archive {
         Ok(found.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect())
     }
 
-    /// The version of a package that apt would take.
+    /// Version of a package that apt would install.
     pub fn version(&self, package: &str) -> Result<String> {
         let shown = read(self.apt("apt-cache").args(["show", "--no-all-versions", package]))?;
         shown
@@ -138,7 +139,7 @@ impl Archive {
             .with_context(|| format!("apt-cache show {package} names no version"))
     }
 
-    /// Packages with all that they need at run time, as `name=version`. `release` is the suite that wins.
+    /// Packages with all their run-time dependencies, as `name=version`. `release` is the suite that takes precedence.
     pub fn closure(&self, packages: &[&str], release: &str) -> Result<Vec<String>> {
         let plan = read(
             self.apt("apt-get")
@@ -155,7 +156,7 @@ impl Archive {
             fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))?;
         }
         exec(self.apt("apt-get").args(["download", "--quiet", "--quiet"]).args(packages).current_dir(&folder))
-            .inspect_err(|_| self.is_stale())?;
+            .inspect_err(|_| self.mark_stale())?;
         let mut debs = 0;
         for entry in fs::read_dir(&folder)? {
             exec(Command::new("dpkg-deb").arg("--extract").arg(entry?.path()).arg(root))?;
@@ -167,7 +168,7 @@ impl Archive {
         fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))
     }
 
-    /// Downloads a source package into a folder and unpacks it there, with Debian's patches; gives the folder of the
+    /// Downloads a source package into a folder and unpacks it there with Debian's patches. Returns the folder of the
     /// sources. Needs dpkg-source.
     pub fn unpack_source(&self, package: &str, work: &Path) -> Result<PathBuf> {
         fs::create_dir_all(work).with_context(|| format!("cannot make {}", work.display()))?;
@@ -176,7 +177,7 @@ impl Archive {
                 .args(["source", "--download-only", "--only-source", "--quiet", "--quiet", package])
                 .current_dir(work),
         )
-        .inspect_err(|_| self.is_stale())
+        .inspect_err(|_| self.mark_stale())
         .with_context(|| {
             let said = self.complaints.join("\n");
             format!("cannot fetch the source package {package} from Debian's archive\n{said}")
@@ -185,15 +186,16 @@ impl Archive {
             .flatten()
             .map(|entry| entry.path())
             .find(|path| path.extension().is_some_and(|extension| extension == "dsc"))
-            .with_context(|| format!("apt-get brought no .dsc of {package}"))?;
+            .with_context(|| format!("apt-get downloaded no .dsc of {package}"))?;
         let sources = work.join("sources");
-        // Apt has checked the files against its signed lists; the uploader's own key is not among those kept here.
+        // Apt has verified the files against its signed lists; the uploader's own key is not in the keyring here.
         read(Command::new("dpkg-source").args(["--no-check", "--extract"]).arg(&description).arg(&sources))?;
         Ok(sources)
     }
 
-    /// The archive may have moved on since its lists were read: they are asked for anew the next time.
-    fn is_stale(&self) {
+    /// Marks the package lists as outdated, so that the next run fetches them again: the archive may have changed
+    /// since.
+    fn mark_stale(&self) {
         let _ = fs::remove_file(self.folder.join("updated"));
     }
 
@@ -218,13 +220,13 @@ impl Archive {
             .flatten()
             .any(|entry| entry.file_name().to_string_lossy().contains(self.kind.list()));
         if !any_list {
-            bail!("`{}` brought no list of packages:\n{}", show(&update), said.trim_end());
+            bail!("`{}` fetched no package list:\n{}", show(&update), said.trim_end());
         }
         fs::write(&stamp, self.complaints.join("\n")).with_context(|| format!("cannot write {}", stamp.display()))
     }
 
-    /// An apt program on the private folders. A file given with `-c` wins over the system's configuration, which still
-    /// gives the proxy.
+    /// An apt command that uses the private folders. A file given with `-c` overrides the system's configuration, which
+    /// still supplies the proxy.
     fn apt(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.arg("-c").arg(self.folder.join("apt.conf")).env("LC_ALL", "C");
@@ -258,7 +260,7 @@ impl Archive {
             ("Dir::State::extended_states", self.folder.join("extended_states")),
             ("Dir::Cache", self.folder.clone()),
             ("Dir::Cache::Archives", self.folder.join("archives")),
-            // Container images switch these off, and every call would read all lists anew.
+            // Container images disable these caches; every call would then parse all lists again.
             ("Dir::Cache::pkgcache", self.folder.join("pkgcache.bin")),
             ("Dir::Cache::srcpkgcache", self.folder.join("srcpkgcache.bin")),
         ];
@@ -270,14 +272,14 @@ impl Archive {
     }
 }
 
-/// A line of sources.list for a suite, with the mirror that apt is set up with: for programs that run an apt of their own.
+/// A line of sources.list for a suite, with the mirror of apt's configuration. For programs that run their own apt.
 pub fn source(suite: &str) -> Result<String> {
     let mirrors = Mirrors::of_apt()?;
     let mirror = mirrors.of(suite).with_context(|| format!("apt has no mirror with {suite}"))?;
     Ok(format!("deb [signed-by={KEYRING}] {mirror} {suite} main"))
 }
 
-/// The mirrors that apt is set up with.
+/// The mirrors in apt's configuration.
 #[derive(Debug, PartialEq, Eq)]
 struct Mirrors {
     main: String,
@@ -300,7 +302,7 @@ impl Mirrors {
         mirrors.with_context(|| format!("apt has no Debian mirror configured; name one in {MIRROR_ENV}"))
     }
 
-    /// By their labels; where apt has no lists yet, and so no labels, by their addresses.
+    /// Picks mirrors by their labels, or by their addresses while apt has no lists and therefore no labels.
     fn pick(targets: &str) -> Option<Self> {
         let entries: Vec<_> = targets
             .lines()
@@ -328,14 +330,14 @@ impl Mirrors {
     }
 }
 
-/// `Inst libfoo (1.2-3 Debian:12 [amd64]) []` as `libfoo=1.2-3`.
+/// Turns `Inst libfoo (1.2-3 Debian:12 [amd64]) []` into `libfoo=1.2-3`.
 fn planned(line: &str) -> Option<String> {
     let (name, rest) = line.strip_prefix("Inst ")?.split_once(' ')?;
     let version = rest.split_once('(')?.1.split([' ', ')']).next()?;
     Some(format!("{name}={version}"))
 }
 
-/// A list that cannot be fetched is only a warning to apt, which then goes on without it.
+/// Whether a line reports a list that could not be fetched. Apt only warns about it and continues without the list.
 fn is_complaint(line: &str) -> bool {
     line.starts_with("E:") || line.starts_with("W: Failed to fetch")
 }

@@ -1,4 +1,4 @@
-//! The binaries that go into guests: static, so that they run whatever else the guest has.
+//! Builds the binaries that go into guests. They are static, so they do not depend on the guest's libraries.
 
 use std::{
     path::PathBuf,
@@ -10,24 +10,24 @@ use serde_json::Value;
 
 use crate::{exec::show, workspace};
 
-/// What they are built for, by its name: then the flags do not reach proc-macros and build scripts, which cannot be static.
+/// Target triple, passed explicitly: the flags then do not reach proc-macros and build scripts, which cannot be static.
 pub const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Where they are built, below the target folder: in the same one other flags would make cargo build everything anew at each
-/// turn.
+/// Build folder below the target folder. In a shared folder, the different flags would make cargo rebuild everything on
+/// each switch.
 pub const FOLDER: &str = "guest";
 
-/// `pinscope`, released, static.
+/// Builds `pinscope`: release profile, static.
 pub fn pinscope() -> Result<PathBuf> {
     build("pinscope", &["--bin", "pinscope"])
 }
 
-/// The program that tests pinscope inside a guest.
+/// Builds the program that tests pinscope inside a guest.
 pub fn guest() -> Result<PathBuf> {
     build("guest", &["--test", "guest"])
 }
 
-/// Builds one target of the user-space package and says where the binary is.
+/// Builds one target of the user-space package and returns the path of its binary.
 fn build(name: &str, target: &[&str]) -> Result<PathBuf> {
     let mut cargo = workspace::cargo();
     cargo

@@ -1,6 +1,6 @@
-//! What cargo built of other people's packages, kept from one work tree to the next: most of what a clean clone builds.
+//! Cache of compiled third-party packages, shared between work trees. These are most of what a clean clone builds.
 //!
-//! cargo itself says of each whether it can be used. Packages of this work tree are never kept.
+//! cargo itself decides which of them can be reused. Packages of this work tree are never cached.
 
 use std::{
     collections::BTreeSet,
@@ -20,19 +20,20 @@ use crate::{
     workspace,
 };
 
-/// The folder of the cache.
+/// Name of the folder in the cache.
 const FOLDER: &str = "built";
 
-/// What of a profile's folder is about packages.
+/// Subfolders of a profile's folder that hold compiled packages.
 const PARTS: [&str; 3] = ["deps", "build", ".fingerprint"];
 
-/// Where cargo builds, below the target folder: this machine's tests and lints, and what goes into guests.
+/// Build folders below the target folder: for tests and lints on this machine, and for the binaries of guests.
 fn profiles() -> [PathBuf; 3] {
     let guest = Path::new(artifacts::FOLDER);
     ["debug".into(), guest.join("release"), guest.join(artifacts::TARGET).join("release")]
 }
 
-/// Puts what was kept into a work tree in which nothing is built for guests yet. Says whether it is such a one.
+/// Copies the cached packages into a work tree that has built nothing for guests yet. Returns whether this is such a
+/// work tree.
 pub fn restore(cache: &Cache) -> Result<bool> {
     let target = workspace::target();
     if target.join(artifacts::FOLDER).exists() {
@@ -46,7 +47,7 @@ pub fn restore(cache: &Cache) -> Result<bool> {
     Ok(true)
 }
 
-/// Keeps what was built, in place of what was kept of other versions.
+/// Stores the compiled packages and removes those stored for other versions.
 pub fn save(cache: &Cache) -> Result<()> {
     let key = key()?;
     if cache.path(FOLDER).join(&key).is_dir() {
@@ -64,7 +65,8 @@ pub fn save(cache: &Cache) -> Result<()> {
     cache.folder(&format!("{FOLDER}/{key}"), &guard, fill).map(drop)
 }
 
-/// The same where the same packages are built by the same compiler. cargo compares more; this tells what to throw away.
+/// Cache key: equal for the same packages and compiler. cargo compares more than this; the key only decides when to
+/// discard the old copy.
 fn key() -> Result<String> {
     let mut hasher = DefaultHasher::new();
     for manifest in ["Cargo.lock", "Cargo.toml", "tracer/Cargo.toml", "xtask/Cargo.toml"] {
@@ -75,7 +77,7 @@ fn key() -> Result<String> {
     Ok(format!("{:016x}", hasher.finish()))
 }
 
-/// Copies the parts that are there, with their times, by which cargo goes.
+/// Copies the subfolders that exist. Keeps the modification times, because cargo relies on them.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     for part in PARTS.map(|part| from.join(part)).iter().filter(|part| part.is_dir()) {
         fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
@@ -84,7 +86,8 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The names of this work tree's packages and targets, as cargo's `metadata` has them and as files have them.
+/// Names of this work tree's packages and targets, both with hyphens (as in cargo's metadata) and with underscores (as
+/// in file names).
 fn workspace_names(metadata: &str) -> Result<BTreeSet<String>> {
     let metadata: Value = serde_json::from_str(metadata).context("cannot read cargo's metadata")?;
     let packages = metadata["packages"].as_array().context("cargo's metadata has no packages")?;
@@ -93,7 +96,7 @@ fn workspace_names(metadata: &str) -> Result<BTreeSet<String>> {
     Ok(names.flat_map(|name| [name.to_owned(), name.replace('-', "_")]).collect())
 }
 
-/// Removes what is of these packages.
+/// Removes the files of these packages.
 fn prune(folder: &Path, ours: &BTreeSet<String>) -> Result<()> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
     for entry in entries {
@@ -105,7 +108,7 @@ fn prune(folder: &Path, ours: &BTreeSet<String>) -> Result<()> {
     Ok(())
 }
 
-/// Of `NAME-HASH`, `libNAME-HASH.rlib`, `NAME-HASH.d` the name.
+/// Extracts `NAME` from `NAME-HASH`, `libNAME-HASH.rlib` or `NAME-HASH.d`.
 fn package(file: &str) -> &str {
     let (name, hash) = file.rsplit_once('-').unwrap_or((file, ""));
     if hash.contains('.') { name.strip_prefix("lib").unwrap_or(name) } else { name }

@@ -1,5 +1,5 @@
-//! The user's cache directory, where all that is downloaded lives, and the rule by which things come into it:
-//! made under another name, renamed when whole. What has its name is complete.
+//! The user's cache directory, which holds everything that is downloaded. An entry is created under a temporary name
+//! and renamed when complete, so an entry under its final name is always complete.
 
 use std::{
     fs::{self, File},
@@ -16,8 +16,8 @@ pub struct Cache {
     root: PathBuf,
 }
 
-/// Held while the cache is changed. A second xtask waits instead of downloading the same.
-pub struct Guard(#[expect(dead_code, reason = "it holds the lock; closing it lets go")] File);
+/// Lock held while the cache is modified. A second xtask waits instead of downloading the same files.
+pub struct Guard(#[expect(dead_code, reason = "holds the lock until it is dropped")] File);
 
 impl Cache {
     pub fn open() -> Result<Self> {
@@ -44,8 +44,8 @@ impl Cache {
         Ok(Guard(file))
     }
 
-    /// The folder `name`, filled by `fill` if it is not there yet. `fill` works in a folder of another name, which gets
-    /// its own only when `fill` has succeeded; what an interrupted run left is thrown away.
+    /// Returns the folder `name`, and creates it with `fill` if it is missing. `fill` writes to a temporary folder that
+    /// is renamed only after success. Leftovers of an interrupted run are removed first.
     pub fn folder(&self, name: &str, _guard: &Guard, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let whole = self.path(name);
         if whole.is_dir() {
@@ -59,7 +59,7 @@ impl Cache {
         Ok(whole)
     }
 
-    /// The same for one file: `make` writes it under another name.
+    /// Like [`Cache::folder`], for a single file: `make` writes it under a temporary name.
     pub fn file(&self, name: &str, _guard: &Guard, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let whole = self.path(name);
         if whole.is_file() {
@@ -76,7 +76,7 @@ impl Cache {
     }
 }
 
-/// Removes a file or a folder; one that is not there is no error.
+/// Removes a file or a folder. A missing one is not an error.
 pub fn remove(path: &Path) -> Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(data) if data.is_dir() => fs::remove_dir_all(path),

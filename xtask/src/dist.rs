@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: a Debian package and a tarball, made from one staged tree.
+//! `cargo xtask dist`: builds a Debian package and a tarball from one staged tree.
 
 use std::{
     fs,
@@ -17,17 +17,17 @@ use crate::{
     workspace::{cargo, root},
 };
 
-/// What packs the tree.
+/// Version of cargo-deb, which builds the Debian package.
 const CARGO_DEB_VERSION: &str = "3.8.0";
-/// The architecture in the packages' names.
+/// Architecture in the tarball's name.
 const ARCHITECTURE: &str = "x86_64";
-/// The command lines' definition knows these shells; where each looks for completions.
+/// Shells for which `pinscope completions` generates a file, and where each shell looks for it.
 const COMPLETIONS: [(&str, &str); 3] = [
     ("bash", "usr/share/bash-completion/completions/pinscope"),
     ("zsh", "usr/share/zsh/vendor-completions/_pinscope"),
     ("fish", "usr/share/fish/vendor_completions.d/pinscope.fish"),
 ];
-/// Files that are packed as they are, and where.
+/// Files that are packaged unchanged, with their destinations.
 const FILES: [(&str, &str); 5] = [
     ("tracer/pkg/pinscope.toml", "etc/pinscope/pinscope.toml"),
     ("tracer/pkg/pinscope.service", "usr/lib/systemd/system/pinscope.service"),
@@ -35,20 +35,20 @@ const FILES: [(&str, &str); 5] = [
     ("tracer/pkg/pinscope.sysusers", "usr/lib/sysusers.d/pinscope.conf"),
     ("CHANGELOG.md", "usr/share/doc/pinscope/changelog"),
 ];
-/// The texts for who has no Debian: there the package's `copyright` says it, and the system has them.
+/// Licence texts for systems other than Debian. On Debian, the package's `copyright` refers to the system's copies.
 const LICENCES: [&str; 3] = ["LICENSE-MIT", "LICENSE-APACHE", "LICENSE-GPL2"];
-/// Folders of which every file with one of these endings is packed.
+/// Folders, an extension, and a destination: every file with that extension is packaged.
 const FOLDERS: [(&str, &str, &str); 3] = [
     ("dashboards", "json", "usr/share/pinscope/dashboards"),
     ("dashboards/rules", "yml", "usr/share/pinscope/rules"),
     ("dashboards", "md", "usr/share/pinscope"),
 ];
 
-/// What was made.
+/// Paths of the packages.
 pub struct Packages {
-    /// For Debian from bookworm on.
+    /// Package for Debian bookworm and later.
     pub deb: PathBuf,
-    /// The same tree for everything else.
+    /// The same tree for all other distributions.
     pub tarball: PathBuf,
 }
 
@@ -60,7 +60,7 @@ pub fn dist() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds the binary, stages the tree, checks the units, packs.
+/// Builds the binary, stages the tree, checks the units and packs.
 pub fn packages() -> Result<Packages> {
     setup::build_tools()?;
     let cargo_deb = cargo_deb(&Cache::open()?)?;
@@ -79,7 +79,7 @@ pub fn packages() -> Result<Packages> {
     Ok(Packages { deb, tarball: tarball(&dist, &tree, &version)? })
 }
 
-/// cargo-deb in the user's cache, built once.
+/// Path of cargo-deb in the user's cache. Builds it once.
 fn cargo_deb(cache: &Cache) -> Result<PathBuf> {
     let guard = cache.lock()?;
     let folder = cache.folder(&format!("tools/cargo-deb-{CARGO_DEB_VERSION}"), &guard, |folder| {
@@ -94,11 +94,11 @@ fn cargo_deb(cache: &Cache) -> Result<PathBuf> {
     Ok(folder.join("bin/cargo-deb"))
 }
 
-/// Puts the tree together as it lies on an installed machine.
+/// Lays out the tree as it is on an installed machine.
 fn stage(tree: &Path, binary: &Path) -> Result<()> {
     let installed = tree.join("usr/bin/pinscope");
     copy(binary, &installed)?;
-    // The eBPF object in it is data, and keeps its own.
+    // The embedded eBPF object is data; strip leaves its symbols alone.
     exec(Command::new("strip").arg("--strip-all").arg(&installed))?;
     for (here, there) in FILES {
         copy(&root().join(here), &tree.join(there))?;
@@ -116,7 +116,7 @@ fn stage(tree: &Path, binary: &Path) -> Result<()> {
     manual(tree, binary)
 }
 
-/// The documents and their pictures.
+/// Writes the documents and their pictures.
 fn write_documents(there: &Path) -> Result<()> {
     let source = root().join(documents::SOURCE);
     for name in documents::SINGLE {
@@ -139,7 +139,7 @@ fn write_document(name: &str, there: &Path) -> Result<()> {
     write(there, documents::packaged(name, &text).as_bytes())
 }
 
-/// The manual pages, compressed as Debian wants them: as small as it goes, without a name or a time.
+/// Writes the manual pages, compressed as Debian's policy demands: best compression, without a name or a time stamp.
 fn manual(tree: &Path, binary: &Path) -> Result<()> {
     let made = tree.with_file_name("man");
     exec(Command::new(binary).arg("man").arg(&made))?;
@@ -161,11 +161,10 @@ fn manual(tree: &Path, binary: &Path) -> Result<()> {
 fn deb(cargo_deb: &Path, dist: &Path, version: &str) -> Result<PathBuf> {
     let changelog = root().join("tracer/pkg/debian/changelog");
     let first = fs::read_to_string(&changelog).with_context(|| format!("cannot read {}", changelog.display()))?;
-    let revision = revision(&first, version).with_context(|| {
-        format!("{} does not begin with version {version}: write what is new there", changelog.display())
-    })?;
+    let revision = revision(&first, version)
+        .with_context(|| format!("the first entry of {} is not for version {version}: add one", changelog.display()))?;
     let mut command = Command::new(cargo_deb);
-    // It asks cargo for the package's metadata.
+    // cargo-deb asks cargo for the package's metadata.
     command.current_dir(root().join("tracer")).env_remove("CARGO_MANIFEST_DIR");
     command.args(["deb", "--quiet", "--no-build", "--no-strip", "--deb-revision", &revision, "--output"]).arg(dist);
     exec(&mut command)?;
@@ -184,21 +183,21 @@ fn tarball(dist: &Path, tree: &Path, version: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// `0.1.0`, from what the program says of itself.
+/// Version that the program reports, such as `0.1.0`.
 fn version(binary: &Path) -> Result<String> {
     let said = read(Command::new(binary).arg("--version"))?;
     let version = said.split_whitespace().nth(1).with_context(|| format!("not a version: {said}"))?;
     Ok(version.to_owned())
 }
 
-/// The Debian revision of the changelog's first entry, if that is of `version`: `pinscope (0.1.0-1) unstable; ...`.
+/// Debian revision of the changelog's first entry, if that entry is for `version`: `pinscope (0.1.0-1) unstable; ...`.
 fn revision(changelog: &str, version: &str) -> Option<String> {
     let whole = changelog.split_once('(')?.1.split_once(')')?.0;
     let (upstream, revision) = whole.rsplit_once('-')?;
     (upstream == version).then(|| revision.to_owned())
 }
 
-/// The files of a folder with this ending, sorted; none where there is no such folder.
+/// Files of a folder with this extension, sorted; none if the folder does not exist.
 fn files(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
     if !folder.is_dir() {
         return Ok(Vec::new());

@@ -1,4 +1,4 @@
-//! `cargo xtask doctor`: what is there, what is missing.
+//! `cargo xtask doctor`: lists what is installed and what is missing.
 
 use std::process::{Command, ExitCode};
 
@@ -15,7 +15,8 @@ use crate::{
     },
 };
 
-/// Fails if something is missing that `cargo xtask setup` installs. Kernels are downloaded when they are needed.
+/// Fails if something is missing that `cargo xtask setup` installs. Kernels do not count: they are downloaded on
+/// demand.
 pub fn doctor() -> Result<ExitCode> {
     let cache = Cache::open()?;
     let rustc = read(Command::new("rustc").arg("--version")).ok().map(|said| said.trim().to_owned());

@@ -1,18 +1,19 @@
-//! The documents in the packages: in one folder, with links that lead to what is packaged.
+//! Documents in the packages. They share one folder, and their links point to packaged files.
 
 use std::path::{Path, PathBuf};
 
-/// The folder of the installed documents, from the root of the tree.
+/// Folder of the installed documents, relative to the root of the tree.
 pub const FOLDER: &str = "usr/share/doc/pinscope";
-/// Documents beside those in [`SOURCE`].
+/// Documents outside [`SOURCE`].
 pub const SINGLE: [&str; 2] = ["README.md", "SECURITY.md"];
-/// Every document and picture in it is packaged.
+/// Folder of which every document and picture is packaged.
 pub const SOURCE: &str = "tracer/doc";
-/// Files that are packaged elsewhere, as they are called from [`FOLDER`]. The changelog has another name in each package.
+/// Files that are packaged elsewhere, with their paths relative to [`FOLDER`]. The changelog is absent: its name
+/// differs between the packages.
 const ELSEWHERE: [(&str, &str); 2] =
     [("dashboards/README.md", "../../pinscope/README.md"), ("dashboards/RUNBOOK.md", "../../pinscope/RUNBOOK.md")];
 
-/// The text of the document `name` as it is packaged: a link to what is not packaged becomes its words.
+/// Text of the document `name` as packaged. A link to a file that is not packaged is replaced by its text.
 pub fn packaged(name: &str, text: &str) -> String {
     let mut packaged = String::with_capacity(text.len());
     let mut rest = text;
@@ -26,19 +27,19 @@ pub fn packaged(name: &str, text: &str) -> String {
     packaged + rest
 }
 
-/// What comes before the next `](`, its target, and what follows.
+/// Text before the next `](`, the link's target, and the text after it.
 fn next_link(text: &str) -> Option<(&str, &str, &str)> {
     let (before, rest) = text.split_once("](")?;
     let (target, after) = rest.split_once(')')?;
     Some((before, target, after))
 }
 
-/// Takes the bracket away that opens the link at the end of this text.
+/// Removes the bracket that opens the link at the end of this text.
 fn without_bracket(text: &str) -> String {
     text.rsplit_once('[').map_or_else(|| text.to_owned(), |(before, words)| format!("{before}{words}"))
 }
 
-/// Where the target of a link in `name` is in the packages.
+/// Path in the packages of the target of a link in `name`.
 fn installed(name: &str, target: &str) -> Option<String> {
     if target.contains("://") || target.starts_with('#') {
         return Some(target.to_owned());
@@ -51,7 +52,7 @@ fn installed(name: &str, target: &str) -> Option<String> {
     flat.or(single).or(elsewhere).map(|place| format!("{place}{anchor}"))
 }
 
-/// `../../README.md`, seen from `tracer/doc/guide.md`, is `README.md`.
+/// Resolves `../../README.md` in `tracer/doc/guide.md` to `README.md`.
 fn resolved(name: &str, file: &str) -> String {
     let mut path = PathBuf::from(name);
     path.pop();

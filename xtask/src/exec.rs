@@ -1,4 +1,4 @@
-//! Other programs: run, with errors that show the command as one would type it.
+//! Runs other programs. Errors show the command as one would type it.
 
 use std::{
     fmt::Write as _,
@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// Runs a command with our own output; anything but success is an error that shows the command.
+/// Runs a command whose output goes to our own. Any status but success is an error that shows the command.
 pub fn exec(command: &mut Command) -> Result<()> {
     let status = command.stdin(Stdio::null()).status().with_context(|| cannot_run(command))?;
     if !status.success() {
@@ -16,7 +16,7 @@ pub fn exec(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command and returns what it printed; on failure the error has what it complained about.
+/// Runs a command and returns its standard output. On failure, the error contains its output and its standard error.
 pub fn read(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().with_context(|| cannot_run(command))?;
     if !output.status.success() {
@@ -27,7 +27,7 @@ pub fn read(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("`{}` printed no text", show(command)))
 }
 
-/// Whether a command can be run at all and succeeds. It prints nothing.
+/// Whether a command starts and succeeds. Its output is discarded.
 pub fn succeeds(command: &mut Command) -> bool {
     command
         .stdin(Stdio::null())
@@ -37,7 +37,7 @@ pub fn succeeds(command: &mut Command) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// A command as one would type it: variables set, program, arguments.
+/// A command as one would type it: environment variables, program, arguments.
 pub fn show(command: &Command) -> String {
     let mut line = String::new();
     for (name, value) in command.get_envs() {
@@ -53,7 +53,7 @@ pub fn show(command: &Command) -> String {
     line
 }
 
-/// A word as a shell reads it back.
+/// Quotes a word for a shell.
 pub fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+./:,@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

@@ -1,5 +1,5 @@
-//! The fuzzers of `fuzz/`: built with the flags that cargo-fuzz takes, but for the sanitizer, which needs a nightly compiler;
-//! there is next to no unsafe code to find by it.
+//! The fuzzers of `fuzz/`, built with cargo-fuzz's flags except for the sanitizer: it needs a nightly compiler, and
+//! there is almost no unsafe code for it to check.
 
 use std::{fs, path::PathBuf};
 
@@ -11,11 +11,11 @@ use crate::{
     workspace,
 };
 
-/// What is fuzzed, by the names in fuzz/Cargo.toml.
+/// Names of the fuzzers, as in fuzz/Cargo.toml.
 pub const TARGETS: [&str; 6] = ["btf", "cgroups", "configuration", "http", "kallsyms", "record"];
-/// Of each under `cargo xtask test --full`.
+/// Time that each fuzzer runs under `cargo xtask test --full`.
 pub const SECONDS: u32 = 60;
-/// The compiler's counters of what code was reached and with what it compared, as libFuzzer reads them.
+/// Flags for the compiler's coverage counters and traced comparisons, in the form that libFuzzer reads.
 const FLAGS: [&str; 10] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -29,21 +29,21 @@ const FLAGS: [&str; 10] = [
     "-Cdebug-assertions",
 ];
 
-/// Run the fuzzers; what they find is in fuzz/artifacts
+/// Run the fuzzers; inputs that make one fail go to fuzz/artifacts
 #[derive(Args)]
 pub struct Options {
-    /// Only these [default: all of them]
+    /// Fuzzers to run [default: all]
     target: Vec<String>,
-    /// How long each runs
+    /// Seconds that each fuzzer runs
     #[arg(long, default_value_t = SECONDS)]
     seconds: u32,
-    /// How often each runs, at most
+    /// Maximum number of runs of each fuzzer
     #[arg(long, value_name = "N")]
     runs: Option<u64>,
-    /// Bytes of an input, at most
+    /// Maximum length of an input in bytes
     #[arg(long, value_name = "N", default_value_t = 2048)]
     length: u32,
-    /// Put what reaches more code into the corpora in the tree
+    /// Add inputs that reach more code to the corpora in the work tree
     #[arg(long)]
     keep: bool,
 }
@@ -55,17 +55,17 @@ pub fn fuzz(options: &Options) -> Result<()> {
     targets.into_iter().try_for_each(|target| run(target, options))
 }
 
-/// One of them, for as long as a test takes.
+/// Runs one fuzzer for as long as `cargo xtask test --full` does.
 pub fn test(target: &str) -> Result<()> {
     build()?;
     run(target, &Options { target: vec![], seconds: SECONDS, runs: None, length: 2048, keep: false })
 }
 
-/// Of the machine that builds them: named, so that what runs in the build itself is built without the flags.
+/// The host's target triple. With an explicit `--target`, build scripts and proc-macros are built without the flags.
 fn host() -> Result<String> {
     let said = read(std::process::Command::new("rustc").arg("-vV"))?;
     let host = said.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).context("rustc does not say what it builds for")
+    host.map(str::to_owned).context("rustc does not report its host")
 }
 
 fn folder() -> PathBuf {
@@ -83,7 +83,7 @@ fn build() -> Result<()> {
 fn run(target: &str, options: &Options) -> Result<()> {
     let folder = folder();
     let (corpus, artifacts) = (folder.join("corpus").join(target), folder.join("artifacts").join(target));
-    // What it finds worth keeping goes to the first folder.
+    // libFuzzer writes new inputs to the first folder.
     let found = folder.join("target/corpus").join(target);
     for needed in [&artifacts, &found] {
         fs::create_dir_all(needed).with_context(|| format!("cannot make {}", needed.display()))?;
@@ -115,7 +115,7 @@ mod tests {
             assert!(folder().join("corpus").join(target).read_dir().is_ok_and(|mut files| files.next().is_some()));
         }
     }
-    /// `--locked` refuses a lock file without them, which only a whole run with fuzzers would notice.
+    /// `--locked` refuses a lock file that lacks dependencies, but only a run of the fuzzers would notice.
     #[test]
     fn the_lock_file_has_what_the_program_depends_on() {
         let lock = fs::read_to_string(folder().join("Cargo.lock")).expect("the fuzzers' lock file");

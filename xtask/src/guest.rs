@@ -1,4 +1,4 @@
-//! `cargo xtask guest`: a script of one's own on a kernel of the matrix.
+//! `cargo xtask guest`: runs your own script on a kernel of the matrix.
 
 use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -15,28 +15,28 @@ use crate::{
 #[derive(Args)]
 #[expect(clippy::struct_excessive_bools, reason = "they are independent switches of a command line")]
 pub struct Options {
-    /// The series of the kernel
+    /// Series of the kernel
     #[arg(long, default_value = USUAL)]
     kernel: String,
-    /// Put pinscope on /usr/bin
+    /// Install pinscope into /usr/bin
     #[arg(long)]
     pinscope: bool,
-    /// Put Debian's fio there
+    /// Install Debian's fio
     #[arg(long)]
     fio: bool,
-    /// Put Debian's bpftrace there
+    /// Install Debian's bpftrace
     #[arg(long)]
     bpftrace: bool,
-    /// Put some of liburing's own tests into /usr/lib/liburing, built from Debian's source package
+    /// Install some of liburing's own tests into /usr/lib/liburing, built from Debian's source package
     #[arg(long)]
     liburing: bool,
-    /// Run the script in a Debian of this suite, with its systemd
+    /// Run the script in a Debian system of this suite, under systemd
     #[arg(long, value_name = "SUITE", value_parser = Debian::named)]
     debian: Option<Debian>,
-    /// One instruction is one nanosecond
+    /// Make the guest's clock count instructions: one instruction is one nanosecond
     #[arg(long)]
     counted: bool,
-    /// Put a file of this machine there, executable
+    /// Copy a file of this machine into the guest, as an executable
     #[arg(long, value_name = "HERE=THERE", value_parser = file)]
     file: Vec<(PathBuf, String)>,
     /// Add to the kernel's command line
@@ -46,10 +46,10 @@ pub struct Options {
     cpus: u32,
     #[arg(long, value_name = "MIB", default_value_t = 3072)]
     memory: u32,
-    /// End the guest after so many seconds
+    /// End the guest after this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     deadline: u64,
-    /// A script for busybox's sh
+    /// Script for busybox's sh
     script: PathBuf,
 }
 
@@ -100,7 +100,7 @@ pub fn guest(options: &Options) -> Result<ExitCode> {
     })
 }
 
-/// `target/release/x=/usr/bin/x`
+/// Parses `target/release/x=/usr/bin/x`.
 fn file(text: &str) -> Result<(PathBuf, String), String> {
     match text.split_once('=') {
         Some((here, there)) if !here.is_empty() && there.starts_with('/') => Ok((here.into(), there.to_owned())),

@@ -1,4 +1,4 @@
-//! `cargo xtask kernels`: what the matrix consists of.
+//! `cargo xtask kernels`: lists the kernels of the matrix.
 
 use std::process::ExitCode;
 
@@ -12,10 +12,10 @@ use crate::{
 
 #[derive(Args)]
 pub struct Options {
-    /// Download those that are missing
+    /// Download missing kernels
     #[arg(long)]
     download: bool,
-    /// Replace those in the cache that the archive has a newer release of
+    /// Replace cached kernels for which the archive has a newer release
     #[arg(long)]
     refresh: bool,
 }
@@ -36,7 +36,7 @@ pub fn kernels(options: &Options) -> Result<ExitCode> {
             (Some(kernel), offered) => {
                 let newer = offered.ok().filter(|(_, version)| *version != kernel.version);
                 let note =
-                    newer.map_or_else(String::new, |(_, version)| format!(" ({version} is to be had: --refresh)"));
+                    newer.map_or_else(String::new, |(_, version)| format!("({version} is available: --refresh)"));
                 println!("{series:<7} {:<22} {:<58} yes{note}", kernel.version, kernel.package);
             }
             (None, Ok((package, version))) => {

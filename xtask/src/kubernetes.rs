@@ -1,4 +1,4 @@
-//! The Kubernetes manifests: rendered as `kubectl apply -k` would, and held against the schemas.
+//! Checks the Kubernetes manifests: renders them as `kubectl apply -k` would, and validates them against the schemas.
 
 use std::{
     fs,
@@ -15,16 +15,16 @@ use crate::{
     setup, workspace,
 };
 
-/// A folder with a kustomization each.
+/// Folders with one kustomization each.
 const OVERLAYS: [&str; 2] = ["base", "monitor"];
-/// It has the schemas of all versions in it.
+/// Python package that contains the schemas of all Kubernetes versions.
 const VALIDATOR: &str = "kubernetes-validate==1.37.0";
 const CHECK: &str = include_str!("kubernetes/check.py");
 const MONITOR: &str = include_str!("kubernetes/servicemonitor.schema.json");
-/// Where kubectl is taken from if the machine has none.
+/// Debian suite that provides kubectl if the machine has none.
 const SUITE: &str = "trixie";
 
-/// Checks every overlay, and that the check itself refuses what is broken.
+/// Checks every overlay, and checks that validation refuses a broken manifest.
 pub fn check() -> Result<()> {
     let cache = Cache::open()?;
     let (kubectl, python) = (kubectl(&cache)?, python(&cache)?);
@@ -38,9 +38,9 @@ pub fn check() -> Result<()> {
         let rendered = work.join(format!("{overlay}.yaml"));
         fs::write(&rendered, read(Command::new(&kubectl).arg("kustomize").arg(folder.join(overlay)))?)?;
         exec(Command::new(&python).arg(&script).arg(&rendered).arg(&monitor))
-            .with_context(|| format!("the overlay {overlay} is not right"))?;
+            .with_context(|| format!("the overlay {overlay} is invalid"))?;
         all_listed(&folder.join(overlay))?;
-        // The whole way once more with a mistake in it.
+        // Repeat the validation with a mistake in the manifest.
         let broken = work.join(format!("{overlay}-broken.yaml"));
         fs::write(&broken, fs::read_to_string(&rendered)?.replace("hostPID:", "hostPid:"))?;
         if succeeds(Command::new(&python).arg(&script).arg(&broken).arg(&monitor)) {
@@ -50,7 +50,7 @@ pub fn check() -> Result<()> {
     Ok(())
 }
 
-/// Every manifest is in its kustomization: one that is not would never be applied, nor checked.
+/// Checks that each manifest is in its kustomization. A manifest outside of it would be neither applied nor validated.
 fn all_listed(folder: &Path) -> Result<()> {
     let listed = fs::read_to_string(folder.join("kustomization.yaml"))?;
     for entry in fs::read_dir(folder)? {
@@ -62,7 +62,7 @@ fn all_listed(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The machine's own, else Debian's in the cache.
+/// The machine's own kubectl, otherwise Debian's in the cache.
 fn kubectl(cache: &Cache) -> Result<PathBuf> {
     if setup::has_program("kubectl") {
         return Ok("kubectl".into());
@@ -80,20 +80,20 @@ fn kubectl(cache: &Cache) -> Result<PathBuf> {
     Ok(folder.join("usr/bin/kubectl"))
 }
 
-/// The Python of a virtual environment with the validator.
+/// Python interpreter of a virtual environment that contains the validator.
 fn python(cache: &Cache) -> Result<PathBuf> {
     let name = format!("tools/{}", VALIDATOR.replace("==", "-"));
     let mut folder = cache.path(&name);
     if !folder.is_dir() {
         if !succeeds(Command::new("python3").args(["-m", "ensurepip", "--version"])) {
-            setup::install(&["python3-venv"], "holds the Kubernetes manifests against their schemas")?;
+            setup::install(&["python3-venv"], "validates the Kubernetes manifests")?;
         }
         let guard = cache.lock()?;
         folder = cache.folder(&name, &guard, |folder| {
             println!("setup: {VALIDATOR}, the schemas of Kubernetes; installed by pip into the cache");
             exec(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
             let python = folder.join("bin/python");
-            // By the interpreter: pip's own script has the folder's name of now in it.
+            // Runs pip through the interpreter: pip's own script contains the folder's temporary name.
             exec(Command::new(python).args([
                 "-m",
                 "pip",

@@ -1,4 +1,4 @@
-//! liburing's own tests, as workloads that are not ours: built from Debian's source package, kept in the cache.
+//! liburing's own tests, which serve as workloads written by others: built from Debian's source package and cached.
 
 use std::{
     fs,
@@ -15,20 +15,20 @@ use crate::{
     setup,
 };
 
-/// Where a program goes in a guest, and where it lies here.
+/// A program's path in the guest and its path on this machine.
 pub type Program = (String, PathBuf);
 
 const PACKAGE: &str = "liburing";
 const SUITE: &str = "trixie";
-/// Raised when the programs, or how they are built, change: part of the name in the cache.
+/// Part of the name in the cache. To be raised when the programs, or the way they are built, change.
 const LAYOUT: u32 = 1;
-/// Those that register buffers, each in a way of its own, within seconds. `tracer/tests/vm/tests/liburing.rs` runs them.
+/// Tests that register buffers in different ways and end within seconds. `tracer/tests/vm/tests/liburing.rs` runs them.
 const PROGRAMS: [&str; 5] =
     ["fixed-hugepage.t", "io_uring_register.t", "regbuf-clone.t", "register-restrictions.t", "rsrc_tags.t"];
-/// What it takes to build them.
+/// Packages needed to build them.
 const TOOLS: [&str; 4] = ["dpkg-dev", "gcc", "libc6-dev", "make"];
 
-/// The programs, static; fetched and built when the cache has none.
+/// The programs, linked statically. Fetches and builds them if they are not cached.
 pub fn programs(cache: &Cache) -> Result<Vec<Program>> {
     let name = format!("packages/{SUITE}-{PACKAGE}-tests-{LAYOUT}");
     let mut folder = cache.path(&name);
@@ -46,11 +46,12 @@ pub fn programs(cache: &Cache) -> Result<Vec<Program>> {
     Ok(PROGRAMS.iter().map(|program| (format!("/usr/lib/liburing/{program}"), folder.join(program))).collect())
 }
 
-/// The library as Debian configures it, and of its tests only ours, static as all that goes into guests.
+/// Builds the library as Debian configures it, and the tests in [`PROGRAMS`]. They are static, like everything that
+/// goes into guests.
 fn build(sources: &Path, folder: &Path) -> Result<()> {
     let make = |part: &str| {
         let mut make = Command::new("make");
-        // What cargo tells its own jobs is not meant for this make.
+        // cargo's job server is not meant for this make.
         make.env_remove("MAKEFLAGS").env_remove("MFLAGS").arg("--directory").arg(sources.join(part));
         make
     };

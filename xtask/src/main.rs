@@ -1,4 +1,4 @@
-//! `cargo xtask`: what takes more than cargo. Setting a machine up, the main job, and the tests on real kernels.
+//! `cargo xtask`: tasks beyond plain cargo, namely machine setup, the main job, and tests on real kernels.
 
 mod apt;
 mod artifacts;
@@ -42,9 +42,9 @@ struct Arguments {
 enum Task {
     /// Install what is missing to build pinscope and to run guests
     Setup,
-    /// List what is there and what is missing
+    /// List what is installed and what is missing
     Doctor,
-    /// List the kernels of the matrix: the newest of each series, its package, whether it is in the cache
+    /// List the kernels of the matrix: the newest release of each series, its package, and whether it is cached
     Kernels(kernels::Options),
     /// Do the main job: pinscope around a real workload, here or in a guest
     Run(run::Options),
@@ -55,7 +55,7 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Make a Debian package and a tarball, into target/dist
     Dist,
-    /// Run a script of your own in a guest
+    /// Run your own script in a guest
     Guest(guest::Options),
 }
 

@@ -1,5 +1,5 @@
-//! A real receiver of OTLP for the tests of the export: Debian's VictoriaMetrics, unpacked into the cache. (Debian builds
-//! Prometheus without its own.)
+//! A real OTLP receiver for the export tests: Debian's VictoriaMetrics, unpacked into the cache. (Debian builds
+//! Prometheus without its OTLP receiver.)
 
 use std::path::PathBuf;
 
@@ -7,10 +7,10 @@ use anyhow::Result;
 
 use crate::{apt::Archive, cache::Cache};
 
-/// The first suite whose version receives OTLP.
+/// First suite whose VictoriaMetrics receives OTLP.
 const SUITE: &str = "trixie";
 
-/// The program; fetched when the cache has none.
+/// Path of the program. Fetches it if it is not cached.
 pub fn program() -> Result<PathBuf> {
     let cache = Cache::open()?;
     let name = format!("packages/{SUITE}-victoria-metrics");

@@ -1,6 +1,6 @@
-//! Which rooms of the code may use which, held against the paths in the sources.
+//! Table of which rooms of the code may use which, checked against the paths in the sources.
 //!
-//! A room is a module at the top of a crate, a file or a folder. What only tests use is not looked at.
+//! A room is a top-level module of a crate: a file or a folder. Code that only tests use is ignored.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,11 +8,11 @@ use std::{
     path::Path,
 };
 
-/// Another room that a room uses, and what for.
+/// Another room that a room uses, and the reason.
 type Use = (&'static str, &'static str);
 
-/// The rooms of `tracer/src`. Each may use those that it lists, which stand above it: so no two use each other, by whatever
-/// way.
+/// The rooms of `tracer/src`. Each may use only the rooms that it lists, and these must stand above it. This rules out
+/// cycles, direct or indirect.
 const ROOMS: [(&str, &[Use]); 17] = [
     ("human", &[]),
     ("figure", &[]),
@@ -20,18 +20,18 @@ const ROOMS: [(&str, &[Use]); 17] = [
     ("memory", &[]),
     ("say", &[]),
     ("logging", &[("say", "")]),
-    ("bpf", &[("memory", "the size of a page"), ("human", "what the verifier says")]),
-    ("kernel", &[("bpf", "what only a system call tells"), ("memory", "the size of a page")]),
-    ("decode", &[("figure", "which are to be had"), ("human", "names that others chose are made printable")]),
+    ("bpf", &[("memory", "the size of a page"), ("human", "the verifier's output")]),
+    ("kernel", &[("bpf", "facts from system calls"), ("memory", "the size of a page")]),
+    ("decode", &[("figure", "which are available"), ("human", "makes foreign names printable")]),
     ("sample", &[("decode", "a reading names its workload")]),
     (
         "probe",
         &[
             ("figure", ""),
             ("kernel", "plans by its facts"),
-            ("bpf", "loads and links what the library cannot"),
-            ("memory", "gives back what loading took"),
-            ("limits", "how many files may be open"),
+            ("bpf", "loads and links beyond aya's means"),
+            ("memory", "returns memory after loading"),
+            ("limits", "limit of open files"),
         ],
     ),
     (
@@ -39,19 +39,19 @@ const ROOMS: [(&str, &[Use]); 17] = [
         &[
             ("probe", "reads what it attached"),
             ("bpf", "reads maps and programs through it"),
-            ("sample", "what it makes"),
-            ("decode", "paths of cgroups and numbers of tasks"),
+            ("sample", "its result"),
+            ("decode", "paths of cgroups, ids of tasks"),
             ("kernel", "where the hierarchy of cgroups is"),
-            ("human", "names of filesystems are made printable"),
+            ("human", "makes names of filesystems printable"),
         ],
     ),
     (
         "aggregate",
         &[
             ("figure", ""),
-            ("sample", "what it folds"),
-            ("decode", "names of results, filesystems, processes; what was measured"),
-            ("kernel", "an audit's callers, by the addresses that it resolved"),
+            ("sample", "its input"),
+            ("decode", "names of results, filesystems and processes; which figures were measured"),
+            ("kernel", "resolves the addresses of an audit's callers"),
             ("probe", "names of figures"),
             ("human", ""),
         ],
@@ -60,7 +60,7 @@ const ROOMS: [(&str, &[Use]); 17] = [
         "answer",
         &[
             ("figure", ""),
-            ("aggregate", "what it answers from"),
+            ("aggregate", "its input"),
             ("decode", "names of results and processes"),
             ("kernel", "the size of a page"),
             ("probe", "names of figures"),
@@ -74,7 +74,7 @@ const ROOMS: [(&str, &[Use]); 17] = [
             ("aggregate", ""),
             ("answer", ""),
             ("decode", "a trace shows records"),
-            ("sample", "what the service takes itself"),
+            ("sample", "the service's own costs"),
             ("probe", "doctor shows the plan, the service its health"),
             ("kernel", "doctor shows the facts"),
             ("human", ""),
@@ -84,7 +84,7 @@ const ROOMS: [(&str, &[Use]); 17] = [
         "cli",
         &[
             ("sink", "where to listen and export to"),
-            ("probe", "the plan's wish, and how to load"),
+            ("probe", "what to plan for, and how to load"),
             ("kernel", "workloads need the hierarchy of cgroups"),
             ("human", ""),
         ],
@@ -105,19 +105,19 @@ const ROOMS: [(&str, &[Use]); 17] = [
             ("bpf", ""),
             ("logging", "a reload may change the level"),
             ("memory", ""),
-            ("limits", "a command has those that pinscope was given"),
+            ("limits", "a child command gets pinscope's original limits"),
             ("say", ""),
         ],
     ),
 ];
 
-/// Beside the rooms: the crate's root, its program, and what fuzzers reach all of it by.
+/// Modules that are not rooms: the crate's root, the program, and the fuzzers' access to all rooms.
 const APART: [&str; 3] = ["lib", "main", "fuzz"];
 
-/// The rooms that may name aya, the library of bpf(2).
+/// Rooms that may name aya, the bpf(2) library.
 const WITH_AYA: [&str; 5] = ["bpf", "probe", "source", "session", "logging"];
 
-/// Each room with its code, of a crate or module that lies in a folder.
+/// Code of each room of a crate or module in `folder`.
 fn rooms(folder: &str) -> BTreeMap<String, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
     let mut rooms = BTreeMap::new();
@@ -148,7 +148,7 @@ fn shipped(file: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The rooms that stand behind a prefix such as `crate::`, alone or as a list.
+/// Rooms named after a prefix such as `crate::`, alone or in a list.
 fn used(code: &str, prefix: &str) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for (start, _) in code.match_indices(prefix) {
@@ -161,7 +161,7 @@ fn used(code: &str, prefix: &str) -> BTreeSet<String> {
     all
 }
 
-/// The items of a list up to its closing brace.
+/// Items of a list up to its closing brace.
 fn items(list: &str) -> Vec<&str> {
     let (mut items, mut depth, mut from) = (Vec::new(), 0, 0);
     for (at, char) in list.char_indices() {
@@ -186,7 +186,7 @@ fn identifier(path: &str) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-/// A way that leads back to where it began, if there is one.
+/// A cycle of uses, if there is one.
 fn circle(uses: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
     fn walk(uses: &BTreeMap<String, BTreeSet<String>>, way: &mut Vec<String>, done: &mut BTreeSet<String>) -> bool {
         let last = way.last().cloned().unwrap_or_default();
@@ -230,7 +230,8 @@ fn each_room_uses_what_the_table_lets_it() {
         if APART.contains(&room.as_str()) {
             continue;
         }
-        let allowed = allowed.get(room.as_str()).unwrap_or_else(|| panic!("{room} is in no table: xtask/src/rooms.rs"));
+        let allowed =
+            allowed.get(room.as_str()).unwrap_or_else(|| panic!("{room} is not in the table of xtask/src/rooms.rs"));
         for other in &uses {
             assert!(allowed.contains(other.as_str()), "{room} uses {other}: xtask/src/rooms.rs does not allow it");
         }
@@ -260,7 +261,7 @@ fn the_programs_use_each_other_one_way() {
     assert!(programs.len() > 20 && programs["fold"].contains("outcome"), "{programs:?}");
     assert_eq!(circle(&programs), None);
     let back: Vec<_> = programs.iter().filter(|(_, uses)| uses.contains("probe")).collect();
-    assert!(back.is_empty(), "the hooks stand above all: {back:?}");
+    assert!(back.is_empty(), "no program may use the hooks: {back:?}");
     assert_eq!(circle(&uses_of("tracer-ebpf/src/abi", "crate::")), None);
 }
 

@@ -20,17 +20,17 @@ use crate::{
     workspace,
 };
 
-/// fio with several kinds of memory.
+/// Workload: fio with several kinds of memory.
 const WORKLOAD: &str = include_str!("workload.sh");
-/// The sub-commands of pinscope that watch something going on.
+/// pinscope's sub-commands that observe a workload.
 const SESSIONS: [&str; 4] = ["report", "trace", "audit", "daemon"];
 
 #[derive(Args)]
 pub struct Options {
-    /// Use a guest with a kernel of this series, whatever this machine can do
+    /// Use a guest with a kernel of this series, even if this machine's kernel can be traced
     #[arg(long, value_name = "SERIES")]
     kernel: Option<String>,
-    /// End the guest after so many seconds
+    /// End the guest after this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     deadline: u64,
     /// Arguments for pinscope, instead of `report -- WORKLOAD`
@@ -42,16 +42,16 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     setup::build_tools()?;
     let pinscope = artifacts::pinscope()?;
     let reason = match &options.kernel {
-        Some(series) => format!("Linux {series} was asked for"),
+        Some(series) => format!("Linux {series} was requested"),
         None if succeeds(Command::new(&pinscope).arg("doctor")) => return here(&pinscope, options),
-        None => "this machine's kernel cannot be traced, says `pinscope doctor`".to_owned(),
+        None => "this machine's kernel cannot be traced according to `pinscope doctor`".to_owned(),
     };
     in_guest(&pinscope, options, &reason)
 }
 
 fn here(pinscope: &Path, options: &Options) -> Result<ExitCode> {
     setup::install(&["fio"], "the workload")?;
-    println!("run: on this kernel, which can be traced, says `pinscope doctor`");
+    println!("run: on this machine, whose kernel can be traced according to `pinscope doctor`");
     let folder = workspace::target().join("workload");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let workload = folder.join("workload.sh");
@@ -90,7 +90,7 @@ fn exit_code(code: i32) -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
-/// What a shell has to do: pinscope around the workload, around a command of the caller's, or beside the workload.
+/// Shell script that runs pinscope around the workload, around the caller's command, or beside the workload.
 fn script(pinscope: &str, workload: &str, arguments: &[String]) -> String {
     let (pinscope, workload) = (quote(pinscope), quote(workload));
     let words: Vec<_> = arguments.iter().map(|argument| quote(argument)).collect();
@@ -105,9 +105,9 @@ fn script(pinscope: &str, workload: &str, arguments: &[String]) -> String {
     if !is_session || asks_for_help || has_command {
         return format!("{pinscope} {words}\n");
     }
-    // The workload starts when pinscope holds its probes, which are file descriptors of these kinds, and no more come.
-    // pinscope ends by the SIGINT, or before by itself. (A shell starts what is in the background with SIGINT ignored; a
-    // handler of its own, as pinscope sets, is not affected.)
+    // Starts the workload when pinscope has attached its probes, that is, when its count of file descriptors of these
+    // kinds stops growing. pinscope ends on SIGINT, or earlier on its own. (A shell starts background commands with
+    // SIGINT ignored. This does not matter here, because pinscope installs its own handler.)
     format!(
         r#"{pinscope} {words} &
 pinscope=$!

@@ -1,4 +1,4 @@
-//! `cargo xtask setup`: installs what is missing, and says of each thing what for.
+//! `cargo xtask setup`: installs what is missing, and prints the reason for each item.
 
 use std::{
     fs,
@@ -18,20 +18,20 @@ use crate::{
     },
 };
 
-/// The oldest compiler that builds the workspace, in the form of Debian's versions.
+/// Oldest compiler that builds the workspace, as the first two numbers of Debian's versions.
 const OLDEST_RUST: (u32, u32) = (1, 95);
-/// What bpf-linker can be built against.
+/// LLVM versions that bpf-linker can be built against.
 const LLVM: std::ops::RangeInclusive<u32> = 20..=22;
 
 pub fn setup() -> Result<ExitCode> {
     build_tools()?;
     let cache = Cache::open()?;
     guest_tools(&cache)?;
-    println!("setup: all is there");
+    println!("setup: everything is installed");
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a build needs: a compiler with `core` for BPF, and bpf-linker.
+/// Installs what a build needs: a compiler with `core` for BPF, and bpf-linker.
 pub fn build_tools() -> Result<()> {
     let compiler = match toolchain::find_compiler() {
         Some(compiler) => compiler,
@@ -43,7 +43,7 @@ pub fn build_tools() -> Result<()> {
     Ok(())
 }
 
-/// What the lints need besides: clippy for the compiler of the eBPF side.
+/// Installs what the lints need in addition: clippy for the compiler of the eBPF side.
 pub fn lint_tools(compiler: &Compiler) -> Result<()> {
     match compiler {
         Compiler::Prebuilt { cargo, .. } if !cargo.with_file_name("cargo-clippy").is_file() => {
@@ -54,7 +54,7 @@ pub fn lint_tools(compiler: &Compiler) -> Result<()> {
     }
 }
 
-/// What every guest needs, except a kernel: QEMU, the base layer, a disk.
+/// Installs what every guest needs, except a kernel: QEMU, the base layer, a disk.
 pub fn guest_tools(cache: &Cache) -> Result<()> {
     qemu::check_host()?;
     let mut missing = Vec::new();
@@ -68,22 +68,23 @@ pub fn guest_tools(cache: &Cache) -> Result<()> {
     Ok(())
 }
 
-/// Debian's compiler for BPF: the only one that needs neither nightly nor rust-src.
+/// Installs Debian's compiler for BPF, the only one that needs neither nightly nor rust-src.
 fn install_compiler() -> Result<Compiler> {
-    /// Debian keeps a current compiler for its web browsers in releases whose own is too old.
+    /// Alternative packages. In releases whose own compiler is too old, Debian keeps a current one for its web
+    /// browsers.
     const SETS: [[&str; 3]; 2] =
         [["libstd-rust-web-dev-bpf", "rustc-web", "cargo-web"], ["libstd-rust-dev-bpf", "rustc", "cargo"]];
     let why = "the compiler for the eBPF programs, with core for BPF (rustup's stable has none)";
     let recent = |set: &[&str; 3]| candidate(set[0]).is_some_and(|version| version >= OLDEST_RUST);
     let mut set = SETS.iter().find(|set| recent(set));
     if set.is_none() {
-        // Perhaps apt knows no packages yet.
+        // Perhaps apt has no package lists yet.
         as_root(Command::new("apt-get").args(["update", "--quiet", "--quiet"]), "apt's lists of packages")?;
         set = SETS.iter().find(|set| recent(set));
     }
     let Some(set) = set else {
         bail!(
-            "apt offers no Rust compiler from {}.{} on with core for BPF ({} or {}); install nightly Rust with rust-src \
+            "apt offers no Rust compiler {}.{} or newer with core for BPF ({} or {}); install nightly Rust with rust-src \
              and bpf-linker instead",
             OLDEST_RUST.0,
             OLDEST_RUST.1,
@@ -92,24 +93,24 @@ fn install_compiler() -> Result<Compiler> {
         );
     };
     install(set, why)?;
-    toolchain::find_compiler().context("the compiler was installed and has no core for BPF after all")
+    toolchain::find_compiler().context("the installed compiler has no core for BPF")
 }
 
 fn install_linker(compiler: &Compiler) -> Result<()> {
     let llvm = llvm_version(compiler)?;
     if !LLVM.contains(&llvm) {
-        bail!("{} has LLVM {llvm}; bpf-linker {LINKER_VERSION} can be built for {LLVM:?}", compiler.describe());
+        bail!("{} has LLVM {llvm}; bpf-linker {LINKER_VERSION} needs one of {LLVM:?}", compiler.describe());
     }
     let prefix = format!("/usr/lib/llvm-{llvm}");
     if !fs::exists(format!("{prefix}/include/llvm-c"))? {
-        install(&[&format!("llvm-{llvm}-dev")], "what bpf-linker is built against: the LLVM of the eBPF compiler")?;
+        install(&[&format!("llvm-{llvm}-dev")], "the LLVM of the eBPF compiler, to build bpf-linker against")?;
     }
     let cache = Cache::open()?;
     let guard = cache.lock()?;
     cache.folder(&format!("tools/bpf-linker-{LINKER_VERSION}"), &guard, |folder| {
         println!("setup: bpf-linker {LINKER_VERSION}, links the eBPF object; built by cargo into the cache");
         let mut cargo = crate::workspace::cargo();
-        // Away from the work tree: its configuration and its build folder are not meant for this.
+        // Outside of the work tree, whose cargo configuration and build folder must not apply here.
         cargo.current_dir(folder).env("CARGO_TARGET_DIR", folder.join("target")).env("LLVM_PREFIX", &prefix);
         cargo.args(["install", "--quiet", "--locked", "bpf-linker", "--version", LINKER_VERSION]);
         cargo.args(["--no-default-features", "--features", &format!("llvm-{llvm}"), "--root"]).arg(folder);
@@ -119,7 +120,7 @@ fn install_linker(compiler: &Compiler) -> Result<()> {
     Ok(())
 }
 
-/// The major version of a compiler's LLVM.
+/// Major version of a compiler's LLVM.
 fn llvm_version(compiler: &Compiler) -> Result<u32> {
     let mut rustc = match compiler {
         Compiler::Prebuilt { rustc, .. } => Command::new(rustc),
@@ -135,7 +136,7 @@ fn llvm_version(compiler: &Compiler) -> Result<u32> {
         .with_context(|| format!("`{}` names no LLVM version", show(&rustc)))
 }
 
-/// Installs Debian packages into the system, those of them that are missing.
+/// Installs those of these Debian packages that are missing.
 pub fn install(packages: &[&str], why: &str) -> Result<()> {
     let missing: Vec<_> = packages.iter().copied().filter(|package| !installed(package)).collect();
     if missing.is_empty() {
@@ -150,7 +151,7 @@ pub fn install(packages: &[&str], why: &str) -> Result<()> {
     as_root(&mut apt, why)
 }
 
-/// Runs a command as root: as it is if we are root, else by sudo if that asks for no password.
+/// Runs a command as root: directly if we are root, otherwise with sudo, if sudo needs no password.
 pub fn as_root(command: &mut Command, why: &str) -> Result<()> {
     let root = fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
     if root {
@@ -178,7 +179,7 @@ fn installed(package: &str) -> bool {
         .is_ok_and(|status| status == "installed")
 }
 
-/// The version of a package that apt would install, its first two numbers.
+/// First two numbers of the version that apt would install.
 fn candidate(package: &str) -> Option<(u32, u32)> {
     let policy = read(Command::new("apt-cache").env("LC_ALL", "C").args(["policy", package])).ok()?;
     candidate_version(&policy)

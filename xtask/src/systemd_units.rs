@@ -1,4 +1,4 @@
-//! The systemd units: that systemd reads them without complaint, and how much they leave open.
+//! Checks the systemd units: systemd must read them without complaint, and their exposure must stay low.
 
 use std::{fs, path::Path, process::Command};
 
@@ -10,12 +10,13 @@ use crate::{
     workspace::{root, target},
 };
 
-/// The most exposure that `systemd-analyze security` may find, in tenths.
+/// Highest exposure that `systemd-analyze security` may report, in tenths.
 const MOST_EXPOSURE: u32 = 20;
-/// What the unit runs on an installed machine.
+/// Program that the unit runs on an installed machine.
 const INSTALLED: &str = "/usr/bin/pinscope";
 
-/// Checks the units of a folder. systemd looks whether what a unit runs is there, so `binary` takes its place in a copy.
+/// Checks the units of a folder. systemd checks that the program of a unit exists, so a copy of the unit names `binary`
+/// instead.
 pub fn check(folder: &Path, binary: &Path) -> Result<()> {
     if !setup::has_program("systemd-analyze") {
         setup::install(&["systemd"], "systemd-analyze, which checks the units")?;
@@ -33,18 +34,18 @@ pub fn check(folder: &Path, binary: &Path) -> Result<()> {
     exec(analyze().args(["verify", "--man=no", "--recursive-errors=yes"]).args(&units))?;
     let mut security = analyze();
     security.args(["security", "--offline=true", "--no-pager"]).arg(format!("--threshold={MOST_EXPOSURE}"));
-    // The table goes with the others' output only where something is wrong.
+    // The table is shown only if the check fails.
     read(security.arg(&units[0])).map(drop)
 }
 
-/// The same for the units of the work tree.
+/// Checks the units of the work tree.
 pub fn check_work_tree(binary: &Path) -> Result<()> {
     check(&root().join("tracer/pkg"), binary)
 }
 
 fn analyze() -> Command {
     let mut command = Command::new("systemd-analyze");
-    // The pager and colours of whoever runs this.
+    // Independent of the user's pager and colours.
     command.env("SYSTEMD_PAGER", "cat").env("SYSTEMD_COLORS", "0");
     command
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: all that can be checked, here and on every kernel of the matrix.
+//! `cargo xtask test`: runs all checks, on this machine and on every kernel of the matrix.
 
 mod families;
 mod host;
@@ -38,39 +38,40 @@ pub struct Options {
     /// Test on the kernel of this series only (can be repeated)
     #[arg(long, value_name = "SERIES")]
     kernel: Vec<String>,
-    /// Three kernels and smaller tests
+    /// Test on three kernels only, with smaller tests
     #[arg(long)]
     quick: bool,
-    /// Every test on every kernel in both attach modes, at its full size: some three hours
+    /// Run every test on every kernel in both attach modes at full size: about three hours
     #[arg(long, conflicts_with = "quick")]
     full: bool,
     /// Run no guests
     #[arg(long, conflicts_with = "kernel")]
     host_only: bool,
-    /// Seed of the random layouts; each guest prints the one that it took
+    /// Seed of the random layouts; each guest prints the seed that it used
     #[arg(long)]
     seed: Option<u64>,
-    /// How many guests run at a time, the checks on this machine counted as one [default: one more than it has CPUs]
+    /// Number of jobs that run at a time: guests, and the checks on this machine as one job [default: number of CPUs
+    /// plus one]
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=16))]
     jobs: Option<u8>,
-    /// End a guest after so many seconds
+    /// End a guest after this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     deadline: u64,
-    /// Run only the tests with this in their names, and no lints
+    /// Run only the tests whose names contain this, and no lints
     filter: Option<String>,
 }
 
-/// Circumstances that take a boot of their own.
+/// Circumstances that need their own boot.
 struct Scenario {
-    /// The kernel.
+    /// Series of the kernel.
     series: &'static str,
-    /// For the kernel's command line.
+    /// Words added to the kernel's command line.
     append: Option<&'static str>,
-    /// The whole Debian that it is, with the package.
+    /// Suite, if the guest is a complete Debian system with the package.
     debian: Option<Debian>,
-    /// The guest program's circumstances, tested one after the other: their names, which their tests' begin with.
+    /// Circumstances of the guest program, tested one after the other. Names of their tests begin with theirs.
     circumstances: &'static [&'static str],
-    /// What another of them shows as well.
+    /// Prefixes of tests that are left out, because another scenario covers them.
     left_out: &'static [&'static str],
 }
 
@@ -98,44 +99,44 @@ const SCENARIOS: [Scenario; 3] = [
     },
 ];
 
-/// For rates, where Prometheus has scraped for minutes only.
+/// Time window for rates: Prometheus has scraped for a few minutes only.
 const WINDOW: &str = "2m";
 
-/// A line of the table at the end.
+/// A line of the final table.
 struct Row {
     what: String,
     results: TestResults,
     elapsed: Duration,
     failures: Vec<String>,
-    /// The tests of a guest, each with its time.
+    /// Tests of a guest with their durations.
     tests: Vec<(String, Duration)>,
 }
 
-/// A boot: a kernel, what is added to its command line, and the runs of the guest program in it.
+/// One boot: a kernel, additions to its command line, and the runs of the guest program.
 struct Boot {
     kernel: Kernel,
     name: String,
     append: Option<&'static str>,
     debian: Option<Debian>,
-    /// Name and arguments.
+    /// Name and arguments of each run.
     sections: Vec<(String, Vec<String>)>,
 }
 
 impl Boot {
-    /// The row of one of its sections.
+    /// Title of a section's row in the table.
     fn title(&self, section: &str) -> String {
         format!("Linux {} {section}", self.kernel.series)
     }
 }
 
-/// A section as its lines come in.
+/// A section whose lines are being read.
 struct Seen {
     name: String,
     section: Section,
     begun: Instant,
-    /// When the last line came.
+    /// Arrival of the last line.
     last: Instant,
-    /// When the last test's did.
+    /// Arrival of the last line that ended a test.
     tested: Instant,
     tests: Vec<(String, Duration)>,
 }
@@ -157,21 +158,21 @@ impl Seen {
     }
 }
 
-/// What every guest of the matrix gets besides packages.
+/// Files that every guest of the matrix gets, in addition to packages.
 struct Files {
     pinscope: PathBuf,
     guest: PathBuf,
     programs: Vec<liburing::Program>,
-    /// The .deb, or why there is none.
+    /// The .deb, or the reason why there is none.
     package: Result<PathBuf, String>,
-    /// What dashboards and rules ask of Prometheus.
+    /// Expressions of the dashboards and the rules.
     expressions: String,
 }
 
 pub fn test(options: &Options) -> Result<ExitCode> {
     for series in &options.kernel {
         if !SERIES.contains(&series.as_str()) {
-            bail!("no kernel series {series}; there are {}", SERIES.join(", "));
+            bail!("unknown kernel series {series}; known are {}", SERIES.join(", "));
         }
     }
     setup::build_tools()?;
@@ -181,7 +182,7 @@ pub fn test(options: &Options) -> Result<ExitCode> {
     let mut rows = Vec::new();
     let guests = if options.host_only { Ok(None) } else { guests(&cache, options, &mut rows).map(Some) };
     let guests = guests.unwrap_or_else(|error| {
-        // What else can be found out is to be shown all the same.
+        // Continue, so that the results of the other checks are still shown.
         rows.push(failed_row("guests", Duration::ZERO, format!("{error:#}")));
         None
     });
@@ -198,41 +199,42 @@ pub fn test(options: &Options) -> Result<ExitCode> {
     Ok(code)
 }
 
-/// Tests may have failed; where a part did not come so far, something was not built. The run itself needs nothing of it.
+/// Caches the compiled packages. Failed tests do not matter, but a row without a passed test means that a build may
+/// have failed. An error here does not fail the run.
 fn keep_built(cache: &Cache, rows: &[Row]) {
     if rows.iter().all(|row| row.results.passed > 0 || row.results.failed == 0)
         && let Err(error) = build_cache::save(cache)
     {
-        println!("what was built is not kept for the next run: {error:#}");
+        println!("compiled packages are not cached for the next run: {error:#}");
     }
 }
 
 impl Options {
-    /// Whether it is the run whose times are compared: what CI runs.
+    /// Whether this is the run that CI makes. Only its durations are compared.
     fn is_whole(&self) -> bool {
         self.kernel.is_empty() && self.filter.is_none() && !self.quick && !self.full && !self.host_only
     }
 
     fn jobs(&self) -> usize {
-        // A guest that waits leaves its CPU to one more.
+        // One more than there are CPUs, because a guest that waits leaves its CPU idle.
         let default = || thread::available_parallelism().map_or(2, |cpus| cpus.get() + 1);
         self.jobs.map_or_else(default, usize::from)
     }
 }
 
-/// The table is by kernel, whatever ended first; what is no guest's comes before.
+/// Sort key: rows that belong to no guest first, then by kernel, independent of which guest ended first.
 fn place(row: &Row) -> Option<usize> {
     SERIES.iter().rposition(|series| row.what.starts_with(&format!("Linux {series} ")))
 }
 
-/// What is done by one of the threads at a time.
+/// A unit of work for one thread.
 enum Job<'a> {
     Host,
     Boot(&'a Boot),
 }
 
-/// Lints and tests on this machine beside the guests, what takes longest first, so that nothing is left running alone in the
-/// end.
+/// Runs lints and tests on this machine in parallel with the guests. The longest jobs start first, so that none is left
+/// running alone at the end.
 fn run_all(cache: &Cache, guests: Option<&Guests>, last: &Times, options: &Options) -> Vec<Row> {
     let mut jobs: Vec<_> = guests.iter().flat_map(|guests| guests.boots.iter().map(Job::Boot)).collect();
     jobs.push(Job::Host);
@@ -259,7 +261,7 @@ fn run_all(cache: &Cache, guests: Option<&Guests>, last: &Times, options: &Optio
 }
 
 impl Job<'_> {
-    /// How long it took the last time, or else what is known to be long.
+    /// Duration in the last run, or an estimate.
     fn length(&self, last: &Times) -> Duration {
         let Self::Boot(boot) = self else { return Duration::MAX };
         let known = boot.sections.iter().filter_map(|(section, _)| last.beginning(&boot.title(section)));
@@ -274,7 +276,7 @@ impl Job<'_> {
     }
 }
 
-/// The table, and as the last line the sums.
+/// Prints the table and, as the last line, the totals.
 fn conclude(rows: &[Row], times: &str, filter: Option<&str>) -> ExitCode {
     let mut all = TestResults::default();
     println!("\n{:<34} {:>7} {:>7} {:>8} {:>8}", "", "PASSED", "FAILED", "IGNORED", "SECONDS");
@@ -292,7 +294,7 @@ fn conclude(rows: &[Row], times: &str, filter: Option<&str>) -> ExitCode {
     if let Some(filter) = filter
         && all == TestResults::default()
     {
-        println!("no test has {filter:?} in its name");
+        println!("no test's name contains {filter:?}");
         all.failed += 1;
     }
     println!("{} passed, {} failed", all.passed, all.failed);
@@ -303,7 +305,7 @@ fn failed_row(what: impl Into<String>, elapsed: Duration, why: String) -> Row {
     Row { what: what.into(), results: TestResults::step(false), elapsed, failures: vec![why], tests: vec![] }
 }
 
-/// What was prepared: no test, so that a run of nothing else has run none.
+/// A row for preparation. It counts as no test, so that a run without tests is recognised.
 fn prepared(what: &str, started: Instant) -> Row {
     Row {
         what: what.to_owned(),
@@ -314,13 +316,13 @@ fn prepared(what: &str, started: Instant) -> Row {
     }
 }
 
-/// The kernel matrix: every kernel a boot, every attach mode a run in it.
+/// The kernel matrix: one boot per kernel, and one run per attach mode in it.
 struct Guests {
     boots: Vec<Boot>,
     files: Files,
 }
 
-/// Builds and fetches what the guests need; kernels that are not to be had are rows.
+/// Builds and fetches what the guests need. A kernel that is unavailable becomes a failed row.
 fn guests(cache: &Cache, options: &Options, rows: &mut Vec<Row>) -> Result<Guests> {
     println!("== guests");
     setup::guest_tools(cache)?;
@@ -328,7 +330,7 @@ fn guests(cache: &Cache, options: &Options, rows: &mut Vec<Row>) -> Result<Guest
     let (pinscope, guest) = (artifacts::pinscope()?, artifacts::guest()?);
     rows.push(prepared("binaries for guests", started));
     let started = Instant::now();
-    // Fetched once, here: the guests that start at the same time find it.
+    // Fetched once, before several guests start at the same time.
     crate::vm::rootfs::packages(cache, FIO)?;
     let programs = liburing::programs(cache).unwrap_or_else(|error| {
         println!("liburing's own tests are missing, and the guest tests that need them will fail: {error:#}");
@@ -397,7 +399,7 @@ fn boots_of(kernel: &Kernel, options: &Options) -> Vec<Boot> {
     boots
 }
 
-/// A filter picks circumstances by their names, or tests whose names begin with those.
+/// Boot of a scenario. A filter selects circumstances by name, or tests whose names begin with a circumstance's.
 fn boot_of(kernel: &Kernel, scenario: &Scenario, is_thin: bool, filter: Option<&str>) -> Option<Boot> {
     let section = |circumstance: &&'static str| {
         let mut arguments = match filter {
@@ -426,7 +428,7 @@ fn without(arguments: &mut Vec<&str>, families: &[&'static str]) {
     arguments.extend(families.iter().flat_map(|family| ["--without", family]));
 }
 
-/// The runs of a boot, one after the other, each between two marks.
+/// Script with the runs of a boot in order, each between two markers.
 fn script(sections: &[(String, Vec<String>)]) -> String {
     let mut script = String::new();
     for (name, arguments) in sections {
@@ -437,7 +439,7 @@ fn script(sections: &[(String, Vec<String>)]) -> String {
     script
 }
 
-/// A guest with what is to be tested in it: the package in a Debian, in others the program by itself.
+/// Guest with the files under test: the Debian package in a Debian system, otherwise the program alone.
 fn machine(boot: &Boot, files: &Files) -> Result<Guest, String> {
     let mut machine = Guest::new(boot.kernel.clone(), &boot.name, script(&boot.sections));
     machine = machine.file("/usr/bin/guest", 0o755, &files.guest);
@@ -491,7 +493,7 @@ fn run_boot(cache: &Cache, boot: &Boot, files: &Files, options: &Options) -> Vec
             tests: seen.tests,
         });
     }
-    // What went wrong with the machine itself comes besides, with its log.
+    // A failure of the machine itself is reported in a row of its own, with its log.
     let trouble = match outcome {
         Ok(outcome) => outcome.trouble().unwrap_or_else(|error| Some(format!("{error:#}"))),
         Err(error) => Some(format!("{error:#}")),

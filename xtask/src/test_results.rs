@@ -1,8 +1,8 @@
-//! What test programs print, counted: our guest program's lines and cargo's summaries. Pure.
+//! Counts test results in the output of the guest program and of cargo. Pure.
 
 use std::{collections::VecDeque, fmt};
 
-/// Tests counted.
+/// Numbers of tests by result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TestResults {
     pub passed: usize,
@@ -11,7 +11,7 @@ pub struct TestResults {
 }
 
 impl TestResults {
-    /// One step that either worked or did not.
+    /// Result of a single step.
     pub fn step(worked: bool) -> Self {
         Self { passed: usize::from(worked), failed: usize::from(!worked), ignored: 0 }
     }
@@ -37,24 +37,24 @@ impl fmt::Display for TestResults {
     }
 }
 
-/// Printed by our script before each run of the guest program, with the run's name.
+/// Printed by our script before each run of the guest program, followed by the run's name.
 pub const SECTION: &str = "PINSCOPE-SECTION ";
-/// Printed by our script behind it, with the exit code.
+/// Printed by our script after each run, followed by the exit code.
 pub const SECTION_EXIT: &str = "PINSCOPE-SECTION-EXIT ";
 
-/// Lines of a failed test that are shown again at the end.
+/// Number of lines of a failed test's output that are repeated at the end.
 const SAID: usize = 20;
 
-/// One run of the guest program, as its lines come in.
+/// One run of the guest program, read line by line.
 ///
-/// It prints `guest: running N tests`, then a line a test (`test NAME ... ok`, `... FAILED`, `... ignored: WHY`; what a
-/// failed test has to say stands before its line), then `guest: N passed, N failed, N ignored`.
+/// The program prints `guest: running N tests`, then one line per test (`test NAME ... ok`, `... FAILED`, `... ignored:
+/// WHY`), then `guest: N passed, N failed, N ignored`. Output of a failed test precedes its line.
 #[derive(Debug, Default)]
 pub struct Section {
     pub results: TestResults,
-    /// The tests that failed, each with what it said, and what is wrong with the run as a whole.
+    /// Failed tests with their output, and errors of the run as a whole.
     pub failures: Vec<String>,
-    /// What was said since the last test's line.
+    /// Output since the last test's line.
     said: VecDeque<String>,
     announced: Option<usize>,
     summary: Option<TestResults>,
@@ -95,7 +95,7 @@ impl Section {
         [name].into_iter().chain(lines).collect()
     }
 
-    /// Holds what was reported against what was announced. A run that is not whole is one more failure.
+    /// Compares the reported results with the announced number of tests. An incomplete run counts as one more failure.
     pub fn end(mut self) -> Self {
         let reported = self.results.reported();
         let wrong = match (self.announced, self.summary, self.exit) {
@@ -109,7 +109,7 @@ impl Section {
             }
             (.., None) => Some("the guest program did not end".to_owned()),
             (.., Some(code)) if code != 0 && self.results.failed == 0 => {
-                Some(format!("no test failed, and the guest program's exit code is {code}"))
+                Some(format!("no test failed, but the guest program's exit code is {code}"))
             }
             _ => None,
         };
@@ -121,12 +121,12 @@ impl Section {
     }
 }
 
-/// The test of a line that ends one, and what came of it.
+/// Name and result of the test that a line ends.
 pub fn tested(line: &str) -> Option<(&str, &str)> {
     line.strip_prefix("test ").and_then(|test| test.rsplit_once(" ... "))
 }
 
-/// `3 passed, 1 failed, 0 ignored`, which may have more behind it.
+/// Parses `3 passed, 1 failed, 0 ignored`, possibly followed by more.
 fn summary(text: &str) -> Option<TestResults> {
     let mut results = TestResults::default();
     let mut known = 0;
@@ -144,7 +144,7 @@ fn summary(text: &str) -> Option<TestResults> {
     (known == 3).then_some(results)
 }
 
-/// The count in a line of `cargo test`: `test result: ok. 3 passed; 0 failed; 0 ignored; ...`.
+/// Results in a summary line of `cargo test`: `test result: ok. 3 passed; 0 failed; 0 ignored; ...`.
 pub fn cargo_line(line: &str) -> Option<TestResults> {
     summary(line.strip_prefix("test result: ")?.split_once(". ")?.1)
 }

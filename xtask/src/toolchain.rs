@@ -1,7 +1,7 @@
-//! Where the eBPF toolchain is: a compiler with a `core` for BPF, and bpf-linker.
+//! Locates the eBPF toolchain: a compiler with `core` for BPF, and bpf-linker.
 //!
-//! Shared by `cargo xtask` (which installs it) and by `tracer/build.rs` (which uses it, and includes this file by its
-//! path), so that the two can never disagree on what counts as installed. Standard library only.
+//! Shared by `cargo xtask`, which installs it, and `tracer/build.rs`, which uses it and includes this file by path. The
+//! two can therefore not disagree on what counts as installed. Uses the standard library only.
 
 use std::{
     env,
@@ -9,29 +9,29 @@ use std::{
     process::Command,
 };
 
-/// The target that the object is built for: x86-64 and arm64 are both little-endian.
+/// Target of the eBPF object; x86-64 and arm64 are both little-endian.
 pub const TARGET: &str = "bpfel-unknown-none";
-/// The bpf-linker that `cargo xtask setup` installs.
+/// Version of bpf-linker that `cargo xtask setup` installs.
 pub const LINKER_VERSION: &str = "0.13.0";
-/// Names a bpf-linker to be used before any other.
+/// Environment variable with a bpf-linker that takes precedence over any other.
 pub const LINKER_ENV: &str = "PINSCOPE_BPF_LINKER";
 
 /// A compiler that can build `core`-only code for BPF.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Compiler {
-    /// A compiler that brings `core` for BPF prebuilt, as Debian's packages do.
+    /// A compiler with a prebuilt `core` for BPF, as in Debian's packages.
     Prebuilt { rustc: PathBuf, cargo: PathBuf, version: String },
-    /// rustup's nightly with rust-src: `core` is built along with the programs.
+    /// rustup's nightly with rust-src. `core` is built together with the programs.
     Nightly { version: String },
 }
 
 impl Compiler {
-    /// A `cargo` command on this compiler, ready for its sub-command.
+    /// A `cargo` command that uses this compiler, without a sub-command.
     pub fn cargo(&self) -> Command {
         match self {
             Self::Prebuilt { rustc, cargo, .. } => {
                 let mut command = Command::new(cargo);
-                // aya-ebpf asks for one unstable feature, which a stable compiler gives only so.
+                // aya-ebpf needs one unstable feature; a stable compiler allows it only with this variable.
                 command.env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1");
                 command
             }
@@ -43,7 +43,7 @@ impl Compiler {
         }
     }
 
-    /// What has to stand behind the sub-command.
+    /// Arguments that must follow the sub-command.
     pub fn arguments(&self) -> &'static [&'static str] {
         match self {
             Self::Prebuilt { .. } => &[],
@@ -51,7 +51,7 @@ impl Compiler {
         }
     }
 
-    /// For people: which one this is.
+    /// Description of this compiler for people.
     pub fn describe(&self) -> String {
         match self {
             Self::Prebuilt { rustc, version, .. } => {
@@ -62,12 +62,12 @@ impl Compiler {
     }
 }
 
-/// Finds a compiler: a prebuilt `core` first (nothing unstable but the one feature), then a nightly.
+/// Finds a compiler: first one with a prebuilt `core` (which needs only one unstable feature), then a nightly.
 pub fn find_compiler() -> Option<Compiler> {
     prebuilt(Path::new("/usr/bin/rustc"), Path::new("/usr/bin/cargo")).or_else(nightly)
 }
 
-/// Finds bpf-linker: where the environment says, on the PATH, in the user's cache.
+/// Finds bpf-linker: named by the environment, on the PATH, or in the user's cache.
 pub fn find_linker() -> Option<PathBuf> {
     if let Some(named) = env::var_os(LINKER_ENV) {
         return Some(PathBuf::from(named)).filter(|path| path.is_file());
@@ -77,12 +77,12 @@ pub fn find_linker() -> Option<PathBuf> {
     on_path.or_else(|| cached_linker().filter(|file| file.is_file()))
 }
 
-/// Where `cargo xtask setup` puts bpf-linker.
+/// Path at which `cargo xtask setup` installs bpf-linker.
 pub fn cached_linker() -> Option<PathBuf> {
     Some(cache_dir()?.join(format!("tools/bpf-linker-{LINKER_VERSION}/bin/bpf-linker")))
 }
 
-/// The folder of the user's cache directory that everything downloaded goes into.
+/// Folder of the user's cache directory for everything that is downloaded.
 pub fn cache_dir() -> Option<PathBuf> {
     let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("XDG_CACHE_HOME")
@@ -118,8 +118,8 @@ fn nightly() -> Option<Compiler> {
     Some(Compiler::Nightly { version: rustc(&["--version"])? })
 }
 
-/// The trimmed output of a command that must succeed. The outer cargo's variables are kept from it: they would make
-/// rustup or rustc answer for another toolchain.
+/// Trimmed output of a command that must succeed. The outer cargo's variables are removed: with them, rustup or rustc
+/// would answer for another toolchain.
 fn stdout(command: &mut Command) -> Option<String> {
     for name in ["RUSTC", "RUSTUP_TOOLCHAIN", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
         command.env_remove(name);

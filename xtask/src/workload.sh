@@ -1,9 +1,9 @@
 #!/bin/sh
-# Real registrations: fio with fixed buffers, once for each kind of memory that it can put behind them. What it reads is a
-# file in the current directory, which had better be on a disk's file system.
+# Real registrations: fio with fixed buffers, once for each kind of memory that it supports. It reads a file in the
+# current directory, which should be on a disk's file system.
 #
-# A kind that the kernel refuses is part of the picture: a shared, writable mapping of a file is no longer let in since
-# 6.5, a private one was not before.
+# A kind that the kernel refuses is part of the picture: every kernel refuses a shared, writable mapping of a file on a
+# disk's file system (with EFAULT since 6.5), and kernels before 6.5 refuse private mappings of files too.
 
 fio_with() {
     echo "workload: fio --mem=$1" >&2

@@ -1,4 +1,4 @@
-//! What is counted, and how it comes out of what a guest prints. Pure: lines in, figures out.
+//! Measured cases and modes, and how figures are read from a guest's output. Pure: lines in, figures out.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use super::{
     start::Start,
 };
 
-/// What is done again and again.
+/// An operation that is repeated and measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Case {
     Pages1,
@@ -26,7 +26,7 @@ impl Case {
         [Self::Pages1, Self::Pages256, Self::Vmas64, Self::Iovecs1024, Self::Fault, Self::Odirect];
     pub const QUICK: [Self; 4] = [Self::Pages1, Self::Vmas64, Self::Fault, Self::Odirect];
 
-    /// As the guest program calls it.
+    /// Name in the guest program and in the JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pages1 => "pages1",
@@ -38,7 +38,7 @@ impl Case {
         }
     }
 
-    /// As the table calls it.
+    /// Name in the table.
     pub fn title(self) -> &'static str {
         match self {
             Self::Pages1 => "1 page",
@@ -50,7 +50,7 @@ impl Case {
         }
     }
 
-    /// How often to do it before it counts, when it is dearer, and how often to count it.
+    /// Number of warm-up runs, in which the operation costs more, and number of measured runs.
     pub fn repeats(self) -> (u64, u64) {
         match self {
             Self::Pages1 | Self::Fault => (4000, 4000),
@@ -82,7 +82,7 @@ impl Attach {
     }
 }
 
-/// Who watches.
+/// The observing program and its attach mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Alone,
@@ -96,7 +96,7 @@ impl Mode {
     pub const TRACE: [Self; 2] = [Self::Trace(Attach::Fentry), Self::Trace(Attach::Kprobe)];
     pub const BPFTRACE: [Self; 2] = [Self::Bpftrace(Attach::Fentry), Self::Bpftrace(Attach::Kprobe)];
 
-    /// The program, and how it attaches.
+    /// Name of the program, and how it attaches.
     pub fn parts(self) -> (&'static str, Option<Attach>) {
         match self {
             Self::Alone => ("alone", None),
@@ -116,7 +116,7 @@ impl fmt::Display for Mode {
     }
 }
 
-/// Times of one operation in instructions (nanoseconds of a guest whose clock counts them).
+/// Distribution of one operation's cost in instructions. The guest's clock counts instructions as nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
     pub case: Case,
@@ -128,32 +128,32 @@ pub struct Times {
 }
 
 impl Times {
-    /// The figure that stands for them. It is the median, which repeats to the instruction, unless the disk has its say:
-    /// its interrupt falls into some of the reads and not into others, and the least is one without.
+    /// The figure that represents the distribution. The median repeats to the instruction, except for disk reads: the
+    /// disk's interrupt falls into some of the reads, and the minimum is a read without it.
     pub fn figure(&self) -> u64 {
         if self.case == Case::Odirect { self.min } else { self.median }
     }
 }
 
-/// The cases under one watcher.
+/// Results of all cases in one mode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Round {
     pub mode: Mode,
     pub times: Vec<Times>,
-    /// Memory of the daemon before it had anything to do, in KiB.
+    /// Resident memory of the idle daemon, before the cases ran, in KiB.
     pub resident_kib: Option<u64>,
-    /// What the daemon takes for itself.
+    /// Resources that the daemon takes for itself.
     pub self_cost: SelfCost,
-    /// Its start, by parts.
+    /// Costs of its start, by step and by program.
     pub start: Start,
     /// Registrations that the probes saw.
     pub seen: Option<u64>,
-    /// Records that found no room.
+    /// Records lost because the ring buffer was full.
     pub lost: Option<u64>,
 }
 
 impl Round {
-    /// Whether the daemon misses a goal for what it takes itself.
+    /// Whether the daemon misses a goal for its own costs.
     pub fn takes_too_much(&self) -> bool {
         self.start.is_over_budget() || Figure::ALL.into_iter().any(|figure| figure.met(&self.self_cost) == Some(false))
     }
@@ -167,7 +167,8 @@ impl Round {
     }
 }
 
-/// The rounds in what a guest printed, checked: every case in every mode, and each watcher saw what went on.
+/// Reads the rounds from a guest's output. Checks that every case was measured in every mode, and that the probes saw
+/// the registrations.
 pub fn rounds(lines: &[String], modes: &[Mode], cases: &[Case]) -> Result<Vec<Round>> {
     let mut rounds: Vec<Round> = Vec::new();
     for line in lines {
@@ -205,7 +206,7 @@ fn see(round: &mut Round, line: &str) -> Result<()> {
     } else if let Some(count) = line.strip_prefix("bench-seen ") {
         round.seen = Some(count.parse().context("no number")?);
     } else if let Some(end) = line.strip_prefix("bench-trace ") {
-        let end: Value = serde_json::from_str(end).context("not the last line of a trace")?;
+        let end: Value = serde_json::from_str(end).context("invalid last line of a trace")?;
         round.seen = end["registrations"].as_u64();
         round.lost =
             end["lost_registration_records"].as_u64().zip(end["lost_buffer_records"].as_u64()).map(|(a, b)| a + b);
@@ -215,11 +216,11 @@ fn see(round: &mut Round, line: &str) -> Result<()> {
     Ok(())
 }
 
-/// `{"case":"pages1","median":2663,"min":2660,"n":4000,"p10":2663,"p90":2663}`
+/// Parses `{"case":"pages1","median":2663,"min":2660,"n":4000,"p10":2663,"p90":2663}`.
 fn times(line: &str) -> Result<Times> {
     let value: Value = serde_json::from_str(line)?;
     let number = |key: &str| value[key].as_u64().with_context(|| format!("no {key}"));
-    let case = Case::ALL.into_iter().find(|case| value["case"] == case.name()).context("no such case")?;
+    let case = Case::ALL.into_iter().find(|case| value["case"] == case.name()).context("unknown case")?;
     Ok(Times {
         case,
         n: number("n")?,
@@ -239,8 +240,8 @@ fn check(round: &Round, cases: &[Case]) -> Result<()> {
     }
     let expected: u64 =
         cases.iter().filter(|case| case.registers()).map(|case| case.repeats().0 + case.repeats().1).sum();
-    // What probes cost that did not fire is nobody's business. A trace counts unregistrations too, and stops at once when
-    // it is told to, so it need not have come to all of them.
+    // The cost of probes that did not fire would be meaningless. A trace also counts unregistrations, and it stops at
+    // once on SIGINT, so it may not have handled all of them.
     let enough = match mode {
         Mode::Daemon(_) => round.seen == Some(expected),
         Mode::Trace(_) => round.seen.is_some_and(|seen| seen > 0),
@@ -253,14 +254,14 @@ fn check(round: &Round, cases: &[Case]) -> Result<()> {
     Ok(())
 }
 
-/// What one VMA more adds, in instructions: what 64 add beyond 1, by 63. What pinscope does at a buffer does not depend
-/// on its pages (the cases of 1 and 256 pages show it), so that these need not be the same.
+/// Instructions added per further VMA: what 64 VMAs add beyond one VMA, divided by 63. The two cases may differ in
+/// pages, because pinscope's work per buffer does not depend on them (as the cases with 1 and 256 pages show).
 pub fn further_vma(alone: &Round, round: &Round) -> Option<f64> {
     let of = |case| added(alone, round, case);
     Some((of(Case::Vmas64)? - of(Case::Pages1)?) as f64 / 63.0)
 }
 
-/// What a watcher adds, in instructions.
+/// Instructions that a mode adds to a case.
 pub fn added(alone: &Round, round: &Round, case: Case) -> Option<i64> {
     Some(round.figure(case)?.cast_signed() - alone.figure(case)?.cast_signed())
 }
@@ -330,7 +331,7 @@ pub mod tests {
             (case, "saw an unknown number of 8000"),
             (&format!("{case}\nbench-seen 7999"), "saw 7999 of 8000"),
             ("{\"case\":\"pages1\"}", "no n"),
-            ("{\"case\":\"pages2\"}", "no such case"),
+            ("{\"case\":\"pages2\"}", "unknown case"),
             ("bench-seen ", "no number"),
         ] {
             let error = format!("{:#}", with_daemon(of_daemon).unwrap_err());

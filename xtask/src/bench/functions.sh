@@ -1,9 +1,9 @@
-# A case's line of JSON, or why there is none.
+# Prints a case's JSON line, or an error line.
 case_of() {
     guest bench --case "$1" --warmup "$2" --n "$3" 2>/tmp/complaint || echo "bench-error $1: $(cat /tmp/complaint)"
 }
 
-# Waits until "$@" succeeds, at most a minute, and as long as the process $watcher runs.
+# Waits until "$@" succeeds, for at most a minute, and only while the process $watcher runs.
 until_ready() {
     tries=0
     until "$@"; do
@@ -25,7 +25,7 @@ end_watcher() {
     [ $code = 0 ] || echo "bench-error exit code $code: $(head -n 5 /tmp/messages | tr '\n' ' ')"
 }
 
-# Becomes "$@", which gets the CPU when nobody else wants it. (This busybox has no nice.)
+# Replaces this shell with "$@" at the lowest priority. (This busybox has no nice.)
 humbly() { exec sh -c 'renice -n 19 -p $$ >/dev/null && exec "$@"' sh "$@"; }
 
 served() { wget -q -O "$1" http://127.0.0.1:9757/metrics 2>/dev/null; }
@@ -47,12 +47,12 @@ under_daemon() {
 
 resident() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/$watcher/status"; }
 
-# CPU time of all threads, in hundredths of a second. Of so many scrapes at once, that is fine enough.
+# CPU time of all threads in hundredths of a second. The resolution suffices for many scrapes together.
 cpu() { sed 's/.*) //' "/proc/$watcher/stat" | { read -r _ _ _ _ _ _ _ _ _ _ _ user system _ && echo $((user + system)); }; }
 
 waits() { cat /proc/$watcher/task/*/status | awk '/^voluntary_ctxt_switches:/ { sum += $2 } END { print sum }'; }
 
-# CPU for a scrape, compressed as Prometheus asks for it: the mean of "$1" of them, in nanoseconds.
+# Mean CPU time of a scrape in nanoseconds, over "$1" scrapes, compressed as Prometheus requests them.
 scraped() {
     before=$(cpu)
     scrapes=0
@@ -65,8 +65,8 @@ scraped() {
     echo $spent
 }
 
-# What the daemon takes for itself: CPU for 200 scrapes, memory after them, and wake-ups when nobody asks for anything. A
-# thread that served the last scrape ends some time after it, which is not yet nothing.
+# The daemon's own costs: CPU time of 200 scrapes, memory after them, and wake-ups without any activity. The pause lets
+# the thread of the last scrape end, whose wake-up must not be counted.
 itself() {
     echo "bench-scrape-ns $(scraped 200)"
     sleep 15
@@ -76,7 +76,7 @@ itself() {
     echo "bench-wakeups $(($(waits) - before))"
 }
 
-# The same with as many workloads as have a series of their own, and some more.
+# The same with more workloads than the default limit for series of their own.
 crowd() {
     mkdir -p /sys/fs/cgroup
     grep -q ' /sys/fs/cgroup cgroup2 ' /proc/mounts || mount -t cgroup2 cgroup2 /sys/fs/cgroup
@@ -95,15 +95,15 @@ crowd() {
     echo "bench-crowded-resident $(resident)"
 }
 
-# From exec to ready, beside the least that one can write with the same library.
+# Time from exec to ready, next to that of a minimal program of the same library.
 starts() {
     guest start --what empty 2>/tmp/complaint || echo "bench-error start of an empty program: $(cat /tmp/complaint)"
     PINSCOPE=/usr/bin/pinscope guest start --what daemon --attach "$1" 2>/tmp/complaint || echo "bench-error start: $(cat /tmp/complaint)"
     parts_of_start "$1"
 }
 
-# What a start does, step by step (with the log of it, which costs a little more), and what the verifier had to look at: of the daemon, and of sessions with all
-# that there is.
+# Duration of each step of a start (with logging, which costs a little more), and the instructions that the verifier
+# processed: for the daemon, and for sessions with all options.
 parts_of_start() {
     pinscope daemon -vv --attach "$1" --listen 127.0.0.1:9759 >/tmp/start 2>&1 &
     watcher=$!
@@ -116,9 +116,9 @@ parts_of_start() {
     sed -n 's/^.* verified: \([a-z_0-9]*\): \([0-9]*\) instructions$/bench-verified \2 \1/p' /tmp/start
 }
 
-# Its lines go where they cost least; the first says that it has attached, the last what it counted. The only CPU is the
-# cases' first, so that a registration is not timed with the printing of those before it, and the ring buffer is large
-# enough for all the records meanwhile.
+# The trace's output goes to a pipe, where it costs least. Its first line shows that it has attached, its last line
+# holds the counts. Trace and reader run at the lowest priority on the only CPU, so that printing does not add to the
+# times of registrations; the ring buffer is large enough to hold all records in the meantime.
 under_trace() {
     rm -f /tmp/lines /tmp/started /tmp/last
     mkfifo /tmp/lines
@@ -133,7 +133,7 @@ under_trace() {
     echo "bench-trace $(cat /tmp/last)"
 }
 
-# Its compiler writes to /dev/fd, which nothing makes here.
+# bpftrace's compiler writes to /dev/fd, which does not exist in these guests.
 under_bpftrace() {
     [ -e /dev/fd ] || ln -s /proc/self/fd /dev/fd
     mkdir -p /sys/kernel/tracing

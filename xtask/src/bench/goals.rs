@@ -1,4 +1,4 @@
-//! What pinscope is allowed to cost. Pure.
+//! Goals for pinscope's cost. Pure.
 
 use super::{
     figures::{Attach, Case, Mode, Round, added, further_vma},
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::vm::kernel::USUAL;
 
-/// What a goal is about.
+/// The subject of a goal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     Case(Case),
@@ -28,7 +28,7 @@ impl Subject {
         }
     }
 
-    /// Instructions added.
+    /// Instructions that the round adds.
     pub fn added(self, alone: &Round, round: &Round) -> Option<f64> {
         match self {
             Self::Case(case) => added(alone, round, case).map(|added| added as f64),
@@ -37,8 +37,8 @@ impl Subject {
     }
 }
 
-/// The most that may be added, in instructions. The goals are the daemon's with its default flags. Those of bystanders
-/// hold on every kernel; the others are set for one.
+/// Maximum number of added instructions. Goals apply to the daemon with its default flags. Goals for bystanders apply
+/// on every kernel, all others on one kernel only.
 pub fn goal(series: &str, mode: Mode, subject: Subject) -> Option<u32> {
     let Mode::Daemon(by) = mode else { return None };
     match (subject, by) {
@@ -51,11 +51,12 @@ pub fn goal(series: &str, mode: Mode, subject: Subject) -> Option<u32> {
     }
 }
 
-/// The most that the daemon may take for itself, in the figure's unit.
+/// Maximum that the daemon may take for itself, in the figure's unit.
 pub fn self_cost_goal(figure: Figure) -> f64 {
     match figure {
         Figure::Resident => 12.0,
-        // 5 ms of a CPU that does three instructions a nanosecond: few for the writing, and not many for the kernel's part.
+        // 5 ms at three instructions per nanosecond, which is low for writing the text and realistic for the kernel's
+        // part.
         Figure::Scrape | Figure::CrowdedScrape => 15.0,
         Figure::CrowdedResident => 64.0,
         Figure::Wakeups => 0.0,
@@ -64,18 +65,18 @@ pub fn self_cost_goal(figure: Figure) -> f64 {
     }
 }
 
-/// By how many instructions a subject's figure varies by itself. The driver of the disk takes this way or that, and the
-/// least of an O_DIRECT read differs by up to 7 from run to run; the emptiest of probes costs 127.
+/// Variation between runs, in instructions. The disk's driver may take different paths: the minimum of an O_DIRECT read
+/// differs by up to 7 from run to run. The emptiest probe costs 127.
 pub fn resolution(subject: Subject) -> f64 {
     if subject == Subject::Case(Case::Odirect) { 16.0 } else { 0.0 }
 }
 
-/// Whether so many instructions are within a goal.
+/// Whether the added instructions are within a goal.
 pub fn within(added: f64, goal: u32, subject: Subject) -> bool {
     added <= f64::from(goal) + resolution(subject)
 }
 
-/// A goal, and what became of it.
+/// A goal and the measured figure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Verdict {
     pub mode: Mode,
@@ -90,7 +91,7 @@ impl Verdict {
     }
 }
 
-/// The goals that can be held against what was measured.
+/// Goals for which there is a figure.
 pub fn verdicts(series: &str, alone: &Round, rounds: &[Round]) -> Vec<Verdict> {
     let subjects = Case::ALL.into_iter().map(Subject::Case).chain([Subject::FurtherVma]);
     subjects

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what pinscope costs whom it watches, in instructions.
+//! `cargo xtask bench`: measures what pinscope costs the tasks that it observes, in instructions.
 
 mod figures;
 mod goals;
@@ -35,38 +35,38 @@ use crate::{
     workspace,
 };
 
-/// Version of what is written.
+/// Version of the output format.
 const SCHEMA: u32 = 1;
 
 /// Count the instructions that pinscope adds to registrations, page faults and O_DIRECT reads
 ///
-/// In a guest of one CPU whose clock counts instructions, without mitigations: the median of an operation alone, and under
-/// pinscope's daemon and trace with both attach modes; on 6.12 under bpftrace too, which measures what it can. A figure
-/// is what the task pays that does the operation: what pinscope does in user space is not in it. The exit code is not 0
-/// if something could not be measured; a missed goal is marked and fails only with --check.
+/// Measures in a guest with one CPU whose clock counts instructions, without mitigations: the median of each operation
+/// alone, and under pinscope's daemon and trace in both attach modes. On 6.12, also under bpftrace, which measures what
+/// it can. A figure is the cost for the task that performs the operation; it does not include pinscope's user space.
+/// The exit code is not 0 if something could not be measured. A missed goal is marked, but fails only with --check.
 #[derive(Args)]
 pub struct Options {
     /// Measure on the kernel of this series only (can be repeated) [default: 6.1, 6.12 and the newest]
     #[arg(long, value_name = "SERIES")]
     kernel: Vec<String>,
-    /// One kernel (6.12 if none is named), the cases with goals, the daemon
+    /// Measure on one kernel only (6.12 if none is named): the cases with goals, and the daemon
     #[arg(long)]
     quick: bool,
     /// Fail if a goal is missed
     #[arg(long)]
     check: bool,
-    /// End a guest after so many seconds
+    /// End a guest after this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 1200)]
     deadline: u64,
-    /// Where to write the figures as JSON [default: bench.json in the work tree]
+    /// File for the figures as JSON [default: bench.json in the work tree]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
-/// What came of one kernel.
+/// Results of one kernel.
 struct Measured {
     kernel: Kernel,
-    /// The cases with nobody watching.
+    /// The cases without an observer.
     alone: Round,
     rounds: Vec<Round>,
 }
@@ -92,7 +92,7 @@ pub fn bench(options: &Options) -> Result<ExitCode> {
                 println!("\n{}", table::table(&title, series, &of_kernel.alone, &of_kernel.rounds));
                 measured.push(of_kernel);
             }
-            // What can be found out on the other kernels is to be shown all the same.
+            // Continue, so that results of the other kernels are still shown.
             Err(error) => failures.push(format!("Linux {series}: {error:#}")),
         }
     }
@@ -110,7 +110,7 @@ pub fn bench(options: &Options) -> Result<ExitCode> {
 fn series(options: &Options) -> Result<Vec<&str>> {
     for series in &options.kernel {
         if !SERIES.contains(&series.as_str()) {
-            bail!("no kernel series {series}; there are {}", SERIES.join(", "));
+            bail!("unknown kernel series {series}; known are {}", SERIES.join(", "));
         }
     }
     let [.., newest] = SERIES;
@@ -121,7 +121,7 @@ fn series(options: &Options) -> Result<Vec<&str>> {
     })
 }
 
-/// Who watches, one after the other.
+/// The modes of a kernel, in order.
 fn modes(series: &str, quick: bool) -> Vec<Mode> {
     let mut modes = vec![Mode::Alone];
     modes.extend(Mode::DAEMON);
@@ -174,11 +174,11 @@ fn measure(cache: &Cache, series: &str, binaries: &(PathBuf, PathBuf), options: 
     Ok(Measured { kernel, alone, rounds })
 }
 
-/// The whole of `bench.json`: `{"schema":1,"pinscope","commit","modified","figures":[{"kernel","series","case","mode",
-/// "n","baseline","with","added","min","median","p10","p90"}],"further_vma":[{"kernel","series","mode","added"}],"memory":[{"kernel",
-/// "series","mode","resident_kib"}],"own":[{"kernel","series","mode","of","value","goal","met"}],"start":[{"kernel","series","mode","step","instructions"}],"verified":[{"kernel","series",
-/// "mode","program","instructions","budget"}],"goals":[{"kernel","series","mode","of","added","goal","met"}]}`. All figures are
-/// instructions, but those of memory and of what the daemon takes for itself (`of` has the unit); what follows `added` is the distribution behind `with`. `commit` is null outside a git work tree.
+/// Content of `bench.json`:
+/// `{"schema":1,"pinscope","commit","modified","figures":[{"kernel","series","case","mode","n","baseline","with","added","min","median","p10","p90"}],"further_vma":[{"kernel","series","mode","added"}],"memory":[{"kernel","series","mode","resident_kib"}],"own":[{"kernel","series","mode","of","value","goal","met"}],"start":[{"kernel","series","mode","step","instructions"}],"verified":[{"kernel","series","mode","program","instructions","budget"}],"goals":[{"kernel","series","mode","of","added","goal","met"}]}`.
+///
+/// All figures are instructions, except for memory and the daemon's own costs (`of` contains the unit). The members
+/// after `added` are the distribution behind `with`. `commit` is null outside a git work tree.
 fn document(measured: &[Measured]) -> Value {
     let git = |arguments: &[&str]| read(Command::new("git").args(arguments).current_dir(workspace::root())).ok();
     let commit = git(&["rev-parse", "HEAD"]).map(|commit| commit.trim().to_owned());

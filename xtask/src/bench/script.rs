@@ -1,14 +1,14 @@
-//! What the guest does: the cases alone, then under one watcher after the other. Pure: text.
+//! Builds the guest's script: all cases alone, then under each observer in turn. Pure.
 
 use std::fmt::Write as _;
 
 use super::figures::{Attach, Case, Mode};
 
-/// Functions of the guest's shell. Each line that begins with `bench-` is for [`super::figures`], as are the JSON lines
-/// of the guest program.
+/// Shell functions for the guest. [`super::figures`] reads the lines that begin with `bench-`, and the guest program's
+/// JSON lines.
 const FUNCTIONS: &str = include_str!("functions.sh");
 
-/// The whole script: for each mode the cases, between two marks.
+/// The whole script: for each mode, a marker and the cases.
 pub fn script(modes: &[Mode], cases: &[Case]) -> String {
     let mut script = FUNCTIONS.to_owned();
     script.push_str("\ncases() {\n");
@@ -34,7 +34,7 @@ fn call(mode: Mode) -> String {
     }
 }
 
-/// Where the script looks for bpftrace's.
+/// Paths in the guest of the bpftrace scripts, and the scripts.
 pub const BPFTRACE_FILES: [(&str, &str); 2] =
     [("/root/kprobe.bt", include_str!("kprobe.bt")), ("/root/fentry.bt", include_str!("fentry.bt"))];
 

@@ -1,11 +1,11 @@
-//! What the daemon takes for itself: memory, a scrape, wake-ups, its start. Pure.
+//! Costs of the daemon itself: memory, scrapes, wake-ups, start. Pure.
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::goals::self_cost_goal;
 
-/// As far as it was measured.
+/// Measured costs; `None` where there is no measurement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SelfCost {
     resident_kib: Option<u64>,
@@ -18,22 +18,24 @@ pub struct SelfCost {
     peak_kib: Option<u64>,
 }
 
-/// One figure of it.
+/// One of the figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Figure {
-    /// Resident memory after 200 scrapes, nobody asking for anything, in MiB.
+    /// Resident memory of the idle daemon after 200 scrapes, in MiB.
     Resident,
-    /// CPU time of the daemon for one scrape, user space and kernel, in milliseconds at an instruction a nanosecond.
+    /// CPU time of the daemon for one scrape, in user space and the kernel, in milliseconds at one instruction per
+    /// nanosecond.
     Scrape,
-    /// The same with 200 workloads, as many as have a series of their self_cost unless one says otherwise.
+    /// Like `Scrape`, but with 200 workloads: the default limit of workloads with series of their own.
     CrowdedScrape,
-    /// Resident memory after that, in MiB.
+    /// Resident memory after `CrowdedScrape`, in MiB.
     CrowdedResident,
-    /// Times that a thread of it woke up in 20 s in which nothing happened.
+    /// Wake-ups of the daemon's threads in 20 s without any activity.
     Wakeups,
-    /// From exec until it answers, beside an empty program of the same library until it is attached.
+    /// Time from exec to the first answer, relative to the time that an empty program of the same library takes to
+    /// attach.
     Start,
-    /// The most memory that it had until it served, in MiB.
+    /// Peak of resident memory until the daemon serves, in MiB.
     Peak,
 }
 
@@ -63,12 +65,12 @@ impl Figure {
     pub fn title(self) -> &'static str {
         match self {
             Self::Resident => "MiB resident after 200 scrapes",
-            Self::Scrape => "ms a scrape, at an instruction a ns",
-            Self::CrowdedScrape => "ms a scrape with 200 workloads, at an instruction a ns",
+            Self::Scrape => "ms per scrape, at an instruction per ns",
+            Self::CrowdedScrape => "ms per scrape with 200 workloads, at an instruction per ns",
             Self::CrowdedResident => "MiB resident with 200 workloads",
-            Self::Wakeups => "wake-ups in 20 s of nothing",
+            Self::Wakeups => "wake-ups in 20 s without activity",
             Self::Start => "times the start of an empty program",
-            Self::Peak => "MiB at the most during the start",
+            Self::Peak => "MiB peak during the start",
         }
     }
 
@@ -86,14 +88,14 @@ impl Figure {
         }
     }
 
-    /// Whether the goal is met; `None` where there is no figure.
+    /// Whether the goal is met; `None` without a figure.
     pub fn met(self, self_cost: &SelfCost) -> Option<bool> {
         Some(self.value(self_cost)? <= self_cost_goal(self))
     }
 }
 
 impl SelfCost {
-    /// Takes a line of the guest's, if it is one of these.
+    /// Reads a line of the guest's output. Returns whether it is about the daemon's costs.
     pub fn see(&mut self, line: &str) -> Result<bool> {
         let fields = [
             ("bench-scraped-resident ", &mut self.resident_kib),
@@ -112,7 +114,7 @@ impl SelfCost {
         if !line.starts_with("{\"n\"") {
             return Ok(false);
         }
-        // `{"n":5,"ns":120000000,"start":"empty"}`
+        // For example `{"n":5,"ns":120000000,"start":"empty"}`.
         let value: Value = serde_json::from_str(line)?;
         let time = value["ns"].as_u64();
         match value["start"].as_str() {
@@ -123,7 +125,7 @@ impl SelfCost {
         Ok(true)
     }
 
-    /// The figures that there are, for people, one line each.
+    /// The measured figures for people, one line each.
     pub fn lines(&self, mode: &str) -> impl Iterator<Item = String> {
         let self_cost = *self;
         let mode = mode.to_owned();
@@ -158,7 +160,7 @@ mod tests {
         assert_eq!(met, [Some(true), Some(true), None, None, Some(true), Some(true), None]);
         let lines: Vec<_> = self_cost.lines("daemon fentry").collect();
         assert_eq!(lines[0], "daemon fentry: 12.00 MiB resident after 200 scrapes (goal 12)");
-        assert!(lines[1].starts_with("daemon fentry: 15.00 ms a scrape"));
+        assert!(lines[1].starts_with("daemon fentry: 15.00 ms per scrape"));
         assert_eq!(lines[3], "daemon fentry: 2.50 times the start of an empty program (goal 2.5)");
         assert!(self_cost.see("bench-crowded-scrape-ns 15000001").unwrap());
         assert_eq!(Figure::CrowdedScrape.met(&self_cost), Some(false));

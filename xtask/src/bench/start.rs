@@ -1,13 +1,14 @@
-//! A start by its parts, and what the verifier looks at of each program. Pure.
+//! Costs of a start by step, and verified instructions by program. Pure.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 
-/// Instructions that the verifier may look at, by the beginning of a program's name; the longest that fits counts.
+/// Maximum number of instructions that the verifier may process, by prefix of the program's name; the longest matching
+/// prefix applies.
 ///
-/// They are what a start waits for. The lowest is well above what any program here that is not named needs; the others are a
-/// tenth above what they took when this was written.
+/// A start waits for the verifier. The budget of unnamed programs is well above what any of them needs; the others are
+/// a tenth above the numbers at the time of writing.
 const BUDGETS: [(&str, u64); 12] = [
     ("", 2_000),
     ("audit_", 12_500),
@@ -23,17 +24,17 @@ const BUDGETS: [(&str, u64); 12] = [
     ("update_e", 3_400),
 ];
 
-/// What was told of starts, in the order in which it was.
+/// Lines about starts, in order of their output.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Start {
-    /// Microseconds after which each step began; the last is the end.
+    /// Begin of each step in microseconds; the last entry is the end.
     steps: Vec<(u64, String)>,
-    /// By program, the most where it was loaded several times.
+    /// Verified instructions by program, the maximum of all loads.
     verified: BTreeMap<String, u64>,
 }
 
 impl Start {
-    /// Takes a line of the guest's, if it is one of these.
+    /// Reads a line of the guest's output. Returns whether it is about a start.
     pub fn see(&mut self, line: &str) -> Result<bool> {
         if let Some((after, step)) = numbered(line, "bench-step ")? {
             self.steps.push((after, step.to_owned()));
@@ -46,13 +47,13 @@ impl Start {
         Ok(true)
     }
 
-    /// Each step with its length in microseconds.
+    /// Each step with its duration in microseconds.
     pub fn parts(&self) -> impl Iterator<Item = (&str, u64)> {
         let ends = self.steps.iter().skip(1).map(|(after, _)| *after);
         self.steps.iter().zip(ends).map(|((after, step), end)| (step.as_str(), end.saturating_sub(*after)))
     }
 
-    /// Each program with its instructions and its budget.
+    /// Each program with its verified instructions and its budget.
     pub fn programs(&self) -> impl Iterator<Item = (&str, u64, u64)> {
         self.verified.iter().map(|(program, &count)| (program.as_str(), count, budget(program)))
     }
@@ -61,7 +62,7 @@ impl Start {
         self.programs().any(|(_, count, budget)| count > budget)
     }
 
-    /// For people, one line each: the parts, and the programs that are not trifles.
+    /// Lines for people: the steps, and the programs above the lowest budget.
     pub fn lines(&self, mode: &str) -> Vec<String> {
         let parts = self.parts().map(|(step, took)| format!("{mode}, start: {:>8.1} M {step}", took as f64 / 1000.0));
         let sum: u64 = self.verified.values().sum();
@@ -80,7 +81,7 @@ fn budget(program: &str) -> u64 {
     fitting.max_by_key(|(beginning, _)| beginning.len()).map_or(0, |(_, budget)| *budget)
 }
 
-/// A number, and the rest of the line behind it.
+/// The number after a prefix, and the rest of the line.
 fn numbered<'a>(line: &'a str, prefix: &str) -> Result<Option<(u64, &'a str)>> {
     let Some(rest) = line.strip_prefix(prefix) else { return Ok(None) };
     let (number, rest) = rest.split_once(' ').context("no number")?;

@@ -1,4 +1,4 @@
-//! The figures of a kernel for people, in 80 columns. Pure.
+//! Table of a kernel's figures for people, in 80 columns. Pure.
 
 use std::fmt::Write as _;
 
@@ -7,11 +7,11 @@ use super::{
     goals::{Subject, goal, verdicts, within},
 };
 
-/// Width of the names of cases; each column of figures takes [`COLUMN`].
+/// Width of the column of names. Each column of figures has the width [`COLUMN`].
 const NAMES: usize = 17;
 const COLUMN: usize = 9;
 
-/// A kernel's table, with the goals under the figures that have some; `!` marks a figure that misses its goal.
+/// Table of one kernel, with goals below the figures that have some; `!` marks a figure that misses its goal.
 pub fn table(title: &str, series: &str, alone: &Round, rounds: &[Round]) -> String {
     let mut table = format!("{title}: instructions added\n");
     line(&mut table, "", programs(rounds));
@@ -31,7 +31,7 @@ pub fn table(title: &str, series: &str, alone: &Round, rounds: &[Round]) -> Stri
     table
 }
 
-/// A row of figures, and one of goals if there are any.
+/// A row of figures, and a row of goals if there are any.
 fn rows(table: &mut String, series: &str, subject: Subject, alone: &Round, rounds: &[Round]) {
     let added: Vec<_> = rounds.iter().map(|round| subject.added(alone, round)).collect();
     if added.iter().all(Option::is_none) {
@@ -68,16 +68,16 @@ fn notes(table: &mut String, round: &Round) {
     match round.lost {
         Some(0) => {}
         Some(lost) => {
-            let _ = writeln!(table, "{}: {} records found no room", round.mode, figure(lost as f64));
+            let _ = writeln!(table, "{}: {} records lost", round.mode, figure(lost as f64));
         }
         None if matches!(round.mode, Mode::Trace(_)) => {
-            let _ = writeln!(table, "{}: how many records found no room is not known", round.mode);
+            let _ = writeln!(table, "{}: number of lost records unknown", round.mode);
         }
         None => {}
     }
 }
 
-/// Each program once, over the first of its columns.
+/// Name of each program, above the first of its columns.
 fn programs(rounds: &[Round]) -> impl Iterator<Item = String> {
     let mut last = "";
     let names = rounds.iter().map(move |round| {
@@ -102,7 +102,7 @@ fn line(table: &mut String, name: &str, cells: impl Iterator<Item = String>) {
     table.push('\n');
 }
 
-/// `1,234`, and from a million on `1,235 k`: a column holds no more.
+/// Formats `1,234`, and from a million on `1,235 k`, to fit a column.
 fn figure(value: f64) -> String {
     let rounded = value.round() as i64;
     if rounded.abs() < 1_000_000 { grouped(rounded) } else { format!("{} k", grouped((value / 1000.0).round() as i64)) }
@@ -175,7 +175,7 @@ missed: daemon kprobe, a further VMA: 433, the goal is 400
         rounds[2].lost = Some(3);
         let table = table("Linux 6.12.117+deb13-cloud-amd64 (6.12.117-1)", "6.12", &alone, &rounds);
         assert!(table.lines().all(|line| line.len() <= 80), "{table}");
-        assert!(table.contains("trace fentry: 3 records found no room\n"), "{table}");
-        assert!(table.contains("trace kprobe: how many records found no room is not known\n"), "{table}");
+        assert!(table.contains("trace fentry: 3 records lost\n"), "{table}");
+        assert!(table.contains("trace kprobe: number of lost records unknown\n"), "{table}");
     }
 }

@@ -1,4 +1,4 @@
-//! Every expression, asked of a real Prometheus.
+//! Queries a real Prometheus for every expression.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -8,18 +8,18 @@ use ureq::Agent;
 
 use super::expressions::{Expression, Use};
 
-/// What became of one.
+/// Result of one query.
 enum Found {
-    /// So many series.
+    /// Number of series.
     Series(usize),
-    /// None, which is right here.
+    /// No series, for a legitimate reason.
     Excused(&'static str),
-    /// None.
+    /// No series.
     Nothing,
 }
 
-/// Asks the Prometheus at `address` for the time `at` (seconds since 1970, or now) and prints what has no data. Fails if that is
-/// not excused.
+/// Queries the Prometheus at `address` at time `at` (seconds since 1970, default now) and prints expressions without
+/// data. Fails if any of them should have data.
 pub fn against(address: &str, at: Option<u64>, expressions: &[Expression]) -> Result<ExitCode> {
     let prometheus = Prometheus::new(address, at);
     let (mut answered, mut empty) = (0, 0);
@@ -39,7 +39,7 @@ pub fn against(address: &str, at: Option<u64>, expressions: &[Expression]) -> Re
             }
         }
     }
-    println!("{} expressions: {answered} with data, {empty} without that should have some", expressions.len());
+    println!("{} expressions: {answered} with data, {empty} unexpectedly without", expressions.len());
     Ok(if empty == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -50,7 +50,7 @@ fn ask(prometheus: &Prometheus, expression: &Expression) -> Result<Found> {
     }
     Ok(match expression.may_be_empty() {
         Some((why, None)) => Found::Excused(why),
-        // A histogram's name is that of its series without an end.
+        // For a histogram, the metric's name has no suffix.
         Some((why, Some(metric))) => {
             let there = prometheus.series(&format!("{{__name__=~\"{}(_bucket)?\"}}", metric.trim_end_matches('{')))?;
             if there == 0 { Found::Excused(why) } else { Found::Nothing }
@@ -71,7 +71,7 @@ impl Prometheus {
         Self { agent: agent.build().into(), address: address.trim_end_matches('/').to_owned(), at }
     }
 
-    /// How many series an expression has now, those that are no number left out.
+    /// Number of series that the expression returns, without NaN values.
     fn series(&self, expression: &str) -> Result<usize> {
         let url = format!("{}/api/v1/query", self.address);
         let mut response = self
@@ -81,8 +81,8 @@ impl Prometheus {
             .query_pairs(self.at.map(|at| ("time", at.to_string())))
             .call()
             .with_context(|| format!("no Prometheus answers at {}", self.address))?;
-        let text = response.body_mut().read_to_string().context("Prometheus broke off")?;
-        let answer: Value = serde_json::from_str(&text).context("the answer is no JSON: is this a Prometheus?")?;
+        let text = response.body_mut().read_to_string().context("Prometheus closed the connection")?;
+        let answer: Value = serde_json::from_str(&text).context("the answer is not JSON: is this a Prometheus?")?;
         if answer["status"] != "success" {
             bail!("Prometheus: {}", answer["error"].as_str().unwrap_or("no reason given"));
         }

@@ -1,4 +1,4 @@
-//! Every expression of the dashboards and the rules, with Grafana's variables filled in.
+//! All expressions of the dashboards and the rules, with Grafana's variables filled in.
 
 use std::fs;
 
@@ -8,7 +8,8 @@ use yaml_rust2::{Yaml, YamlLoader};
 
 use super::{all as dashboards, listed, shown};
 
-/// What may rightly return nothing, by a metric that has to be absent for it or a part of the place, and the reason.
+/// Expressions that may return nothing, with the reason. Each is identified by a metric that has to be absent, or by a
+/// part of its place.
 const EMPTY: [Excuse; 19] = [
     Excuse::Absent("pinscope_registered_bytes", "only with --rings"),
     Excuse::Absent("pinscope_registered_buffers", "only with --rings"),
@@ -17,38 +18,38 @@ const EMPTY: [Excuse; 19] = [
     Excuse::Absent("pinscope_registered_lower_bound", "only with --rings"),
     Excuse::Absent("pinscope_workload_registered_bytes", "only with --rings"),
     Excuse::Absent("pinscope_workload_pinned_bytes", "only with --rings"),
-    Excuse::Absent("pinscope_degraded_reason{", "only where something cannot be had"),
+    Excuse::Absent("pinscope_degraded_reason{", "only where a figure is unavailable"),
     Excuse::Absent("pinscope_phase_seconds_total", "only with --phases"),
     Excuse::Absent("pinscope_mmap_lock_wait_seconds", "only with --locks"),
     Excuse::Absent("pinscope_ring_age_seconds", "only with --rings"),
     Excuse::Absent("pinscope_ring_gap_seconds", "only with --rings"),
     Excuse::Absent("pinscope_vma_lookups_total", "only with --lookups"),
     Excuse::Absent("pinscope_program_run_seconds_total", "only with --stats"),
-    Excuse::Absent("pinscope_policy_answers_total", "only where the kernel's rule can be told"),
+    Excuse::Absent("pinscope_policy_answers_total", "only where the kernel's rule is known"),
     Excuse::Place("host.json: Not seen", "nothing was missed"),
     Excuse::Place("upgrade.json: From kernel to kernel (B)", "this kernel refused nothing that another accepts"),
     Excuse::Place("upgrade.json: Refused here, accepted there", "this kernel refused nothing that another accepts"),
-    Excuse::Place("pinscope started", "an annotation: pinscope has not started anew"),
+    Excuse::Place("pinscope started", "an annotation: pinscope has not restarted"),
 ];
 
 enum Excuse {
-    /// Nothing where this metric (or histogram) is absent altogether.
+    /// Nothing if this metric (or histogram) is absent.
     Absent(&'static str, &'static str),
-    /// Nothing at this place.
+    /// Nothing at a place whose name contains this.
     Place(&'static str, &'static str),
 }
 
-/// Where an expression stands, and what it is for.
+/// Where an expression is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
     Panel,
     Variable,
     Recording,
-    /// Returns something only when something is wrong.
+    /// Returns series only if something is wrong.
     Alert,
 }
 
-/// An expression that Prometheus can take as it is.
+/// An expression that Prometheus accepts as it is.
 pub struct Expression {
     /// File, panel or rule, and the query's letter.
     pub place: String,
@@ -57,7 +58,8 @@ pub struct Expression {
 }
 
 impl Expression {
-    /// For other programs: place, kind, the expression, why it may be empty, and the metrics which have to be absent for that.
+    /// JSON for other programs: place, kind, expression, why it may be empty, and the metric that has to be absent in
+    /// this case.
     pub fn json(&self) -> Value {
         let kind = match self.kind {
             Use::Panel => "panel",
@@ -72,7 +74,7 @@ impl Expression {
         value
     }
 
-    /// Why it may return nothing, and the metric whose absence is the condition, if there is one.
+    /// The reason why it may return nothing, and the metric whose absence is the condition, if there is one.
     pub fn may_be_empty(&self) -> Option<(&'static str, Option<&'static str>)> {
         if self.kind == Use::Alert {
             return Some(("an alert: nothing is wrong", None));
@@ -85,7 +87,7 @@ impl Expression {
     }
 }
 
-/// All of them; `window` stands for Grafana's rate interval, interval and range.
+/// All expressions. `window` replaces Grafana's rate interval, interval and range.
 pub fn all(window: &str) -> Result<Vec<Expression>> {
     let mut all = Vec::new();
     for (name, dashboard) in dashboards() {
@@ -110,7 +112,7 @@ fn of_dashboard(name: &str, dashboard: &Value, window: &str, all: &mut Vec<Expre
         add(format!("{name}: annotation {}", word(&annotation["name"])), Use::Panel, word(&annotation["expr"]));
     }
     for variable in items(&dashboard["templating"]["list"]) {
-        // `label_values(SELECTOR, LABEL)`
+        // For example `label_values(SELECTOR, LABEL)`.
         let query = word(&variable["query"]["query"]);
         let selector = query.strip_prefix("label_values(").and_then(|query| query.rsplit_once(", "));
         if let Some((selector, label)) = selector {
@@ -124,7 +126,7 @@ fn of_dashboard(name: &str, dashboard: &Value, window: &str, all: &mut Vec<Expre
     }
 }
 
-/// Fills in Grafana's variables, the longer names first.
+/// Fills in Grafana's variables, longer names first.
 fn fill(text: &str, window: &str) -> String {
     let values = [
         ("$__rate_interval", window),

@@ -1,4 +1,4 @@
-//! The fleet: all hosts at once, and which of them to look at.
+//! The fleet dashboard: all hosts at once, and which of them need attention.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ pub fn dashboard() -> Dashboard {
     Dashboard {
         uid: "pinscope-fleet",
         title: "pinscope / fleet",
-        description: "io_uring buffer registration on all hosts: how much, how long, over what memory, what is refused, who switches sets at run time, and how far the figures hold.",
+        description: "io_uring buffer registration on all hosts: volume, duration, memory, refusals, sets switched at run time, and how reliable the figures are.",
         variables: vec![
             data_source(),
             job(),
@@ -40,7 +40,7 @@ fn summary() -> Row {
             .query("count(up{<here>} == 0) or 0 * count(up{<here>})", "down")
             .thresholds("green", &[("red", 1.0)])
             .no_value("no target of this job"),
-        Panel::stat("Registrations", "Calls a second that install, change or remove a ring's table of buffers.")
+        Panel::stat("Registrations", "Calls per second that install, change or remove a ring's table of buffers.")
             .unit("ops")
             .query("sum(rate(pinscope_registrations_total{<here>}[<rate>]))", "calls")
             .no_value(NOT_MEASURED),
@@ -55,25 +55,25 @@ fn summary() -> Row {
             )
             .thresholds("green", &[("orange", 0.01), ("red", 0.1)])
             .no_value(NOTHING_YET),
-        Panel::stat("p99 duration", "99 of 100 registrations that succeed take at most this long. A histogram's bound: up to twice too high.")
+        Panel::stat("p99 duration", "99 of 100 successful registrations take at most this long. The bound of a histogram's bucket: up to twice too high.")
             .unit("s")
             .query(
                 &quantile("0.99", "", r#"pinscope_registration_duration_seconds_bucket{<here>, operation="register", outcome="ok"}"#),
                 "p99",
             )
             .no_value(NOTHING_YET),
-        Panel::stat("At run time", "Share of the installations that may have come in the place of other buffers, on rings that had been given requests before: whole tables and replacements. Updates of empty slots and clones are none.")
+        Panel::stat("At run time", "Share of the installations that may have replaced other buffers on rings that already had requests: whole tables and replacements. Updates of empty slots and clones do not count.")
             .unit("percentunit")
             .query(&share(&format!("sum(rate({SWITCHES}[<rate>]))"), installations), "switches")
             .no_value(NOTHING_YET),
-        Panel::stat("Pinned now", "Bytes of the pages under all registered buffers, each page once; over the instances that tell, with those that do not, and those whose figure is a lower bound.")
+        Panel::stat("Pinned now", "Bytes of the pages under all registered buffers, each page counted once, over the instances that measure it. Also shown: instances that do not, and instances whose figure is a lower bound.")
             .query("sum(pinscope_pinned_bytes{<here>})", "pinned")
             .query("count(pinscope_info{<here>} unless on (job, instance) pinscope_pinned_bytes{<here>}) or 0 * count(pinscope_info{<here>})", "instances without")
             .query("sum(pinscope_registered_lower_bound{<here>})", "lower bounds")
             .query("sum(pinscope_registered_unknown_rings{<here>})", "unknown rings")
             .field("pinned", &[("unit", json!("bytes"))])
             .no_value(REGISTERED),
-        Panel::stat("Coverage", "Share of the calls, buffers or pins within the time shown that was measured, of the instance and the figure with the lowest.")
+        Panel::stat("Coverage", "Share of calls, buffers or pins in this time range that was measured: the lowest of all instances and figures.")
             .unit("percentunit")
             .query(&format!("min({})", coverage("instance", "<range>")), "lowest")
             .at_the_end()
@@ -87,23 +87,23 @@ fn summary() -> Row {
 fn registrations() -> Row {
     let duration = r#"pinscope_registration_duration_seconds_bucket{<here>, operation="register", outcome="ok"}"#;
     let panels = vec![
-        Panel::areas("Registrations", "Calls a second by operation, refused ones too.")
+        Panel::areas("Registrations", "Calls per second by operation, including refused ones.")
             .unit("ops")
             .query("sum by (operation) (rate(pinscope_registrations_total{<here>}[<rate>]))", "{{operation}}")
             .no_value(NOT_MEASURED),
-        Panel::heatmap("Duration", "Registrations that succeed, by their time from entry to return, over all hosts. pinscope's own walks are left out.", "s")
+        Panel::heatmap("Duration", "Successful registrations by their time from entry to return, over all hosts, without pinscope's own walks.", "s")
             .query(&format!("sum by (le) (rate({duration}[<rate>]))"), "{{le}}")
             .no_value(NOT_MEASURED),
         Panel::heatmap("VMAs per registration", "Registrations by the VMAs that they touch.", "short")
             .query("sum by (le) (rate(pinscope_registration_vmas_bucket{<here>}[<rate>]))", "{{le}}")
             .no_value(NOT_MEASURED),
-        Panel::lines("Duration, quantiles", "Of registrations that succeed, over the summed buckets of all hosts.")
+        Panel::lines("Duration, quantiles", "Quantiles of successful registrations, over the summed buckets of all hosts.")
             .unit("s")
             .query(&quantile("0.5", "", duration), "p50")
             .query(&quantile("0.9", "", duration), "p90")
             .query(&quantile("0.99", "", duration), "p99")
             .no_value(NOTHING_YET),
-        Panel::lines("Share of the time in the pin", "What GUP takes of the time of registers and updates. The rest is io_uring's own: accounting, copying the iovecs, building its table.")
+        Panel::lines("Share of the time in the pin", "Share of GUP in the time of registers and updates. The rest is io_uring's own: accounting, copying the iovecs, building its table.")
             .unit("percentunit")
             .with(json!({ "max": 1 }))
             .query(
@@ -124,7 +124,8 @@ fn registrations() -> Row {
     Row { title: "Registrations", panels }
 }
 
-/// Share of a histogram's values that are 1. Prometheus 3 stores these bounds as `1.0` and `0.0`, 2 as they come.
+/// Share of a histogram's values that are 1. Prometheus 3 stores these bounds as `1.0` and `0.0`; Prometheus 2 stores
+/// them unchanged.
 fn single(histogram: &str) -> String {
     let at_most = |bound: &str| format!(r#"sum(rate({histogram}_bucket{{<here>, le=~"{bound}([.]0)?"}}[<rate>]))"#);
     share(&format!("{} - {}", at_most("1"), at_most("0")), &format!("sum(rate({histogram}_count{{<here>}}[<rate>]))"))
@@ -135,20 +136,20 @@ fn memory() -> Row {
     let class = |metric: &str| or_none(&format!("sum by (class) (rate({metric}{{<here>}}[<rate>]))"), "class", walks);
     let by = "class, filesystem, shared, writable, outcome";
     let panels = vec![
-        Panel::areas("Buffers by backing", "Buffers a second with at least one VMA of that memory. A buffer over several kinds counts under each.")
+        Panel::areas("Buffers by backing", "Buffers per second with at least one VMA of that kind of memory. A buffer over several kinds counts under each.")
             .unit("cps")
             .query(&class("pinscope_backing_buffers_total"), "{{class}}")
             .no_value(NOT_MEASURED),
-        Panel::areas("Bytes by backing", "Bytes of buffers a second that lie on that memory.")
+        Panel::areas("Bytes by backing", "Bytes of buffers per second on that kind of memory.")
             .unit("Bps")
             .query(&class("pinscope_backing_bytes_total"), "{{class}}")
             .no_value(NOT_MEASURED),
-        Panel::lines("Buffers over several files", "Buffers a second that span more than one vm_file, which kernels 6.3 and 6.4 refuse, and more than one file: a file that was opened twice is two vm_files.")
+        Panel::lines("Buffers over several files", "Buffers per second that span more than one vm_file, which kernels 6.3 and 6.4 refuse, and more than one file. A file that was opened twice is two vm_files.")
             .unit("cps")
             .query("sum(rate(pinscope_multi_vm_file_buffers_total{<here>}[<rate>]))", "several vm_files")
             .query("sum(rate(pinscope_multi_file_buffers_total{<here>}[<rate>]))", "several files")
             .no_value(NOT_MEASURED),
-        Panel::table("Backings", "All memory that buffers lay on, since the probes were attached. The counts are the highest in this time, so that what was registered once, at a start, is in them.")
+        Panel::table("Backings", "Memory under all buffers since the probes were attached. The counts are the highest in this time range, so that they include registrations made once, at a program's start.")
             .size(24, 8)
             .query(&since_attach(&format!("sum by ({by})"), "pinscope_backing_buffers_total"), "")
             .query(&since_attach(&format!("sum by ({by})"), "pinscope_backing_vmas_total"), "")
@@ -164,7 +165,7 @@ fn memory() -> Row {
     Row { title: "What lies behind the buffers", panels }
 }
 
-/// What a counter stood at since its probes were attached: a rate would miss what it began with.
+/// Value of a counter since its probes were attached. A rate would miss the counter's first value.
 fn since_attach(sum: &str, counter: &str) -> String {
     format!("{sum} (max_over_time({counter}{{<here>}}[<range>]))")
 }
@@ -172,7 +173,7 @@ fn since_attach(sum: &str, counter: &str) -> String {
 fn refusals() -> Row {
     let all = "rate(pinscope_registrations_total{<here>}[<rate>])";
     let panels = vec![
-        Panel::areas("Refused, by errno", "Calls a second that fail. ENXIO of an unregister says that there was no table.")
+        Panel::areas("Refused, by errno", "Failed calls per second. ENXIO from an unregister means that there was no table.")
             .size(12, 8)
             .unit("ops")
             .query(
@@ -184,7 +185,7 @@ fn refusals() -> Row {
                 "{{operation}} {{result}}",
             )
             .no_value(NOT_MEASURED),
-        Panel::table("Refused, by instance", "Calls that failed or (partial) installed only some of their buffers since the probes were attached, the highest count in this time.")
+        Panel::table("Refused, by instance", "Calls that failed or (partial) installed only some of their buffers since the probes were attached: the highest count in this time range.")
             .size(12, 8)
             .query(
                 r#"topk(50, sum by (instance, operation, result) (max_over_time(pinscope_registrations_total{<here>, result!="ok"}[<range>])))"#,
@@ -198,7 +199,7 @@ fn refusals() -> Row {
     Row { title: "Refusals", panels }
 }
 
-/// A link to the dashboard of the row's host.
+/// Link from a row to the dashboard of its host.
 pub fn to_host() -> serde_json::Value {
     json!([{
         "title": "This host",
@@ -206,7 +207,7 @@ pub fn to_host() -> serde_json::Value {
     }])
 }
 
-/// Installations that may have come in the place of other buffers at run time.
+/// Installations that may have replaced other buffers at run time.
 const SWITCHES: &str = r#"pinscope_installations_total{<here>, requests="after", kind=~"table|replacement|update"}"#;
 
 fn switching() -> Row {
@@ -214,14 +215,14 @@ fn switching() -> Row {
         installations_by_kind(),
         Panel::lines(
             "Who switches: instances",
-            "The ten instances with most tables and replacements a second on rings that are at work.",
+            "The ten instances with the most tables and replacements per second on rings at work.",
         )
         .unit("cps")
         .query(&format!("topk(10, sum by (instance) (rate({SWITCHES}[<rate>])))"), "{{instance}}")
         .no_value(NOT_MEASURED),
         Panel::lines(
             "Who switches: workloads",
-            "The ten workloads with most tables and replacements a second on rings that are at work, over all hosts.",
+            "The ten workloads with the most tables and replacements per second on rings at work, over all hosts.",
         )
         .unit("cps")
         .query("topk(10, sum by (workload) (rate(pinscope_workload_switches_total{<living>}[<rate>])))", "{{workload}}")
@@ -230,9 +231,9 @@ fn switching() -> Row {
     Row { title: "Who switches sets at run time", panels }
 }
 
-/// Of the rows about set-up and run time.
+/// Panel shared by the rows about set-up and run time.
 pub fn installations_by_kind() -> Panel {
-    Panel::areas("Installations before and after requests", "Installations a second on fresh rings (before their first request) and on rings that are at work, by kind. Whole tables and replacements on rings at work are sets switched at run time; updates of empty slots (fill) are set-up, and clones pin nothing.")
+    Panel::areas("Installations before and after requests", "Installations per second on fresh rings (before their first request) and on rings at work, by kind. Whole tables and replacements on rings at work are sets switched at run time; updates of empty slots (fill) are set-up, and clones pin nothing.")
         .unit("cps")
         .query("sum by (requests, kind) (rate(pinscope_installations_total{<here>}[<rate>]))", "{{kind}}, {{requests}} requests")
         .no_value(NOT_MEASURED)
@@ -240,22 +241,22 @@ pub fn installations_by_kind() -> Panel {
 
 fn trust() -> Row {
     let panels = vec![
-        Panel::lines("Coverage, the lowest ten", "Share of the calls, buffers or pins that was measured, of the figure with the lowest.")
+        Panel::lines("Coverage, the lowest ten", "Share of calls, buffers or pins that was measured: the lowest of all figures.")
             .unit("percentunit")
             .with(json!({ "max": 1 }))
             .query(&format!("bottomk(10, min by (instance) ({}))", coverage("instance", "<rate>")), "{{instance}}")
             .no_value(NO_CALLS),
-        Panel::lines("Lost, by cause", "What found no room, a second. `pinscope report` says what each cause means.")
+        Panel::lines("Lost, by cause", "Losses per second because a map or buffer was full. `pinscope report` explains each cause.")
             .unit("cps")
             .query("sum by (what) (rate(pinscope_lost_total{<here>}[<rate>]))", "{{what}}")
             .no_value(NOT_MEASURED),
-        Panel::lines("Not seen", "Entries and returns of hooked functions that pinscope did not see, a second: counted, and not measured.")
+        Panel::lines("Not seen", "Entries and returns of hooked functions that pinscope did not see, per second: counted, but not measured.")
             .unit("cps")
             .query("sum(rate(pinscope_missed_entries_total{<here>}[<rate>]))", "entries")
             .query("sum(rate(pinscope_missed_returns_total{<here>}[<rate>]))", "returns")
             .query("sum(rate(pinscope_skipped_runs_total{<here>}[<rate>]))", "runs skipped by the kernel")
             .no_value(NOT_MEASURED),
-        Panel::table("Instances", "What runs where, and how far it can measure.")
+        Panel::table("Instances", "Versions of pinscope and kernels by instance, and how much each can measure.")
             .size(24, 8)
             .query("max by (instance, version, kernel, mode) (pinscope_info{<here>})", "")
             .query("sum by (instance) (pinscope_attached_seconds{<here>})", "")
@@ -277,7 +278,7 @@ fn trust() -> Row {
     Row { title: "How far the figures hold", panels }
 }
 
-/// 1 and 0 in words.
+/// Value mapping of 1 and 0 to words.
 pub fn balanced() -> serde_json::Value {
     json!([{ "type": "value", "options": {
         "0": { "color": "orange", "index": 0, "text": "open" }, "1": { "color": "green", "index": 1, "text": "balanced" },

@@ -1,4 +1,4 @@
-//! Grafana's JSON model (schema of Grafana 11), as far as these dashboards use it.
+//! The part of Grafana's JSON model (schema of Grafana 11) that these dashboards use.
 
 use serde_json::{Value, json};
 
@@ -6,10 +6,10 @@ use super::query::expand;
 
 /// Columns of Grafana's grid.
 const COLUMNS: u32 = 24;
-/// The schema that Grafana 11.0 writes; every later one reads it.
+/// Schema version of Grafana 11.0; every later Grafana reads it.
 const SCHEMA: u32 = 39;
 
-/// A dashboard: its rows are laid out from the top, the panels of a row from the left.
+/// A dashboard. Rows are laid out from top to bottom, the panels of a row from left to right.
 pub struct Dashboard {
     pub uid: &'static str,
     pub title: &'static str,
@@ -18,13 +18,13 @@ pub struct Dashboard {
     pub rows: Vec<Row>,
 }
 
-/// Panels under a headline.
+/// Panels below a heading.
 pub struct Row {
     pub title: &'static str,
     pub panels: Vec<Panel>,
 }
 
-/// One panel. The builders start one of a type; what they do not set is Grafana's default.
+/// One panel. Each constructor starts one of a type; unset properties have Grafana's defaults.
 pub struct Panel {
     kind: &'static str,
     title: &'static str,
@@ -75,12 +75,12 @@ impl Panel {
         }))
     }
 
-    /// Areas over time that add up.
+    /// Stacked areas over time.
     pub fn areas(title: &'static str, description: impl Into<String>) -> Self {
         Self::lines(title, description).with(json!({ "custom": custom("normal", 35) }))
     }
 
-    /// One number to each series, the last one.
+    /// One number per series: its last value.
     pub fn stat(title: &'static str, description: impl Into<String>) -> Self {
         let options = json!({
             "colorMode": "value",
@@ -96,7 +96,7 @@ impl Panel {
         Self::new("stat", title, description, options).size(3, 4)
     }
 
-    /// A bar to each series, the last value.
+    /// One bar per series: its last value.
     pub fn bars(title: &'static str, description: impl Into<String>) -> Self {
         let options = json!({
             "displayMode": "basic",
@@ -114,7 +114,7 @@ impl Panel {
         Self::new("bargauge", title, description, options).with(json!({ "min": 0 }))
     }
 
-    /// Rows and columns; its queries are instant ones, merged by their labels.
+    /// Rows and columns. The queries are instant queries, merged by their labels.
     pub fn table(title: &'static str, description: impl Into<String>) -> Self {
         let options = json!({
             "cellHeight": "sm",
@@ -129,7 +129,7 @@ impl Panel {
         panel
     }
 
-    /// A histogram's buckets over time, `unit` being that of what was measured.
+    /// Buckets of a histogram over time; `unit` is the unit of the measured value.
     pub fn heatmap(title: &'static str, description: impl Into<String>, unit: &'static str) -> Self {
         let options = json!({
             "calculate": false,
@@ -151,31 +151,31 @@ impl Panel {
         Self::new("heatmap", title, description, options).with(json!({ "custom": {} }))
     }
 
-    /// Words.
+    /// Markdown text.
     pub fn text(title: &'static str, content: &'static str) -> Self {
         let options = json!({ "code": { "language": "plaintext", "showLineNumbers": false, "showMiniMap": false }, "content": content, "mode": "markdown" });
         Self::new("text", title, "What the panels of this dashboard rest on.", options)
     }
 
-    /// By Grafana's name of it.
+    /// Unit, by Grafana's name.
     pub fn unit(mut self, unit: &'static str) -> Self {
         self.unit = unit;
         self
     }
 
-    /// What stands there when there is no series.
+    /// Text shown if there is no series.
     pub fn no_value(mut self, text: &'static str) -> Self {
         self.no_value = text;
         self
     }
 
-    /// Columns of 24, and lines of 30 pixels.
+    /// Width in columns of 24, and height in units of 30 pixels.
     pub fn size(mut self, width: u32, height: u32) -> Self {
         self.size = (width, height);
         self
     }
 
-    /// A query over the time range, its legend by Grafana's template.
+    /// A query over the time range, with a legend in Grafana's template syntax.
     pub fn query(mut self, expression: &str, legend: &'static str) -> Self {
         let (format, instant) = match self.kind {
             "heatmap" => ("heatmap", false),
@@ -187,7 +187,7 @@ impl Panel {
         self
     }
 
-    /// Only the value at the end of the time range, as what is a sum over the range is.
+    /// Queries only the end of the time range, for expressions that already cover the range.
     pub fn at_the_end(mut self) -> Self {
         for query in &mut self.queries {
             query.instant = true;
@@ -198,7 +198,7 @@ impl Panel {
         self
     }
 
-    /// Colours by value: the first for all below the first bound.
+    /// Colours by value. The first applies below the first bound.
     pub fn thresholds(self, lowest: &str, steps: &[(&str, f64)]) -> Self {
         let mut all = vec![json!({ "color": lowest, "value": null })];
         all.extend(steps.iter().map(|(color, value)| json!({ "color": color, "value": value })));
@@ -208,26 +208,26 @@ impl Panel {
         }))
     }
 
-    /// More of a field's defaults, over what is set already.
+    /// Adds defaults of fields, overriding those already set.
     pub fn with(mut self, defaults: Value) -> Self {
         put(&mut self.defaults, defaults);
         self
     }
 
-    /// One of the panel's own options.
+    /// Sets one of the panel's own options.
     pub fn option(mut self, name: &str, value: Value) -> Self {
         self.options[name] = value;
         self
     }
 
-    /// Properties of one field, by its name.
+    /// Sets properties of one field, by the field's name.
     pub fn field(mut self, name: &str, properties: &[(&str, Value)]) -> Self {
         let properties: Vec<_> = properties.iter().map(|(id, value)| json!({ "id": id, "value": value })).collect();
         self.overrides.push(json!({ "matcher": { "id": "byName", "options": name }, "properties": properties }));
         self
     }
 
-    /// A fixed colour for the series whose names match.
+    /// Sets a fixed colour for the series whose names match.
     pub fn color(mut self, pattern: &str, color: &str) -> Self {
         self.overrides.push(json!({
             "matcher": { "id": "byRegexp", "options": pattern },
@@ -236,7 +236,7 @@ impl Panel {
         self
     }
 
-    /// A table's columns from left to right: Grafana's names of them and ours. Those not named are left out.
+    /// A table's columns from left to right: Grafana's names and ours. Other columns are hidden.
     pub fn columns(mut self, columns: &[(&str, &str)]) -> Self {
         let names: Vec<_> = columns.iter().map(|(name, _)| name).collect();
         let pairs = |of: &dyn Fn(usize) -> Value| -> Value {
@@ -260,7 +260,7 @@ impl Panel {
         self
     }
 
-    /// A table's order, the largest first.
+    /// Sorts a table by a column, largest value first.
     pub fn sorted_by(self, column: &str) -> Self {
         self.option("sortBy", json!([{ "desc": true, "displayName": column }]))
     }
@@ -307,7 +307,7 @@ impl Query {
 }
 
 impl Dashboard {
-    /// The dashboard as Grafana imports it.
+    /// The dashboard in Grafana's import format.
     pub fn json(&self) -> Value {
         json!({
             "uid": self.uid,
@@ -362,7 +362,7 @@ pub(super) fn source() -> Value {
     json!({ "type": "prometheus", "uid": "${datasource}" })
 }
 
-/// Counts begin anew there.
+/// Annotation that marks restarts, at which counters begin at zero again.
 fn restarts() -> Value {
     json!({
         "name": "pinscope started", "datasource": source(), "enable": true, "hide": false, "iconColor": "blue",
@@ -378,7 +378,7 @@ fn custom(stacking: &str, fill: u32) -> Value {
     })
 }
 
-/// Puts the members of an object into another, over those of the same names.
+/// Merges the members of an object into another, replacing those with the same name.
 pub(super) fn put(into: &mut Value, from: Value) {
     if let (Some(into), Value::Object(from)) = (into.as_object_mut(), from) {
         into.extend(from);

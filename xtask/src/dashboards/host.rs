@@ -1,4 +1,4 @@
-//! One host: what is hooked, where the time goes, and by which workloads.
+//! The host dashboard: which hooks are attached, where time is spent, and by which workloads.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use super::{
     variable::{data_source, job, variable},
 };
 
-/// For what the daemon is asked for by an option.
+/// Texts for figures that need one of the daemon's options.
 const PHASES: &str = "not asked for (--phases)";
 const LOCKS: &str = "not asked for (--locks), or not measured on this kernel";
 const RINGS: &str = "not asked for (--rings)";
@@ -20,7 +20,7 @@ pub fn dashboard() -> Dashboard {
     Dashboard {
         uid: "pinscope-host",
         title: "pinscope / host",
-        description: "One instance of pinscope: its plan and health, durations and where the time goes, VMAs, faults, backings, and the same by workload.",
+        description: "One instance of pinscope: plan and health of its probes, durations and where the time goes, VMAs, faults, backings, and the same by workload.",
         variables: vec![
             data_source(),
             job(),
@@ -39,35 +39,35 @@ pub fn dashboard() -> Dashboard {
 
 fn health() -> Row {
     let panels = vec![
-        Panel::stat("Probes attached", "Probes of the plan that are attached, of those planned.")
+        Panel::stat("Probes attached", "Attached probes, out of those planned.")
             .query("sum(pinscope_probe_attached{<here>})", "attached")
             .query("count(pinscope_probe_attached{<here>})", "planned")
             .option("graphMode", json!("none"))
             .size(4, 4)
             .no_value("not scraped"),
-        Panel::stat("Degraded", "Figures that cannot be had on this kernel or as the daemon was started. `pinscope doctor` says which and why.")
+        Panel::stat("Degraded", "Figures that are unavailable on this kernel or with the daemon's options. `pinscope doctor` lists them with the reasons.")
             .query("sum(pinscope_degraded_reasons{<here>})", "reasons")
             .thresholds("green", &[("orange", 1.0)])
             .no_value("not scraped"),
-        Panel::stat("Books", "Whether all counts add up: entries, returns, what is under way, what was missed, and the kernel's own tracepoint.")
+        Panel::stat("Books", "Whether all counts add up: entries, returns, calls in flight, missed calls, and the kernel's own tracepoint.")
             .query("min(pinscope_books_balanced{<here>})", "books")
             .with(json!({ "mappings": balanced() }))
             .option("graphMode", json!("none"))
             .no_value("not scraped"),
-        Panel::stat("Coverage", "Share of the calls, buffers or pins within the time shown that was measured, of the figure with the lowest.")
+        Panel::stat("Coverage", "Share of calls, buffers or pins in this time range that was measured: the lowest of all figures.")
             .unit("percentunit")
             .query(&format!("min({})", coverage("instance", "<range>")), "coverage")
             .at_the_end()
             .with(json!({ "decimals": 2 }))
             .thresholds("red", &[("orange", 0.99), ("green", 0.9999)])
             .no_value(NO_CALLS),
-        Panel::stat("Attached for", "Since then all counts run.")
+        Panel::stat("Attached for", "Time since the probes were attached, and since all counts began.")
             .unit("s")
             .with(json!({ "decimals": 0 }))
             .query("min(pinscope_attached_seconds{<here>})", "attached")
             .option("graphMode", json!("none"))
             .no_value("not scraped"),
-        Panel::stat("Registered now", "Buffers in the tables of all rings, their bytes, and the pages under them: memory that several buffers or rings have is registered several times and pinned once. A lower bound where rings are unknown, or where what was there before the start could not be found.")
+        Panel::stat("Registered now", "Buffers in the tables of all rings, their bytes, and the pages under them. Memory shared by several buffers or rings is registered several times but pinned once. A lower bound if rings are unknown, or if buffers registered before the start could not be found.")
             .query("sum(pinscope_registered_buffers{<here>})", "buffers")
             .query("sum(pinscope_registered_bytes{<here>})", "registered")
             .query("sum(pinscope_pinned_bytes{<here>})", "pinned")
@@ -77,16 +77,16 @@ fn health() -> Row {
             .field("pinned", &[("unit", json!("bytes"))])
             .size(4, 4)
             .no_value(REGISTERED),
-        Panel::stat("In flight", "Registrations that were entered and have not ended.")
+        Panel::stat("In flight", "Registrations that have begun and not yet ended.")
             .query(r#"sum(pinscope_in_flight{<here>, hook=~"register|update|clone|unregister"})"#, "under way")
             .size(4, 4)
             .no_value(NOT_MEASURED),
-        Panel::table("What runs", "Version, kernel, and how probes are attached.")
+        Panel::table("What runs", "Version, kernel, and attach mode of the probes.")
             .size(24, 4)
             .query("max by (version, kernel, mode) (pinscope_info{<here>})", "")
             .columns(&[("version", "Version"), ("kernel", "Kernel"), ("mode", "Mode")])
             .no_value("not scraped"),
-        Panel::table("Probes", "The plan: each program, the kernel's function or tracepoint that it is for, and whether it is attached.")
+        Panel::table("Probes", "The plan: each program, the kernel function or tracepoint that it hooks, and whether it is attached.")
             .size(10, 9)
             .query("min by (program, function, kind) (pinscope_probe_attached{<here>})", "")
             .columns(&[("program", "Program"), ("function", "Function"), ("kind", "Kind"), ("Value", "Attached")])
@@ -94,12 +94,12 @@ fn health() -> Row {
                 "0": { "color": "red", "index": 0, "text": "no" }, "1": { "color": "green", "index": 1, "text": "yes" },
             } }]))])
             .no_value("not scraped"),
-        Panel::table("What cannot be had", "Each figure that this kernel or this session does not give, and why.")
+        Panel::table("Unavailable figures", "Figures that are unavailable on this kernel or in this session, with the reasons.")
             .size(10, 9)
             .query("max by (figure, reason) (pinscope_degraded_reason{<here>})", "")
             .columns(&[("figure", "Figure"), ("reason", "Reason")])
-            .no_value("all can be had, or not scraped"),
-        Panel::table("Questions", "The state of the questions Q1 to Q7 that `pinscope report` answers: answered, degraded or unanswerable with what was measured so far.")
+            .no_value("all available, or not scraped"),
+        Panel::table("Questions", "The state of the questions Q1 to Q7 that `pinscope report` answers: answered, degraded or unanswerable with the data so far.")
             .size(4, 9)
             .query("max by (question, state) (pinscope_question_state{<here>} == 1)", "")
             .columns(&[("question", "Question"), ("state", "State")])
@@ -114,22 +114,25 @@ fn calls() -> Row {
     };
     let (register, update) = (duration("register"), duration("update"));
     let panels = vec![
-        Panel::areas("Calls", "Calls a second by operation, refused ones too.")
+        Panel::areas("Calls", "Calls per second by operation, including refused ones.")
             .unit("ops")
             .query("sum by (operation) (rate(pinscope_registrations_total{<here>}[<rate>]))", "{{operation}}")
             .no_value(NOT_MEASURED),
-        Panel::areas("Refused, by errno", "Calls a second that fail, or (partial) install only some of their buffers.")
-            .unit("ops")
-            .query(
-                &or_none(
-                    r#"sum by (operation, result) (rate(pinscope_registrations_total{<here>, result!="ok"}[<rate>]))"#,
-                    "result",
-                    "rate(pinscope_registrations_total{<here>}[<rate>])",
-                ),
-                "{{operation}} {{result}}",
-            )
-            .no_value(NOT_MEASURED),
-        Panel::lines("Duration, quantiles", "Of registers and updates that succeed.")
+        Panel::areas(
+            "Refused, by errno",
+            "Calls per second that fail, or (partial) install only some of their buffers.",
+        )
+        .unit("ops")
+        .query(
+            &or_none(
+                r#"sum by (operation, result) (rate(pinscope_registrations_total{<here>, result!="ok"}[<rate>]))"#,
+                "result",
+                "rate(pinscope_registrations_total{<here>}[<rate>])",
+            ),
+            "{{operation}} {{result}}",
+        )
+        .no_value(NOT_MEASURED),
+        Panel::lines("Duration, quantiles", "Quantiles of successful registers and updates.")
             .unit("s")
             .query(&quantile("0.5", "", &register), "register p50")
             .query(&quantile("0.99", "", &register), "register p99")
@@ -137,15 +140,15 @@ fn calls() -> Row {
             .no_value(NOTHING_YET),
         Panel::heatmap(
             "Duration of register",
-            "By time from entry to return, pinscope's own walks left out; those that succeed.",
+            "Successful registers by their time from entry to return, without pinscope's own walks.",
             "s",
         )
         .query(&format!("sum by (le) (rate({register}[<rate>]))"), "{{le}}")
         .no_value(NOT_MEASURED),
-        Panel::heatmap("Buffers per call", "Registers and updates by their buffers.", "short")
+        Panel::heatmap("Buffers per call", "Registers and updates by their number of buffers.", "short")
             .query("sum by (le) (rate(pinscope_registration_buffers_bucket{<here>}[<rate>]))", "{{le}}")
             .no_value(NOT_MEASURED),
-        Panel::heatmap("Bytes per call", "Registers and updates by the bytes of their buffers together.", "bytes")
+        Panel::heatmap("Bytes per call", "Registers and updates by the total bytes of their buffers.", "bytes")
             .query("sum by (le) (rate(pinscope_registration_bytes_bucket{<here>}[<rate>]))", "{{le}}")
             .no_value(NOT_MEASURED),
     ];
@@ -156,33 +159,33 @@ fn time() -> Row {
     let pin = "sum(rate(pinscope_pin_duration_seconds_sum{<here>}[<rate>]))";
     let all = r#"sum(rate(pinscope_registration_duration_seconds_sum{<here>, operation=~"register|update"}[<rate>]))"#;
     let panels = vec![
-        Panel::areas("Where the time goes", "Seconds a second that registers and updates take, in the pin (GUP) and outside of it.")
+        Panel::areas("Where the time goes", "Seconds per second that registers and updates spend in the pin (GUP) and outside of it.")
             .unit("s")
             .query(pin, "pin")
             .query(&format!("{all} - {pin}"), "rest")
             .no_value(NOT_MEASURED),
-        Panel::lines("Share of the time in the pin", "What GUP takes of the time of registers and updates.")
+        Panel::lines("Share of the time in the pin", "Share of GUP in the time of registers and updates.")
             .unit("percentunit")
             .with(json!({ "max": 1 }))
             .query(&share(pin, all), "pin")
             .no_value(NOTHING_YET),
-        Panel::areas("Phases", "The same time in finer parts, which do not overlap. The daemon hooks page faults for it, and only on request.")
+        Panel::areas("Phases", "The same time in finer parts that do not overlap. For them the daemon hooks page faults, which it does only on request.")
             .unit("s")
             .query("sum by (phase) (rate(pinscope_phase_seconds_total{<here>}[<rate>]))", "{{phase}}")
             .no_value(PHASES),
-        Panel::lines("Page faults in the pins", "Faults a second that pinning took: the memory was not there yet. Major ones wait for I/O.")
+        Panel::lines("Page faults in the pins", "Page faults per second during pins, on memory that was not present yet. Major faults wait for I/O.")
             .unit("cps")
             .query("sum by (kind) (rate(pinscope_page_faults_total{<here>}[<rate>]))", "{{kind}}")
             .no_value(NOT_MEASURED),
-        Panel::lines("Waits for mmap_lock, p99", "Of registers and updates, to read and to write.")
+        Panel::lines("Waits for mmap_lock, p99", "Waits of registers and updates, for reading and for writing.")
             .unit("s")
             .query(&quantile("0.99", "side, ", "pinscope_mmap_lock_wait_seconds_bucket{<here>}"), "{{side}}")
             .no_value(LOCKS),
-        Panel::lines("Oldest call under way", "Age of the oldest call that has not ended; with --calls its wait for the ring's lock counts too.")
+        Panel::lines("Oldest call under way", "Age of the oldest call that has not ended. With --calls, this includes its wait for the ring's lock.")
             .unit("s")
             .query("max(pinscope_oldest_call_seconds{<here>})", "oldest call")
-            .no_value("not measured, or unknown whether it has ended"),
-        Panel::lines("VMA look-ups", "Look-ups a second that the kernel made in the pins.")
+            .no_value("not measured, or unknown whether the call has ended"),
+        Panel::lines("VMA look-ups", "VMA look-ups per second that the kernel makes in pins.")
             .unit("cps")
             .query("sum(rate(pinscope_vma_lookups_total{<here>}[<rate>]))", "look-ups")
             .no_value(LOOKUPS),
@@ -200,7 +203,7 @@ fn memory() -> Row {
             .no_value(NOT_MEASURED),
         Panel::areas(
             "Buffers by backing",
-            "Buffers a second with at least one VMA of that memory. A buffer over several kinds counts under each.",
+            "Buffers per second with at least one VMA of that kind of memory. A buffer over several kinds counts under each.",
         )
         .unit("cps")
         .query(
@@ -219,13 +222,13 @@ fn memory() -> Row {
 fn workloads() -> Row {
     let by = |expression: &str| format!("topk(10, sum by (workload) (rate({expression}[<rate>])))");
     let panels = vec![
-        Panel::areas("Registrations", "Calls a second of the ten workloads with most.")
+        Panel::areas("Registrations", "Calls per second of the ten workloads with the most.")
             .unit("ops")
             .query(&by("pinscope_workload_registrations_total{<living>}"), "{{workload}}")
             .no_value(NO_WORKLOADS),
         Panel::lines(
             "Refused",
-            "Calls a second that fail or install only some of their buffers, of the ten workloads with most.",
+            "Calls per second that fail or install only some of their buffers, of the ten workloads with the most.",
         )
         .unit("ops")
         .query(&by(r#"pinscope_workload_registrations_total{<living>, outcome!="ok"}"#), "{{workload}}")
@@ -242,21 +245,21 @@ fn workloads() -> Row {
             ),
             "{{workload}}",
         )
-        .no_value("none in this time, or not told by workload"),
-        Panel::areas("Time in the pin", "Seconds a second in GUP, of the ten workloads with most.")
+        .no_value("none in this time, or not measured by workload"),
+        Panel::areas("Time in the pin", "Seconds per second in GUP, of the ten workloads with the most.")
             .unit("s")
             .query(&by("pinscope_workload_pin_seconds_total{<living>}"), "{{workload}}")
             .no_value(NO_WORKLOADS),
         Panel::lines(
             "Switches at run time",
-            "Tables and replacements of buffers a second on rings that had been given requests, of the ten workloads with most.",
+            "Tables and replacements of buffers per second on rings that already had requests, of the ten workloads with the most.",
         )
         .unit("cps")
         .query(&by("pinscope_workload_switches_total{<living>}"), "{{workload}}")
         .no_value(NO_WORKLOADS),
         Panel::lines(
             "VMAs per registration, p99",
-            "99 of 100 registrations of the workload touch at most so many; the ten with most.",
+            "99 of 100 registrations of the workload touch at most this many VMAs; the ten with the most.",
         )
         .query(
             &format!(
@@ -265,17 +268,17 @@ fn workloads() -> Row {
             ),
             "{{workload}}",
         )
-        .no_value("none in this time, or not told by workload"),
+        .no_value("none in this time, or not measured by workload"),
         Panel::areas(
             "Pinned",
-            "Bytes of the pages under the buffers that the workload's tasks have registered, of the ten with most.",
+            "Bytes of the pages under the buffers that the workload's tasks have registered, of the ten with the most.",
         )
         .unit("bytes")
         .query("topk(10, sum by (workload) (pinscope_workload_pinned_bytes{<work>}))", "{{workload}}")
         .no_value(REGISTERED),
         Panel::areas(
             "Registered",
-            "Bytes in the tables of the rings that the workload's tasks made, of the ten with most.",
+            "Bytes in the tables of the rings that the workload's tasks created, of the ten with the most.",
         )
         .unit("bytes")
         .query("topk(10, sum by (workload) (pinscope_workload_registered_bytes{<work>}))", "{{workload}}")
@@ -287,7 +290,7 @@ fn workloads() -> Row {
 fn workload_table() -> Row {
     let total = |metric: &str| format!("sum by (workload) (max_over_time({metric}[<range>]))");
     let panels = vec![
-        Panel::table("Workloads", "What each is, and its counts since the probes were attached (the highest in this time). Those beyond the cap are together in one named other, those that went away in one named ended.")
+        Panel::table("Workloads", "Each workload with its counts since the probes were attached (the highest in this time range). Workloads beyond the limit are combined as `other`, ended ones as `ended`.")
             .size(24, 9)
             .query("max by (workload, kind, unit, slice, pod_uid, container_id, runtime) (pinscope_workload_info{<work>})", "")
             .query(&total("pinscope_workload_registrations_total{<work>}"), "")
@@ -319,7 +322,7 @@ fn rings() -> Row {
             .no_value(RINGS),
         Panel::heatmap(
             "Gap to the one before",
-            "Installations by the time since the one before on the same ring.",
+            "Installations by the time since the previous one on the same ring.",
             "s",
         )
         .query("sum by (le) (rate(pinscope_ring_gap_seconds_bucket{<here>}[<rate>]))", "{{le}}")
@@ -332,14 +335,14 @@ fn itself() -> Row {
     let panels = vec![
         Panel::lines(
             "CPU of the probes",
-            "Seconds a second that each eBPF program runs, all CPUs together, where the kernel's statistics are on.",
+            "Run time of each eBPF program in seconds per second, over all CPUs, if the kernel's statistics are on.",
         )
         .unit("s")
         .query("sum by (program) (rate(pinscope_program_run_seconds_total{<here>}[<rate>]))", "{{program}}")
         .no_value("not asked for (--stats)"),
         Panel::lines(
             "CPU of the daemon",
-            "Seconds a second of the process, and of its walks over VMAs, which run in the traced tasks.",
+            "CPU seconds per second of the process, and of its VMA walks, which run in the traced tasks.",
         )
         .unit("s")
         .query("sum(rate(process_cpu_seconds_total{<here>}[<rate>]))", "daemon")
@@ -348,12 +351,12 @@ fn itself() -> Row {
         Panel::lines("Memory of the daemon", "Resident bytes.")
             .unit("bytes")
             .query("sum(process_resident_memory_bytes{<here>})", "resident")
-            .no_value("not told by this version"),
-        Panel::lines("Lost, by cause", "What found no room, a second.")
+            .no_value("not exported by this version"),
+        Panel::lines("Lost, by cause", "Losses per second because a map or buffer was full.")
             .unit("cps")
             .query("sum by (what) (rate(pinscope_lost_total{<here>}[<rate>]))", "{{what}}")
             .no_value(NOT_MEASURED),
-        Panel::lines("Not seen", "Entries, returns and runs that pinscope did not see, a second.")
+        Panel::lines("Not seen", "Entries, returns and runs that pinscope did not see, per second.")
             .unit("cps")
             .query("sum by (hook) (rate(pinscope_missed_entries_total{<here>}[<rate>])) > 0", "entries of {{hook}}")
             .query("sum by (hook) (rate(pinscope_missed_returns_total{<here>}[<rate>])) > 0", "returns of {{hook}}")
@@ -361,12 +364,12 @@ fn itself() -> Row {
             .no_value("nothing was missed, or not measured"),
         Panel::lines(
             "Workloads kept apart",
-            "Workloads with series of their own, and how many were put together with others, and calls told of none, a second.",
+            "Number of workloads with series of their own; per second, workloads combined with others, and calls attributed to no workload.",
         )
         .query("sum(pinscope_workloads{<here>})", "kept apart")
         .query("sum by (cause) (rate(pinscope_workloads_folded_total{<here>}[<rate>]))", "folded: {{cause}}")
-        .query("sum(rate(pinscope_workload_unattributed_calls_total{<here>}[<rate>]))", "calls of none")
-        .no_value("not told by workload"),
+        .query("sum(rate(pinscope_workload_unattributed_calls_total{<here>}[<rate>]))", "calls of no workload")
+        .no_value("not measured by workload"),
     ];
     Row { title: "pinscope itself", panels }
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask dashboards`: Grafana's dashboards, made by code, and the checks of them and of Prometheus' rules.
+//! `cargo xtask dashboards`: generates Grafana's dashboards, and checks them and Prometheus' rules.
 
 mod against;
 mod expressions;
@@ -28,19 +28,20 @@ pub use steps::steps;
 /// Write Grafana's dashboards into dashboards/, or check them and the rules
 #[derive(Args)]
 pub struct Options {
-    /// Write nothing: hold the files against the code, promtool against the rules, Grafana's schema against the dashboards
+    /// Write nothing: compare the files with the code, check the rules with promtool, and the dashboards with Grafana's
+    /// schema
     #[arg(long)]
     check: bool,
-    /// Print every expression of dashboards and rules with its variables filled in, as JSON
+    /// Print every expression of the dashboards and the rules as JSON, with the variables filled in
     #[arg(long, conflicts_with = "check")]
     expressions: bool,
-    /// Ask the Prometheus at this address for every expression, and say which of them have no data
+    /// Query the Prometheus at this address for every expression, and list those without data
     #[arg(long, value_name = "URL", conflicts_with_all = ["check", "expressions"])]
     against: Option<String>,
-    /// The time that stands for Grafana's rate interval and range in what is asked
+    /// Time that replaces Grafana's rate interval and range in the queries
     #[arg(long, value_name = "TIME", default_value = "2m")]
     window: String,
-    /// The time to ask for, in seconds since 1970; else now
+    /// Time to query for, in seconds since 1970 [default: now]
     #[arg(long, value_name = "SECONDS", requires = "against")]
     at: Option<u64>,
 }
@@ -64,23 +65,23 @@ pub fn dashboards(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Every expression of dashboards and rules with its variables filled in, as JSON; see `--window`.
+/// All expressions of the dashboards and the rules as JSON, with the variables filled in; see `--window`.
 pub fn expressions(window: &str) -> Result<String> {
     let all: Vec<_> = expressions::all(window)?.iter().map(expressions::Expression::json).collect();
     Ok(serde_json::to_string_pretty(&all)?)
 }
 
-/// Where dashboards, rules and their tests are.
+/// Folder of the dashboards, the rules and their tests.
 fn folder() -> PathBuf {
     workspace::root().join("dashboards")
 }
 
-/// The dashboards with their files' names.
+/// The dashboards with their file names.
 fn all() -> [(&'static str, grafana::Dashboard); 3] {
     [("fleet.json", fleet::dashboard()), ("host.json", host::dashboard()), ("upgrade.json", upgrade::dashboard())]
 }
 
-/// The files and what is to be in them.
+/// The files and the content that the code generates for them.
 fn files() -> Result<Vec<(PathBuf, String)>> {
     let one = |(name, dashboard): (&str, grafana::Dashboard)| {
         Ok((folder().join(name), serde_json::to_string_pretty(&dashboard.json())? + "\n"))
@@ -88,25 +89,25 @@ fn files() -> Result<Vec<(PathBuf, String)>> {
     all().into_iter().map(one).collect()
 }
 
-/// Whether the files are what the code makes.
+/// Fails if the files differ from what the code generates.
 fn are_generated() -> Result<()> {
     for (path, wanted) in files()? {
         let present = fs::read_to_string(&path).unwrap_or_default();
         if present != wanted {
             let differs = present.lines().zip(wanted.lines()).position(|(a, b)| a != b);
             let line = differs.unwrap_or_else(|| present.lines().count().min(wanted.lines().count())) + 1;
-            bail!("{} is out of date from line {line} on: `cargo xtask dashboards` writes it anew", shown(&path));
+            bail!("{} is out of date from line {line} on: `cargo xtask dashboards` regenerates it", shown(&path));
         }
     }
     Ok(())
 }
 
-/// A path as it is called in the repository.
+/// A path relative to the repository.
 fn shown(path: &Path) -> String {
     path.strip_prefix(workspace::root()).unwrap_or(path).display().to_string()
 }
 
-/// The files of a folder below dashboards/ that end so, by name.
+/// Files with this extension in a folder below dashboards/, sorted by name.
 fn listed(below: &str, extension: &str) -> Result<Vec<PathBuf>> {
     let folder = folder().join(below);
     let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;

@@ -1,4 +1,4 @@
-"""Reads dashboards into the types of grafana-foundation-sdk, writes them again, and says where the two differ."""
+"""Reads dashboards into the types of grafana-foundation-sdk, writes them back, and prints the differences."""
 
 import json
 import sys

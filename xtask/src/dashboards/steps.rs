@@ -1,4 +1,4 @@
-//! What of dashboards and rules is checked by other programs: promtool, and Grafana's own schema.
+//! Checks of the dashboards and the rules by other programs: promtool, and Grafana's own schema.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,17 +15,17 @@ use crate::{
     setup,
 };
 
-/// Debian's suite whose Prometheus is taken. It is a Go program that needs no library of its release.
+/// Debian suite that provides Prometheus. It is a Go program and needs no libraries of its release.
 const SUITE: &str = "trixie";
-/// The schema of Grafana 11 with the types of its panels.
+/// Python package with the schema of Grafana 11, including the types of its panels.
 const SDK: &str = "grafana-foundation-sdk==1769699379!11.6.0";
 const SDK_PLACE: &str = "tools/grafana-foundation-sdk-11.6.0";
 const ROUND_TRIP: &str = include_str!("round_trip.py");
 
-/// A check's name and the check.
+/// Name of a check, and the check.
 pub type Step = (&'static str, fn() -> Result<()>);
 
-/// The checks, the quickest first.
+/// The checks, quickest first.
 pub fn steps() -> [Step; 4] {
     [
         ("dashboards, generated", are_generated),
@@ -43,12 +43,12 @@ fn test_rules() -> Result<()> {
     exec(Command::new(promtool()?).args(["test", "rules"]).args(listed("tests", "yml")?).current_dir(folder()))
 }
 
-/// Read into the schema's types and written again, each dashboard is what it was.
+/// Checks that each dashboard survives a round trip through the schema's types.
 fn round_trip() -> Result<()> {
     exec(Command::new(sdk()?).args(["-c", ROUND_TRIP]).args(listed("", "json")?))
 }
 
-/// promtool and prometheus, unpacked into the cache.
+/// Paths of promtool and prometheus, unpacked into the cache.
 fn promtool() -> Result<PathBuf> {
     let cache = Cache::open()?;
     let name = format!("tools/prometheus-{SUITE}");
@@ -68,7 +68,7 @@ fn promtool() -> Result<PathBuf> {
     Ok(program)
 }
 
-/// A Python that has Grafana's schema.
+/// A Python interpreter with Grafana's schema.
 fn sdk() -> Result<PathBuf> {
     let cache = Cache::open()?;
     let mut place = cache.path(SDK_PLACE);

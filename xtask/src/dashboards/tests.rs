@@ -1,4 +1,4 @@
-//! Dashboards and rules hold to the table of metrics.
+//! Checks that dashboards and rules agree with the table of metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,11 +16,11 @@ use super::{
 };
 use pinscope::sink::prometheus::{METRICS, Type};
 
-/// What Prometheus adds to every sample, and its own series about a target.
+/// Labels that Prometheus adds to every sample, and its own series about a target.
 const OF_TARGETS: [&str; 2] = ["job", "instance"];
 const OF_PROMETHEUS: [&str; 1] = ["up"];
 
-/// Names of series, with their labels and, of buckets, the values of `le`.
+/// Series by name, with their labels and, for buckets, the values of `le`.
 struct Known(BTreeMap<String, (BTreeSet<String>, Option<Vec<f64>>)>);
 
 impl Known {
@@ -43,7 +43,7 @@ impl Known {
             }
         }
         for rule in expressions.iter().filter(|expression| expression.kind == Use::Recording) {
-            // A record's level is the labels that it keeps besides the job.
+            // The level in a recording rule's name is the list of labels that it keeps, apart from the job.
             let name = rule.place.rsplit(": ").next().unwrap();
             let labels: Vec<_> = name.split(':').next().unwrap().split('_').collect();
             add(name.to_owned(), &labels, None);
@@ -52,12 +52,12 @@ impl Known {
     }
 }
 
-/// Takes an expression apart.
+/// Visitor that collects the parts of an expression.
 #[derive(Default)]
 struct Parts {
     selectors: Vec<VectorSelector>,
     grouped: BTreeSet<String>,
-    /// Labels that `label_replace` makes.
+    /// Labels that `label_replace` adds.
     made: BTreeSet<String>,
 }
 
@@ -124,7 +124,8 @@ fn every_expression_uses_metrics_and_labels_of_the_table() {
     }
 }
 
-/// `le` names a bucket that there is, however its bound is written: Prometheus 3 stores `1.0` where 2 stores `1`.
+/// Checks that `le` names an existing bucket, however its bound is written: Prometheus 3 stores `1.0` where Prometheus
+/// 2 stores `1`.
 fn is_a_bound(place: &str, matcher: &Matcher, bounds: Option<&[f64]>) {
     let ("le", Some(bounds)) = (matcher.name.as_str(), bounds) else { return };
     let written = matcher.value.strip_suffix("([.]0)?").unwrap_or(&matcher.value);
@@ -188,7 +189,7 @@ fn every_alert_has_its_section_in_the_runbook() {
         assert!(runbook.lines().any(|line| line == format!("## {name}")), "no section {name} in RUNBOOK.md");
         assert!(alerts.contains(&format!("\"RUNBOOK.md#{}\"", name.to_lowercase())), "{name} has no runbook_url");
         assert!(tests.contains(&format!("alertname: {name}\n")), "{name} is not tested where it fires");
-        // After a restart, of a host that is gone, under a changed label, without gauges.
+        // These cases: a restart, a host that is gone, a changed label, missing gauges.
         let nothing = tests.split("- name: nothing to say").nth(1).unwrap();
         assert!(
             nothing.contains(&format!("alertname: {name}, ")),

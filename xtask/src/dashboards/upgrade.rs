@@ -1,4 +1,4 @@
-//! Mixed kernels and upgrades: what one kernel accepts and another refuses.
+//! The upgrade dashboard, for mixed kernels and upgrades: what one kernel accepts and another refuses.
 
 use serde_json::json;
 
@@ -10,19 +10,19 @@ use super::{
 };
 
 const RULES: &str = "\
-Every buffer is held against five rules, whatever kernel it runs on, and a rule's answer against that of the kernel itself. \
-All rules refuse what GUP never writes to.\n\n\
+Every buffer is checked against five rules, independent of the kernel it runs on. The answer of the kernel's own rule is compared with the kernel's. \
+All rules refuse memory that GUP never writes to.\n\n\
 | policy | kernels | refuses |\n|---|---|---|\n\
 | `before_6_5` | to 6.2 | file mappings other than shmem and hugetlb (EOPNOTSUPP); more than 1 GiB (EFAULT) |\n\
 | `single_source` | 6.3 and 6.4, some stable ones | the same, and buffers over several files (EINVAL) |\n\
 | `as_proposed` | none: the patch of April 2023 | any write to a file mapping other than shmem and hugetlb, more than 1 GiB (EFAULT) |\n\
 | `since_6_5` | 6.5 to 7.1 | shared, writable file mappings that need dirty tracking, more than 1 GiB (EFAULT) |\n\
 | `since_7_2` | 7.2 and later | shared, writable file mappings that need dirty tracking (EFAULT) |\n\n\
-What each kernel as it is released refuses, its successor refuses or accepts: so an upgrade lifts, and an older host beside \
-it is what refuses. Choose the other kernels' rules at the top. Counts are since the probes were attached: a program that \
-registers once, at its start, is in them only if pinscope was there before it.";
+An upgrade to the newest kernel only lifts refusals; new refusals come from hosts with other, older kernels. \
+Choose the other kernels' rules at the top. Counts begin when the probes are attached: a program \
+that registers once, at its start, is counted only if pinscope started before it.";
 
-/// Buffers, or their bytes, that the chosen rules answer otherwise.
+/// Selectors of buffers, or their bytes, for which the chosen rules give another answer.
 const REFUSED: &str = r#"<here>, change="refused", policy=~"$policy""#;
 const ACCEPTED: &str = r#"<here>, change="accepted", policy=~"$policy""#;
 const BY: &str = " by (instance, policy, errno, class, filesystem)";
@@ -35,13 +35,13 @@ pub fn dashboard() -> Dashboard {
     Dashboard {
         uid: "pinscope-upgrade",
         title: "pinscope / upgrade",
-        description: "What one kernel accepts and another refuses: buffers that hosts with other kernels would refuse, and what a newer kernel lifts, by rule, errno, memory, host and workload; and whether the running kernels answer as their own rule says.",
+        description: "What one kernel accepts and another refuses: buffers that hosts with other kernels would refuse, and refusals that a newer kernel lifts, by rule, errno, memory, host and workload; and whether the running kernels follow their own rule.",
         variables: vec![
             data_source(),
             choice(
                 "policy",
                 "Other rule",
-                "The rules of the kernels that a program also runs on, or is going to.",
+                "Rules of other kernels on which a program runs or is going to run.",
                 &["since_7_2", "since_6_5", "single_source", "before_6_5", "as_proposed"],
             ),
             job(),
@@ -58,19 +58,19 @@ pub fn dashboard() -> Dashboard {
     }
 }
 
-/// The sum of a counter as it stood since the probes were attached.
+/// Sum of a counter's value since the probes were attached.
 fn standing(by: &str, selector: &str) -> String {
     format!("sum{by} (max_over_time({selector}[<range>]))")
 }
 
-/// Of the accepted buffers those that another of the chosen hosts refuses, by its rule.
+/// Accepted buffers that another of the chosen hosts would refuse by its rule.
 fn beside(by: &str) -> String {
     format!(
         r#"sum{by} (max_over_time({CHANGES}{{<here>, change="refused"}}[<range>]) and on (job, policy) pinscope_kernel_policy{{<here>}})"#
     )
 }
 
-/// By the rule of the host that the counts are from, and by the other rule.
+/// Changed answers, by the rule of the host with the counts and by the other rule.
 fn between(change: &str) -> String {
     format!(
         r#"sum by (own, policy) (max_over_time({CHANGES}{{<here>, change="{change}", policy=~"$policy"}}[<range>]) * on (job, instance) group_left (own) max by (job, instance, own) (label_replace(pinscope_kernel_policy{{<here>}}, "own", "$1", "policy", "(.+)")))"#
@@ -80,19 +80,19 @@ fn between(change: &str) -> String {
 fn summary() -> Row {
     let judged = standing("", JUDGED);
     let panels = vec![
-        Panel::stat("Refused by a host beside it", "Buffers that one host accepted and another one of those shown would refuse, by the rule that refuses most of them.")
+        Panel::stat("Refused by a host beside it", "Buffers that one host accepted and another of the hosts shown would refuse, for the rule that refuses most of them.")
             .size(4, 4)
             .query(&format!("max({}) or 0 * ({judged})", beside(" by (policy)")), "buffers")
             .thresholds("green", &[("red", 1.0)])
             .at_the_end()
             .no_value(NOT_MEASURED),
-        Panel::stat("Hosts with such buffers", "Instances that accepted a buffer which another one of those shown would refuse.")
+        Panel::stat("Hosts with such buffers", "Instances that accepted a buffer which another of those shown would refuse.")
             .size(4, 4)
             .query(&format!("count({} > 0) or 0 * ({judged})", beside(" by (job, instance)")), "instances")
             .thresholds("green", &[("red", 1.0)])
             .at_the_end()
             .no_value(NOT_MEASURED),
-        Panel::stat("An upgrade would lift", "Buffers that a host refused by its rule and that the newest kernel accepts. Of a buffer that was refused for its length nothing else may be known.")
+        Panel::stat("An upgrade would lift", "Buffers that a host refused by its rule and that the newest kernel accepts. If a buffer was refused for its length, nothing else may be known about it.")
             .size(4, 4)
             .query(
                 &format!(
@@ -104,7 +104,7 @@ fn summary() -> Row {
             .thresholds("green", &[("blue", 1.0)])
             .at_the_end()
             .no_value(NOT_MEASURED),
-        Panel::stat("An upgrade would refuse", "Buffers that a host accepted and that the newest kernel refuses. No kernel as it is released accepts such: one whose rule was taken out does.")
+        Panel::stat("An upgrade would refuse", "Buffers that a host accepted and that the newest kernel refuses. Released kernels accept none of these; a kernel whose rule was patched out does.")
             .size(4, 4)
             .query(
                 &format!(
@@ -116,25 +116,25 @@ fn summary() -> Row {
             .thresholds("green", &[("red", 1.0)])
             .at_the_end()
             .no_value(NOT_MEASURED),
-        Panel::stat("Not judged", "Buffers of which too little is known: not walked to the end, or no room to count them.")
+        Panel::stat("Not judged", "Buffers about which too little is known: the walk was incomplete, or the map of counts was full.")
             .size(4, 4)
             .query(&standing("", r#"pinscope_judged_buffers_total{<here>, judged="unjudged"}"#), "buffers")
             .thresholds("green", &[("orange", 1.0)])
             .at_the_end()
             .no_value(NOT_MEASURED),
-        Panel::stat("Answers against the rule", "Times that a running kernel did not answer as its own rule says: the judgement is wrong there, or the kernel is a patched one.")
+        Panel::stat("Answers against the rule", "Answers of a running kernel that contradict its own rule: either the judgement is wrong, or the kernel is patched.")
             .size(4, 4)
             .query(&standing("", r#"pinscope_policy_answers_total{<here>, answer!="agreed"}"#), "answers")
             .thresholds("green", &[("orange", 1.0)])
             .at_the_end()
-            .no_value("these kernels' rule cannot be told"),
-        Panel::table("From kernel to kernel", "Buffers by the rule of the host that they were registered on and by the other rule: accepted there and refused by the other one, and refused there and accepted by the other one.")
+            .no_value("the rule of these kernels is unknown"),
+        Panel::table("From kernel to kernel", "Buffers by the rule of their host and by the other rule: accepted by the host and refused by the other rule, and the reverse.")
             .size(12, 9)
             .query(&between("refused"), "")
             .query(&between("accepted"), "")
             .columns(&[("own", "Rule here"), ("policy", "Other rule"), ("Value #A", "Accepted, refused there"), ("Value #B", "Refused, accepted there")])
             .sorted_by("Accepted, refused there")
-            .no_value("every rule answers all of them alike, or not measured on these kernels"),
+            .no_value("all rules give the same answers, or not measured on these kernels"),
         Panel::text("The rules", RULES).size(12, 9),
     ];
     Row { title: "What another kernel answers otherwise", panels }
@@ -170,11 +170,11 @@ fn who() -> Row {
         ),
         table(
             "Refused here, accepted there",
-            "Buffers that the host refused by its rule with the errno and that the other rule accepts, since the probes were attached. Class unknown: refused for the length, and nothing else is known of it.",
+            "Buffers that the host refused by its rule with the errno and that the other rule accepts, since the probes were attached. Class `unknown`: refused for the length; nothing else is known about the buffer.",
             ACCEPTED,
             "none was refused that another kernel accepts, or not measured on these kernels",
         ),
-        Panel::table("Accepted here, refused there, by workload", "Buffers that were accepted and that the other rule would refuse, since the probes were attached, and what the workload is.")
+        Panel::table("Accepted here, refused there, by workload", "Buffers that were accepted and that the other rule would refuse, since the probes were attached, with a description of the workload.")
             .size(24, 9)
             .query(
                 r#"(sum by (job, instance, workload, policy) (max_over_time(pinscope_workload_policy_refusals_total{<work>, policy=~"$policy"}[<range>]) unless on (job, instance, policy) pinscope_kernel_policy{<here>}) > 0) * on (job, instance, workload) group_left (kind, unit, pod_uid, container_id) max by (job, instance, workload, kind, unit, pod_uid, container_id) (pinscope_workload_info{<work>})"#,
@@ -197,41 +197,41 @@ fn over_time() -> Row {
         or_none(&format!("sum by (policy) (rate({CHANGES}{{{selector}}}[<rate>]))"), "policy", &judged)
     };
     let panels = vec![
-        Panel::lines("Accepted here, refused there", "Buffers a second, by the other rule.")
+        Panel::lines("Accepted here, refused there", "Buffers per second, by the other rule.")
             .unit("cps")
             .query(&rate(REFUSED), "{{policy}}")
             .no_value(NOT_MEASURED),
-        Panel::lines("Refused here, accepted there", "Buffers a second, by the other rule.")
+        Panel::lines("Refused here, accepted there", "Buffers per second, by the other rule.")
             .unit("cps")
             .query(&rate(ACCEPTED), "{{policy}}")
             .no_value(NOT_MEASURED),
-        Panel::lines("Accepted here, refused there, by workload", "Buffers a second of the ten workloads with most, by the other rule.")
+        Panel::lines("Accepted here, refused there, by workload", "Buffers per second of the ten workloads with the most, by the other rule.")
             .unit("cps")
             .query(
                 r#"topk(10, sum by (workload, policy) (rate(pinscope_workload_policy_refusals_total{<living>, policy=~"$policy"}[<rate>]) unless on (job, instance, policy) pinscope_kernel_policy{<here>}))"#,
                 "{{workload}} {{policy}}",
             )
-            .no_value("none would be refused, or not told by workload"),
+            .no_value("none would be refused, or not measured by workload"),
     ];
     Row { title: "Over time", panels }
 }
 
 fn answers() -> Row {
     let panels = vec![
-        Panel::areas("Buffers judged", "Buffers a second: clean (no rule looks at what they have, and the kernel took them), other, and unjudged.")
+        Panel::areas("Buffers judged", "Buffers per second: clean (no rule concerns their memory, and the kernel accepted them), other, and unjudged.")
             .unit("cps")
             .query("sum by (judged) (rate(pinscope_judged_buffers_total{<here>}[<rate>]))", "{{judged}}")
             .no_value(NOT_MEASURED),
-        Panel::lines("The kernels' answers against their own rule", "Buffers a second by whether the kernel answered as its own rule says. What disagrees says how far the judgement can be trusted.")
+        Panel::lines("The kernels' answers against their own rule", "Buffers per second by whether the kernel followed its own rule. Disagreements show how far the judgement can be trusted.")
             .unit("cps")
             .query("sum by (answer) (rate(pinscope_policy_answers_total{<here>}[<rate>]))", "{{answer}}")
             .color("agreed", "green")
             .color(".*though.*", "red")
-            .no_value("these kernels' rule cannot be told"),
-        Panel::bars("Hosts by rule", "Instances by the rule that their kernel is under, as its types tell.")
+            .no_value("the rule of these kernels is unknown"),
+        Panel::bars("Hosts by rule", "Instances by the rule of their kernel, as derived from its types.")
             .query("count by (policy) (pinscope_kernel_policy{<here>})", "{{policy}}")
-            .no_value("these kernels' rule cannot be told"),
-        Panel::table("By kernel", "Instances by the kernel that they run, and the answers of these kernels against their own rule since the probes were attached.")
+            .no_value("the rule of these kernels is unknown"),
+        Panel::table("By kernel", "Instances by kernel, and whether these kernels followed their own rule, since the probes were attached.")
             .query("count by (kernel) (pinscope_info{<here>})", "")
             .query(&answered("agreed"), "")
             .query(&answered("accepted_though_refused|refused_though_accepted"), "")
@@ -241,7 +241,7 @@ fn answers() -> Row {
     Row { title: "How far the judgement holds", panels }
 }
 
-/// Answers by kernel: as they stand now, since a host may have run another kernel earlier in this time.
+/// Answers by kernel, at their current values: a host may have run another kernel earlier in this time.
 fn answered(answer: &str) -> String {
     format!(
         r#"sum by (kernel) (sum by (job, instance) (pinscope_policy_answers_total{{<here>, answer=~"{answer}"}}) * on (job, instance) group_left (kernel) max by (job, instance, kernel) (pinscope_info{{<here>}}))"#

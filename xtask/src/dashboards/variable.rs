@@ -1,10 +1,10 @@
-//! The variables at the top of a dashboard.
+//! Variables of the dashboards.
 
 use serde_json::{Value, json};
 
 use super::grafana::{put, source};
 
-/// A choice among a label's values; `all` where several and all of them can be taken.
+/// A choice among the values of a label. With `all`, several values or all of them can be chosen.
 pub fn variable(name: &str, label: &str, description: &str, values: &str, all: bool) -> Value {
     let mut variable = blank("query", name, label, description);
     put(
@@ -23,7 +23,8 @@ pub fn variable(name: &str, label: &str, description: &str, values: &str, all: b
     variable
 }
 
-/// The scrape jobs of pinscope. All of them are named one by one: `up` and the process metrics are other jobs' as well.
+/// The scrape jobs of pinscope. "All" expands to their names, because other jobs also have `up` and the process
+/// metrics.
 pub fn job() -> Value {
     let mut variable = variable("job", "Job", "The scrape jobs of pinscope.", "pinscope_info", true);
     if let Some(members) = variable.as_object_mut() {
@@ -32,7 +33,7 @@ pub fn job() -> Value {
     variable
 }
 
-/// Some of given words, all of them to begin with.
+/// A choice among the given words, initially all of them.
 pub fn choice(name: &str, label: &str, description: &str, values: &[&str]) -> Value {
     let option = |text: &str, value: &str, selected| json!({ "selected": selected, "text": text, "value": value });
     let all = option("All", "$__all", true);
@@ -48,7 +49,7 @@ pub fn choice(name: &str, label: &str, description: &str, values: &[&str]) -> Va
     variable
 }
 
-/// Which Prometheus is asked.
+/// Choice of the Prometheus data source.
 pub fn data_source() -> Value {
     let mut variable = blank("datasource", "datasource", "Data source", "The Prometheus that scrapes pinscope.");
     put(
@@ -58,7 +59,7 @@ pub fn data_source() -> Value {
     variable
 }
 
-/// What a variable of every type has. The schema wants the members of a time interval in all of them.
+/// Members common to variables of all types. The schema requires those of a time interval in each of them.
 fn blank(kind: &str, name: &str, label: &str, description: &str) -> Value {
     json!({
         "type": kind, "name": name, "label": label, "description": description, "hide": 0, "includeAll": false,

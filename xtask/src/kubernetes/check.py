@@ -1,7 +1,7 @@
-"""Holds rendered manifests against the schemas of Kubernetes, and against each other.
+"""Validates rendered manifests against the schemas of Kubernetes, and checks that they agree with each other.
 
-Usage: check.py FILE SERVICEMONITOR_SCHEMA. The schemas are those that kubernetes-validate has in it. A ServiceMonitor is
-not Kubernetes' own; what we use of it has a schema by hand.
+Usage: check.py FILE SERVICEMONITOR_SCHEMA. kubernetes-validate contains the schemas. A ServiceMonitor is not part of
+Kubernetes; the members that we use have a handwritten schema.
 """
 
 import copy
@@ -12,12 +12,12 @@ import jsonschema
 import kubernetes_validate
 import yaml
 
-# The oldest that is held against, and the newest that there are schemas for.
+# The oldest supported version, one in between, and the newest with a schema.
 VERSIONS = ("1.28", "1.32", kubernetes_validate.latest_version())
 
 
 def check(document, monitor):
-    """Raises where a document is not what its schema says. Fields that the schema does not know are errors."""
+    """Raises if a document does not match its schema. Fields unknown to the schema are errors."""
     if document["kind"] == "ServiceMonitor":
         jsonschema.Draft202012Validator(monitor).validate(document)
         return
@@ -34,7 +34,7 @@ def refused(document, monitor):
 
 
 def spoilt(by_kind):
-    """Manifests as a hand might break them; each has to be refused."""
+    """Manifests with typical mistakes; the schemas must refuse each."""
 
     def broken(kind, change):
         document = copy.deepcopy(by_kind[kind])
@@ -61,7 +61,7 @@ def selects(selector, labels):
 
 
 def belongs_together(by_kind):
-    """What no schema says: who selects whom, and which names there are."""
+    """Checks beyond the schemas: selectors match, and referenced names exist."""
     pod = by_kind["DaemonSet"]["spec"]["template"]
     labels = pod["metadata"]["labels"]
     container = pod["spec"]["containers"][0]
@@ -73,14 +73,14 @@ def belongs_together(by_kind):
     policy = by_kind["NetworkPolicy"]["spec"]
     yield "the policy selects the pods", selects(policy["podSelector"]["matchLabels"], labels)
     yield "the policy's port is one of the pod", policy["ingress"][0]["ports"][0]["port"] in ports
-    yield "the account is there", pod["spec"]["serviceAccountName"] == by_kind["ServiceAccount"]["metadata"]["name"]
+    yield "the service account exists", pod["spec"]["serviceAccountName"] == by_kind["ServiceAccount"]["metadata"]["name"]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         yield f"{probe} asks a port of the pod", container[probe]["httpGet"]["port"] in ports
     for probe in ("startupProbe", "livenessProbe"):
-        # A pod that is not ready on this node, since nothing can be attached, is not to be restarted for it.
+        # A pod that is not ready because nothing can be attached on its node must not be restarted.
         yield f"{probe} does not ask whether it is ready", container[probe]["httpGet"]["path"] == "/-/healthy"
     yield "readiness is asked for", container["readinessProbe"]["httpGet"]["path"] == "/-/ready"
-    yield "one that is not ready is scraped", service["spec"].get("publishNotReadyAddresses") is True
+    yield "a pod that is not ready is scraped", service["spec"].get("publishNotReadyAddresses") is True
     volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
     yield "every mount has its volume", {mount["name"] for mount in container["volumeMounts"]} == volumes
     yield "every mount is read-only", all(mount.get("readOnly") for mount in container["volumeMounts"])
@@ -115,8 +115,8 @@ def main():
             complaints.append(f"{name}: {error.message}")
     by_kind = {document["kind"]: document for document in documents}
     if len(by_kind) != len(documents):
-        complaints.append("two documents of a kind: this check knows one of each")
-    complaints += [f"not so: {what}" for what, is_so in belongs_together(by_kind) if not is_so]
+        complaints.append("two documents of one kind: this check supports one of each")
+    complaints += [f"violated: {what}" for what, is_so in belongs_together(by_kind) if not is_so]
     complaints += [f"accepted although broken: {what}" for what, doc in spoilt(by_kind) if not refused(doc, monitor)]
     for complaint in complaints:
         print(complaint, file=sys.stderr)

@@ -1,36 +1,37 @@
-//! What a kernel's run leaves out in an attach mode, because its neighbours show it as well. Guests are emulated, and a
-//! session that a test starts for itself takes ten seconds there; those that are in none of the families below share one.
+//! Which test families each kernel leaves out in an attach mode, because other kernels or modes cover them. Guests are
+//! emulated: a test that starts its own session takes ten seconds there. Tests that belong to none of the families
+//! below share one session.
 
 use crate::vm::kernel::{USUAL, preempts};
 
-/// The oldest of the matrix. No VMA can be walked there.
+/// Oldest series of the matrix. Its kernel cannot walk VMAs.
 const OLDEST: &str = "5.10";
-/// The kernel before [`USUAL`] that most machines have.
+/// The most common series before [`USUAL`].
 pub const OLDER: &str = "6.1";
-/// The one after it that distributions keep for long.
+/// The series after [`USUAL`] that distributions support for long.
 const LATER: &str = "6.18";
-/// The newest of the matrix.
+/// Newest series of the matrix.
 const NEWEST: &str = "7.3";
 
-/// Tests of the command line, of filters and ends of sessions: what knows nothing of the hooks.
+/// Tests of the command line, filters and the ends of sessions, which do not depend on the hooks.
 const COMMAND_LINE: [&str; 2] = ["cli_", "session_"];
-/// Tests of the answers and of programs that others wrote: what knows nothing of the kernel.
+/// Tests of the answers and of third-party programs, which do not depend on the kernel.
 const ANSWERS: [&str; 3] = ["answers_", "liburing_", "scenario_"];
-/// Tests of what is hooked on request, and of rings.
+/// Tests of hooks attached on request, and of rings.
 const ON_REQUEST: [&str; 5] = ["audit_", "calls_", "locks_", "phases_", "rings_"];
-/// Tests of whose calls they are: what knows of tasks and their parents.
+/// Tests that attribute calls to tasks and their parents.
 const NAMESPACES: [&str; 1] = ["namespaces_"];
-/// Tests of load, of tasks in unusual states, of fio, of evidence.
+/// Tests of load, tasks in unusual states, fio and evidence.
 const LOAD: [&str; 4] = ["storm_", "tasks_", "fio_", "evidence_"];
-/// Tests of what only the service has, but for what needs hooks of its own.
+/// Tests of features that only the service has, except for those with their own hooks.
 const SERVICE: [&str; 4] = ["daemon_workloads_", "daemon_runs_", "daemon_process_", "service_"];
-/// Tests of what the service alone hooks.
+/// Tests of hooks that only the service attaches.
 const REGISTERED: [&str; 1] = ["daemon_registered_"];
-/// What else starts a daemon.
+/// All other tests that start a daemon.
 const DAEMON: [&str; 1] = ["daemon_"];
-/// Of the tests that share a session those that take longest, and know of no hook but the walk.
+/// The longest of the tests that share a session. The only hook they depend on is the walk.
 const LONG: [&str; 3] = ["vmas_", "time_", "random_"];
-/// Tests that take minutes in an emulated guest which shares its CPUs: only where nothing is left out.
+/// Tests that take minutes in an emulated guest with shared CPUs. They run only where nothing is left out.
 const RARE: [&str; 1] = ["session_ends_in_a_storm"];
 
 /// An attach mode.
@@ -50,21 +51,21 @@ impl Mode {
         }
     }
 
-    /// The modes that a series is tested in: last the one that pinscope takes there by itself.
+    /// The modes that a series is tested in. The last one is pinscope's default on that series.
     pub fn of(series: &str) -> [Self; 2] {
         if preempts(series) { [Self::Fentry, Self::Multi] } else { [Self::Kprobe, Self::Fentry] }
     }
 
-    /// Whether it is the second best on that series: there it is to show that every hook is in its place.
+    /// Whether this is the secondary mode of that series, where it is enough to show that every hook works.
     fn is_second(self, series: &str) -> bool {
         Self::of(series)[0] == self
     }
 }
 
-/// The beginnings of the names of tests that are left out.
+/// Prefixes of the names of the tests that are left out.
 pub fn left_out(series: &str, mode: Mode) -> Vec<&'static str> {
     let families: &[&[&str]] = match (series, mode.is_second(series)) {
-        // Nothing is walked there: what the answers say of it, other tests show.
+        // Nothing is walked there; other tests cover what the answers say about that.
         (OLDEST, true) => &[&["session_", "answers_", "liburing_"], &SERVICE, &REGISTERED],
         (USUAL, true) => &[&NAMESPACES, &ANSWERS, &ON_REQUEST, &LOAD, &SERVICE, &REGISTERED],
         (OLDER | NEWEST, true) => &[&NAMESPACES, &COMMAND_LINE, &ANSWERS, &ON_REQUEST, &LOAD, &DAEMON],
@@ -78,7 +79,7 @@ pub fn left_out(series: &str, mode: Mode) -> Vec<&'static str> {
     [families, &[&RARE]].concat().concat()
 }
 
-/// Whether tests run at their smaller size: all sizes come on the oldest kernels and the usual one.
+/// Whether tests run at reduced size. Full size runs on the oldest kernels and the usual one.
 pub fn is_quick(series: &str) -> bool {
     ![OLDEST, OLDER, USUAL].contains(&series)
 }

@@ -1,5 +1,5 @@
-//! What is checked without a guest: formatting, lints, unit tests, and what is shipped beside the program, by the tools of
-//! those who read it.
+//! Checks without a guest: formatting, lints, unit tests, and the files shipped beside the program. The latter are
+//! checked with the tools of the programs that read them.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -20,7 +20,7 @@ use crate::{
     workspace,
 };
 
-/// All of it, fuzzers only in a `full` run; of a filter only the tests that it picks.
+/// Rows of all checks, with the fuzzers only in a `full` run. With a filter, rows of the selected tests only.
 pub fn rows(filter: Option<&str>, full: bool) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     if filter.is_some() {
@@ -30,7 +30,7 @@ pub fn rows(filter: Option<&str>, full: bool) -> Result<Vec<Row>> {
     }
     lints(&mut rows)?;
     rows.push(tests(None)?);
-    // systemd looks whether what a unit runs can be run, and no more.
+    // systemd only checks that the program exists and is executable, so any program will do.
     rows.push(task("systemd units", || systemd_units::check_work_tree(&std::env::current_exe()?)));
     rows.extend(dashboards::steps().into_iter().map(|(what, check)| task(what, check)));
     rows.push(task("Kubernetes manifests", kubernetes::check));
@@ -41,14 +41,14 @@ pub fn rows(filter: Option<&str>, full: bool) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Formatting, and clippy with warnings denied, on the host's side and on the eBPF side.
+/// Formatting, and clippy with warnings denied, for the host's side and the eBPF side.
 fn lints(rows: &mut Vec<Row>) -> Result<()> {
     let mut format = workspace::cargo();
     format.args(["fmt", "--all", "--", "--check"]);
     rows.push(step("formatting", &mut format));
     let every: &[&str] = &["--workspace", "--all-targets"];
-    // It runs in guests only, so that it is none of the targets above. The whole workspace all the same: for one package
-    // alone cargo would pick other features, and build what both depend on anew.
+    // The guest program has no test run on the host, so `--all-targets` does not include it. `--workspace` is needed
+    // nevertheless: for a single package, cargo would resolve other features and rebuild shared dependencies.
     let guest: &[&str] = &["--workspace", "--test", "guest"];
     for (what, targets) in [("clippy", every), ("clippy, guest", guest)] {
         let mut clippy = workspace::cargo();
@@ -59,9 +59,9 @@ fn lints(rows: &mut Vec<Row>) -> Result<()> {
     Ok(())
 }
 
-/// The eBPF side, for its own target and by its own compiler's clippy.
+/// Lints of the eBPF side, for its own target and with the clippy of its own compiler.
 fn ebpf_lints() -> Result<Row> {
-    let compiler = toolchain::find_compiler().context("no eBPF compiler, although it was set up")?;
+    let compiler = toolchain::find_compiler().context("the eBPF compiler that was installed is missing")?;
     setup::lint_tools(&compiler)?;
     let mut cargo = compiler.cargo();
     cargo.arg("clippy").args(compiler.arguments());
@@ -72,7 +72,8 @@ fn ebpf_lints() -> Result<Row> {
         cargo.env_remove(name);
     }
     if let Compiler::Prebuilt { cargo: program, .. } = &compiler {
-        // cargo finds cargo-clippy, and that its driver, on the PATH: it has to be this compiler's, not rustup's.
+        // cargo finds cargo-clippy through PATH, and cargo-clippy finds its driver there. Both must belong to this
+        // compiler, not to rustup.
         let own = program.parent().map(PathBuf::from).unwrap_or_default();
         let path = std::env::var_os("PATH").unwrap_or_default();
         let path = std::env::join_paths([own].into_iter().chain(std::env::split_paths(&path)))?;
@@ -81,25 +82,26 @@ fn ebpf_lints() -> Result<Row> {
     Ok(step("clippy, eBPF", &mut cargo))
 }
 
-/// The request of a rich fixture, sent to a server that others wrote and read back from it.
+/// Sends the request of a comprehensive fixture to a third-party server and reads it back.
 fn export() -> Result<()> {
     let mut cargo = workspace::cargo();
-    // With other targets than the tests before it, cargo would pick other features, and build what they depend on anew.
+    // Same targets as for the tests before: otherwise cargo would resolve other features and rebuild shared
+    // dependencies.
     cargo.args(["test", "--workspace", "a_real_receiver", "--", "--ignored"]);
     let said = read(cargo.env("PINSCOPE_VICTORIA_METRICS", receiver::program()?))?;
-    // A filter that fits no test is a success to cargo.
+    // cargo reports success if a filter matches no test.
     if !said.contains("test result: ok. 1 passed") {
         bail!("`{}` ran no test", show(&cargo));
     }
     Ok(())
 }
 
-/// A command that has to succeed; what it says is shown if it does not.
+/// A command that must succeed. Its output is shown if it fails.
 fn step(what: &str, command: &mut Command) -> Row {
     task(what, || read(command).map(drop))
 }
 
-/// What has to succeed.
+/// A piece of work that must succeed.
 fn task(what: &str, work: impl FnOnce() -> Result<()>) -> Row {
     println!("== {what}");
     let started = Instant::now();
@@ -119,7 +121,7 @@ fn task(what: &str, work: impl FnOnce() -> Result<()>) -> Row {
     }
 }
 
-/// Unit and doc tests, counted as they go by.
+/// Runs unit and doc tests, and counts them while they run.
 fn tests(filter: Option<&str>) -> Result<Row> {
     println!("== host tests");
     let started = Instant::now();
@@ -138,7 +140,7 @@ fn tests(filter: Option<&str>) -> Result<Row> {
         tests: vec![],
     };
     let stdout = child.stdout.take().context("cargo test has no output")?;
-    // The failed test whose output goes by.
+    // Index of the failed test whose output is being read.
     let mut told = None;
     for line in BufReader::new(stdout).lines() {
         let line = line.context("cannot read what cargo test prints")?;

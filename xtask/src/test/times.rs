@@ -1,4 +1,4 @@
-//! How long the parts of a run take: what is shown of it, and what is kept to compare the next run with.
+//! Durations of the parts of a run: how they are shown, and how they are stored for comparison with the next run.
 
 use std::{
     collections::BTreeMap,
@@ -12,37 +12,37 @@ use anyhow::{Context as _, Result};
 use super::Row;
 use crate::{cache::Cache, test_results::TestResults};
 
-/// How many of the slowest tests are shown and kept.
+/// Number of the slowest tests that are shown and stored.
 const SLOWEST: usize = 10;
-/// How many runs are kept: a part that grows by little each time is seen against the shortest of them.
+/// Number of runs that are stored. A part that grows a little each time still shows against the shortest of them.
 const RUNS: usize = 5;
-/// A part has grown if it took so much longer than the shortest of the kept runs, in hundredths, ...
+/// Growth that is reported, relative to the shortest stored run, in hundredths.
 const GROWTH: u64 = 125;
-/// ... and by so many seconds: the shortest vary by more.
+/// Minimum growth in seconds; short parts vary by more than a quarter.
 const LEAST: u64 = 5;
-/// What the lines of the slowest tests begin with.
+/// Prefix of the lines with the slowest tests.
 const TEST: &str = "test ";
 
-/// The last whole runs, the newest last, as they are kept in the cache.
+/// The last complete runs as stored in the cache, newest last.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Times(Vec<Run>);
 
 /// One run.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Run {
-    /// Seconds by part.
+    /// Duration of each part in seconds.
     parts: BTreeMap<String, u64>,
-    /// Its slowest tests, each a line.
+    /// Slowest tests, one line each.
     slowest: Vec<String>,
 }
 
 impl Times {
-    /// None where there was no whole run.
+    /// Reads the stored runs; empty if there was no complete run.
     pub fn kept(cache: &Cache) -> Self {
         fs::read_to_string(file(cache)).map(|text| Self::parse(&text)).unwrap_or_default()
     }
 
-    /// Keeps another run.
+    /// Stores another run.
     pub fn keep(mut self, rows: &[Row], cache: &Cache) -> Result<()> {
         self.0.push(Run::of(rows));
         let newest = self.0.len().saturating_sub(RUNS);
@@ -51,7 +51,7 @@ impl Times {
         fs::write(&file, runs.join("\n")).with_context(|| format!("cannot write {}", file.display()))
     }
 
-    /// What the parts whose names begin so took together the last time; `None` where there are none.
+    /// Total duration, in the last run, of the parts whose names begin with `name`; `None` if there are none.
     pub fn beginning(&self, name: &str) -> Option<Duration> {
         let parts = &self.0.last()?.parts;
         let found: Vec<_> = parts.iter().filter(|(part, _)| part.starts_with(name)).map(|(_, &took)| took).collect();
@@ -62,8 +62,8 @@ impl Times {
         Self(text.split("\n\n").map(Run::parse).filter(|run| !run.parts.is_empty()).collect())
     }
 
-    /// A line for each section of the guests that has grown by a quarter since. What this machine does itself takes long or not by what
-    /// was built before.
+    /// A line for each section of the guests that has grown by a quarter. Durations of this machine's own checks depend
+    /// on what was built before, and are not compared.
     fn grown(&self, now: &Run) -> Vec<String> {
         let sections = now.parts.iter().filter(|(part, _)| part.starts_with("Linux "));
         let grown = sections.filter_map(|(part, &took)| {
@@ -77,7 +77,7 @@ impl Times {
 
 impl Run {
     fn of(rows: &[Row]) -> Self {
-        // What was prepared took long or not by what was there already.
+        // Durations of preparation depend on what was there already.
         let tested = rows.iter().filter(|row| row.results != TestResults::default());
         let mut tests: Vec<_> = rows.iter().flat_map(|row| row.tests.iter().map(move |test| (row, test))).collect();
         tests.sort_by_key(|(_, (_, took))| std::cmp::Reverse(*took));
@@ -110,7 +110,7 @@ impl Run {
     }
 }
 
-/// The slowest tests and, of a whole run, the sections that have grown: what runs less or more cannot be compared.
+/// The slowest tests and, for a complete run, the sections that have grown. Partial runs are not comparable.
 pub fn summary(rows: &[Row], kept: &Times, is_whole: bool) -> String {
     let run = Run::of(rows);
     let slowest = run.slowest.iter().map(|test| format!("slowest: {test}\n"));

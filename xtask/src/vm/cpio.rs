@@ -1,7 +1,7 @@
-//! The newc cpio format, as the kernel unpacks it for its first root file system.
+//! Writes the newc cpio format, which the kernel unpacks as its initial root file system.
 //!
-//! Archives can stand one behind the other, so a root file system is layers. Written here, it needs no cpio and no root
-//! on the host, and a device node is a header like any other.
+//! Archives can be concatenated, so a root file system consists of layers. An own writer needs neither cpio nor root on
+//! the host, and writes a device node as a header like any other.
 
 use std::{
     fmt::Write as _,
@@ -17,7 +17,7 @@ const FOLDER: u32 = 0o040_000;
 const FILE: u32 = 0o100_000;
 const LINK: u32 = 0o120_000;
 const CHAR_DEVICE: u32 = 0o020_000;
-/// Each layer ends on such a boundary, so that the next can follow as it is.
+/// Each layer is padded to this size, so that the next one can be appended.
 const BLOCK: u64 = 512;
 
 /// Writes one archive.
@@ -48,8 +48,8 @@ impl<W: Write> Archive<W> {
         self.entry(name, CHAR_DEVICE | mode, (major, minor), &[])
     }
 
-    /// Everything below a folder of the host, owned by root. `rename` gives each path its name in the archive, or
-    /// leaves it out.
+    /// Adds everything below a folder of the host, owned by root. `rename` returns the name of each path in the
+    /// archive, or `None` to leave it out.
     pub fn tree(&mut self, root: &Path, rename: &dyn Fn(&str) -> Option<String>) -> Result<()> {
         self.below(root, root, rename)
     }
@@ -83,7 +83,7 @@ impl<W: Write> Archive<W> {
         Ok(())
     }
 
-    /// Ends the archive; another may follow.
+    /// Ends the archive. Another one may follow.
     pub fn finish(mut self) -> io::Result<W> {
         self.entry("TRAILER!!!", 0, (0, 0), &[])?;
         self.pad(BLOCK)?;

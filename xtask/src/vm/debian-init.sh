@@ -1,12 +1,13 @@
 #!/bin/busybox sh
-# The first process of a guest that is a Debian: puts what is tested into its root file system and hands over to systemd.
+# First process of a guest that runs a complete Debian: copies the files under test into its root file system and hands
+# over to systemd.
 
 export PATH=/usr/sbin:/usr/bin
 
 mount -t devtmpfs dev /dev
 mount -t proc proc /proc
 mount -t sysfs sys /sys
-# The kernel looks for disks while we run already.
+# The kernel detects disks while this script already runs.
 for _ in $(seq 100); do
     disk=$(findfs LABEL=pinscope-root 2>/dev/null) && break
     sleep 0.1

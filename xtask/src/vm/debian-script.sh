@@ -1,7 +1,7 @@
 #!/bin/sh
-# The last thing that starts in a guest that is a Debian: runs /script, says how that ended, and switches off.
+# Last unit to start in a guest that runs a complete Debian: runs /script, prints its exit code, and powers off.
 #
-# As in other guests, the script's output goes to the second serial port, and no default of the kernel is changed.
+# As in other guests, the script's output goes to the second serial port, and the kernel's defaults are unchanged.
 
 exec </dev/null >/dev/ttyS1 2>&1
 stty -F /dev/ttyS1 raw -echo
@@ -15,7 +15,7 @@ cd /root
 sh /script
 code=$?
 echo "PINSCOPE-GUEST-EXIT $code"
-# Waits until all of it is out.
+# Waits until all output is written.
 stty -F /dev/ttyS1 raw
-# What is on the disk is thrown away: there is nothing to be saved.
+# Data on the disk is discarded, so there is nothing to save.
 systemctl reboot --force --force

@@ -1,8 +1,8 @@
-//! Guests that are a whole Debian, for tests of the package and of the service: a root file system with systemd, made once
-//! by mmdebstrap and kept in the cache as a disk.
+//! Guests that run a complete Debian, for tests of the package and the service: a root file system with systemd, built
+//! once by mmdebstrap and cached as a disk.
 //!
-//! What changes from build to build comes in the initial root file system, as in other guests; its /init copies it to the
-//! disk, of which QEMU throws away what is written, and hands over to systemd.
+//! Files that change from build to build are in the initial root file system, as in other guests. Its /init copies them
+//! to the disk and hands over to systemd. QEMU discards what is written to the disk.
 
 use std::{
     fs::File,
@@ -15,22 +15,22 @@ use anyhow::{Context as _, Result};
 use super::rootfs::{Content, Entry, checksum, mke2fs};
 use crate::{apt, cache::Cache, setup};
 
-/// By which the guest finds its root file system.
+/// Label by which the guest finds its root file system.
 const LABEL: &str = "pinscope-root";
-/// It is sparse.
+/// Size of the disk, a sparse file.
 const SIZE_GIB: u64 = 2;
-/// Where the initial root file system has what belongs into Debian's.
+/// Folder of the initial root file system whose content belongs into Debian's.
 const PAYLOAD: &str = "/usr/lib/debian";
 const INIT: &str = include_str!("debian-init.sh");
 const UNIT: &str = include_str!("debian-script.service");
 const SCRIPT: &str = include_str!("debian-script.sh");
-/// For the kernel's command line: who hands over to systemd, and what that starts last.
+/// Words for the kernel's command line: the program that hands over to systemd, and the last unit to start.
 pub const APPEND: &str = "rdinit=/debian-init systemd.wants=guest-script.service";
 
-/// What every one of them has.
+/// Packages of every suite.
 const COMMON: &str = "systemd,systemd-sysv,dbus,udev,kmod";
-/// Run in the finished file system: nothing is left of the machine that it was made on, nothing is done at the first boot
-/// only, nothing starts by itself that the tests do not start, and no package comes from anywhere but the tests.
+/// Commands run in the finished file system. They remove traces of the host and work that is only done at first boot,
+/// disable units that the tests do not start, and remove the package sources.
 const CUSTOMIZE: [&str; 6] = [
     "cd \"$1\"",
     "echo guest >etc/hostname",
@@ -49,20 +49,20 @@ pub struct Debian {
     packages: &'static str,
 }
 
-/// The one that the service is tested on, with what loads it and scrapes it.
+/// The suite on which the service is tested, with a load generator and Prometheus.
 pub const TRIXIE: Debian = Debian { suite: "trixie", packages: "fio,prometheus" };
-/// The one before.
+/// The suite before [`TRIXIE`].
 pub const BOOKWORM: Debian = Debian { suite: "bookworm", packages: "" };
 
 impl Debian {
-    /// For the command line.
+    /// Parses a suite of the command line.
     pub fn named(suite: &str) -> Result<Self, String> {
         let all = [TRIXIE, BOOKWORM];
         let names = || all.map(|debian| debian.suite).join(", ");
-        all.into_iter().find(|debian| debian.suite == suite).ok_or_else(|| format!("there are {}", names()))
+        all.into_iter().find(|debian| debian.suite == suite).ok_or_else(|| format!("known suites are {}", names()))
     }
 
-    /// The disk with its root file system; makes it if it is not in the cache. Needs root.
+    /// The disk with the root file system. Builds it if it is not cached, which needs root.
     pub fn disk(self, cache: &Cache) -> Result<PathBuf> {
         let Self { suite, packages } = self;
         let recipe = checksum([COMMON, packages, &CUSTOMIZE.concat()].concat().as_bytes());
@@ -104,7 +104,7 @@ impl Debian {
     }
 }
 
-/// It belongs to root.
+/// Removes the tree, which belongs to root.
 fn removed(tree: &Path) -> Result<()> {
     if tree.exists() {
         setup::as_root(
@@ -115,7 +115,7 @@ fn removed(tree: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What is meant for Debian's root file system, and what brings it there, as files of the initial one.
+/// Files of the initial root file system: those meant for Debian's, and those that copy them there.
 pub fn entries(mut meant: Vec<Entry>) -> Vec<Entry> {
     let text =
         |path: &str, mode, text: &str| Entry { path: path.to_owned(), mode, content: Content::Text(text.to_owned()) };
@@ -144,6 +144,6 @@ mod tests {
     #[test]
     fn suites_by_name() {
         assert_eq!(Debian::named("trixie"), Ok(TRIXIE));
-        assert_eq!(Debian::named("potato"), Err("there are trixie, bookworm".to_owned()));
+        assert_eq!(Debian::named("potato"), Err("known suites are trixie, bookworm".to_owned()));
     }
 }

@@ -1,9 +1,8 @@
 #!/bin/busybox sh
-# The first process of a guest: mounts what programs expect, runs /script, says how that ended, and switches off.
+# First process of a guest: mounts what programs expect, runs /script, prints its exit code, and powers off.
 #
-# tracefs, debugfs, bpffs and securityfs are not mounted, and no default of the kernel is changed: pinscope has to come
-# to terms with a machine as it finds it. The kernel's own messages go to the first serial port, the script's output to
-# the second.
+# tracefs, debugfs, bpffs and securityfs are not mounted, and the kernel's defaults are unchanged: pinscope has to cope
+# with a machine as it finds it. The kernel's messages go to the first serial port, the script's output to the second.
 
 export PATH=/usr/sbin:/usr/bin HOME=/root TMPDIR=/tmp TERM=dumb LANG=C.UTF-8
 
@@ -32,6 +31,6 @@ cd /root
 sh /script
 code=$?
 echo "PINSCOPE-GUEST-EXIT $code"
-# Waits until all of it is out.
+# Waits until all output is written.
 stty -F /dev/ttyS1 raw
 reboot -f

@@ -14,17 +14,17 @@ use crate::{
 
 /// The series that pinscope is tested on, oldest first.
 pub const SERIES: [&str; 11] = ["5.10", "6.1", "6.12", "6.16", "6.17", "6.18", "6.19", "7.0", "7.1", "7.2", "7.3"];
-/// What `--quick` tests: the oldest, the one of Debian stable, the newest.
+/// Series of `--quick`: the oldest, Debian stable's, the newest.
 pub const QUICK: [&str; 3] = ["5.10", "6.12", "7.3"];
-/// The series that `run` takes and that single scenarios run on.
+/// Default series of `run`, and the series of single scenarios.
 pub const USUAL: &str = "6.12";
 
-/// Whether Debian's kernel of a series preempts tasks inside itself, where pinscope hooks by kprobe.multi.
+/// Whether Debian's kernel of this series is preemptible; on such kernels, pinscope uses kprobe.multi.
 pub fn preempts(series: &str) -> bool {
     !["5.10", "6.1", "6.12"].contains(&series)
 }
 
-/// Where the kernels come from.
+/// Suites that the kernels come from.
 const SUITES: [&str; 9] = [
     "bullseye",
     "bullseye-security",
@@ -36,25 +36,25 @@ const SUITES: [&str; 9] = [
     "trixie-backports",
     "sid",
 ];
-/// What every package with a cloud kernel in it is called: `linux-image-`, or `linux-binary-` from 6.19 on.
+/// Pattern of the names of packages with a cloud kernel: `linux-image-`, or `linux-binary-` from 6.19 on.
 const PATTERN: &str = "^linux-(image|binary)-[0-9].*-cloud-amd64(-unsigned)?$";
 
 /// A kernel in the cache.
 #[derive(Clone, Debug)]
 pub struct Kernel {
-    /// `6.12`
+    /// For example `6.12`.
     pub series: String,
-    /// `6.12.107+deb13-cloud-amd64`, as `uname -r` says it.
+    /// Release as reported by `uname -r`, such as `6.12.107+deb13-cloud-amd64`.
     pub release: String,
-    /// The package that it came in.
+    /// Package that contained it.
     pub package: String,
-    /// The package's version: `6.12.107-1`.
+    /// Version of the package, such as `6.12.107-1`.
     pub version: String,
     pub vmlinuz: PathBuf,
 }
 
 impl Kernel {
-    /// The kernel of a series, if it is in the cache. Needs no network.
+    /// The kernel of a series, if it is cached. Needs no network.
     pub fn cached(cache: &Cache, series: &str) -> Option<Self> {
         let folder = cache.path(place(series));
         let described = fs::read_to_string(folder.join("package")).ok()?;
@@ -69,10 +69,10 @@ impl Kernel {
         })
     }
 
-    /// The kernel of a series, downloaded if it is not in the cache.
+    /// The kernel of a series. Downloads it if it is not cached.
     pub fn get(cache: &Cache, series: &str) -> Result<Self> {
         if !SERIES.contains(&series) {
-            bail!("no kernel series {series}; there are {}", SERIES.join(", "));
+            bail!("unknown kernel series {series}; known are {}", SERIES.join(", "));
         }
         if let Some(kernel) = Self::cached(cache, series) {
             return Ok(kernel);
@@ -92,7 +92,7 @@ impl Kernel {
     }
 }
 
-/// Puts a newer kernel of a series into the cache, if there is one. The old one stays until the new one is whole.
+/// Caches a newer kernel of a series, if there is one. The old one stays until the new one is complete.
 pub fn refresh(cache: &Cache, series: &str) -> Result<()> {
     let Some(old) = Kernel::cached(cache, series) else { return Ok(()) };
     let guard = cache.lock()?;
@@ -116,10 +116,10 @@ pub fn refresh(cache: &Cache, series: &str) -> Result<()> {
     }
 }
 
-/// A package and its version, or why there is none.
+/// A package and its version, or the reason why there is none.
 pub type Offer = Result<(String, String), String>;
 
-/// What the archive has of each series: the package that would be taken and its version, or why there is none.
+/// For each series, the package that the archive offers and its version, or the reason why there is none.
 pub fn offered(cache: &Cache) -> Result<Vec<(&'static str, Offer)>> {
     let guard = cache.lock()?;
     let archive = archive(cache, &guard)?;
@@ -149,7 +149,7 @@ fn place(series: &str) -> String {
 
 fn missing(series: &str, archive: &Archive) -> String {
     let mut reason =
-        format!("Linux {series} is not to be had: no package {PATTERN} of that series in {}", SUITES.join(", "));
+        format!("Linux {series} is unavailable: no package of this series matches {PATTERN} in {}", SUITES.join(", "));
     for complaint in &archive.complaints {
         reason.push_str("; apt: ");
         reason.push_str(complaint);
@@ -157,8 +157,8 @@ fn missing(series: &str, archive: &Archive) -> String {
     reason
 }
 
-/// Takes the kernel out of the first of the packages that can be downloaded and has one in it: from 6.19 on some image
-/// packages are empty, and some that the archive lists are no longer there.
+/// Downloads the packages in order and takes the kernel of the first one that contains it. From 6.19 on, some image
+/// packages are empty, and some listed packages are no longer in the archive.
 fn download(archive: &Archive, packages: &[String], folder: &Path) -> Result<()> {
     const TRIED: usize = 6;
     let mut reasons = Vec::new();
@@ -167,13 +167,13 @@ fn download(archive: &Archive, packages: &[String], folder: &Path) -> Result<()>
         match unpack(archive, package, folder, &root) {
             Ok(()) => return remove(&root),
             Err(error) => {
-                println!("setup: {package} is not to be had; trying the next");
+                println!("setup: {package} is unavailable; trying the next");
                 reasons.push(format!("{error:#}"));
             }
         }
         remove(&root)?;
     }
-    bail!("none of the packages gave a kernel: {}", reasons.join("; "));
+    bail!("none of the packages contained a kernel: {}", reasons.join("; "));
 }
 
 fn unpack(archive: &Archive, package: &str, folder: &Path, root: &Path) -> Result<()> {
@@ -191,13 +191,13 @@ fn unpack(archive: &Archive, package: &str, folder: &Path, root: &Path) -> Resul
         .with_context(|| format!("cannot write {}", described.display()))
 }
 
-/// `linux-image-6.12.107+deb13-cloud-amd64-unsigned` as `6.12.107+deb13-cloud-amd64`.
+/// Turns `linux-image-6.12.107+deb13-cloud-amd64-unsigned` into `6.12.107+deb13-cloud-amd64`.
 fn release_of(package: &str) -> Option<&str> {
     let release = package.strip_prefix("linux-image-").or_else(|| package.strip_prefix("linux-binary-"))?;
     Some(release.strip_suffix("-unsigned").unwrap_or(release))
 }
 
-/// The packages of a series, the newest release first and, of one release, the surest to have the kernel in it.
+/// Packages of a series, newest release first. Within a release, those most likely to contain the kernel come first.
 fn candidates(names: &[String], series: &str) -> Vec<String> {
     let of_series = |release: &str| release.strip_prefix(series).is_some_and(|rest| rest.starts_with('.'));
     let mut found: Vec<_> = names
@@ -211,7 +211,7 @@ fn candidates(names: &[String], series: &str) -> Vec<String> {
     found.into_iter().map(|(.., name)| name.clone()).collect()
 }
 
-/// The numbers of a release, in order: they sort releases of one series as their age does.
+/// Numbers of a release in order. Releases of one series sort by them from old to new.
 fn numbers(release: &str) -> Vec<u64> {
     release
         .split_once("-cloud")

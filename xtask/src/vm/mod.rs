@@ -1,4 +1,4 @@
-//! Guests: a script of ours on a real Debian kernel, under QEMU's emulation.
+//! Guests: run a script on a real Debian kernel under QEMU's emulation.
 
 pub mod cpio;
 pub mod debian;
@@ -27,10 +27,11 @@ use self::{
 };
 use crate::{cache::Cache, workspace};
 
-/// A guest to be: what it runs, on which kernel and machine. [`Guest::run`] boots it.
+/// A guest to be booted: its script, kernel and machine. [`Guest::run`] boots it.
 ///
-/// The guest has busybox (or is a whole Debian, see [`Guest::debian`]), `/tmp`, `/dev/shm` and `/run` on tmpfs, an empty ext4 disk on `/mnt/ext4`, `/mnt/ramfs`, 64
-/// huge pages of 2 MiB and `/mnt/huge`, cgroup2 on `/sys/fs/cgroup`, a loopback interface, no other network.
+/// The guest has busybox (or is a complete Debian, see [`Guest::debian`]), `/tmp`, `/dev/shm` and `/run` on tmpfs, an
+/// empty ext4 disk on `/mnt/ext4`, `/mnt/ramfs`, 64 huge pages of 2 MiB and `/mnt/huge`, cgroup2 on `/sys/fs/cgroup`,
+/// and a loopback interface. There is no other network.
 #[derive(Clone, Debug)]
 pub struct Guest {
     kernel: Kernel,
@@ -46,21 +47,21 @@ pub struct Guest {
     deadline: Duration,
 }
 
-/// What a guest left behind.
+/// Results of a guest.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     pub ending: Ending,
-    /// What the script printed, line by line.
+    /// Lines that the script printed.
     pub lines: Vec<String>,
-    /// From the start of QEMU to its end.
+    /// Time from the start of QEMU to its end.
     pub elapsed: Duration,
-    /// Everything, the kernel's messages too.
+    /// Log of all output, including the kernel's messages.
     pub log: PathBuf,
     pub kernel: Kernel,
 }
 
 impl Guest {
-    /// A guest with 2 CPUs and 3 GiB that runs a busybox `sh` script. `name` says what for, in the name of its log.
+    /// A guest with 2 CPUs and 3 GiB that runs a busybox `sh` script. `name` becomes part of the log's name.
     pub fn new(kernel: Kernel, name: impl Into<String>, script: impl Into<String>) -> Self {
         Self {
             kernel,
@@ -89,49 +90,49 @@ impl Guest {
         self
     }
 
-    /// Makes guest time the count of instructions run (one instruction, one nanosecond), on one CPU and without the
-    /// mitigations that hide what the code itself costs.
+    /// Makes the guest's clock count instructions (one instruction is one nanosecond), on one CPU and without
+    /// mitigations, which would obscure the cost of the code itself.
     #[must_use]
     pub fn counted(mut self) -> Self {
         self.counted = true;
         self.append("mitigations=off")
     }
 
-    /// Adds to the kernel's command line.
+    /// Adds words to the kernel's command line.
     #[must_use]
     pub fn append(mut self, words: impl Into<String>) -> Self {
         self.append.push(words.into());
         self
     }
 
-    /// Makes the guest a Debian with its systemd, in which the script is the last thing that starts. `/mnt/ext4` is on
-    /// its root file system.
+    /// Makes the guest a complete Debian with systemd; the script is the last unit to start. `/mnt/ext4` is then on the
+    /// root file system.
     #[must_use]
     pub fn debian(mut self, debian: Debian) -> Self {
         self.debian = Some(debian);
         self
     }
 
-    /// Adds Debian packages with what they depend on.
+    /// Adds Debian packages with their dependencies.
     #[must_use]
     pub fn packages(mut self, packages: Packages) -> Self {
         self.packages.push(packages);
         self
     }
 
-    /// Puts a file of the host at `path`.
+    /// Copies a file of the host to `path`.
     #[must_use]
     pub fn file(self, path: impl Into<String>, mode: u32, host: impl Into<PathBuf>) -> Self {
         self.entry(path.into(), mode, Content::Host(host.into()))
     }
 
-    /// Puts a text at `path`.
+    /// Writes a text to `path`.
     #[must_use]
     pub fn text(self, path: impl Into<String>, mode: u32, text: impl Into<String>) -> Self {
         self.entry(path.into(), mode, Content::Text(text.into()))
     }
 
-    /// The guest is ended when it has run for so long.
+    /// Limits the guest's run time.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
@@ -143,8 +144,8 @@ impl Guest {
         self
     }
 
-    /// Boots the guest, hands each line that its script prints to `on_line` as it comes, and waits for the end.
-    /// Downloads what is missing. An error is one of the host; what went wrong inside is in the outcome.
+    /// Boots the guest, passes each line that its script prints to `on_line`, and waits for the end. Downloads what is
+    /// missing. Errors are those of the host; failures inside the guest are in the outcome.
     pub fn run(&self, cache: &Cache, on_line: &mut dyn FnMut(&str)) -> Result<Outcome> {
         qemu::check_host()?;
         let qemu = Qemu::get(cache)?;
@@ -165,8 +166,9 @@ impl Guest {
         rootfs::assemble(&layers, &entries, &initrd.0)?;
 
         let log = log_file(&format!("{}-{}.log", self.kernel.series, self.name))?;
-        // Warnings of the kernel are to be seen, and a panic ends QEMU at once (-no-reboot). Where this machine is busy, the
-        // emulated timer may miss the ticks that the kernel tries it by, and the kernel panics at boot.
+        // Shows the kernel's warnings, and makes a panic end QEMU at once (-no-reboot). On a busy host, the emulated
+        // timer may miss the ticks with which the kernel checks it at boot; without no_timer_check, the kernel would
+        // panic.
         let mut append = "console=ttyS0 panic=-1 loglevel=5 no_timer_check".to_owned();
         let handed_over = self.debian.map(|_| debian::APPEND);
         for words in self.append.iter().map(String::as_str).chain(handed_over) {
@@ -188,14 +190,14 @@ impl Guest {
 }
 
 impl Outcome {
-    /// None if the script ran to its end on a kernel that had nothing to complain about; else what went wrong, on which
-    /// kernel, with the end of the log.
+    /// None if the script ran to its end and the kernel had no complaint. Otherwise the failure, the kernel's release,
+    /// and the end of the log.
     pub fn trouble(&self) -> Result<Option<String>> {
         let what = match &self.ending {
             Ending::Exited(_) => return Ok(None),
             Ending::Crashed(line) => format!("the kernel complained: {line}"),
-            Ending::Hung(after) => format!("it had not ended after {} s", after.as_secs()),
-            Ending::Lost(why) => format!("it ended before its script did ({why})"),
+            Ending::Hung(after) => format!("the guest was still running after {} s", after.as_secs()),
+            Ending::Lost(why) => format!("the guest ended before its script ({why})"),
         };
         Ok(Some(format!(
             "Linux {} ({}): {what}\n{}\nthe whole log: {}",
@@ -207,12 +209,12 @@ impl Outcome {
     }
 }
 
-/// Where the logs of guests are kept.
+/// Path of a guest's log.
 fn log_file(name: &str) -> Result<PathBuf> {
     Ok(folder("vm-logs")?.join(name))
 }
 
-/// A file name that no other guest of this process, or of another, has.
+/// A file name unique among the guests of all processes.
 fn scratch(name: &str) -> Result<PathBuf> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);

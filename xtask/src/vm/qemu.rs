@@ -1,4 +1,4 @@
-//! QEMU: which one, and one run of it, watched line by line.
+//! Finds a QEMU, runs it, and watches its output line by line.
 
 use std::{
     env,
@@ -19,24 +19,24 @@ use crate::{
     exec::{read, show},
 };
 
-/// Before 9, its emulation crashes guests that are traced (bookworm's 7.2 does at cmpxchg16b and at int3).
+/// Emulation before version 9 crashes guests that are traced (7.2 in bookworm does so at cmpxchg16b and int3).
 const OLDEST: u32 = 9;
 const PROGRAM: &str = "qemu-system-x86_64";
-/// What /init prints when the script has ended, before the exit code.
+/// Printed by /init after the script's end, followed by the exit code.
 pub const EXIT_MARKER: &str = "PINSCOPE-GUEST-EXIT ";
-/// How long a kernel that has failed may go on to print why.
+/// Time for a failed kernel to print the reason.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
-/// A QEMU to run guests with: the system's if it will do, else one in the cache.
+/// A QEMU that runs guests: the system's if it is recent enough, otherwise one in the cache.
 #[derive(Clone, Debug)]
 pub enum Qemu {
     System,
-    /// Unpacked from Debian's packages with all its libraries; it runs on any distribution.
+    /// Unpacked from Debian's packages with all its libraries; runs on any distribution.
     Cached(PathBuf),
 }
 
 impl Qemu {
-    /// The one that is there. Needs no network.
+    /// An installed or cached QEMU. Needs no network.
     pub fn find(cache: &Cache) -> Option<Self> {
         let system = read(Command::new(PROGRAM).arg("--version")).ok();
         if system.and_then(|said| major_version(&said)).is_some_and(|major| major >= OLDEST) {
@@ -45,14 +45,16 @@ impl Qemu {
         Some(cache.path(PLACE)).filter(|folder| folder.is_dir()).map(Self::Cached)
     }
 
-    /// The one that is there, or else one downloaded.
+    /// An installed or cached QEMU. Downloads one if there is none.
     pub fn get(cache: &Cache) -> Result<Self> {
         if let Some(found) = Self::find(cache) {
             return Ok(found);
         }
         let guard = cache.lock()?;
         let folder = cache.folder(PLACE, &guard, |folder| {
-            println!("setup: QEMU 10, to run guests; downloaded into the cache (the system has none from {OLDEST} on)");
+            println!(
+                "setup: QEMU 10, to run guests; downloaded into the cache (the system has no QEMU {OLDEST} or newer)"
+            );
             let archive = Archive::open(cache, &guard, "qemu", &["bookworm", "bookworm-backports"])?;
             let packages = archive.closure(&["qemu-system-x86"], "bookworm-backports")?;
             archive.unpack(&packages, folder, folder)
@@ -60,14 +62,14 @@ impl Qemu {
         Ok(Self::Cached(folder))
     }
 
-    /// A command that starts it.
+    /// A command that starts QEMU.
     pub fn command(&self) -> Command {
         let Self::Cached(root) = self else {
             return Command::new(PROGRAM);
         };
         let libraries = root.join("usr/lib/x86_64-linux-gnu");
         let paths = [&root.join("lib/x86_64-linux-gnu"), &libraries].map(|path| path.display().to_string()).join(":");
-        // Through its own loader: the host's C library need not fit.
+        // Started by its own loader, because the host's C library may not match.
         let mut command = Command::new(root.join("lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"));
         command.arg("--library-path").arg(paths).arg(root.join("usr/bin").join(PROGRAM));
         command.env("QEMU_MODULE_DIR", libraries.join("qemu"));
@@ -77,7 +79,7 @@ impl Qemu {
         command
     }
 
-    /// For people: which one this is.
+    /// Description of this QEMU for people.
     pub fn describe(&self) -> String {
         let version = read(self.command().arg("--version")).unwrap_or_default();
         let version = version.lines().next().unwrap_or("does not run").to_owned();
@@ -88,19 +90,19 @@ impl Qemu {
     }
 }
 
-/// Where the cached one is.
+/// Folder of the cached QEMU.
 const PLACE: &str = "qemu/bookworm-backports-1";
 
 fn major_version(said: &str) -> Option<u32> {
     said.split("version ").nth(1)?.split('.').next()?.parse().ok()
 }
 
-/// A machine to be started.
+/// Configuration of a virtual machine.
 #[derive(Clone, Debug)]
 pub struct Machine<'a> {
     pub cpus: u32,
     pub memory_mib: u32,
-    /// Time is the count of instructions run: repeatable figures, on one CPU.
+    /// The clock counts instructions: figures are reproducible, with one CPU.
     pub counted: bool,
     pub kernel: &'a Path,
     pub initrd: &'a Path,
@@ -117,7 +119,7 @@ impl Machine<'_> {
         } else {
             command.args(["-accel", "tcg,thread=multi", "-smp"]).arg(self.cpus.to_string());
         }
-        // The kernel talks on the first port, the script on the second: neither can break the other's lines.
+        // The kernel writes to the first port and the script to the second, so their lines cannot mix.
         command.args(["-chardev", "file,id=kernel,path=/dev/stderr", "-serial", "chardev:kernel"]);
         command.args(["-chardev", "file,id=script,path=/dev/stdout", "-serial", "chardev:script"]);
         command.arg("-drive").arg(format!(
@@ -133,9 +135,9 @@ impl Machine<'_> {
 /// How a guest ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// The script ended with this exit code, and the kernel had nothing to complain about.
+    /// The script ended with this exit code, and the kernel had no complaint.
     Exited(i32),
-    /// The kernel failed, or warned of a bug of its own: its first line about it.
+    /// The kernel crashed, or warned of a bug of its own: its first line about it.
     Crashed(String),
     /// The deadline passed.
     Hung(Duration),
@@ -143,7 +145,7 @@ pub enum Ending {
     Lost(String),
 }
 
-/// What is left of a run: how it ended, and the script's lines.
+/// Results of a run: how it ended, and the script's lines.
 #[derive(Clone, Debug)]
 pub struct Run {
     pub ending: Ending,
@@ -151,7 +153,7 @@ pub struct Run {
     pub elapsed: Duration,
 }
 
-/// Boots a machine and watches it to its end, which the deadline brings about if nothing else does.
+/// Boots a machine and watches it until it ends or the deadline passes.
 pub fn run(
     qemu: &Qemu,
     machine: &Machine<'_>,
@@ -212,7 +214,7 @@ enum Line {
     Kernel(String),
 }
 
-/// Passes on what arrives on a pipe, line by line.
+/// Forwards the lines that arrive on a pipe.
 fn forward(pipe: Option<impl Read + Send + 'static>, to: &Sender<Line>, kind: fn(String) -> Line) {
     let Some(pipe) = pipe else { return };
     let to = to.clone();
@@ -229,20 +231,20 @@ fn forward(pipe: Option<impl Read + Send + 'static>, to: &Sender<Line>, kind: fn
     });
 }
 
-/// What has been seen of a guest so far. Pure: lines in, ending out.
+/// State of a guest's output so far. Pure: lines in, ending out.
 #[derive(Debug, Default)]
 struct Watch {
     lines: Vec<String>,
     exit: Option<i32>,
     crash: Option<String>,
-    /// The kernel cannot be trusted any more: there is no point in letting it go on.
+    /// The kernel has crashed; letting it continue is pointless.
     fatal: bool,
     hung: Option<Duration>,
     last_from_kernel: String,
 }
 
 impl Watch {
-    /// Takes a line; gives it back if it is the script's own.
+    /// Reads a line. Returns it if the script printed it.
     fn see(&mut self, line: Line) -> Option<String> {
         match line {
             Line::Script(text) => {
@@ -255,7 +257,7 @@ impl Watch {
             }
             Line::Kernel(text) => {
                 if let Some(trouble) = trouble(&text) {
-                    // A warning may lead up to an oops: the first line tells more, the worst decides.
+                    // A warning may precede an oops: the first line is more informative, the most severe one decides.
                     self.fatal |= trouble == Trouble::Fatal;
                     self.crash.get_or_insert_with(|| text.clone());
                 }
@@ -285,7 +287,7 @@ enum Trouble {
     Fatal,
 }
 
-/// Whether a line of the kernel says that something is wrong with the kernel.
+/// Whether a line of the kernel's log reports a problem of the kernel.
 fn trouble(line: &str) -> Option<Trouble> {
     const FATAL: [&str; 9] = [
         "Kernel panic",
@@ -308,7 +310,7 @@ fn trouble(line: &str) -> Option<Trouble> {
     }
 }
 
-/// Ends the process that it holds, and no other, when it goes.
+/// Kills its child process, and only this one, when dropped.
 struct KilledOnDrop(Child);
 
 impl Drop for KilledOnDrop {
@@ -318,7 +320,7 @@ impl Drop for KilledOnDrop {
     }
 }
 
-/// A name for a guest's files that no other guest has, and the removal of a file in the end.
+/// File that is removed when dropped; its name is unique among guests.
 pub struct Scratch(pub PathBuf);
 
 impl Drop for Scratch {
@@ -327,7 +329,7 @@ impl Drop for Scratch {
     }
 }
 
-/// The log's lines about its end: from the kernel's first complaint on, or else the last ones.
+/// The relevant lines of a log: from the kernel's first complaint on, otherwise the last lines.
 pub fn tail(log: &Path) -> Result<String> {
     const BEFORE: usize = 10;
     const AFTER: usize = 60;
@@ -342,7 +344,7 @@ pub fn tail(log: &Path) -> Result<String> {
     Ok(lines[from..to].join("\n"))
 }
 
-/// The tools of the host that guests need besides QEMU.
+/// Checks that guests can run on this host.
 pub fn check_host() -> Result<()> {
     if env::consts::ARCH != "x86_64" {
         bail!("guests run on x86_64 hosts only: this one is {}", env::consts::ARCH);

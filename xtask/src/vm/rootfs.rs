@@ -1,5 +1,5 @@
-//! The root file system of a guest, in layers: busybox and our /init, packages of Debian where asked for, and what
-//! changes from build to build. The first two are made once and kept in the cache.
+//! Root file system of a guest, in layers: busybox with our /init, optional Debian packages, and files that change from
+//! build to build. The first two are built once and cached.
 
 use std::{
     collections::BTreeSet,
@@ -18,25 +18,25 @@ use crate::{
     exec::{exec, read},
 };
 
-/// Raised when a layer comes out differently for the same packages: part of the names in the cache.
+/// Part of the names in the cache. To be raised when a layer changes although its packages do not.
 const LAYOUT: u32 = 1;
 const INIT: &str = include_str!("init.sh");
-/// Size of the scratch disk. It is sparse, and what a guest writes to it is thrown away.
+/// Size of the scratch disk, a sparse file. What a guest writes to it is discarded.
 const DISK_GIB: u64 = 2;
 
-/// Packages of one Debian suite with all that they need at run time.
+/// Packages of one Debian suite, installed with their run-time dependencies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packages {
     pub suite: &'static str,
     pub names: &'static [&'static str],
 }
 
-/// The load generator of the main job and of the tests with real programs.
+/// Load generator of the main job and of the tests with real programs.
 pub const FIO: Packages = Packages { suite: "bookworm", names: &["fio"] };
-/// The peer that pinscope's cost is held against.
+/// Program whose cost is compared with pinscope's.
 pub const BPFTRACE: Packages = Packages { suite: "sid", names: &["bpftrace"] };
 
-/// A file for the guest: its path there, its mode, and what is in it.
+/// A file for the guest: path, mode and content.
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub path: String,
@@ -50,10 +50,10 @@ pub enum Content {
     Text(String),
 }
 
-/// The layer that all guests have.
+/// Layer that all guests have.
 pub fn base(cache: &Cache) -> Result<PathBuf> {
     const NAME: &str = "busybox-static";
-    // What is in the cache was made from the /init of its time; a changed one makes a new layer.
+    // A cached layer contains the /init of its time, so a changed /init needs a new layer.
     let name = format!("layers/base-{LAYOUT}-{:08x}.cpio", checksum(INIT.as_bytes()));
     if cache.path(&name).is_file() {
         return Ok(cache.path(name));
@@ -98,7 +98,7 @@ fn write_base(busybox: &Path, file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The layer with some packages in it.
+/// Layer with some packages.
 pub fn packages(cache: &Cache, packages: Packages) -> Result<PathBuf> {
     let Packages { suite, names } = packages;
     let title = format!("{suite}-{}", names.join("-"));
@@ -120,7 +120,7 @@ pub fn packages(cache: &Cache, packages: Packages) -> Result<PathBuf> {
     })
 }
 
-/// Where a packaged file goes: everything lies under /usr, and what no program reads at run time is left out.
+/// Path of a packaged file in the guest: everything is under /usr. `None` for files that no program reads at run time.
 fn place(name: &str) -> Option<String> {
     const LEFT_OUT: [&str; 12] = [
         "usr/share/bash-completion",
@@ -141,13 +141,13 @@ fn place(name: &str) -> Option<String> {
     (!LEFT_OUT.iter().any(|folder| below(folder))).then_some(name)
 }
 
-/// /bin, /sbin, /lib and /lib64 are links: what an archive has below them has to go where they lead.
+/// Path under /usr of a file in /bin, /sbin, /lib or /lib64, which are symbolic links.
 fn under_usr(name: &str) -> String {
     let top = name.split('/').next().unwrap_or(name);
     if ["bin", "sbin", "lib", "lib64"].contains(&top) { format!("usr/{name}") } else { name.to_owned() }
 }
 
-/// Puts the layers and what is asked for besides into one file.
+/// Writes the layers and the additional files into one archive.
 pub fn assemble(layers: &[PathBuf], entries: &[Entry], file: &Path) -> Result<()> {
     let mut out = BufWriter::new(File::create(file).with_context(|| format!("cannot write {}", file.display()))?);
     for layer in layers {
@@ -173,12 +173,12 @@ pub fn assemble(layers: &[PathBuf], entries: &[Entry], file: &Path) -> Result<()
     Ok(())
 }
 
-/// The folders that a file needs besides those of the base layer, which has two levels of them.
+/// Folders that a file needs in addition to those of the base layer, which has two levels.
 fn folders_above(path: &str) -> impl Iterator<Item = &str> {
     path.match_indices('/').skip(2).map(|(at, _)| &path[..at])
 }
 
-/// A disk with an empty ext4 file system.
+/// A disk with an empty ext4 file system. Builds it if it is not cached.
 pub fn disk(cache: &Cache) -> Result<PathBuf> {
     let name = format!("disks/ext4-{DISK_GIB}G.img");
     if cache.path(&name).is_file() {
@@ -195,14 +195,14 @@ pub fn disk(cache: &Cache) -> Result<PathBuf> {
 
 /// A command that makes an ext4 file system.
 pub fn mke2fs() -> Command {
-    // It lies in a folder that is not on every user's PATH.
+    // mke2fs is in a folder that is not on every user's PATH.
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
     let mut command = Command::new("mke2fs");
     command.env("PATH", path).args(["-q", "-F", "-t", "ext4", "-m", "0"]);
     command
 }
 
-/// FNV-1a: tells one text from another, no more.
+/// FNV-1a: distinguishes texts, nothing more.
 pub fn checksum(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
