@@ -1,9 +1,9 @@
-//! Limits with which nothing can be done: one line each, no panic and no abort.
+//! Resource limits that are too low for any work: the error is one line, without a panic or an abort.
 #![expect(clippy::unwrap_used, reason = "a panic is the test's failure")]
 
 use std::process::{Command, Output};
 
-/// Runs it as a shell does after these words.
+/// Runs pinscope in a shell after these commands.
 fn after(words: &str, arguments: &str) -> Output {
     let program = env!("CARGO_BIN_EXE_pinscope");
     Command::new("/bin/sh").args(["-c", &format!("{words}\nexec {program} {arguments}")]).output().unwrap()

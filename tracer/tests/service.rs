@@ -1,6 +1,6 @@
-//! The daemon and its supervisor: what it tells systemd, what a reload does, what it does where nothing can be traced.
+//! The daemon and its supervisor: notifications to systemd, reloads, and behaviour where nothing can be traced.
 //!
-//! Every hook is avoided on request, so that on any machine, whoever runs this, nothing can be attached.
+//! The configuration avoids every hook, so nothing can be attached, on any machine and for any user.
 #![expect(clippy::unwrap_used, reason = "a panic is the test's failure")]
 
 use std::{
@@ -14,14 +14,14 @@ use std::{
 
 use pinscope::probe::table;
 
-/// Every function and tracepoint that could be hooked, as a list for the configuration.
+/// List for the configuration of every function and tracepoint that could be hooked.
 fn avoided() -> String {
     let wanted = table::wanted();
     let names: Vec<_> = wanted.functions.iter().chain(wanted.tracepoints).map(|name| format!("{name:?}")).collect();
     format!("avoid = [{}]\n", names.join(", "))
 }
 
-/// A daemon under a supervisor of the test's own.
+/// A daemon supervised by the test.
 struct Daemon {
     child: Child,
     notifications: UnixDatagram,
@@ -29,7 +29,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    /// With this configuration besides what it avoids; it listens on the socket `first`.
+    /// Starts it with a configuration that avoids every hook and contains `more`. It listens on the socket `first`.
     fn start(more: &str, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let notifications = UnixDatagram::bind(folder.path().join("notify")).unwrap();
@@ -60,7 +60,7 @@ impl Daemon {
         fs::write(self.path("pinscope.toml"), format!("{}{more}", configuration(self.folder.path(), listen))).unwrap();
     }
 
-    /// The notifications up to one that begins with this, it among them.
+    /// Notifications up to and including the first that begins with `begin`.
     fn until(&self, begin: &str) -> Vec<String> {
         let mut seen = Vec::new();
         let mut message = [0; 4096];
@@ -90,7 +90,7 @@ impl Daemon {
         answer
     }
 
-    /// Waits for the end; its status and what it logged.
+    /// Waits for the end. Returns the exit status and the log.
     fn finish(mut self) -> (ExitStatus, String) {
         let mut log = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
@@ -100,7 +100,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // One that has ended already cannot be killed.
+        // A process that has already ended cannot be killed.
         let _ = self.child.kill();
     }
 }
@@ -136,7 +136,7 @@ fn strict_ends_where_anything_is_missing() {
     let (status, log) = Daemon::start("strict = true\n", &[]).finish();
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.starts_with("pinscope: --strict: not all can be measured here: ") && log.lines().count() == 1, "{log}");
-    // What is typed wins.
+    // The command line takes precedence.
     let daemon = Daemon::start("strict = true\n", &["--strict=false"]);
     daemon.until("READY=1");
     daemon.signal("INT");

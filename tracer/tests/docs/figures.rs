@@ -1,8 +1,8 @@
-//! Figures that stand in a document and in the code: changing one means changing both.
+//! Figures that appear both in a document and in the code. Changing one means changing both.
 
 use super::{files, text};
 
-/// A definition in the source, the document that says it, and its words there.
+/// A definition in the source, the document that states it, and the document's words.
 const FIGURES: [(&str, &str, &str); 34] = [
     ("const WORKLOADS: u32 = 200;", "tracer/doc/daemon.md", "default 200"),
     ("Self::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 9757)))", "tracer/doc/daemon.md", "default is `127.0.0.1:9757`"),

@@ -1,8 +1,7 @@
-//! The documents say what the program does. Generated files are what the code generates; every command line in a
-//! document parses; every link leads somewhere; figures and names that also stand in the code agree with it; lines and
-//! the first two documents stay short.
+//! Checks that the documents match the program: generated files are up to date, command lines parse, links lead
+//! somewhere, figures and names match the code, and lines and the first two documents stay short.
 //!
-//! `UPDATE=1 cargo test --package tracer --test docs` writes what is generated.
+//! `UPDATE=1 cargo test --package tracer --test docs` regenerates the generated files.
 #![expect(clippy::unwrap_used, reason = "a panic is the test's failure")]
 
 mod figures;
@@ -22,11 +21,11 @@ use pinscope::{
 
 use markdown::Document;
 
-/// Columns of a line at most.
+/// Maximum columns of a line.
 const COLUMNS: usize = 120;
-/// Words at most.
+/// Documents with their maximum number of words.
 const LIMITS: [(&str, usize); 2] = [("README.md", 1500), ("ARCHITECTURE.md", 1500)];
-/// What is not written for readers.
+/// Expected output of a test, not a document.
 const EXPECTED_OUTPUT: &str = "tracer/src/sink/markdown/golden.md";
 
 fn root() -> PathBuf {
@@ -37,7 +36,7 @@ fn text(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// Every file with this ending, relative to the root; nothing that is built or hidden.
+/// Paths of all files with this ending, relative to the root, without build output and hidden folders.
 fn files(ending: &str) -> Vec<String> {
     let (root, mut found, mut folders) = (root(), Vec::new(), vec![PathBuf::new()]);
     while let Some(folder) = folders.pop() {
@@ -57,14 +56,14 @@ fn files(ending: &str) -> Vec<String> {
     found
 }
 
-/// Every document with its name.
+/// All documents with their names.
 fn documents() -> Vec<(String, Document)> {
     let names: Vec<_> = files(".md").into_iter().filter(|name| name != EXPECTED_OUTPUT).collect();
     assert!(names.len() > 10, "{names:?}: not all documents are found");
     names.into_iter().map(|name| (name.clone(), markdown::read(&text(&name)))).collect()
 }
 
-/// Words in lines that are short enough; every line after the first begins with `indent`.
+/// Wraps words into lines of at most [`COLUMNS`]. Every line after the first begins with `indent`.
 fn wrapped(words: &str, indent: &str) -> String {
     let mut lines = vec![String::new()];
     for word in words.split_whitespace() {
@@ -80,7 +79,7 @@ fn wrapped(words: &str, indent: &str) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Compares a generated file with what it should be, or writes it.
+/// Compares a generated file with the expected content, or writes it.
 fn check_or_update(name: &str, wanted: &str) {
     if std::env::var_os("UPDATE").is_some() {
         fs::write(root().join(name), wanted).unwrap();
@@ -91,7 +90,7 @@ fn check_or_update(name: &str, wanted: &str) {
     let line = differs.unwrap_or_else(|| present.lines().count().min(wanted.lines().count())) + 1;
     assert!(
         present == wanted,
-        "{name} is out of date from line {line} on; UPDATE=1 cargo test --package tracer --test docs writes it anew"
+        "{name} is out of date from line {line} on; UPDATE=1 cargo test --package tracer --test docs regenerates it"
     );
 }
 
@@ -117,7 +116,7 @@ fn every_command_in_the_documents_parses() {
         for words in commands(&document, "pinscope") {
             found += 1;
             if let Err(error) = Arguments::command().try_get_matches_from(&words) {
-                // Named without its arguments, or asked for help: the names are right.
+                // Missing arguments and requests for help are fine: the names parsed.
                 let named = [
                     ErrorKind::MissingRequiredArgument,
                     ErrorKind::DisplayHelp,
@@ -131,7 +130,7 @@ fn every_command_in_the_documents_parses() {
     assert!(found > 40, "only {found} commands found: the documents are not read as they are written");
 }
 
-/// The tasks of xtask are an enum that is matched in its `main.rs`; options stand in the tasks' files by their names.
+/// xtask's tasks are an enum matched in its `main.rs`; options are fields in the files of the tasks.
 #[test]
 fn every_task_in_the_documents_is_one() {
     let tasks = text("xtask/src/main.rs").to_lowercase();
@@ -157,7 +156,7 @@ fn every_task_in_the_documents_is_one() {
 #[test]
 fn every_option_in_the_documents_is_one() {
     let known = options_of(&Arguments::command());
-    // Of xtask, cargo, the generator of known registrations and the renderer of dashboards.
+    // Options of xtask, cargo, the generator of known registrations and the renderer of dashboards.
     let others = [
         "--full",
         "--kernel",
@@ -174,7 +173,7 @@ fn every_option_in_the_documents_is_one() {
     for (name, document) in documents() {
         for code in &document.inline {
             let option = code.split([' ', '=', ',']).next().unwrap_or_default();
-            // Not an errno, such as `-EFAULT`.
+            // Excludes errnos such as `-EFAULT`.
             let is_option = option.starts_with("--") || (option.starts_with('-') && option.len() == 2);
             let is_known = known.iter().any(|known| known == option) || others.contains(&option);
             assert!(!is_option || is_known, "{name}: pinscope has no option `{option}`");
@@ -191,18 +190,18 @@ fn options_of(command: &Command) -> Vec<String> {
     options
 }
 
-/// The command lines that begin with these words, in blocks and in back-ticks, split into words.
+/// Command lines in code blocks and back-ticks that begin with these words, split into words.
 fn commands(document: &Document, beginning: &str) -> Vec<Vec<String>> {
     let blocks = document.blocks.iter().flat_map(|(_, code)| code.lines());
     let lines = blocks.chain(document.inline.iter().map(String::as_str));
     let commands = lines.filter_map(|line| {
         let line = line.trim_start_matches("$ ").trim_start_matches("sudo ");
         let line = line.split([';', '|', '>', '&', '#']).next().unwrap_or_default();
-        // `pinscope man <FOLDER>`, `pinscope report [OPTIONS]`: what stands for arguments is none.
+        // Placeholders are no arguments: `pinscope man <FOLDER>`, `pinscope report [OPTIONS]`.
         let words = line.split_whitespace().take_while(|word| !word.starts_with(['<', '[']));
         let words: Vec<_> = words.map(str::to_owned).collect();
         let begins = words.join(" ").starts_with(&format!("{beginning} "));
-        // A line of output begins with the version, `pinscope 0.1.0: ...`, or with words: `pinscope: attached`.
+        // A line of output begins with the version (`pinscope 0.1.0: ...`) or with other words (`pinscope: attached`).
         let is_output = words.get(1).is_some_and(|word| word.starts_with(|c: char| c.is_ascii_digit()));
         (begins && !is_output).then_some(words)
     });
@@ -228,7 +227,7 @@ fn every_link_leads_somewhere() {
     assert!(found > 40, "only {found} links found");
 }
 
-/// `a/../b` is `b`.
+/// Resolves `a/../b` to `b`.
 fn normal(path: &Path) -> String {
     let mut parts = Vec::new();
     for part in path.to_str().unwrap().split('/') {
@@ -241,7 +240,7 @@ fn normal(path: &Path) -> String {
     parts.join("/")
 }
 
-/// A line may be longer only if its one word is: an address that cannot be broken.
+/// Only lines that cannot be broken, such as a long address, may be longer.
 #[test]
 fn lines_are_short() {
     for (name, _) in documents() {
@@ -261,7 +260,8 @@ fn the_first_documents_are_short() {
     }
 }
 
-/// A source file in back-ticks exists, whole or as the end of a path; a `module::item` is a word of the source.
+/// A source file in back-ticks exists, as a whole path or the end of one. The item of a `module::item` occurs in the
+/// source.
 #[test]
 fn every_source_that_is_named_exists() {
     let sources = files(".rs");
@@ -279,7 +279,7 @@ fn every_source_that_is_named_exists() {
     }
 }
 
-/// Under `## How to add ...` each item names a file, then what is in it.
+/// Each item under `## How to add ...` names a file and then content of that file.
 #[test]
 fn the_recipes_name_what_is_there() {
     let document = markdown::read(&text("ARCHITECTURE.md"));

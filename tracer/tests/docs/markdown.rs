@@ -1,19 +1,19 @@
-//! Reads Markdown as far as the tests need it: code, links, headings.
+//! A minimal Markdown reader for the tests: code, links, headings.
 
 use pulldown_cmark::{CodeBlockKind, Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 
-/// What the tests look at in one document.
+/// The parts of a document that the tests check.
 #[derive(Default)]
 pub struct Document {
-    /// Blocks of code with the language that their fence names.
+    /// Code blocks, each with its fence's language.
     pub blocks: Vec<(String, String)>,
     /// Code in back-ticks, outside of blocks.
     pub inline: Vec<String>,
     /// Targets of links and images.
     pub links: Vec<String>,
-    /// What a link's `#` can name: headings as GitHub makes anchors of them, and `<a id="...">`.
+    /// Anchors that a link's `#` can refer to: headings in GitHub's form, and `<a id="...">`.
     pub anchors: Vec<String>,
-    /// The list items and table rows, each with its code in order, and the heading above.
+    /// List items and table rows: the heading above, and their inline code in order.
     pub items: Vec<(String, Vec<String>)>,
 }
 
@@ -67,7 +67,7 @@ pub fn read(text: &str) -> Document {
     document
 }
 
-/// `Waiting for mmap_lock` is `waiting-for-mmap_lock`.
+/// Turns `Waiting for mmap_lock` into `waiting-for-mmap_lock`.
 fn anchor(title: &str) -> String {
     let kept = title.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
     kept.collect::<String>().to_lowercase().replace(' ', "-")

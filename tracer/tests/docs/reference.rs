@@ -1,4 +1,4 @@
-//! The command reference, from the command line's definition.
+//! Generates the command reference from the command line's definition.
 
 use std::fmt::Write as _;
 
@@ -17,7 +17,7 @@ const HEAD: &str = "\
 
 ";
 
-/// Every visible subcommand with every visible option.
+/// The reference: every visible subcommand with every visible option.
 pub fn reference() -> String {
     let mut text = HEAD.to_owned();
     let mut root = Arguments::command();
@@ -48,7 +48,7 @@ fn visible(command: &Command) -> impl Iterator<Item = &Command> {
     command.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help")
 }
 
-/// `pinscope man <FOLDER>`.
+/// For example `pinscope man <FOLDER>`.
 fn usage(command: &Command) -> String {
     let usage = command.clone().render_usage().to_string();
     usage.trim_start_matches("Usage: ").to_owned()
@@ -63,7 +63,7 @@ fn is_help(argument: &Arg) -> bool {
     matches!(argument.get_action(), ArgAction::Help | ArgAction::HelpShort | ArgAction::HelpLong | ArgAction::Version)
 }
 
-/// `-d, --duration <TIME>`.
+/// For example `-d, --duration <TIME>`.
 fn form(argument: &Arg) -> String {
     let names = argument.get_value_names().unwrap_or_default().join(" ");
     let Some(long) = argument.get_long() else { return format!("<{names}>") };

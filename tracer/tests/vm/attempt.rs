@@ -1,4 +1,4 @@
-//! One call of ours, with everything that was true of it at the time.
+//! One call made by a test, with all facts about it at that time.
 
 use std::fs;
 
@@ -11,45 +11,45 @@ use crate::{
     ring::{Answer, Buffer, Request, Ring},
 };
 
-/// A call, what lay behind it, and what the kernel answered.
+/// A call, the memory of its buffers, and the kernel's answer.
 #[derive(Clone, Debug)]
 pub struct Attempt {
     /// Name of the operation.
     pub operation: &'static str,
-    /// The thread.
+    /// Thread id.
     pub tid: u32,
-    /// The process.
+    /// Process id.
     pub pid: u32,
-    /// The thread's name.
+    /// Name of the thread.
     pub comm: String,
-    /// The ring.
+    /// File descriptor of the ring.
     pub ring_fd: i32,
-    /// The ring's making, by our clock: before and after.
+    /// Our clock before and after the creation of the ring.
     pub ring_created_ns: (u64, u64),
-    /// Buffers asked for, where the operation says.
+    /// Number of buffers requested, for operations that state one.
     pub requested: Option<u64>,
-    /// The buffers, and what /proc/self/maps showed under each right before.
+    /// The buffers, each with its layout in /proc/self/maps just before the call.
     pub buffers: Vec<(Buffer, Layout)>,
-    /// The answer.
+    /// The kernel's answer.
     pub answer: Answer,
-    /// Minor and major faults that this thread took around the call.
+    /// Minor and major faults of this thread during the call.
     pub faults: (u64, u64),
 }
 
 impl Attempt {
-    /// The call's result: an update that did some of what it was asked for returns how much.
+    /// Name of the call's result. A partial update returns the number of buffers that it processed.
     pub fn result(&self) -> String {
         let short = self.operation == "update" && (0..self.buffers.len() as i64).contains(&self.answer.ret);
         if short { "partial".to_owned() } else { result_name(self.answer.ret) }
     }
 }
 
-/// Does what is asked, having looked at /proc/self/maps right before.
+/// Makes the call, after reading /proc/self/maps.
 pub fn perform(context: &Context, ring: &Ring, request: Request<'_>) -> anyhow::Result<Attempt> {
     perform_by(&context.filesystems, ring, request, |ring, request| Ok(ring.call(request)))
 }
 
-/// The same, with another way to make the call.
+/// Like [`perform`], with another way to make the call.
 pub fn perform_by(
     filesystems: &Filesystems,
     ring: &Ring,

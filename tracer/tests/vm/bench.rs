@@ -1,4 +1,4 @@
-//! `guest bench`: what one operation takes, timed one by one. Under QEMU's -icount a nanosecond is an instruction.
+//! `guest bench`: measures single operations. Under QEMU's -icount, a nanosecond is an instruction.
 
 use std::{
     fs::{self, OpenOptions},
@@ -18,41 +18,42 @@ use crate::{
     sys::{self, PAGE},
 };
 
-/// Where the file for O_DIRECT lies.
+/// File for O_DIRECT reads.
 const FILE: &str = "/mnt/ext4/guest-bench";
-/// Pages that the fault case touches before it takes fresh ones.
+/// Pages that the fault case touches before it maps new ones.
 const FAULT_PAGES: u64 = 1024;
 
-/// What to time, and how often.
+/// What to measure, and how often.
 #[derive(Args)]
 pub struct Bench {
     #[arg(long)]
     case: Case,
-    /// Operations before the first that counts
+    /// Warm-up operations, which are not counted
     #[arg(long, default_value_t = 4000)]
     warmup: usize,
-    /// Operations that count
+    /// Operations that are counted
     #[arg(long, default_value_t = 4000)]
     n: usize,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Case {
-    /// A registration of 1 page in 1 VMA
+    /// Register 1 page in 1 VMA
     Pages1,
-    /// Of 256 pages in 1 VMA
+    /// Register 256 pages in 1 VMA
     Pages256,
-    /// Of 64 pages in 64 VMAs
+    /// Register 64 pages in 64 VMAs
     Vmas64,
-    /// Of 1,024 buffers of a page
+    /// Register 1,024 buffers of one page each
     Iovecs1024,
-    /// The first touch of a page
+    /// Touch a page for the first time
     Fault,
-    /// Submitting a read of 4 KiB with O_DIRECT: what pins the page. (Its end waits for a disk that is not of this world)
+    /// Submit an O_DIRECT read of 4 KiB, which pins the page. (Completion is not measured: it waits for an emulated
+    /// disk)
     Odirect,
 }
 
-/// Runs it and prints one line of JSON.
+/// Runs the benchmark and prints one line of JSON.
 pub fn run(bench: &Bench) -> ExitCode {
     match measure(bench) {
         Ok(mut times) => {
@@ -99,7 +100,7 @@ fn touched(space: &mut Space, pages: u64) -> anyhow::Result<u64> {
     Ok(address)
 }
 
-/// Times of an operation that is done again and again.
+/// Repeats an operation and returns its times.
 fn repeat(bench: &Bench, mut operation: impl FnMut() -> anyhow::Result<u64>) -> anyhow::Result<Vec<u64>> {
     for _ in 0..bench.warmup {
         operation()?;
@@ -144,7 +145,8 @@ fn direct_reads(bench: &Bench, address: u64) -> anyhow::Result<Vec<u64>> {
     let mut ring = IoUring::new(8)?;
     let read = opcode::Read::new(types::Fd(file.as_raw_fd()), address as *mut u8, PAGE as u32).build();
     let times = repeat(bench, || {
-        // SAFETY: the page was mapped for this, is nobody's Rust object, and stays until the read has ended, below.
+        // SAFETY: the page was mapped for this read, no Rust object lies in it, and it stays mapped until the read ends
+        // below.
         unsafe { ring.submission().push(&read) }.context("the ring is full")?;
         let started = clock::now(libc::CLOCK_MONOTONIC_RAW);
         ring.submit()?;

@@ -1,4 +1,4 @@
-//! Cgroups of our own making.
+//! Cgroups created by the tests.
 
 use std::{
     ffi::CString,
@@ -11,17 +11,17 @@ use std::{
 
 use anyhow::Context as _;
 
-/// Where the guest has the default hierarchy.
+/// Mount point of the default hierarchy in the guest.
 pub const ROOT: &str = "/sys/fs/cgroup";
 
-/// A cgroup, and those above it as far as they were not there before.
+/// A cgroup, with those of its ancestors that were created for it.
 pub struct Cgroup {
     folder: PathBuf,
     made: Vec<PathBuf>,
 }
 
 impl Cgroup {
-    /// Makes it; `path` is from the root of the hierarchy that is mounted at `mount`.
+    /// Creates the cgroup. `path` is relative to the root of the hierarchy mounted at `mount`.
     pub fn new(mount: impl AsRef<Path>, path: &str) -> anyhow::Result<Self> {
         let mut folder = mount.as_ref().to_owned();
         let mut made = Vec::new();
@@ -35,7 +35,7 @@ impl Cgroup {
         Ok(Self { folder, made })
     }
 
-    /// A program that begins inside it.
+    /// A command whose process starts inside the cgroup.
     pub fn command(&self, program: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", "echo 0 >\"$0\" && exec \"$@\""]).arg(self.folder.join("cgroup.procs"));
@@ -43,17 +43,17 @@ impl Cgroup {
         command
     }
 
-    /// Moves this process into it, all threads.
+    /// Moves this process with all its threads into the cgroup.
     pub fn enter(&self) -> io::Result<()> {
         enter(&self.folder)
     }
 
-    /// Takes it away, and what was made for it. Tasks that are ending may keep it for a moment.
+    /// Removes the cgroup and the ancestors created for it. Exiting tasks may keep it busy for a moment.
     pub fn remove(self) -> anyhow::Result<()> {
         let deadline = Instant::now() + Duration::from_secs(10);
         for folder in self.made.iter().rev() {
             while let Err(error) = fs::remove_dir(folder) {
-                // One above it that others are in stays.
+                // An ancestor that others use as well stays.
                 if error.kind() == io::ErrorKind::DirectoryNotEmpty || fs::read_dir(folder)?.flatten().any(is_folder) {
                     return Ok(());
                 }
@@ -81,16 +81,17 @@ fn enter(folder: &Path) -> io::Result<()> {
     fs::write(folder.join("cgroup.procs"), "0")
 }
 
-/// A controller's hierarchy of version 1, mounted for a while.
+/// A version 1 hierarchy of one controller, mounted until dropped.
 pub struct Version1 {
-    /// Where.
+    /// Mount point.
     pub mount: PathBuf,
-    /// Whose.
+    /// Name of the controller.
     pub controller: &'static str,
 }
 
 impl Version1 {
-    /// The first controller of those that this kernel mounts so; else the last refusal.
+    /// Mounts the first of these controllers that the kernel accepts in a version 1 hierarchy; otherwise returns the
+    /// last error.
     pub fn mount(controllers: &[&'static str]) -> io::Result<Self> {
         let mut refusal = io::Error::other("no controller was named");
         for controller in controllers {

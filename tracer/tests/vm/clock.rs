@@ -1,9 +1,9 @@
-//! Our own clock and our own count of faults, to hold pinscope's against.
+//! The tests' own clock and count of faults, to compare pinscope's figures with.
 
-/// Nanoseconds of a clock.
+/// Time of a clock in nanoseconds.
 pub fn now(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid timespec for the call to fill in.
+    // SAFETY: `time` is a valid timespec that the call fills in.
     let ret = unsafe { libc::clock_gettime(clock, &raw mut time) };
     assert_eq!(ret, 0, "clock_gettime failed");
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
@@ -14,12 +14,12 @@ pub fn monotonic() -> u64 {
     now(libc::CLOCK_MONOTONIC)
 }
 
-/// The wall clock, as pinscope writes it.
+/// The wall clock, in pinscope's format.
 pub fn wall() -> String {
     humantime::format_rfc3339_micros(std::time::SystemTime::now()).to_string()
 }
 
-/// Sets the wall clock forward, or back.
+/// Moves the wall clock forward, or back for a negative number.
 pub fn step(seconds: i64) -> std::io::Result<()> {
     let now = now(libc::CLOCK_REALTIME);
     let time = libc::timespec { tv_sec: (now / 1_000_000_000) as i64 + seconds, tv_nsec: (now % 1_000_000_000) as i64 };
@@ -31,18 +31,18 @@ pub fn step(seconds: i64) -> std::io::Result<()> {
     }
 }
 
-/// This thread's minor and major faults so far.
+/// Minor and major faults of this thread so far.
 pub fn faults() -> (u64, u64) {
     // SAFETY: rusage is a plain struct of integers; all zero is valid.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: `usage` is valid for the call to fill in.
+    // SAFETY: `usage` is valid and filled in by the call.
     let ret = unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
     assert_eq!(ret, 0, "getrusage failed");
     (usage.ru_minflt as u64, usage.ru_majflt as u64)
 }
 
-/// This thread's number.
+/// Id of this thread.
 pub fn thread_id() -> u32 {
-    // SAFETY: gettid(2) takes nothing and touches no memory.
+    // SAFETY: gettid(2) takes no arguments and touches no memory.
     unsafe { libc::gettid() as u32 }
 }

@@ -1,4 +1,4 @@
-//! Holds a record against the call that it tells of.
+//! Compares a record with the call that it describes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,13 +11,13 @@ use crate::{
     ring::{Buffer, EMPTY},
 };
 
-/// Distinct files and backings that a record tells apart; more are flagged.
+/// Number of distinct files and backings that a record distinguishes; larger numbers are only flagged.
 const FILES: usize = 16;
 const BACKINGS: usize = 8;
 
-/// Every way in which the record is wrong about the call; empty when it is right.
+/// All differences between the record and the call; empty if the record is correct.
 ///
-/// `failed_at` is the index of the buffer that the kernel refused, where the caller knows it.
+/// `failed_at` is the index of the buffer that the kernel refused, if the caller knows it.
 pub fn compare(context: &Context, attempt: &Attempt, record: &Record, failed_at: Option<usize>) -> Vec<String> {
     let mut check = Check { context, problems: Vec::new() };
     check.process(attempt, record);
@@ -121,7 +121,8 @@ impl Check<'_> {
             let failed = failed_at == Some(place)
                 || (failed_at.is_none() && attempt.answer.ret < 0 && attempt.buffers.len() == 1);
             self.verdict(place, buffer, failed, attempt.answer.ret);
-            // A refused register has let go of all of them; an update stops at the one that it refuses.
+            // A refused register releases all of its buffers; an update stops at the refused buffer and keeps those
+            // before it.
             let stays = attempt.answer.ret >= 0 && !failed;
             self.equal(&format!("buffer {place}: registered"), buffer.registered, Some(stays));
         }
@@ -132,7 +133,8 @@ impl Check<'_> {
         }
     }
 
-    /// Where the kernel stopped, and why. Some kernels look at a buffer's size before they call the function for it.
+    /// Checks where the kernel stopped, and why. Some kernels check a buffer's size before they call the per-buffer
+    /// function.
     fn refused(&mut self, attempt: &Attempt, record: &Record, failed_at: Option<usize>) {
         let told = record.refused.as_ref().map(|refused| refused.index);
         let reached = record.buffer_list.iter().any(|buffer| buffer.ret.is_some_and(|ret| ret < 0));
@@ -148,7 +150,7 @@ impl Check<'_> {
         }
     }
 
-    /// A buffer's own result. The call's is that of the buffer that was refused, but for an update done in part.
+    /// Checks a buffer's own result. The call's result is that of the refused buffer, except for a partial update.
     fn verdict(&mut self, place: usize, seen: &BufferSeen, refused: bool, answer: i64) {
         let Some(ret) = seen.ret else {
             self.problems.push(format!("buffer {place}: its return was not seen"));
@@ -208,7 +210,7 @@ impl Check<'_> {
     fn backings(&mut self, what: &str, seen: &[BackingSeen], truth: &BTreeMap<Backing, Share>) {
         let seen: BTreeMap<Backing, Share> = seen.iter().map(BackingSeen::pair).collect();
         if truth.len() > BACKINGS {
-            // Those that are listed are whole; the record says that others are not (`degraded`).
+            // Listed backings are complete; the record states that others are missing (`degraded`).
             let listed = seen.iter().all(|(backing, share)| truth.get(backing) == Some(share));
             self.holds(seen.len() == BACKINGS && listed, || format!("{what}: {seen:?}, in truth {truth:?}"));
         } else {
@@ -216,7 +218,7 @@ impl Check<'_> {
         }
     }
 
-    /// The registration's figures are the sums of its buffers'.
+    /// The registration's figures are the sums over its buffers.
     fn sums(&mut self, record: &Record) {
         let buffers = &record.buffer_list;
         let failed = buffers.iter().filter(|buffer| buffer.ret.is_some_and(|ret| ret < 0)).count() as u64;
@@ -279,12 +281,12 @@ impl Check<'_> {
     }
 }
 
-/// Refused for its size, without a look at its memory.
+/// Whether the buffer was refused for its size, without a look at its memory.
 fn never_pinned(buffer: &BufferSeen) -> bool {
     buffer.ret.is_some_and(|ret| ret < 0) && buffer.pin_ns.is_none()
 }
 
-/// Whether there is anything to walk.
+/// Whether the buffer has a range to walk.
 fn has_range(buffer: &BufferSeen) -> bool {
     buffer.length != 0 && buffer.address().is_some_and(|at| at != 0 && at.checked_add(buffer.length).is_some())
 }

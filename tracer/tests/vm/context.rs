@@ -1,4 +1,4 @@
-//! What every test is given.
+//! The context that every test receives.
 
 use std::{
     cell::{Cell, OnceCell, Ref, RefCell},
@@ -9,29 +9,29 @@ use anyhow::{Context as _, bail};
 
 use crate::{filesystem::Filesystems, kernel::Kernel, trace::Trace};
 
-/// The run's settings, and what stays the same during it.
+/// Settings of the run, and facts that do not change during it.
 pub struct Context {
-    /// `kprobe`, `fentry` or `auto`; `none` asks only the kernel.
+    /// `kprobe`, `fentry` or `auto`. With `none`, only the kernel is tested.
     pub attach: String,
-    /// Seed of all that is random.
+    /// Seed of all random choices.
     pub seed: u64,
-    /// Fewer cases.
+    /// Whether to run fewer cases.
     pub quick: bool,
     /// The kernel under test.
     pub kernel: Kernel,
-    /// For the truth about backings.
+    /// To determine the true backing of a VMA.
     pub filesystems: Filesystems,
-    /// The kernel's number for our cgroup.
+    /// The kernel's id of our cgroup.
     pub cgroup_id: Option<u64>,
-    /// Walks that found `mmap_lock` taken, of those that were held against the truth: our own other threads grow their
-    /// heaps at times, and may be preempted in it.
+    /// Number of compared walks that found `mmap_lock` taken. The test program's own other threads sometimes grow their
+    /// heaps and may be preempted while doing so.
     pub busy: Cell<u64>,
-    /// One session for all tests that need no session of their own.
+    /// Session shared by all tests that need no session of their own.
     session: RefCell<OnceCell<Result<Trace, String>>>,
 }
 
 impl Context {
-    /// Asks the kernel for what is needed.
+    /// Queries the facts from the kernel.
     pub fn new(attach: String, seed: u64, quick: bool) -> anyhow::Result<Self> {
         send_khugepaged_to_sleep();
         Ok(Self {
@@ -46,12 +46,12 @@ impl Context {
         })
     }
 
-    /// Whether pinscope is under test, or the kernel alone.
+    /// Whether pinscope is tested, or only the kernel.
     pub fn traces(&self) -> bool {
         self.attach != "none"
     }
 
-    /// The common session, started by the first who asks. One that could not start fails all who ask.
+    /// The shared session, started on first use. If it cannot start, all tests that use it fail.
     pub fn session(&self) -> anyhow::Result<Ref<'_, Trace>> {
         let pid = std::process::id().to_string();
         let started = Ref::map(self.session.borrow(), |cell| {
@@ -65,22 +65,23 @@ impl Context {
             .map_err(|_| anyhow::anyhow!("the common session did not start"))
     }
 
-    /// Takes the common session away, to end it; the next who asks starts another.
+    /// Takes the shared session, to end it. The next use starts another one.
     pub fn take_session(&self) -> Option<Result<Trace, String>> {
         self.session.take().into_inner()
     }
 }
 
-/// Inode number of our cgroup's folder, which is the kernel's id of it. `None` without cgroup v2.
+/// Inode number of our cgroup's folder, which is the kernel's id of the cgroup. `None` without cgroup v2.
 fn cgroup_id() -> Option<u64> {
     let all = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = all.lines().find_map(|line| line.strip_prefix("0::"))?;
     Some(std::fs::metadata(format!("/sys/fs/cgroup{path}")).ok()?.ino())
 }
 
-/// It collapses pages under `mmap_lock`, at moments of its own choosing, in which a walk finds the lock busy. Where the
-/// kernel has it, it collapses nothing with a page that is not there, and sleeps from here on, but for a look whenever
-/// there is a first process to look at: what a walk does then is tested with a lock that a test holds.
+/// Puts khugepaged to sleep. It collapses pages under `mmap_lock` at unpredictable times, and a walk at such a time
+/// finds the lock taken. If the kernel has khugepaged, these settings make it skip pages that are not present, and
+/// sleep except for one scan whenever a first process registers. Walks that find the lock taken are tested with a
+/// lock that a test holds.
 fn send_khugepaged_to_sleep() {
     for (file, value) in [("max_ptes_none", "0"), ("pages_to_scan", "1"), ("scan_sleep_millisecs", "4000000000")] {
         let _ = std::fs::write(format!("/sys/kernel/mm/transparent_hugepage/khugepaged/{file}"), value);

@@ -1,4 +1,4 @@
-//! A daemon under test, and what it serves.
+//! A daemon under test, and the metrics that it serves.
 
 use std::{
     ffi::OsString,
@@ -20,21 +20,21 @@ use crate::{
 
 const START: Duration = Duration::from_mins(2);
 
-/// A `pinscope daemon` that serves.
+/// A running `pinscope daemon`.
 pub struct Daemon {
     running: Running,
     address: SocketAddr,
 }
 
 impl Daemon {
-    /// Starts it, and waits until its port answers.
+    /// Starts a daemon and waits until its port answers.
     pub fn start(context: &Context, more: &[&str]) -> anyhow::Result<Self> {
         Self::start_as(context, more, &[])
     }
 
-    /// The same, run by the program whose words these are.
+    /// Like [`Daemon::start`], but started through the command `by`.
     pub fn start_as(context: &Context, more: &[&str], by: &[OsString]) -> anyhow::Result<Self> {
-        // A port that was free a moment ago.
+        // A port that is currently free.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let listen = address.to_string();
         let arguments = [&["daemon", "--attach", &context.attach, "--listen", &listen], more].concat();
@@ -57,24 +57,24 @@ impl Daemon {
         }
     }
 
-    /// Its process.
+    /// Process id.
     pub fn id(&self) -> u32 {
         self.running.id()
     }
 
-    /// GET /metrics.
+    /// Fetches /metrics.
     pub fn scrape(&self) -> anyhow::Result<Scrape> {
         http::get(self.address, "/metrics", Duration::from_secs(20)).map(Scrape::of)
     }
 
-    /// Its resident memory.
+    /// Resident memory.
     pub fn resident_kib(&self) -> anyhow::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.running.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         Ok(line.trim().trim_end_matches("kB").trim_end().parse()?)
     }
 
-    /// Stops it the way systemd does. It has nothing to say but what this kernel does not give.
+    /// Stops it as systemd does. Its only permitted output concerns figures that this kernel does not support.
     pub fn end(self) -> anyhow::Result<()> {
         self.running.signal(libc::SIGTERM);
         let finished = self.running.finish(Duration::from_secs(10))?;
@@ -85,16 +85,16 @@ impl Daemon {
     }
 }
 
-/// Prometheus' text format.
+/// Metrics in Prometheus' text format.
 pub struct Scrape(String);
 
 impl Scrape {
-    /// Of what was served.
+    /// Wraps the text of a response.
     pub fn of(text: String) -> Self {
         Self(text)
     }
 
-    /// Labels and value of each sample of a metric.
+    /// Labels and values of a metric's samples.
     pub fn samples<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, f64)> {
         self.0.lines().filter_map(move |line| {
             let rest = line.strip_prefix(name)?;
@@ -106,12 +106,12 @@ impl Scrape {
         })
     }
 
-    /// Whether any sample has all of these labels.
+    /// Whether a sample has all of these labels.
     pub fn has(&self, name: &str, wanted: &[(&str, &str)]) -> bool {
         self.with(name, wanted).next().is_some()
     }
 
-    /// The sum over the samples that have all of these labels, 0 where there is none.
+    /// Sum over the samples that have all of these labels; 0 if there is none.
     pub fn sum(&self, name: &str, wanted: &[(&str, &str)]) -> f64 {
         self.with(name, wanted).sum()
     }
@@ -131,7 +131,7 @@ impl Scrape {
     }
 }
 
-/// The value of a label. None of ours has a quotation mark in it.
+/// Value of a label. Values here contain no quotation marks.
 pub fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
     labels.split(',').find_map(|pair| pair.strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"'))
 }

@@ -1,6 +1,6 @@
 //! Names of errnos, as pinscope has to print them.
 
-/// Those that io_uring_register(2) can give for buffers.
+/// Errnos that io_uring_register(2) can return for buffers.
 const NAMES: [(i32, &str); 17] = [
     (libc::EPERM, "EPERM"),
     (libc::ENOENT, "ENOENT"),
@@ -21,7 +21,7 @@ const NAMES: [(i32, &str); 17] = [
     (libc::EBADFD, "EBADFD"),
 ];
 
-/// `ok` for what succeeded, else the errno's name; `ret` as the kernel returns it, negative on error.
+/// `ok` for success, otherwise the errno's name. `ret` is the kernel's return value, negative on error.
 pub fn result_name(ret: i64) -> String {
     if ret >= 0 {
         return "ok".to_owned();

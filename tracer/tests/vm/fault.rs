@@ -1,4 +1,4 @@
-//! Memory whose first touch waits until it is let go (userfaultfd(2)).
+//! Memory whose first access blocks until it is released (userfaultfd(2)).
 
 use std::{
     io,
@@ -12,7 +12,7 @@ const UFFDIO_ZEROPAGE: u64 = 0xc020_aa04;
 const API: u64 = 0xaa;
 const MISSING: u64 = 1;
 
-/// A range whose pages are not there.
+/// A range without pages.
 pub struct Held {
     fd: OwnedFd,
     address: u64,
@@ -20,27 +20,27 @@ pub struct Held {
 }
 
 impl Held {
-    /// Over anonymous memory that nobody has touched.
+    /// Registers anonymous, untouched memory.
     pub fn over(address: u64, length: u64) -> io::Result<Self> {
         // SAFETY: the call takes one integer.
         let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the call that made this descriptor succeeded, and nobody else has it.
+        // SAFETY: the call succeeded, so this is a new descriptor without another owner.
         let held = Self { fd: unsafe { OwnedFd::from_raw_fd(fd as i32) }, address, length };
         held.control(UFFDIO_API, &mut [API, 0, 0])?;
         held.control(UFFDIO_REGISTER, &mut [address, length, MISSING, 0])?;
         Ok(held)
     }
 
-    /// Gives it its pages: whoever waits goes on.
+    /// Provides the pages: blocked tasks continue.
     pub fn release(&self) -> io::Result<()> {
         self.control(UFFDIO_ZEROPAGE, &mut [self.address, self.length, 0, 0])
     }
 
     fn control<const N: usize>(&self, request: u64, argument: &mut [u64; N]) -> io::Result<()> {
-        // SAFETY: the argument is as large as the request says, whose number holds its size.
+        // SAFETY: the request's number encodes the size of its argument, and the argument has this size.
         let ret = unsafe { libc::ioctl(self.fd.as_raw_fd(), request as libc::Ioctl, argument.as_mut_ptr()) };
         if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }

@@ -1,4 +1,4 @@
-//! Which kind of memory a line of /proc/self/maps is.
+//! Determines the kind of memory of a line of /proc/self/maps.
 
 use std::{collections::HashMap, fs, io, os::fd::AsRawFd};
 
@@ -7,11 +7,11 @@ use crate::{
     sys,
 };
 
-/// Filesystem types by `st_dev`, those that the kernel mounts for itself among them.
+/// Filesystem types by `st_dev`, including filesystems that the kernel mounts internally.
 pub struct Filesystems(HashMap<u64, String>);
 
 impl Filesystems {
-    /// Reads /proc/self/mountinfo, and asks a memfd of either kind for the device of the kernel's own mount.
+    /// Reads /proc/self/mountinfo, and creates memfds of both kinds to get the devices of the kernel's internal mounts.
     pub fn read() -> io::Result<Self> {
         let mut types = HashMap::new();
         for line in fs::read_to_string("/proc/self/mountinfo")?.lines() {
@@ -26,7 +26,7 @@ impl Filesystems {
         Ok(Self(types))
     }
 
-    /// What the VMA has to be counted under.
+    /// Backing under which pinscope has to count the VMA.
     pub fn backing(&self, vma: &Vma) -> Backing {
         let (class, filesystem) = self.class(vma);
         Backing {

@@ -1,4 +1,4 @@
-//! `guest gen`: workloads of their own, which write down what they did and what the kernel answered.
+//! `guest gen`: workloads that record their calls and the kernel's answers.
 
 use std::{
     fs, io,
@@ -21,10 +21,10 @@ use crate::{
     tally::Tally,
 };
 
-/// What to generate, and where to write the account of it.
+/// What to generate, and where to write the account.
 #[derive(Args)]
 pub struct Generate {
-    /// A file for the account; else it goes to standard output
+    /// File for the account [default: standard output]
     #[arg(long, global = true)]
     out: Option<PathBuf>,
     #[command(subcommand)]
@@ -33,11 +33,11 @@ pub struct Generate {
 
 #[derive(Subcommand)]
 enum Scenario {
-    /// Threads that call at random, about half of it refused, hopping between CPUs, ending and beginning anew
+    /// Threads that make random calls, about half of which are refused, move between CPUs, end, and are replaced
     Storm {
         #[arg(long, default_value_t = 4)]
         threads: u64,
-        /// Calls in all
+        /// Total number of calls
         #[arg(long, default_value_t = 100_000)]
         count: u64,
         #[arg(long, default_value_t = 1)]
@@ -47,21 +47,21 @@ enum Scenario {
     Crowd {
         #[arg(long, default_value_t = 64)]
         threads: usize,
-        /// Pages that each of them pins
+        /// Pages that each thread pins
         #[arg(long, default_value_t = 1024)]
         pages: u64,
     },
-    /// Rings that go away with their tables
+    /// Rings that are closed while they still have tables
     Abandon {
         #[arg(long, default_value_t = 100)]
         count: u64,
     },
-    /// One registration of untouched memory, after the line `ready` on standard output
+    /// One registration of untouched memory, after printing the line `ready`
     Pin {
         #[arg(long, default_value_t = 256)]
         mib: u64,
     },
-    /// Registers and unregisters a table for a while: single pages, a VMA each
+    /// Registers and unregisters a table for a while: single pages in a VMA each
     Steady {
         #[arg(long, default_value_t = 10)]
         seconds: u64,
@@ -102,14 +102,14 @@ fn write(generate: &Generate, tally: &Tally) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads the results from an account.
+/// Reads an account.
 pub fn read(path: &str) -> anyhow::Result<Tally> {
     let text = fs::read_to_string(path).with_context(|| format!("the generator wrote no {path}"))?;
     let mut account: serde_json::Value = serde_json::from_str(&text)?;
     Ok(serde_json::from_value(account["results"].take())?)
 }
 
-/// Calls of a thread before another takes its place.
+/// Calls of a thread before another one replaces it.
 const LIFE: u64 = 2_000;
 
 fn storm(threads: u64, count: u64, seed: u64) -> anyhow::Result<Tally> {
@@ -121,7 +121,7 @@ fn storm(threads: u64, count: u64, seed: u64) -> anyhow::Result<Tally> {
     })
 }
 
-/// One thread's share, done by one thread after the other.
+/// The calls of one thread slot, made by a sequence of threads.
 fn lives(count: u64, seed: u64) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
     for life in 0..count.div_ceil(LIFE) {
@@ -132,7 +132,7 @@ fn lives(count: u64, seed: u64) -> anyhow::Result<Tally> {
     Ok(tally)
 }
 
-/// xorshift64*: the same seed gives the same calls.
+/// xorshift64*: the same seed yields the same calls.
 struct Random(u64);
 
 impl Random {
@@ -155,7 +155,7 @@ fn random_calls(count: u64, seed: u64) -> anyhow::Result<Tally> {
     let mut registered = false;
     for call in 0..count {
         if call % 64 == 0 {
-            // One that is not there, or not ours, leaves the thread where it is.
+            // For a CPU that does not exist or is not allowed, the thread stays where it is.
             let _ = sys::move_to_cpu(random.below(cpus as u64) as usize);
         }
         let pages = 1 + random.below(8);
@@ -170,7 +170,7 @@ fn random_calls(count: u64, seed: u64) -> anyhow::Result<Tally> {
             _ => registered,
         };
     }
-    // The ring goes away as it is: with a table, about half the time.
+    // The ring is dropped as it is: about half the time, it still has a table.
     Ok(tally)
 }
 
@@ -194,7 +194,7 @@ fn crowd(threads: usize, pages: u64) -> anyhow::Result<Tally> {
         let length = pages * PAGE;
         let address = space.map(Kind::Anon, length);
         let ring = Ring::new();
-        // All of them come here, also who failed: the others wait.
+        // Threads wait here even after a failure, because the others wait for them.
         barrier.wait();
         let (address, ring) = (address?, ring?);
         sys::advise(address, length, libc::MADV_NOHUGEPAGE)?;

@@ -1,4 +1,4 @@
-//! HTTP as a client that asks once: a GET over a connection of its own.
+//! A minimal HTTP client: one GET per connection.
 
 use std::{
     io::{Read, Write},
@@ -9,7 +9,8 @@ use std::{
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
-/// GET `path`; the body, which is an error unless the status is 200. In HTTP/1.0 an answer ends with its connection.
+/// Fetches `path` and returns the body. A status other than 200 is an error. In HTTP/1.0, the end of the connection
+/// ends the response.
 pub fn get(address: SocketAddr, path: &str, time: Duration) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(time))?;
@@ -22,12 +23,12 @@ pub fn get(address: SocketAddr, path: &str, time: Duration) -> anyhow::Result<St
     Ok(body.to_owned())
 }
 
-/// The same, of JSON.
+/// Like [`get`], for JSON.
 pub fn get_json(address: SocketAddr, path: &str, time: Duration) -> anyhow::Result<Value> {
     serde_json::from_str(&get(address, path, time)?).with_context(|| format!("{path}: no JSON"))
 }
 
-/// A value of a query.
+/// Escapes a value of a query string.
 pub fn escape(text: &str) -> String {
     let escaped = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),

@@ -1,20 +1,20 @@
-//! What the kernel under test is, by its own word.
+//! Facts about the kernel under test, as the kernel reports them.
 
 use std::{fs, io};
 
-/// Major and minor number of a release.
+/// First two numbers of a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub u32, pub u32);
 
-/// The first kernel with the tracepoints of mmap_lock.
+/// First kernel with tracepoints for mmap_lock.
 pub const LOCK_TRACEPOINTS: Version = Version(5, 11);
 
 /// The kernel under test.
 #[derive(Clone, Debug)]
 pub struct Kernel {
-    /// `uname -r`.
+    /// Output of `uname -r`.
     pub release: String,
-    /// Its first two numbers.
+    /// First two numbers of the release.
     pub version: Version,
 }
 
@@ -27,17 +27,17 @@ impl Kernel {
         Ok(Self { release, version })
     }
 
-    /// Whether each VMA of a buffer must be anonymous, shmem or hugetlb, and all of one file (to 6.4).
+    /// Whether all VMAs of a buffer must be anonymous, shmem or hugetlb, and from one file (up to 6.4).
     pub fn refuses_files(&self) -> bool {
         self.version < Version(6, 5)
     }
 
-    /// Whether pinscope can walk VMAs: `bpf_loop` and `bpf_find_vma` are there (5.17).
+    /// Whether pinscope can walk VMAs, which needs `bpf_loop` and `bpf_find_vma` (5.17).
     pub fn can_be_walked(&self) -> bool {
         self.version >= Version(5, 17)
     }
 
-    /// Whether a kernel older than `version` is under test, in the words of an ignored test.
+    /// Reason to ignore a test, if the kernel is older than `version`.
     pub fn lacks(&self, what: &str, version: Version) -> Option<String> {
         (self.version < version).then(|| format!("{} has no {what} (since {}.{})", self.release, version.0, version.1))
     }

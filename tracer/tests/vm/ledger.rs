@@ -1,4 +1,5 @@
-//! The kernel's own account of calls, by its tracepoints, read through tracefs: of io_uring_register(2), and of bpf(2) on maps.
+//! The kernel's own account of calls, from its tracepoints through tracefs: calls of io_uring_register(2), and of
+//! bpf(2) on maps.
 
 use std::{ffi::CString, fs, io, path::PathBuf};
 
@@ -6,7 +7,7 @@ use anyhow::{Context as _, ensure};
 
 use crate::{errno::result_name, ring::Request, tally::Tally};
 
-/// A trace buffer of our own, in a tracefs that is mounted where nobody looks for it.
+/// A trace instance in a private tracefs mount.
 struct Buffer {
     mount: PathBuf,
     instance: PathBuf,
@@ -18,7 +19,7 @@ impl Buffer {
         fs::create_dir_all(&mount)?;
         let at = CString::new(mount.to_string_lossy().as_bytes())?;
         let kind = c"tracefs".as_ptr();
-        // SAFETY: all strings are NUL-terminated and live beyond the call, which takes no data.
+        // SAFETY: all strings are NUL-terminated and outlive the call, which takes no data.
         let ret = unsafe { libc::mount(kind, at.as_ptr(), kind, 0, std::ptr::null()) };
         ensure!(ret == 0, "mounting tracefs: {}", io::Error::last_os_error());
         let buffer = Self { instance: mount.join("instances/guest"), mount };
@@ -35,7 +36,7 @@ impl Buffer {
         self.instance.join(name).exists()
     }
 
-    /// What was written, a line an event.
+    /// Lines of the trace, one per event.
     fn lines(&self) -> anyhow::Result<Vec<String>> {
         let text = fs::read_to_string(self.instance.join("trace"))?;
         ensure!(is_whole(&text), "the kernel overwrote some of the trace");
@@ -47,27 +48,27 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.instance);
         if let Ok(at) = CString::new(self.mount.to_string_lossy().as_bytes()) {
-            // SAFETY: the string is NUL-terminated and lives beyond the call.
+            // SAFETY: the string is NUL-terminated and outlives the call.
             unsafe { libc::umount2(at.as_ptr(), libc::MNT_DETACH) };
         }
         let _ = fs::remove_dir(&self.mount);
     }
 }
 
-/// Calls of all processes from its start on.
+/// Calls of all processes since its start.
 pub struct Ledger(Buffer);
 
 impl Ledger {
     const ENABLE: &'static str = "events/io_uring/io_uring_register/enable";
 
-    /// Has the tracepoint write.
+    /// Enables the tracepoint.
     pub fn start() -> anyhow::Result<Self> {
         let buffer = Buffer::new()?;
         buffer.set(Self::ENABLE, "1")?;
         Ok(Self(buffer))
     }
 
-    /// Counts what was written, of the operations on buffers.
+    /// Counts the traced operations on buffers.
     pub fn end(self) -> anyhow::Result<Tally> {
         self.0.set(Self::ENABLE, "0")?;
         let mut tally = Tally::default();
@@ -80,16 +81,16 @@ impl Ledger {
     }
 }
 
-/// Calls of bpf(2) on a map's elements by a process and its threads.
+/// Calls of bpf(2) on map elements by a process and its threads.
 pub struct MapCalls(Buffer);
 
 impl MapCalls {
     const EVENT: &'static str = "events/syscalls/sys_enter_bpf";
-    /// `enum bpf_cmd`: a look-up, an update, a deletion, a look-up with deletion, and those of a batch. A step to the next key is
-    /// none: for it the kernel keeps no program from running.
+    /// Filter on `enum bpf_cmd`: lookup, update, deletion, lookup with deletion, and their batch variants. Stepping to
+    /// the next key is not included: the kernel prevents no program from running during it.
     const COMMANDS: &'static str = "cmd == 1 || cmd == 2 || cmd == 3 || cmd == 21 || (cmd >= 24 && cmd <= 27)";
 
-    /// From now on; `None` where the kernel has no such tracepoint.
+    /// Starts tracing a process; `None` if the kernel has no such tracepoint.
     pub fn of(process: u32) -> anyhow::Result<Option<Self>> {
         let buffer = Buffer::new()?;
         if !buffer.has(Self::EVENT) {
@@ -105,21 +106,21 @@ impl MapCalls {
         Ok(Some(Self(buffer)))
     }
 
-    /// The calls, as the kernel wrote them.
+    /// Traced calls, as the kernel printed them.
     pub fn end(self) -> anyhow::Result<Vec<String>> {
         self.0.set(&format!("{}/enable", Self::EVENT), "0")?;
         self.0.lines()
     }
 }
 
-/// `# entries-in-buffer/entries-written: 12/12   #P:2`: whether both are the same.
+/// Whether the trace lost no events: in `# entries-in-buffer/entries-written: 12/12   #P:2`, both numbers are equal.
 fn is_whole(text: &str) -> bool {
     let numbers = text.lines().find_map(|line| line.strip_prefix("# entries-in-buffer/entries-written: "));
     numbers.and_then(|rest| rest.split_whitespace().next()?.split_once('/')).is_some_and(|(kept, all)| kept == all)
 }
 
-/// Opcode and result of `... io_uring_register: ring P, opcode N, nr_user_files N, nr_user_bufs N, ret N`; 5.10 has
-/// one more field.
+/// Opcode and result of `... io_uring_register: ring P, opcode N, nr_user_files N, nr_user_bufs N, ret N`. 5.10 has one
+/// more field.
 fn call(line: &str) -> Option<(u32, i64)> {
     let fields = line.split_once("io_uring_register: ")?.1;
     let field = |name: &str| fields.split(", ").find_map(|field| field.strip_prefix(name)?.strip_prefix(' '));

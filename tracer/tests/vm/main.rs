@@ -1,5 +1,5 @@
-//! What runs inside a guest: makes registrations over known mappings, and holds what pinscope says of them
-//! against what the kernel, /proc/self/maps and our own clock say.
+//! The test program inside a guest. It makes registrations over known mappings, and compares pinscope's output with the
+//! kernel, /proc/self/maps and its own clock.
 #![expect(clippy::unwrap_used, reason = "a panic in a test is caught, and is that test's failure")]
 
 mod attempt;
@@ -49,9 +49,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Runs the tests whose name contains FILTER.
+    /// Runs the tests whose names contain FILTER.
     Test {
-        /// How pinscope is to attach; `none` asks only the kernel.
+        /// Attach mode of pinscope; with `none`, only the kernel is tested.
         #[arg(long)]
         attach: Attach,
         #[command(flatten)]
@@ -59,37 +59,37 @@ enum Action {
     },
     /// Lists the tests.
     List,
-    /// Tests for a guest that was booted in a special way: `lockdown`; `debian` and `prometheus` in a Debian.
+    /// Tests for a guest that was booted in a special way: `lockdown`, or `debian` and `prometheus` in a Debian system.
     Circumstance {
         name: String,
         #[command(flatten)]
         choice: Choice,
     },
-    /// A workload of its own; prints what it did and what the kernel answered, as JSON.
+    /// Runs a workload; prints its calls and the kernel's answers as JSON.
     Gen(generate::Generate),
-    /// A workload whose right answer is known beforehand; prints what it did, as one line of JSON.
+    /// Runs a workload whose correct answers are known; prints its account as one line of JSON.
     Scenario(scenario::Options),
-    /// Times one operation; prints one line of JSON.
+    /// Measures one operation; prints one line of JSON.
     Bench(bench::Bench),
-    /// Runs a program as an ordinary user with a few capabilities.
+    /// Runs a program as an unprivileged user with a few capabilities.
     AsUser(user::Options),
-    /// Times the start of a program; prints one line of JSON.
+    /// Measures the start of a program; prints one line of JSON.
     Start(start::Start),
-    /// What a test starts in a process of its own.
+    /// Internal: the part of a test that runs in a process of its own.
     #[command(hide = true)]
     Probe { name: String },
 }
 
-/// Which tests, and how much of them.
+/// Selection of tests, and their size.
 #[derive(Args)]
 struct Choice {
-    /// Seed of all that is random.
+    /// Seed of all random choices.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Fewer cases.
+    /// Run fewer cases.
     #[arg(long)]
     quick: bool,
-    /// Leave out the tests whose name begins with this (can be repeated).
+    /// Leave out tests whose names begin with this (can be repeated).
     #[arg(long)]
     without: Vec<String>,
     /// Part of a name.

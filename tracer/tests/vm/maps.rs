@@ -1,4 +1,4 @@
-//! The truth about VMAs: /proc/self/maps.
+//! VMAs according to /proc/self/maps, the reference for pinscope's figures.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,42 +14,42 @@ use crate::filesystem::Filesystems;
 pub struct Vma {
     /// First address.
     pub start: u64,
-    /// First address behind it.
+    /// First address after it.
     pub end: u64,
     /// `rwxp` or `rwxs`.
     pub permissions: String,
     /// Major and minor number of the file's device, as `st_dev`.
     pub device: u64,
-    /// Inode; 0 without a file.
+    /// Inode number; 0 without a file.
     pub inode: u64,
     /// Path or name; empty for anonymous memory.
     pub path: String,
 }
 
 impl Vma {
-    /// Whether a file stands behind it. A System V segment's inode is its id, which begins at 0.
+    /// Whether the VMA maps a file. The inode of a System V segment is its id, which begins at 0.
     pub fn has_file(&self) -> bool {
         self.inode != 0 || self.path.starts_with("/SYSV")
     }
 
-    /// What tells its file from others.
+    /// Identity of the file.
     fn file(&self) -> Option<(u64, u64)> {
         self.has_file().then_some((self.device, self.inode))
     }
 
-    /// What tells its `struct file` from others: /dev/zero is opened for each mapping, every other file here once.
+    /// Identity of the `struct file`: /dev/zero is opened for each mapping, every other file here only once.
     fn vm_file(&self) -> Option<(u64, u64)> {
         let device = self.path == "/dev/zero" && self.permissions.ends_with('p');
         if device { self.has_file().then_some((u64::MAX, self.start)) } else { self.file() }
     }
 }
 
-/// What a VMA is counted under.
+/// Category under which a VMA is counted.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Backing {
     /// `anon`, `shmem`, ...
     pub class: String,
-    /// Of class `file` and `special`.
+    /// Filesystem type, for the classes `file` and `special`.
     pub filesystem: Option<String>,
     /// `MAP_SHARED`.
     pub shared: bool,
@@ -57,19 +57,19 @@ pub struct Backing {
     pub writable: bool,
 }
 
-/// VMAs and bytes of one backing.
+/// Number of VMAs and bytes with one backing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Share {
     /// VMAs.
     pub vmas: u64,
-    /// Bytes of the range, not of the VMAs.
+    /// Bytes within the range, not of the whole VMAs.
     pub bytes: u64,
 }
 
-/// What lies under a range, up to its first hole: there the kernel stops as well.
+/// Mappings of a range up to its first hole, at which the kernel stops as well.
 #[derive(Clone, Debug, Default)]
 pub struct Layout {
-    /// VMAs.
+    /// Number of VMAs.
     pub vmas: u64,
     /// Whether the range has a hole.
     pub hole: bool,
@@ -77,13 +77,13 @@ pub struct Layout {
     pub files: BTreeSet<(u64, u64)>,
     /// Distinct `struct file`s.
     pub vm_files: BTreeSet<(u64, u64)>,
-    /// By backing.
+    /// Sizes by backing.
     pub backings: BTreeMap<Backing, Share>,
-    /// Where each VMA starts.
+    /// Start address of each VMA.
     pub starts: Vec<u64>,
 }
 
-/// Distinct VMAs under the buffers of one call.
+/// Number of distinct VMAs under the buffers of one call.
 pub fn touched<'a>(layouts: impl IntoIterator<Item = &'a Layout>) -> u64 {
     let mut starts: Vec<u64> = layouts.into_iter().flat_map(|layout| &layout.starts).copied().collect();
     starts.sort_unstable();
@@ -91,13 +91,13 @@ pub fn touched<'a>(layouts: impl IntoIterator<Item = &'a Layout>) -> u64 {
     starts.len() as u64
 }
 
-/// All VMAs of this process, by address.
+/// All VMAs of this process, sorted by address.
 pub fn read() -> io::Result<Vec<Vma>> {
     let text = fs::read_to_string("/proc/self/maps")?;
     text.lines().map(|line| parse(line).ok_or_else(|| io::Error::other(format!("no line of maps: {line}")))).collect()
 }
 
-/// One line: `start-end perms offset major:minor inode path`.
+/// Parses a line: `start-end perms offset major:minor inode path`.
 fn parse(line: &str) -> Option<Vma> {
     let (range, rest) = line.split_once(' ')?;
     let (start, end) = range.split_once('-')?;
@@ -118,7 +118,7 @@ fn parse(line: &str) -> Option<Vma> {
     })
 }
 
-/// What lies under `length` bytes at `address`.
+/// Layout of `length` bytes at `address`.
 pub fn layout(vmas: &[Vma], filesystems: &Filesystems, address: u64, length: u64) -> Layout {
     let mut layout = Layout::default();
     let end = address.saturating_add(length);

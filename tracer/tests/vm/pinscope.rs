@@ -1,4 +1,4 @@
-//! Drives the real binary as a user would: by its arguments, signals, output and exit code.
+//! Runs the real binary as a user would: with arguments, signals, output and exit code.
 
 use std::{
     io::Read,
@@ -14,27 +14,27 @@ use anyhow::{Context as _, bail};
 
 use crate::watchdog;
 
-/// The binary under test: `$PINSCOPE`, or where the guest has it.
+/// Path of the binary under test: `$PINSCOPE`, or its place in the guest.
 pub fn binary() -> PathBuf {
     std::env::var_os("PINSCOPE").map_or_else(|| PathBuf::from("/bin/pinscope"), PathBuf::from)
 }
 
-/// A command that runs pinscope with these arguments.
+/// A command with these arguments for pinscope.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());
     piped(command.args(arguments));
     command
 }
 
-/// Both outputs go to us, and there is nothing to read.
+/// Captures both outputs and closes the input.
 pub fn piped(command: &mut Command) -> &mut Command {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped())
 }
 
-/// What a program wrote and how it ended.
+/// Output of a program and its exit status.
 #[derive(Debug)]
 pub struct Finished {
-    /// How it ended.
+    /// Exit status.
     pub status: ExitStatus,
     /// Standard output.
     pub stdout: String,
@@ -43,12 +43,12 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// Exit code as a shell has it: 128 + n when signal n killed it.
+    /// Exit code in a shell's convention: 128 + n if signal n killed the program.
     pub fn code(&self) -> i32 {
         self.status.code().unwrap_or_else(|| 128 + self.status.signal().unwrap_or(0))
     }
 
-    /// Fails unless the code is this one; the error has what it wrote.
+    /// Fails for any other exit code; the error contains the output.
     pub fn expect_code(self, code: i32) -> anyhow::Result<Self> {
         if self.code() != code {
             bail!("exit code {} instead of {code}\n{}", self.code(), self.words());
@@ -56,7 +56,7 @@ impl Finished {
         Ok(self)
     }
 
-    /// Fails unless it ended with an error of exactly one line, which has all of these words in it.
+    /// Fails unless the program ended with an error of exactly one line that contains all of these words.
     pub fn expect_error_line(&self, words: &[&str]) -> anyhow::Result<()> {
         let lines: Vec<&str> = self.stderr.lines().collect();
         let [line] = lines.as_slice() else {
@@ -77,7 +77,7 @@ impl Finished {
         Ok(())
     }
 
-    /// All that it wrote, for a failure's detail; of standard output the last 2,000 characters.
+    /// Output for the text of a failure, of standard output the last 2,000 characters.
     pub fn words(&self) -> String {
         let skip = self.stdout.chars().count().saturating_sub(2000);
         let tail: String = self.stdout.chars().skip(skip).collect();
@@ -85,7 +85,7 @@ impl Finished {
     }
 }
 
-/// A program under way.
+/// A running program.
 pub struct Running {
     child: Child,
     stdout: Option<JoinHandle<()>>,
@@ -95,14 +95,14 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts it; both outputs have to be piped or neither is collected.
+    /// Starts the program. Its outputs are collected only if both are piped.
     pub fn start(command: &mut Command) -> anyhow::Result<Self> {
         let child = command.spawn().with_context(|| format!("starting {}", command.get_program().display()))?;
         watchdog::adopt(child.id());
         Ok(Self::adopt(child))
     }
 
-    /// Takes over what was started elsewhere; of the outputs what is still there.
+    /// Takes over a process started elsewhere, with the outputs it still has.
     pub fn adopt(mut child: Child) -> Self {
         let (out, err) = (Arc::default(), Arc::default());
         let stdout = child.stdout.take().map(|stream| collect(stream, &out));
@@ -110,17 +110,17 @@ impl Running {
         Self { child, stdout, out, stderr, err }
     }
 
-    /// The process.
+    /// Process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whether it has not ended yet.
+    /// Whether it is still running.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Standard output from that byte on.
+    /// Standard output from byte `offset` on.
     pub fn stdout_from(&self, offset: usize) -> Vec<u8> {
         self.out.lock().unwrap()[offset..].to_vec()
     }
@@ -132,11 +132,11 @@ impl Running {
 
     /// Sends a signal.
     pub fn signal(&self, signal: i32) {
-        // SAFETY: kill(2) touches no memory; the child was not waited for, so the number is still its own.
+        // SAFETY: kill(2) touches no memory; the child has not been waited for, so its id is still valid.
         unsafe { libc::kill(self.child.id() as i32, signal) };
     }
 
-    /// Waits for its end; kills it when the time is up, which is an error that has what it wrote.
+    /// Waits for the end. After `time`, kills the program and returns an error that contains its output.
     pub fn finish(mut self, time: Duration) -> anyhow::Result<Finished> {
         let deadline = Instant::now() + time;
         let mut late = false;
@@ -173,12 +173,12 @@ impl Drop for Running {
     }
 }
 
-/// Runs pinscope to its end.
+/// Runs pinscope until it ends.
 pub fn run(arguments: &[&str], time: Duration) -> anyhow::Result<Finished> {
     Running::start(&mut command(arguments))?.finish(time)
 }
 
-/// Keeps what a stream gives, as it comes.
+/// Collects the data of a stream as it arrives.
 fn collect(mut stream: impl Read + Send + 'static, into: &Arc<Mutex<Vec<u8>>>) -> JoinHandle<()> {
     let into = Arc::clone(into);
     thread::spawn(move || {

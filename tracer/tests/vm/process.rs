@@ -1,8 +1,8 @@
-//! Children that begin with less than we have.
+//! Child processes with fewer privileges than ours.
 
 use std::{ffi::CStr, io, os::unix::process::CommandExt, process::Command};
 
-/// The program begins without these capabilities, root or not.
+/// Starts the program without these capabilities, even as root.
 pub fn drop_capabilities(command: &mut Command, capabilities: &'static [i32]) {
     let drop = move || {
         for capability in capabilities {
@@ -15,7 +15,7 @@ pub fn drop_capabilities(command: &mut Command, capabilities: &'static [i32]) {
     unsafe { command.pre_exec(drop) };
 }
 
-/// The program begins with so many bytes that it may lock, and may lock no more.
+/// Limits the memory that the program may lock to this number of bytes.
 pub fn limit_memlock(command: &mut Command, bytes: u64) {
     let limit = move || {
         let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
@@ -26,7 +26,7 @@ pub fn limit_memlock(command: &mut Command, bytes: u64) {
     unsafe { command.pre_exec(limit) };
 }
 
-/// The program begins with so many open files that it may have, and so many that it may raise that to.
+/// Limits the program's open files: `soft` is the initial limit, `hard` its maximum.
 pub fn limit_files(command: &mut Command, soft: u64, hard: u64) {
     let limit = move || {
         let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
@@ -37,11 +37,11 @@ pub fn limit_files(command: &mut Command, soft: u64, hard: u64) {
     unsafe { command.pre_exec(limit) };
 }
 
-/// The program sees an empty folder there; nobody else does.
+/// Shows the program, and nobody else, an empty folder at this place.
 pub fn hide(command: &mut Command, folder: &'static CStr) {
     let hide = move || {
         let null = std::ptr::null();
-        // SAFETY: all strings are NUL-terminated and live for ever; the mounts are in a namespace of the child's own.
+        // SAFETY: all strings are NUL-terminated and static; the mounts are in the child's own namespace.
         unsafe {
             checked(libc::unshare(libc::CLONE_NEWNS))?;
             checked(libc::mount(null, c"/".as_ptr(), null, libc::MS_REC | libc::MS_PRIVATE, null.cast()))?;
@@ -52,7 +52,7 @@ pub fn hide(command: &mut Command, folder: &'static CStr) {
     unsafe { command.pre_exec(hide) };
 }
 
-/// The program is root of a user namespace of its own, and holds every capability there.
+/// Starts the program as root of a user namespace of its own, with every capability in it.
 pub fn in_user_namespace(command: &mut Command) {
     let enter = || {
         // SAFETY: the call takes integers only.
@@ -60,7 +60,7 @@ pub fn in_user_namespace(command: &mut Command) {
         for (file, text) in
             [(c"/proc/self/setgroups", "deny"), (c"/proc/self/uid_map", "0 0 1"), (c"/proc/self/gid_map", "0 0 1")]
         {
-            // SAFETY: the string is NUL-terminated, and the text is as long as it says.
+            // SAFETY: the string is NUL-terminated, and the length is that of the text.
             unsafe {
                 let fd = libc::open(file.as_ptr(), libc::O_WRONLY);
                 checked(fd.min(0))?;
@@ -74,11 +74,11 @@ pub fn in_user_namespace(command: &mut Command) {
     unsafe { command.pre_exec(enter) };
 }
 
-/// A filter of system calls answers this one with EPERM.
+/// Installs a seccomp filter that answers this system call with EPERM.
 pub fn refuse(command: &mut Command, call: libc::c_long) {
     let instruction = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let program = [
-        // The call's number, of `struct seccomp_data`.
+        // Loads the system call's number from `struct seccomp_data`.
         instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
         instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, call as u32),
         instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
@@ -86,7 +86,7 @@ pub fn refuse(command: &mut Command, call: libc::c_long) {
     ];
     let filter = move || {
         let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
-        // SAFETY: the filter lives until the call has returned.
+        // SAFETY: the filter outlives the call.
         unsafe {
             checked(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
             checked(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter))
@@ -96,7 +96,7 @@ pub fn refuse(command: &mut Command, call: libc::c_long) {
     unsafe { command.pre_exec(filter) };
 }
 
-/// From here on this process is that user, without capabilities, and may lock so many bytes and no more.
+/// Turns this process into one of that user, without capabilities, with this limit of locked memory in bytes.
 pub fn lower_to(user: u32, memlock: u64) -> io::Result<()> {
     let limit = libc::rlimit { rlim_cur: memlock, rlim_max: memlock };
     // SAFETY: `limit` is valid.

@@ -1,4 +1,4 @@
-//! What a test is, and the lines by which the outside learns how it went.
+//! Definition of a test, and the lines that report its result.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -8,24 +8,24 @@ use std::{
 
 use crate::{context::Context, watchdog};
 
-/// How a test that did not fail ended.
+/// Result of a test that did not fail.
 pub enum Verdict {
-    /// Everything held.
+    /// All checks passed.
     Passed,
-    /// This kernel cannot give it; the reason.
+    /// This kernel does not support what is tested; the reason.
     Ignored(String),
 }
 
-/// A failure is an error: its text goes before the test's line.
+/// A failure is an error; its text is printed before the test's line.
 pub type TestResult = anyhow::Result<Verdict>;
 
 /// One test.
 pub struct Test {
-    /// `family_case`.
+    /// Name: `family_case`.
     pub name: String,
-    /// After this the test has failed, whatever it waits for.
+    /// Time after which the test has failed.
     pub deadline: Duration,
-    /// The test.
+    /// Function that runs the test.
     pub run: Box<dyn Fn(&Context) -> TestResult>,
 }
 
@@ -43,7 +43,7 @@ impl Test {
     }
 }
 
-/// Runs the tests one after the other. The exit code is 1 when one failed.
+/// Runs the tests in order. The exit code is 1 if one failed.
 pub fn run_all(tests: &[Test], context: &Context) -> ExitCode {
     println!("guest: running {} tests", tests.len());
     let (mut passed, mut failed, mut ignored) = (0, 0, 0);
@@ -92,7 +92,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     format!("panicked: {}", text.unwrap_or("(no text)"))
 }
 
-/// `ensure!` for a list: fails with every problem, at most 20 of them.
+/// Fails with all problems of a list, at most 20 of them.
 pub fn no_problems(problems: &[String]) -> anyhow::Result<()> {
     if problems.is_empty() {
         return Ok(());

@@ -1,11 +1,11 @@
-//! pinscope's word: a line of `pinscope trace --json`.
+//! Records: lines of `pinscope trace --json`.
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::maps::{Backing, Share};
 
-/// Keys that each registration has to have, be their value null.
+/// Keys that each registration must have, even if the value is null.
 const REGISTRATION_KEYS: [&str; 36] = [
     "type",
     "schema",
@@ -44,7 +44,7 @@ const REGISTRATION_KEYS: [&str; 36] = [
     "degraded",
     "buffer_list",
 ];
-/// Keys that each buffer has to have.
+/// Keys that each buffer must have.
 const BUFFER_KEYS: [&str; 22] = [
     "index",
     "address",
@@ -73,15 +73,15 @@ const BUFFER_KEYS: [&str; 22] = [
 /// The ring of a registration.
 #[derive(Clone, Debug, Deserialize)]
 pub struct RingSeen {
-    /// A number for it; the address is nobody's business.
+    /// Identifier; not the address, which the output must not reveal.
     pub id: u64,
-    /// fd that it was made with; unknown when it is older than the session.
+    /// File descriptor returned at its creation; unknown if the ring is older than the session.
     pub fd: Option<i32>,
-    /// Nanoseconds since it was made.
+    /// Age in nanoseconds.
     pub age_ns: Option<u64>,
 }
 
-/// Part of a buffer or registration with one backing.
+/// The part of a buffer or registration with one backing.
 #[derive(Clone, Debug, Deserialize)]
 pub struct BackingSeen {
     class: String,
@@ -93,7 +93,7 @@ pub struct BackingSeen {
 }
 
 impl BackingSeen {
-    /// As /proc/self/maps would give it.
+    /// The same in the form derived from /proc/self/maps.
     pub fn pair(&self) -> (Backing, Share) {
         let (class, filesystem) = (self.class.clone(), self.filesystem.clone());
         let backing = Backing { class, filesystem, shared: self.shared, writable: self.writable };
@@ -129,7 +129,7 @@ pub struct BufferSeen {
 }
 
 impl BufferSeen {
-    /// The address, which JSON has as a hexadecimal string.
+    /// Address, a hexadecimal string in JSON.
     pub fn address(&self) -> Option<u64> {
         u64::from_str_radix(self.address.strip_prefix("0x")?, 16).ok()
     }
@@ -183,7 +183,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Reads a registration; the error says which key is missing or of the wrong type.
+    /// Reads a registration. The error names a key that is missing or has the wrong type.
     pub fn from_json(value: &Value) -> Result<Self, String> {
         missing(value, &REGISTRATION_KEYS)?;
         for buffer in value["buffer_list"].as_array().into_iter().flatten() {

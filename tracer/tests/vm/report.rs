@@ -1,4 +1,4 @@
-//! pinscope's other word: the object of `pinscope report --json`.
+//! Reports: the object printed by `pinscope report --json`.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::{pinscope::Finished, tally::Tally};
 pub struct Report(Value);
 
 impl Report {
-    /// The last line of what pinscope printed; a traced command may have printed before it.
+    /// Reads the last line of pinscope's output; a traced command may have printed before it.
     pub fn of(finished: &Finished) -> anyhow::Result<Self> {
         let line = finished.stdout.lines().rfind(|line| !line.trim().is_empty());
         let line = line.with_context(|| format!("no report\n{}", finished.words()))?;
@@ -21,18 +21,18 @@ impl Report {
         Ok(Self(value))
     }
 
-    /// All of it.
+    /// The whole report.
     pub fn json(&self) -> &Value {
         &self.0
     }
 
-    /// The answer to a question, Q1 to Q7.
+    /// Answer to a question, Q1 to Q7.
     pub fn answer(&self, id: &str) -> anyhow::Result<&Value> {
         let answers = self.0["answers"].as_array().context("no answers")?;
         answers.iter().find(|answer| answer["id"] == id).with_context(|| format!("no {id}"))
     }
 
-    /// Counts by operation and result; what never happened is absent.
+    /// Counts by operation and result, without those that are zero.
     pub fn tally(&self) -> anyhow::Result<Tally> {
         let mut tally = Tally::default();
         for operation in self.operations()? {
@@ -49,13 +49,13 @@ impl Report {
         self.0["operations"].as_array().context("no operations in the report")
     }
 
-    /// The books of the operations, by name.
+    /// Books of the operations, by name.
     pub fn books(&self) -> anyhow::Result<BTreeMap<String, Value>> {
         let books = self.0["books"]["operations"].as_array().context("no books in the report")?;
         Ok(books.iter().map(|book| (book["operation"].as_str().unwrap_or_default().to_owned(), book.clone())).collect())
     }
 
-    /// Fails unless the books balance to the last one, nothing was lost, and the ledger has what really happened.
+    /// Fails unless the books balance exactly, nothing was lost, and the counts equal the true ones.
     pub fn balanced(&self, truth: &Tally) -> anyhow::Result<()> {
         let seen = self.tally()?;
         if seen != *truth {
@@ -81,7 +81,8 @@ impl Report {
 
     fn nothing_lost(&self) -> anyhow::Result<()> {
         let lost = self.0["lost"].as_object().context("no losses in the report")?;
-        // While a task is preempted in the storage of its frame, others on that CPU get none: each is a call without an entry.
+        // While a task is preempted within the storage for its frame, other tasks on that CPU get no frame: each of
+        // their calls is counted without an entry.
         let books = self.books()?;
         let unentered =
             books.values().flat_map(|book| ["missed_entries", "refused_early"].map(|key| book[key].as_u64()));
@@ -94,20 +95,20 @@ impl Report {
         Ok(())
     }
 
-    /// Runs of programs that the kernel says it skipped: of tasks that came to one in which another was preempted. Without
-    /// those of the raw tracepoint of new rings, which counts no registration.
+    /// Program runs that the kernel reports as skipped, because a task reached a program in which another task was
+    /// preempted. Excludes the raw tracepoint for new rings, which counts no registrations.
     pub fn skipped(&self) -> anyhow::Result<u64> {
         let skipped = self.0["skipped"].as_array().context("no skipped runs in the report")?;
         let of_calls = skipped.iter().filter(|one| one["program"] != "ring_created");
         of_calls.map(|one| one["runs"].as_u64().context("skipped runs without a number")).sum()
     }
 
-    /// Returns that were not seen, of all operations.
+    /// Returns that were not seen, over all operations.
     pub fn missed_returns(&self) -> anyhow::Result<u64> {
         Ok(self.books()?.values().filter_map(|book| book["missed_returns"].as_u64()).sum())
     }
 
-    /// Buffers by class, of those that were accepted or refused.
+    /// Buffers by class, either accepted or refused ones.
     pub fn buffers_by_class(&self, ok: bool) -> anyhow::Result<BTreeMap<String, u64>> {
         let backings = self.0["backings"].as_array().context("the report knows no backings")?;
         let mut classes = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! A ring, and every way to change its table of buffers.
+//! A ring, and all operations that change its table of buffers.
 
 use std::{
     io,
@@ -10,50 +10,50 @@ use io_uring::{IoUring, opcode, squeue, types::Fd};
 
 use crate::{clock, maps::Vma};
 
-/// A range of user memory to register: an `iovec` whose address need not be valid.
+/// A range of user memory to register: an `iovec` whose address may be invalid.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffer {
     /// Address.
     pub address: u64,
-    /// Bytes.
+    /// Length in bytes.
     pub length: u64,
 }
 
 /// An empty slot.
 pub const EMPTY: Buffer = Buffer { address: 0, length: 0 };
 
-/// What can be asked of a ring's table.
+/// Requests that change a ring's table.
 #[derive(Clone, Copy, Debug)]
 pub enum Request<'a> {
     /// `IORING_REGISTER_BUFFERS`.
     Register(&'a [Buffer]),
     /// `IORING_REGISTER_BUFFERS2`.
     Register2(&'a [Buffer]),
-    /// `IORING_REGISTER_BUFFERS2` with `IORING_RSRC_REGISTER_SPARSE`: so many empty slots (5.19).
+    /// `IORING_REGISTER_BUFFERS2` with `IORING_RSRC_REGISTER_SPARSE`: this number of empty slots (5.19).
     Sparse(u32),
-    /// `IORING_REGISTER_BUFFERS_UPDATE`, from that slot on.
+    /// `IORING_REGISTER_BUFFERS_UPDATE`, beginning at this slot.
     Update(u32, &'a [Buffer]),
-    /// The same with a tag for each buffer.
+    /// Like `Update`, with a tag for each buffer.
     TaggedUpdate(u32, &'a [Buffer], &'a [u64]),
-    /// `IORING_REGISTER_CLONE_BUFFERS` of that ring's whole table (6.12).
+    /// `IORING_REGISTER_CLONE_BUFFERS` of the whole table of this ring (6.12).
     Clone(i32),
     /// `IORING_UNREGISTER_BUFFERS`.
     Unregister,
-    /// `IORING_REGISTER_PBUF_RING` of so many entries in memory of ours (5.19).
+    /// `IORING_REGISTER_PBUF_RING` with this number of entries in our memory (5.19).
     BufferRing(u64, u32),
-    /// Any opcode, with no argument and this count.
+    /// Any opcode, without an argument and with this count.
     Bare(u32, u32),
 }
 
-/// What the kernel answered, and when by our own clock.
+/// The kernel's answer, with times of our own clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer {
-    /// Result; an errno when negative.
+    /// Result; a negative errno on error.
     pub ret: i64,
-    /// `CLOCK_MONOTONIC` before the call.
+    /// Clock before the call.
     pub started_ns: u64,
-    /// `CLOCK_MONOTONIC` after it.
+    /// Clock after the call.
     pub ended_ns: u64,
 }
 
@@ -133,7 +133,7 @@ impl Request<'_> {
         }
     }
 
-    /// The buffers it brings.
+    /// Buffers of the request.
     pub fn buffers(&self) -> &[Buffer] {
         match self {
             Self::Register(buffers)
@@ -144,7 +144,7 @@ impl Request<'_> {
         }
     }
 
-    /// Buffers that a register or an update asks for.
+    /// Number of buffers that a register or an update requests.
     pub fn requested(&self) -> Option<u64> {
         match self {
             Self::Register(buffers)
@@ -156,7 +156,7 @@ impl Request<'_> {
         }
     }
 
-    /// Makes the call on a ring's fd, or its index with the bit for it in `bits`.
+    /// Makes the call on a ring's fd, or on its index with the corresponding bit in `bits`.
     fn call(&self, clock: libc::clockid_t, fd: i32, bits: u32) -> Answer {
         match self {
             Self::Register(buffers) => {
@@ -199,17 +199,17 @@ fn with<T>(clock: libc::clockid_t, fd: i32, opcode: u32, argument: &T, count: u3
     raw(clock, fd, opcode, std::ptr::from_ref(argument) as u64, count)
 }
 
-/// io_uring_register(2), with our clock around it.
+/// Calls io_uring_register(2) and reads our clock before and after.
 fn raw(clock: libc::clockid_t, fd: i32, opcode: u32, argument: u64, count: u32) -> Answer {
     let started_ns = clock::now(clock);
-    // SAFETY: none of the opcodes used here writes to user memory, and those that pin it only raise counts on pages.
+    // SAFETY: none of the opcodes used here writes to user memory; pinning only raises counts of pages.
     let ret = unsafe { libc::syscall(libc::SYS_io_uring_register, fd, opcode, argument, count) };
     let ended_ns = clock::now(clock);
     let ret = if ret < 0 { -i64::from(io::Error::last_os_error().raw_os_error().unwrap_or(0)) } else { ret };
     Answer { ret, started_ns, ended_ns }
 }
 
-/// Does what is asked, on the ring of this fd.
+/// Makes the request on the ring with this fd.
 pub fn call_on(fd: i32, request: Request<'_>) -> Answer {
     request.call(libc::CLOCK_MONOTONIC, fd, 0)
 }
@@ -217,34 +217,34 @@ pub fn call_on(fd: i32, request: Request<'_>) -> Answer {
 /// A ring.
 pub struct Ring {
     ring: IoUring,
-    /// `CLOCK_MONOTONIC` when it was asked for and when it was there.
+    /// `CLOCK_MONOTONIC` before and after its creation.
     pub created_ns: (u64, u64),
 }
 
 impl Ring {
-    /// A ring of 8 entries.
+    /// Creates a ring of 8 entries.
     pub fn new() -> io::Result<Self> {
         let before = clock::monotonic();
         let ring = IoUring::new(8)?;
         Ok(Self { ring, created_ns: (before, clock::monotonic()) })
     }
 
-    /// Its fd.
+    /// File descriptor.
     pub fn fd(&self) -> i32 {
         self.ring.as_raw_fd()
     }
 
-    /// Does what is asked.
+    /// Makes the request.
     pub fn call(&self, request: Request<'_>) -> Answer {
         request.call(libc::CLOCK_MONOTONIC, self.fd(), 0)
     }
 
-    /// Does it, timed by another clock.
+    /// Makes the request, timed by another clock.
     pub fn call_timed_by(&self, clock: libc::clockid_t, request: Request<'_>) -> Answer {
         request.call(clock, self.fd(), 0)
     }
 
-    /// A read or a write of a file's first bytes with the registered buffer `index`; gives what the request gave.
+    /// Reads or writes a file's first bytes with the registered buffer `index`. Returns the request's result.
     pub fn fixed_io(
         &mut self,
         file: &OwnedFd,
@@ -261,54 +261,55 @@ impl Ring {
         })
     }
 
-    /// Begins a read of a byte into the registered buffer 0, and does not wait for it.
+    /// Starts a read of one byte into the registered buffer 0 without waiting for it.
     pub fn begin_fixed_read(&mut self, file: &OwnedFd, buffer: Buffer) -> anyhow::Result<()> {
         let entry = opcode::ReadFixed::new(Fd(file.as_raw_fd()), buffer.address as *mut u8, 1, 0).build();
-        // SAFETY: the memory of the request is the caller's mapping, which outlives the ring.
+        // SAFETY: the request's memory is the caller's mapping, which outlives the ring.
         unsafe { self.ring.submission().push(&entry) }?;
         self.ring.submit()?;
         Ok(())
     }
 
-    /// A request that does nothing.
+    /// Makes a request that does nothing.
     pub fn nop(&mut self) -> anyhow::Result<i32> {
         self.submit(&opcode::Nop::new().build())
     }
 
-    /// Puts an entry into another ring's completion queue (5.18).
+    /// Posts an entry to another ring's completion queue (5.18).
     pub fn message(&mut self, to: i32) -> anyhow::Result<i32> {
         self.submit(&opcode::MsgRingData::new(Fd(to), 0, 7, None).build())
     }
 
     fn submit(&mut self, entry: &squeue::Entry) -> anyhow::Result<i32> {
-        // SAFETY: the memory of a request is the caller's mapping, which no Rust object lies in, and it is waited for.
+        // SAFETY: the request's memory is the caller's mapping, which contains no Rust object; the request is waited
+        // for.
         unsafe { self.ring.submission().push(entry) }?;
         self.ring.submit_and_wait(1)?;
         Ok(self.ring.completion().next().context("a request without a completion")?.result())
     }
 
-    /// The same by the index of this thread's registered ring (6.3), which it loses then. The error is why the ring cannot be
-    /// registered.
+    /// Makes the request through this thread's index of the ring (6.3), and releases the index. The error is the reason
+    /// why the ring cannot be registered.
     pub fn call_registered(&self, request: Request<'_>) -> io::Result<Answer> {
         let index = self.index()?;
         let answer = request.call(libc::CLOCK_MONOTONIC, index, USE_REGISTERED_RING);
-        // With an index it would outlive its fd, as long as this thread.
+        // With an index, the ring would outlive its fd for as long as this thread lives.
         self.release_index(index)?;
         Ok(answer)
     }
 
-    /// Takes an index from whichever ring of this thread has it.
+    /// Releases an index, whichever ring of this thread it belongs to.
     pub fn release_index(&self, index: i32) -> io::Result<()> {
         self.slot(UNREGISTER_RING_FDS, index as u32, 0).map(drop)
     }
 
-    /// Registers the ring itself with this thread (5.18); its index.
+    /// Registers the ring itself with this thread (5.18). Returns its index.
     pub fn index(&self) -> io::Result<i32> {
-        // This offset asks for any slot.
+        // This offset requests any free slot.
         self.slot(REGISTER_RING_FDS, u32::MAX, self.fd() as u64).map(|index| index as i32)
     }
 
-    /// Sets or empties a slot of this thread's registered rings; its index.
+    /// Sets or clears a slot of this thread's registered rings. Returns its index.
     fn slot(&self, operation: u32, offset: u32, fd: u64) -> io::Result<u32> {
         /// `struct io_uring_rsrc_update`.
         #[repr(C)]
@@ -318,21 +319,22 @@ impl Ring {
             fd: u64,
         }
         let mut slot = Slot { offset, reserved: 0, fd };
-        // SAFETY: the kernel writes the slot's number into `slot`, which is valid and as large as it says.
+        // SAFETY: the kernel writes the slot's number into `slot`, which is valid and of the right size.
         let done = unsafe { libc::syscall(libc::SYS_io_uring_register, self.fd(), operation, &raw mut slot, 1) };
         if done == 1 { Ok(slot.offset) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Closes the fd of a ring that has an index, which lives on by it as long as its thread. Its mappings stay, too.
+    /// Closes the fd of a ring that has an index, which keeps it alive for as long as its thread. Its mappings stay as
+    /// well.
     pub fn close_fd(self) {
         let fd = self.fd();
         std::mem::forget(self);
-        // SAFETY: its owner is forgotten.
+        // SAFETY: the descriptor's owner has been forgotten.
         drop(unsafe { OwnedFd::from_raw_fd(fd) });
     }
 }
 
-/// The mapping of a ring's submission entries: address and bytes. `vmas` are this process's.
+/// Address and length of the mapping of a ring's submission entries. `vmas` are those of this process.
 pub fn entries(vmas: &[Vma]) -> anyhow::Result<Buffer> {
     let is_ring = |vma: &&Vma| vma.path.starts_with("anon_inode:") && vma.path.contains("[io_uring]");
     let last =

@@ -1,4 +1,4 @@
-//! Memory of known kinds, laid out address by address.
+//! Memory of known kinds with a known address layout.
 
 use std::{
     fs::{File, OpenOptions},
@@ -11,27 +11,27 @@ use anyhow::Context as _;
 
 use crate::sys::{self, HUGE_PAGE, PAGE};
 
-/// Where the spaces begin: far from where the kernel puts mappings by itself, so that a hole stays a hole.
+/// First address of all spaces, far from where the kernel places mappings, so that holes stay holes.
 const BASE: u64 = 0x1000_0000_0000;
-/// The next space's address.
+/// Address of the next space.
 static NEXT: AtomicU64 = AtomicU64::new(BASE);
-/// The next file's number.
+/// Number of the next file.
 static FILES: AtomicU64 = AtomicU64::new(0);
 
 /// A kind of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Private, anonymous.
+    /// Private anonymous memory.
     Anon,
-    /// Shared, anonymous: shmem to the kernel.
+    /// Shared anonymous memory, which is shmem to the kernel.
     SharedAnon,
-    /// A memfd, shared.
+    /// Shared mapping of a memfd.
     Memfd,
-    /// A memfd, private.
+    /// Private mapping of a memfd.
     MemfdPrivate,
-    /// A file on tmpfs, shared.
+    /// Shared mapping of a tmpfs file.
     Tmpfs,
-    /// A file on tmpfs, private.
+    /// Private mapping of a tmpfs file.
     TmpfsPrivate,
     /// System V shared memory.
     SysV,
@@ -39,44 +39,44 @@ pub enum Kind {
     Hugetlb,
     /// `MAP_HUGETLB`, shared.
     HugetlbShared,
-    /// A file on hugetlbfs, shared.
+    /// Shared mapping of a hugetlbfs file.
     HugetlbFile,
-    /// A file on ext4, shared.
+    /// Shared mapping of an ext4 file.
     Ext4,
-    /// A file on ext4, private.
+    /// Private mapping of an ext4 file.
     Ext4Private,
-    /// A file on ramfs, shared.
+    /// Shared mapping of a ramfs file.
     Ramfs,
-    /// A file on ramfs, private.
+    /// Private mapping of a ramfs file.
     RamfsPrivate,
-    /// /dev/zero, shared: shmem to the kernel.
+    /// Shared mapping of /dev/zero, which is shmem to the kernel.
     Zero,
-    /// /dev/zero, private.
+    /// Private mapping of /dev/zero.
     ZeroPrivate,
-    /// Anonymous, read-only.
+    /// Read-only anonymous memory.
     ReadOnly,
-    /// Anonymous, without any access.
+    /// Anonymous memory without any access.
     NoAccess,
-    /// memfd_secret(2), shared.
+    /// Shared mapping of memfd_secret(2).
     Secret,
-    /// A block device, shared.
+    /// Shared mapping of a block device.
     Block,
-    /// A block device, private.
+    /// Private mapping of a block device.
     BlockPrivate,
-    /// A file on a filesystem under DAX, shared.
+    /// Shared mapping of a file on a DAX filesystem.
     Dax,
-    /// A file on a filesystem under DAX, private.
+    /// Private mapping of a file on a DAX filesystem.
     DaxPrivate,
 }
 
 impl Kind {
-    /// Bytes at which it has to be aligned.
+    /// Alignment in bytes.
     pub fn granule(self) -> u64 {
         if matches!(self, Self::Hugetlb | Self::HugetlbShared | Self::HugetlbFile) { HUGE_PAGE } else { PAGE }
     }
 }
 
-/// A range of addresses that grows upward, mapping by mapping; unmapped when dropped.
+/// A range of addresses that grows upward, mapping by mapping. Unmapped when dropped.
 pub struct Space {
     start: u64,
     end: u64,
@@ -84,14 +84,14 @@ pub struct Space {
 }
 
 impl Space {
-    /// A space for `room` bytes at most. A hole of 4 MiB at least parts it from the next.
+    /// Creates a space of at most `room` bytes. A hole of at least 4 MiB separates it from the next.
     pub fn new(room: u64) -> Self {
         let size = room.next_multiple_of(HUGE_PAGE) + 2 * HUGE_PAGE;
         let start = NEXT.fetch_add(size, Ordering::Relaxed);
         Self { start, end: start, limit: start + size - 2 * HUGE_PAGE }
     }
 
-    /// Where the next mapping comes.
+    /// Address of the next mapping.
     pub fn end(&self) -> u64 {
         self.end
     }
@@ -113,12 +113,12 @@ impl Space {
         Ok(at)
     }
 
-    /// Moves up to the next address that a kind can start at.
+    /// Advances to the next address at which this kind can start.
     pub fn align(&mut self, kind: Kind) -> anyhow::Result<()> {
         self.grow(self.end.next_multiple_of(kind.granule()) - self.end)
     }
 
-    /// Maps `length` bytes of a kind; gives their address. Each call makes a file of its own where the kind has one.
+    /// Maps `length` bytes of a kind and returns their address. File-backed kinds get a new file for each call.
     pub fn map(&mut self, kind: Kind, length: u64) -> anyhow::Result<u64> {
         let at = self.end;
         self.grow(length)?;
@@ -134,7 +134,7 @@ impl Space {
         Ok(at)
     }
 
-    /// Maps anonymous memory whose pages are there at once, by `MAP_POPULATE`.
+    /// Maps anonymous memory whose pages are present immediately, with `MAP_POPULATE`.
     pub fn map_populated(&mut self, length: u64) -> anyhow::Result<u64> {
         let at = self.end;
         self.grow(length)?;
@@ -142,7 +142,7 @@ impl Space {
         Ok(at)
     }
 
-    /// Maps a huge page of which nothing says that the pool will have it.
+    /// Maps a huge page without a reservation, so the pool may lack it.
     pub fn map_unreserved(&mut self) -> anyhow::Result<u64> {
         let at = self.end;
         self.grow(HUGE_PAGE)?;
@@ -150,12 +150,13 @@ impl Space {
         Ok(at)
     }
 
-    /// Maps `count` pages of anonymous memory that are a VMA each.
+    /// Maps `count` pages of anonymous memory, each in a VMA of its own.
     pub fn map_split(&mut self, count: u64) -> anyhow::Result<u64> {
         self.map_split_by(count, 1)
     }
 
-    /// Maps anonymous memory in `count` VMAs of so many pages each, since every other one is not inherited.
+    /// Maps anonymous memory in `count` VMAs with `pages` each. Every other one is marked as not inherited, so that
+    /// they stay separate.
     pub fn map_split_by(&mut self, count: u64, pages: u64) -> anyhow::Result<u64> {
         let length = pages * PAGE;
         let at = self.map(Kind::Anon, count * length)?;
@@ -175,7 +176,8 @@ impl Space {
 impl Drop for Space {
     fn drop(&mut self) {
         if self.end > self.start {
-            // SAFETY: only ranges of numbers point in there, and none outlives the test that made the space.
+            // SAFETY: only integers refer to addresses in there, and none of them outlives the test that created the
+            // space.
             unsafe { sys::unmap(self.start, self.end - self.start) };
         }
     }
@@ -219,7 +221,7 @@ fn device(path: &str) -> io::Result<OwnedFd> {
     Ok(OpenOptions::new().read(true).write(true).open(path)?.into())
 }
 
-/// A file without a name in that folder, `length` bytes long, all of them a hole.
+/// An unnamed file in this folder with `length` bytes, all of them a hole.
 fn scratch(folder: &str, length: u64) -> io::Result<OwnedFd> {
     let number = FILES.fetch_add(1, Ordering::Relaxed);
     let path = format!("{folder}/guest-{}-{number}", std::process::id());

@@ -1,5 +1,5 @@
-//! `guest start`: from a program's first instruction until it is ready, for pinscope's daemon and for the least that one
-//! can write with the same library: one empty program, loaded and attached.
+//! `guest start`: measures the time from exec until a program is ready, for pinscope's daemon and for a minimal program
+//! of the same library, which loads and attaches one empty eBPF program.
 
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
@@ -20,7 +20,7 @@ use serde_json::json;
 
 use crate::pinscope;
 
-/// Where the empty program is attached: where pinscope attaches first.
+/// Function to which the empty program is attached: the first one that pinscope hooks.
 const FUNCTION: &str = "io_sqe_buffers_register";
 const PROGRAM: &str = "empty";
 const LISTEN: &str = "127.0.0.1:9758";
@@ -31,23 +31,23 @@ const PATIENCE: Duration = Duration::from_mins(2);
 pub struct Start {
     #[arg(long)]
     what: What,
-    /// How often; the median counts
+    /// Number of starts, of which the median counts
     #[arg(long, default_value_t = 5)]
     n: usize,
-    /// How pinscope attaches
+    /// Attach mode of pinscope
     #[arg(long, default_value = "fentry")]
     attach: String,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum What {
-    /// The empty program
+    /// The program with one empty eBPF program
     Empty,
-    /// pinscope's daemon, until it has answered
+    /// pinscope's daemon, until its first answer
     Daemon,
 }
 
-/// Measures, and prints one line of JSON.
+/// Runs the measurement and prints one line of JSON.
 pub fn run(start: &Start) -> ExitCode {
     let times: anyhow::Result<Vec<u128>> = (0..start.n).map(|_| once(start)).collect();
     match times {
@@ -95,7 +95,7 @@ fn says_ready(child: &mut Child) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// It listens before it attaches, and answers when it has.
+/// Waits for an answer: the daemon listens before it attaches, and answers after it.
 fn answers(child: &mut Child, begun: Instant) -> anyhow::Result<()> {
     loop {
         if let Ok(mut stream) = TcpStream::connect(LISTEN) {
@@ -113,7 +113,7 @@ fn answers(child: &mut Child, begun: Instant) -> anyhow::Result<()> {
     }
 }
 
-/// Attaches one empty program, says so, and waits to be killed.
+/// Attaches one empty program, prints a line, and waits to be killed.
 pub fn empty() -> ExitCode {
     match attach() {
         Ok(_attached) => {
@@ -137,7 +137,7 @@ fn attach() -> anyhow::Result<Ebpf> {
     Ok(ebpf)
 }
 
-/// `r0 = 0; exit` as an object that the library loads.
+/// An object that the library can load, with the program `r0 = 0; exit`.
 fn elf() -> anyhow::Result<Vec<u8>> {
     const CODE: [u8; 16] = [0xb7, 0, 0, 0, 0, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
     let mut object = Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);

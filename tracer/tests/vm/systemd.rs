@@ -1,4 +1,4 @@
-//! systemd, its journal and dpkg, by their own programs.
+//! systemd, its journal and dpkg, through their command-line programs.
 
 use std::{
     collections::BTreeMap,
@@ -12,39 +12,39 @@ use serde_json::Value;
 
 use crate::pinscope::{Finished, Running, piped};
 
-/// For what takes seconds on an idle machine.
+/// Timeout for operations that take seconds on an idle machine.
 const TIME: Duration = Duration::from_mins(2);
 
-/// Runs a program to its end, however that is.
+/// Runs a program until it ends, with any exit status.
 pub fn run(words: &[&str]) -> anyhow::Result<Finished> {
     let mut command = Command::new(words[0]);
     piped(command.args(&words[1..])).env("DEBIAN_FRONTEND", "noninteractive").env("LC_ALL", "C.UTF-8");
     Running::start(&mut command)?.finish(TIME)
 }
 
-/// Runs a program that has to succeed; what it printed.
+/// Runs a program that must succeed, and returns its output.
 pub fn output(words: &[&str]) -> anyhow::Result<String> {
     let finished = run(words).and_then(|finished| finished.expect_code(0)).with_context(|| words.join(" "))?;
     Ok(finished.stdout)
 }
 
-/// Runs a program that has to succeed.
+/// Runs a program that must succeed.
 pub fn succeed(words: &[&str]) -> anyhow::Result<()> {
     output(words).map(drop)
 }
 
-/// What systemd says of a unit.
+/// Properties of a unit, as reported by systemd.
 pub struct Status(BTreeMap<String, String>);
 
 impl Status {
-    /// `systemctl show`, all of it.
+    /// Reads all of `systemctl show`.
     pub fn of(unit: &str) -> anyhow::Result<Self> {
         let shown = output(&["systemctl", "show", unit])?;
         let pairs = shown.lines().filter_map(|line| line.split_once('='));
         Ok(Self(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()))
     }
 
-    /// A property; empty where systemd has none of the name.
+    /// A property; empty if systemd has none of this name.
     pub fn get(&self, name: &str) -> &str {
         self.0.get(name).map_or("", String::as_str)
     }
@@ -53,18 +53,18 @@ impl Status {
         self.get("ActiveState") == "active"
     }
 
-    /// 0 when there is none.
+    /// Main process id; 0 if there is none.
     pub fn main_pid(&self) -> u32 {
         self.get("MainPID").parse().unwrap_or(0)
     }
 
-    /// How often systemd restarted it by itself.
+    /// Number of automatic restarts by systemd.
     pub fn restarts(&self) -> u32 {
         self.get("NRestarts").parse().unwrap_or(0)
     }
 }
 
-/// Asks until the answer is right; the error has the last state in words.
+/// Polls until the predicate holds. The error contains the last state.
 pub fn wait_for(
     unit: &str,
     time: Duration,
@@ -86,16 +86,16 @@ pub fn wait_for(
     }
 }
 
-/// The journal's last lines of a unit, for a failure's detail.
+/// Last lines of a unit's journal, for the text of a failure.
 pub fn last_words(unit: &str) -> anyhow::Result<String> {
     output(&["journalctl", "--no-pager", "--quiet", "--lines=20", "--unit", unit])
 }
 
-/// An entry of the journal: its fields.
+/// An entry of the journal.
 pub struct Entry(Value);
 
 impl Entry {
-    /// A field as text; none where it is missing, or is no text.
+    /// A field as text; `None` if it is missing or is not text.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.0[name].as_str()
     }
@@ -104,22 +104,22 @@ impl Entry {
         self.field("MESSAGE").unwrap_or_default()
     }
 
-    /// From 0 (emergency) to 7 (debug).
+    /// Priority, from 0 (emergency) to 7 (debug).
     pub fn priority(&self) -> Option<u8> {
         self.field("PRIORITY")?.parse().ok()
     }
 
-    /// All of it, for a failure's detail.
+    /// The whole entry, for the text of a failure.
     pub fn json(&self) -> &Value {
         &self.0
     }
 }
 
-/// A place in the journal, to read on from.
+/// A position in the journal from which to read.
 pub struct Cursor(String);
 
 impl Cursor {
-    /// Its end as it is now.
+    /// The current end of the journal.
     pub fn now() -> anyhow::Result<Self> {
         let _ = run(&["journalctl", "--sync"])?;
         let shown = output(&["journalctl", "--quiet", "--lines=1", "--output=json"])?;
@@ -127,7 +127,8 @@ impl Cursor {
         Ok(Self(last["__CURSOR"].as_str().context("the journal has no cursor")?.to_owned()))
     }
 
-    /// What a unit's own processes have logged since. Of one that ended at once journald may not know the unit any more.
+    /// Entries of a unit's own processes since the cursor. For a process that ended immediately, journald may not know
+    /// the unit.
     pub fn entries(&self, unit: &str) -> anyhow::Result<Vec<Entry>> {
         let name = unit.trim_end_matches(".service");
         self.select(|entry| {
@@ -135,12 +136,12 @@ impl Cursor {
         })
     }
 
-    /// What systemd itself has logged of a unit since.
+    /// Entries of systemd itself about a unit since the cursor.
     pub fn of_systemd(&self, unit: &str) -> anyhow::Result<Vec<Entry>> {
         self.select(|entry| entry.field("_PID") == Some("1") && entry.field("UNIT") == Some(unit))
     }
 
-    /// Picked here: where journalctl has to pick too, it passes over the first entry behind a cursor (before 253).
+    /// Filters here and not in journalctl: with a filter, journalctl before 253 skips the first entry after a cursor.
     fn select(&self, is_wanted: impl Fn(&Entry) -> bool) -> anyhow::Result<Vec<Entry>> {
         let _ = run(&["journalctl", "--sync"])?;
         let after = format!("--after-cursor={}", self.0);

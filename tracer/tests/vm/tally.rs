@@ -1,4 +1,4 @@
-//! Counts by operation and result.
+//! Counts of calls by operation and result.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::Record;
 
-/// How often an operation had a result.
+/// Number of calls by operation and result.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally(BTreeMap<String, BTreeMap<String, u64>>);
 
 impl Tally {
-    /// Of records.
+    /// Counts records.
     pub fn of(records: &[Record]) -> Self {
         let mut tally = Self::default();
         for record in records {
@@ -21,14 +21,14 @@ impl Tally {
         tally
     }
 
-    /// Counts more of a result; none leaves no trace.
+    /// Adds to a count. Adding zero leaves no entry.
     pub fn add(&mut self, operation: &str, result: &str, count: u64) {
         if count > 0 {
             *self.0.entry(operation.to_owned()).or_default().entry(result.to_owned()).or_default() += count;
         }
     }
 
-    /// Adds another's counts.
+    /// Adds the counts of another.
     pub fn merge(&mut self, other: &Self) {
         for (operation, results) in &other.0 {
             for (result, count) in results {
@@ -37,7 +37,7 @@ impl Tally {
         }
     }
 
-    /// Takes so many of the updates that ended well for partial ones, which the kernel's tracepoint does not tell apart.
+    /// Reclassifies this number of successful updates as partial. The kernel's tracepoint does not distinguish the two.
     pub fn partial(&mut self, count: u64) -> anyhow::Result<()> {
         let results = self.0.entry("update".to_owned()).or_default();
         let ok = results.remove("ok").unwrap_or(0);
@@ -47,22 +47,22 @@ impl Tally {
         Ok(())
     }
 
-    /// Of one operation with one result.
+    /// Calls of one operation with one result.
     pub fn count(&self, operation: &str, result: &str) -> u64 {
         self.0.get(operation).and_then(|results| results.get(result)).copied().unwrap_or(0)
     }
 
-    /// Of one operation.
+    /// Calls of one operation.
     pub fn total(&self, operation: &str) -> u64 {
         self.0.get(operation).map_or(0, |results| results.values().sum())
     }
 
-    /// Of all.
+    /// All calls.
     pub fn all(&self) -> u64 {
         self.0.keys().map(|operation| self.total(operation)).sum()
     }
 
-    /// Of what failed.
+    /// Failed calls.
     pub fn failed(&self) -> u64 {
         let ok: u64 = self.0.keys().map(|operation| self.count(operation, "ok")).sum();
         self.all() - ok

@@ -1,4 +1,4 @@
-//! A `pinscope trace --json` under way, and the search for the record of a call.
+//! A running `pinscope trace --json`, and the search for the records of calls.
 
 use std::{
     cell::RefCell,
@@ -17,20 +17,20 @@ use crate::{
     record::Record,
 };
 
-/// Loading and attaching take their time where the processor is emulated.
+/// Timeout for loading and attaching, which are slow under emulation.
 const ATTACH: Duration = Duration::from_mins(2);
-/// A record has to arrive within this time of its call.
+/// Maximum delay of a record after its call.
 const ARRIVAL: Duration = Duration::from_secs(10);
-/// Ctrl-C has to end a session within this time.
+/// Maximum time from Ctrl-C to the end of the session.
 const STOP: Duration = Duration::from_secs(10);
 
-/// A session.
+/// A running session.
 pub struct Trace {
     running: Running,
     seen: RefCell<Seen>,
 }
 
-/// The lines read so far.
+/// Lines read so far.
 #[derive(Default)]
 struct Seen {
     bytes: usize,
@@ -44,33 +44,33 @@ struct Seen {
 pub struct Ended {
     /// All its records.
     pub records: Vec<Record>,
-    /// Its last line.
+    /// Last line of the output.
     pub end: Value,
-    /// How pinscope ended.
+    /// Exit status and output of pinscope.
     pub finished: Finished,
 }
 
 impl Trace {
-    /// Starts `pinscope trace --json` with more arguments, and waits until its probes are attached.
+    /// Starts `pinscope trace --json` with additional arguments, and waits until its probes are attached.
     pub fn start(context: &Context, more: &[&str]) -> anyhow::Result<Self> {
         let mut arguments = vec!["trace", "--json", "--attach", &context.attach];
         arguments.extend(more);
         Self::start_command(&mut pinscope::command(&arguments))
     }
 
-    /// The same for a command that was put together elsewhere.
+    /// Like [`Trace::start`], for a prepared command.
     pub fn start_command(command: &mut Command) -> anyhow::Result<Self> {
         let trace = Self { running: Running::start(command)?, seen: RefCell::default() };
         trace.wait(ATTACH, |seen| seen.started).context("waiting for the line of type start")?;
         Ok(trace)
     }
 
-    /// What it has printed so far.
+    /// Standard output so far.
     pub fn stdout(&self) -> Vec<u8> {
         self.running.stdout_from(0)
     }
 
-    /// The record of each call. A record belongs to a call when thread, operation and time agree.
+    /// The records of these calls. A record belongs to a call if thread, operation and time match.
     pub fn records_of(&self, attempts: &[Attempt]) -> anyhow::Result<Vec<Record>> {
         let found = |seen: &Seen| attempts.iter().all(|attempt| seen.records.iter().any(|r| is_of(r, attempt)));
         self.wait(ARRIVAL, found).with_context(|| {
@@ -83,13 +83,13 @@ impl Trace {
         attempts.iter().map(|attempt| only_one(&seen.records, attempt)).collect()
     }
 
-    /// Ends the session as Ctrl-C does.
+    /// Ends the session with SIGINT, as Ctrl-C does.
     pub fn interrupt(self) -> anyhow::Result<Ended> {
         self.running.signal(libc::SIGINT);
         self.ended(STOP)
     }
 
-    /// Waits for the session's own end.
+    /// Waits until the session ends on its own.
     pub fn ended(self, time: Duration) -> anyhow::Result<Ended> {
         let finished = self.running.finish(time)?;
         let mut seen = self.seen.into_inner();
@@ -147,7 +147,8 @@ impl Seen {
     }
 }
 
-/// Whether a record can be of a call: a refusal before the function is stamped when the call ended.
+/// Whether a record can belong to a call. For a refusal before the hooked function, the record's time is the end of the
+/// call.
 fn is_of(record: &Record, attempt: &Attempt) -> bool {
     let during = attempt.answer.started_ns..=attempt.answer.ended_ns;
     record.tid == attempt.tid && record.operation == attempt.operation && during.contains(&record.start_ns)

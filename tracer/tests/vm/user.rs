@@ -1,4 +1,4 @@
-//! A program as an ordinary user with a few capabilities, as a service manager starts one.
+//! Runs a program as an unprivileged user with a few capabilities, as a service manager does.
 
 use std::{
     collections::HashSet, ffi::OsString, fs, io, os::unix::process::CommandExt as _, process::Command,
@@ -9,24 +9,24 @@ use anyhow::Context as _;
 use caps::{CapSet, Capability};
 use clap::Args;
 
-/// Nobody's.
+/// The user nobody.
 const USER: u32 = 65534;
 
-/// What pinscope.service gives.
+/// Capabilities that pinscope.service grants.
 pub const SERVICE: &[&str] = &["CAP_BPF", "CAP_PERFMON"];
 
 /// `guest as-user`.
 #[derive(Args)]
 pub struct Options {
-    /// What the user gets and keeps over the exec, such as CAP_BPF.
+    /// Capabilities that the user keeps across exec, such as CAP_BPF.
     #[arg(long)]
     capability: Vec<Capability>,
-    /// What is run.
+    /// Program and arguments.
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
 }
 
-/// The words that run a program so, in front of its own.
+/// Words that precede a command to run it in this way.
 pub fn as_user(capabilities: &[&str]) -> anyhow::Result<Vec<OsString>> {
     let mut words = vec![std::env::current_exe()?.into_os_string(), "as-user".into()];
     words.extend(capabilities.iter().flat_map(|capability| ["--capability", capability]).map(OsString::from));
@@ -34,7 +34,7 @@ pub fn as_user(capabilities: &[&str]) -> anyhow::Result<Vec<OsString>> {
     Ok(words)
 }
 
-/// Becomes the user and then the program; the process keeps its number.
+/// Switches to the user and executes the program in the same process.
 pub fn run(options: &Options) -> ExitCode {
     let error = match become_user(&options.capability.iter().copied().collect()) {
         Ok(()) => anyhow::Error::from(Command::new(&options.command[0]).args(&options.command[1..]).exec()),
@@ -46,12 +46,12 @@ pub fn run(options: &Options) -> ExitCode {
 
 fn become_user(capabilities: &HashSet<Capability>) -> anyhow::Result<()> {
     for capability in caps::all().difference(capabilities) {
-        // One that this kernel does not know is none.
+        // Fails for a capability unknown to this kernel.
         let _ = caps::drop(None, CapSet::Bounding, *capability);
     }
-    // As the unit does; BPF maps count against it before 5.11.
+    // As in the unit; BPF maps count against this limit before 5.11.
     let unlimited = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: integers, a limit that lives long enough, and a null pointer for an empty list.
+    // SAFETY: integers, a limit that outlives the call, and a null pointer for an empty list.
     let became = unsafe {
         libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) == 0
             && libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) == 0
@@ -69,7 +69,7 @@ fn become_user(capabilities: &HashSet<Capability>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A line of `/proc/PID/task/*/status`, of each thread.
+/// A line of `/proc/PID/task/*/status` for each thread.
 pub fn of_threads(pid: u32, line: &str) -> anyhow::Result<Vec<String>> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).context("the process is gone")?;
     threads

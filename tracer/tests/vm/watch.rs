@@ -1,4 +1,4 @@
-//! A `pinscope report` around what a test itself does.
+//! A `pinscope report` around the calls of a test.
 
 use std::{
     thread,
@@ -17,14 +17,14 @@ use crate::{
 const ATTACH: Duration = Duration::from_mins(2);
 const STOP: Duration = Duration::from_secs(20);
 
-/// Once it is attached.
+/// A report whose probes are attached.
 pub struct Watch(Running);
 
 impl Watch {
-    /// Starts it, with these options as well.
+    /// Starts a report with additional options.
     pub fn start(context: &Context, more: &[&str]) -> anyhow::Result<Self> {
         let arguments = [&["report", "--json", "--attach", &context.attach], more].concat();
-        // It says when it is attached, to who asks for more than warnings.
+        // The line about attaching is an info message, which is off by default.
         let running = Running::start(pinscope::command(&arguments).env("RUST_LOG", "pinscope=info"))?;
         let deadline = Instant::now() + ATTACH;
         while !running.stderr().contains("attached") {
@@ -36,24 +36,24 @@ impl Watch {
         Ok(Self(running))
     }
 
-    /// Of this process only.
+    /// Starts a report on this process only.
     pub fn of_us(context: &Context, more: &[&str]) -> anyhow::Result<Self> {
         let pid = std::process::id().to_string();
         Self::start(context, &[&["--pid", &pid], more].concat())
     }
 
-    /// Ends it as Ctrl-C does; its last report.
+    /// Ends it with SIGINT, as Ctrl-C does. Returns its last report.
     pub fn end(self) -> anyhow::Result<Value> {
         Ok(self.finish()?.json().clone())
     }
 
-    /// The same, whole.
+    /// Like [`Watch::end`], as a [`Report`].
     pub fn finish(self) -> anyhow::Result<Report> {
         self.0.signal(libc::SIGINT);
         Report::of(&self.0.finish(STOP)?.expect_code(0)?)
     }
 
-    /// The same, with the reports that came before it at their intervals.
+    /// Like [`Watch::end`], with all interval reports before the last one.
     pub fn intervals(self) -> anyhow::Result<Vec<Value>> {
         self.0.signal(libc::SIGINT);
         let finished = self.0.finish(STOP)?.expect_code(0)?;

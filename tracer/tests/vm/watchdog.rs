@@ -1,4 +1,4 @@
-//! Ends a run in which a test, or something it started, hangs.
+//! Watchdog that ends a run if a test, or a process that it started, hangs.
 
 use std::{
     collections::BTreeSet,
@@ -7,11 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What has been started and not yet waited for.
+/// Processes that have been started and not yet waited for.
 static CHILDREN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 static ARMED: Mutex<Option<Armed>> = Mutex::new(None);
 
-/// How long the killing of the children may take to wake the test.
+/// Time for the test to continue after its children were killed.
 const GRACE: Duration = Duration::from_secs(15);
 
 struct Armed {
@@ -20,7 +20,7 @@ struct Armed {
     killed: bool,
 }
 
-/// Starts the thread that watches.
+/// Starts the watchdog thread.
 pub fn start() {
     thread::spawn(|| {
         loop {
@@ -30,22 +30,22 @@ pub fn start() {
     });
 }
 
-/// From now on `test` has so much time.
+/// Sets the deadline of `test`.
 pub fn arm(test: &str, time: Duration) {
     *ARMED.lock().unwrap() = Some(Armed { test: test.to_owned(), deadline: Instant::now() + time, killed: false });
 }
 
-/// The test ended.
+/// Marks the test as ended.
 pub fn disarm() {
     *ARMED.lock().unwrap() = None;
 }
 
-/// A child to be killed with the test that hangs on it.
+/// Adds a child that is killed if the test hangs.
 pub fn adopt(pid: u32) {
     CHILDREN.lock().unwrap().insert(pid as i32);
 }
 
-/// The child was waited for: its number may be somebody else's now.
+/// Removes a child that was waited for: its process id may be reused.
 pub fn forget(pid: u32) {
     CHILDREN.lock().unwrap().remove(&(pid as i32));
 }
@@ -64,7 +64,7 @@ fn look() {
     }
     println!("    {}: its time is up; killing what it started", armed.test);
     for child in &*CHILDREN.lock().unwrap() {
-        // SAFETY: kill(2) touches no memory; the process is a child of ours that was not waited for yet.
+        // SAFETY: kill(2) touches no memory; the process is our child and has not been waited for.
         unsafe { libc::kill(*child, libc::SIGKILL) };
     }
     armed.killed = true;

@@ -1,4 +1,4 @@
-//! The account of a scenario: what was done, by whom, and what the kernel answered.
+//! The account of a scenario: its calls, who made them, and the kernel's answers.
 
 use std::{collections::BTreeMap, fs};
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::{maps::Backing, tally::Tally};
 
-/// All of it. Times are of `CLOCK_MONOTONIC`; sums are over all calls, accepted or refused.
+/// The complete account. Times are of `CLOCK_MONOTONIC`; sums include refused calls.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Account {
     pub scenario: String,
@@ -21,27 +21,27 @@ pub struct Account {
     pub failed: u64,
     pub buffers: u64,
     pub bytes: u64,
-    /// By /proc/self/maps; a VMA that several buffers of a call in a row touch counts once.
+    /// According to /proc/self/maps. A VMA touched by several consecutive buffers of a call counts once.
     pub vmas: u64,
-    /// The sum over the buffers.
+    /// Sum over the buffers.
     pub buffers_vmas: u64,
     pub single_vma_buffers: u64,
-    /// Of a buffer.
+    /// Maximum of a buffer.
     pub most_vmas: u64,
-    /// Distinct files under a buffer.
+    /// Maximum number of distinct files under a buffer.
     pub most_files: u64,
-    /// During the calls, by getrusage(2).
+    /// Faults during the calls, from getrusage(2).
     pub minor_faults: u64,
-    /// By operation.
+    /// Time by operation.
     pub calls_ns: BTreeMap<String, u64>,
     pub backings: Vec<Under>,
     pub rings: Vec<RingUsed>,
     pub calls: Vec<Call>,
-    /// What only this scenario has to tell.
+    /// Figures of this scenario alone.
     pub more: Map<String, Value>,
 }
 
-/// What lay under all buffers together, of one backing.
+/// Size of all buffers together with one backing.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Under {
     pub backing: Backing,
@@ -54,13 +54,13 @@ pub struct Under {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RingUsed {
     pub fd: i32,
-    /// Before and after its making.
+    /// Clock before and after its creation.
     pub created_ns: (u64, u64),
-    /// I/O requests that it completed.
+    /// Number of I/O requests that it completed.
     pub requests: u64,
 }
 
-/// One io_uring_register(2).
+/// One call of io_uring_register(2).
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Call {
     /// Index of its ring in the account.
@@ -70,17 +70,17 @@ pub struct Call {
     pub ret: i64,
     pub started_ns: u64,
     pub ended_ns: u64,
-    /// I/O requests that the ring had completed before.
+    /// Number of I/O requests that the ring had completed before.
     pub requests_before: u64,
-    /// `table`, `fill`, `replacement` or `clone`; `emptying` where it only took buffers out. Empty for all else.
+    /// `table`, `fill`, `replacement` or `clone`; `emptying` if it only removed buffers; empty otherwise.
     pub kind: String,
-    /// Whether it came in the place of buffers that the ring had.
+    /// Whether it replaced buffers of the ring.
     pub switched: bool,
     pub buffers: u64,
     pub bytes: u64,
-    /// A VMA that several buffers in a row touch counts once.
+    /// A VMA touched by several consecutive buffers counts once.
     pub vmas: u64,
-    /// The sum over the buffers.
+    /// Sum over the buffers.
     pub buffers_vmas: u64,
     pub single_vma_buffers: u64,
     pub most_vmas: u64,
@@ -96,7 +96,7 @@ impl Call {
 }
 
 impl Account {
-    /// Counts a call in.
+    /// Adds a call.
     pub fn add(&mut self, call: Call) {
         self.results.add(&call.operation, &call.result, 1);
         self.failed += u64::from(call.ret < 0);
@@ -112,7 +112,7 @@ impl Account {
         self.calls.push(call);
     }
 
-    /// Reads what a scenario wrote.
+    /// Reads the account that a scenario wrote.
     pub fn read(path: &str) -> anyhow::Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("the scenario wrote no {path}"))?;
         Ok(serde_json::from_str(&text)?)

@@ -1,4 +1,4 @@
-//! What `report --explain` gives advice on: each with the fault, and with the advice followed.
+//! Scenarios for the advice of `report --explain`: each with the fault, and with the advice followed.
 
 use std::{fs, thread, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
     sys::{self, HUGE_PAGE, PAGE},
 };
 
-/// Pages of the 8 MiB that are registered where the pages are the point.
+/// Pages in the 8 MiB of the scenarios that depend on page size.
 const PAGES: u64 = 2048;
 const NOBODY: u32 = 65534;
 
@@ -46,7 +46,7 @@ pub fn small_pages(options: &Options, work: &mut Work) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Bytes of a range that lie in huge pages, of either sort.
+/// Bytes of a range in huge pages of either kind.
 fn huge_bytes(address: u64, length: u64) -> anyhow::Result<u64> {
     let mut inside = false;
     let mut bytes = 0;
@@ -79,7 +79,7 @@ pub fn small_iovecs(options: &Options, work: &mut Work) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The same I/O in either case; only the registrations differ.
+/// I/O is the same with and without the fault; only the registrations differ.
 pub fn reregistration(options: &Options, work: &mut Work) -> anyhow::Result<()> {
     let mut space = Space::new(options.pages.unwrap_or(64) * PAGE);
     let length = options.pages.unwrap_or(64) * PAGE;
@@ -99,7 +99,7 @@ pub fn reregistration(options: &Options, work: &mut Work) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Who may lock any amount (`CAP_IPC_LOCK`) is not held to the limit: this goes on as nobody.
+/// The limit does not apply with `CAP_IPC_LOCK`, so the scenario continues as an unprivileged user.
 pub fn memlock(options: &Options, work: &mut Work) -> anyhow::Result<()> {
     let limit = if options.cured { 32 * HUGE_PAGE } else { 16 * PAGE };
     process::lower_to(NOBODY, limit).context("becoming nobody, with another RLIMIT_MEMLOCK")?;

@@ -1,4 +1,4 @@
-//! Q1: who registers at set-up, and who at run time.
+//! Scenarios for Q1: registrations at set-up and at run time.
 
 use std::{
     io::{self, Write as _},
@@ -16,15 +16,15 @@ use crate::{
 
 /// Buffers of a table.
 const BUFFERS: u64 = 16;
-/// Rings where there are many.
+/// Number of rings, in scenarios with many.
 const RINGS: u64 = 64;
 const CLONES: u64 = 8;
-/// Slots of a table that is filled one by one.
+/// Slots of a table that is filled one slot at a time.
 const SLOTS: u64 = 64;
-/// Between two changes of a table.
+/// Pause between two changes of a table.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// A table of buffers of `pages` each, in memory of one kind.
+/// A table of buffers with `pages` each, in memory of one kind.
 fn table(space: &mut Space, pages: u64) -> anyhow::Result<Vec<Buffer>> {
     let length = pages * PAGE;
     let address = space.map(Kind::Anon, BUFFERS * length)?;
@@ -75,7 +75,7 @@ pub fn update_slots(options: &Options, work: &mut Work) -> anyhow::Result<()> {
     for update in 0..options.count.unwrap_or(60) {
         let slot = (update % BUFFERS) as usize;
         work.ok(ring, Request::Update(slot as u32, &buffers[slot..=slot]))?;
-        // The slots so far are filled.
+        // The slots filled so far.
         work.fixed(ring, &buffers[..=slot.min(update as usize)], 4)?;
         thread::sleep(PAUSE);
     }

@@ -1,4 +1,4 @@
-//! Calls that hang for as long as the test wants.
+//! Scenarios whose calls block for as long as the test wants.
 
 use std::{
     io::{self, Write as _},
@@ -33,7 +33,7 @@ fn time(options: &Options) -> Duration {
     Duration::from_secs(options.seconds.unwrap_or(3))
 }
 
-/// The register waits for a page in its pin, with the ring's lock; the unregister waits for the lock.
+/// The register blocks on a page in its pin while it holds the ring's lock; the unregister waits for the lock.
 pub fn held_ring(options: &Options, work: &mut Work) -> anyhow::Result<()> {
     let mut space = Space::new(LENGTH);
     let buffer = buffer(&mut space)?;
@@ -54,7 +54,7 @@ pub fn held_ring(options: &Options, work: &mut Work) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The unregister waits for a read into the buffer, up to 6.12.
+/// The unregister waits for a pending read into the buffer, up to 6.12.
 pub fn pending_read(options: &Options, work: &mut Work) -> anyhow::Result<()> {
     let mut space = Space::new(LENGTH);
     let buffer = buffer(&mut space)?;

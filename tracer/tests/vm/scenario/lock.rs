@@ -1,4 +1,4 @@
-//! Q7: registrations that wait for `mmap_lock`, and the same that do not.
+//! Scenarios for Q7: registrations that wait for `mmap_lock`, and the same without waits.
 
 use std::{
     sync::{
@@ -19,7 +19,8 @@ use crate::{
     sys::{self, PAGE},
 };
 
-/// Memory whose protection is changed: the kernel goes over all its pages with `mmap_lock` taken for writing.
+/// Size of the memory whose protection is changed. The kernel processes all its pages with `mmap_lock` taken for
+/// writing.
 const AREA: u64 = 64 << 20;
 const READ_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
 
@@ -36,7 +37,7 @@ fn registrations(options: &Options, work: &mut Work, contended: bool) -> anyhow:
     let mut space = Space::new(AREA + count * length);
     let area = space.map(Kind::Anon, AREA)?;
     sys::touch(area, AREA);
-    // Another protection keeps it a VMA of its own while that of the area changes.
+    // Another protection keeps this a separate VMA while that of the area changes.
     let first = space.map(Kind::SharedAnon, count * length)?;
     work.survey()?;
     let ring = work.ring()?;
@@ -60,7 +61,7 @@ fn registrations(options: &Options, work: &mut Work, contended: bool) -> anyhow:
     Ok(())
 }
 
-/// Takes the lock again and again, or sleeps; gives how often, and for how long it was in those calls.
+/// Takes the lock repeatedly, or sleeps. Returns the number of calls and their total time.
 fn hold(area: Option<u64>, begun: &Barrier, stop: &AtomicBool) -> std::io::Result<(u64, Duration)> {
     let (mut calls, mut held) = (0, Duration::ZERO);
     begun.wait();

@@ -1,4 +1,4 @@
-//! Q2, Q4, Q5: what the memory is like that is registered.
+//! Scenarios for Q2, Q4 and Q5: properties of the registered memory.
 
 use super::{Options, work::Work};
 use crate::{
@@ -6,12 +6,12 @@ use crate::{
     sys::{self, PAGE},
 };
 
-/// How often, and how many pages, unless it is said.
+/// Repetitions and pages, with defaults.
 fn extent(options: &Options, count: u64, pages: u64) -> (u64, u64) {
     (options.count.unwrap_or(count), options.pages.unwrap_or(pages))
 }
 
-/// Anonymous memory whose pages are there.
+/// Maps anonymous memory and touches its pages.
 pub fn touched(space: &mut Space, length: u64) -> anyhow::Result<u64> {
     let address = space.map(Kind::Anon, length)?;
     sys::touch(address, length);
@@ -26,7 +26,7 @@ pub fn untouched(options: &Options, work: &mut Work) -> anyhow::Result<()> {
     work.again(extent(options, 16, 256), "ok", |space, length| space.map(Kind::Anon, length))
 }
 
-/// The pages are there, so that the VMAs are all that differs.
+/// The pages are present, so that only the VMAs differ.
 pub fn many_vmas(options: &Options, work: &mut Work) -> anyhow::Result<()> {
     let wanted = options.vmas.unwrap_or(512);
     let (count, pages) = extent(options, 16, wanted);
@@ -65,7 +65,7 @@ pub fn ramfs_shared(options: &Options, work: &mut Work) -> anyhow::Result<()> {
     adjacent(options, work, &[Kind::Ramfs])
 }
 
-/// One buffer over mappings of these kinds, each as large as the others.
+/// One buffer over mappings of these kinds, all of the same size.
 fn adjacent(options: &Options, work: &mut Work, kinds: &[Kind]) -> anyhow::Result<()> {
     let (count, pages) = extent(options, 4, 32);
     let answer = answer(work, kinds);
@@ -78,7 +78,7 @@ fn adjacent(options: &Options, work: &mut Work, kinds: &[Kind]) -> anyhow::Resul
     })
 }
 
-/// The kernel's rule, as far as these scenarios go: before 6.5 one source, and no file but shmem; after it, no shared
+/// The kernel's rule for these scenarios. Before 6.5: a single source, and no file except shmem. Since 6.5: no shared
 /// mapping of a file whose pages are written back or tracked.
 fn answer(work: &Work, kinds: &[Kind]) -> &'static str {
     let is_file = |kind: &Kind| matches!(kind, Kind::Ext4 | Kind::Ext4Private | Kind::Ramfs | Kind::ZeroPrivate);

@@ -1,4 +1,4 @@
-//! `guest scenario`: workloads whose right answer is known beforehand, each with an account of what it really did.
+//! `guest scenario`: workloads whose correct answers are known, each with an account of its calls.
 
 mod account;
 mod advice;
@@ -18,40 +18,40 @@ pub use self::account::{Account, Call};
 use self::work::Work;
 use crate::sys;
 
-/// Which scenario, and how much of it.
+/// Selection and size of a scenario.
 #[derive(Args)]
 pub struct Options {
-    /// A file for the account; else it is the last line on standard output
+    /// File for the account [default: last line of standard output]
     #[arg(long)]
     out: Option<PathBuf>,
-    /// How long a server serves
+    /// Run time of a server
     #[arg(long)]
     seconds: Option<u64>,
-    /// How often it does what it is about
+    /// Number of repetitions
     #[arg(long)]
     count: Option<u64>,
     /// Pages of a buffer
     #[arg(long)]
     pages: Option<u64>,
-    /// VMAs that a buffer lies in
+    /// Number of VMAs in a buffer
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=4096))]
     vmas: Option<u64>,
-    /// Without the fault that the scenario is about
+    /// Run without the fault that the scenario demonstrates
     #[arg(long)]
     cured: bool,
-    /// Let transparent huge pages be the cure
+    /// Use transparent huge pages as the cure
     #[arg(long)]
     transparent: bool,
-    /// Of many_vmas: leave the pages to the pin
+    /// For many_vmas: let the pin fault the pages in
     #[arg(long)]
     untouched: bool,
-    /// The scenario; without a name they are listed
+    /// Name of the scenario [default: list all]
     name: Option<String>,
 }
 
-/// A workload: what it does, for the list, and the function that does it.
+/// A workload: a description for the list, and the function that runs it.
 pub struct Scenario {
-    /// Its name on the command line.
+    /// Name on the command line.
     pub name: &'static str,
     about: &'static str,
     run: fn(&Options, &mut Work) -> anyhow::Result<()>,
@@ -65,7 +65,7 @@ const fn scenario(
     Scenario { name, about, run }
 }
 
-/// All of them.
+/// All scenarios.
 pub const SCENARIOS: [Scenario; 28] = [
     scenario("setup_only", "a server: one registration of 16 buffers, then reads and writes", churn::setup_only),
     scenario("switch_sets", "changes between two sets of buffers at run time, I/O in between", churn::switch_sets),
@@ -113,7 +113,7 @@ pub const SCENARIOS: [Scenario; 28] = [
     scenario("idle", "a ring with I/O and no registration", churn::idle),
 ];
 
-/// Runs one and writes its account, or lists all.
+/// Runs a scenario and writes its account, or lists all scenarios.
 pub fn run(options: &Options) -> ExitCode {
     let Some(name) = &options.name else {
         for scenario in &SCENARIOS {
@@ -135,7 +135,7 @@ pub fn run(options: &Options) -> ExitCode {
 }
 
 fn perform(scenario: &Scenario, options: &Options) -> anyhow::Result<()> {
-    // Pages have to be what the scenario says they are, whatever the machine's default.
+    // Page sizes must be those of the scenario, independent of the machine's default.
     sys::transparent_huge_pages(options.transparent).context("prctl(PR_SET_THP_DISABLE)")?;
     let mut work = Work::new()?;
     (scenario.run)(options, &mut work)?;

@@ -1,17 +1,17 @@
-//! A ring's table of buffers as the scenario that changes it knows it.
+//! A ring's table of buffers, as the scenario that changes it expects it.
 
 use crate::ring::{EMPTY, Request};
 
-/// Which slots hold a buffer.
+/// Slots that hold a buffer.
 #[derive(Default)]
 pub struct Table {
     pub held: Vec<bool>,
-    /// Buffers were taken out that nothing has come in the place of yet.
+    /// Whether buffers were removed and not yet replaced.
     vacated: bool,
 }
 
 impl Table {
-    /// What a call did to it, by name, and whether that came in the place of buffers that were there.
+    /// Applies a call to the table. Returns the name of the change, and whether it replaced existing buffers.
     pub fn change(&mut self, request: Request<'_>, ret: i64, source: Vec<bool>) -> (String, bool) {
         if ret < 0 {
             return (String::new(), false);

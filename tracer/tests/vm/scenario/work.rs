@@ -1,4 +1,4 @@
-//! What a scenario does, every call of it written down.
+//! Operations of a scenario; every call is recorded.
 
 use std::{collections::BTreeMap, os::fd::OwnedFd};
 
@@ -20,7 +20,7 @@ use crate::{
     sys::{self, PAGE},
 };
 
-/// Rings, calls and I/O under way, all of them written down.
+/// Rings, calls and I/O of a scenario, all recorded.
 pub struct Work {
     /// The kernel under test.
     pub kernel: Kernel,
@@ -29,11 +29,11 @@ pub struct Work {
     file: OwnedFd,
     rings: Vec<Used>,
     account: Account,
-    /// Buffers, VMAs and bytes of each backing.
+    /// Buffers, VMAs and bytes by backing.
     backings: BTreeMap<Backing, (u64, u64, u64)>,
 }
 
-/// A ring and the requests that went through it.
+/// A ring and the number of its requests.
 struct Used {
     ring: Ring,
     requests: u64,
@@ -53,7 +53,7 @@ impl Work {
         })
     }
 
-    /// Makes a ring; gives its number here.
+    /// Creates a ring. Returns its index here.
     pub fn ring(&mut self) -> anyhow::Result<usize> {
         let ring = Ring::new().context("io_uring_setup")?;
         self.rings.push(Used { ring, requests: 0, table: Table::default() });
@@ -64,18 +64,18 @@ impl Work {
         self.rings[ring].ring.fd()
     }
 
-    /// Adds what only this scenario has to tell.
+    /// Adds a figure that only this scenario has.
     pub fn tell(&mut self, what: &str, value: impl Into<Value>) {
         self.account.more.insert(what.to_owned(), value.into());
     }
 
-    /// Reads /proc/self/maps: to be called when the buffers to come are mapped.
+    /// Reads /proc/self/maps. To be called after mapping the buffers of the next calls.
     pub fn survey(&mut self) -> anyhow::Result<()> {
         self.vmas = maps::read()?;
         Ok(())
     }
 
-    /// Makes a call; gives the name of its result.
+    /// Makes a call. Returns the name of its result.
     pub fn call(&mut self, ring: usize, request: Request<'_>) -> String {
         let mut call = self.look(ring, request);
         let before = clock::faults().0;
@@ -99,12 +99,12 @@ impl Work {
         Ok(())
     }
 
-    /// Makes a call that has to succeed.
+    /// Makes a call that must succeed.
     pub fn ok(&mut self, ring: usize, request: Request<'_>) -> anyhow::Result<()> {
         self.expect(ring, request, "ok")
     }
 
-    /// Writes and reads pages of a file by turns, with the registered buffers.
+    /// Alternately writes and reads pages of a file with the registered buffers.
     pub fn fixed(&mut self, ring: usize, buffers: &[Buffer], count: u64) -> anyhow::Result<()> {
         for (request, (index, buffer)) in (0..count).zip(buffers.iter().enumerate().cycle()) {
             let length = buffer.length.min(PAGE);
@@ -115,7 +115,7 @@ impl Work {
         Ok(())
     }
 
-    /// Requests that do nothing.
+    /// Makes requests that do nothing.
     pub fn nops(&mut self, ring: usize, count: u64) -> anyhow::Result<()> {
         for _ in 0..count {
             self.rings[ring].ring.nop()?;
@@ -124,7 +124,7 @@ impl Work {
         Ok(())
     }
 
-    /// Registers memory that is fresh each time and then lets go of it; `prepare` maps as many bytes as it is told.
+    /// Repeatedly maps new memory, registers it and unregisters it. `prepare` maps the given number of bytes.
     pub fn again(
         &mut self,
         (count, pages): (u64, u64),
@@ -145,7 +145,7 @@ impl Work {
         Ok(())
     }
 
-    /// What lies under the buffers of a call to come.
+    /// Determines the memory under the buffers of a call before it is made.
     fn look(&mut self, ring: usize, request: Request<'_>) -> Call {
         let mut call = Call {
             ring,
@@ -174,7 +174,7 @@ impl Work {
         call
     }
 
-    /// The account, when all is done.
+    /// The account, when all calls are done.
     pub fn account(self, scenario: &str, cured: bool) -> Account {
         let of_ring = |used: &Used| {
             let Used { ring, requests, .. } = used;

@@ -1,5 +1,5 @@
-//! The answers: workloads whose right verdict is known beforehand, and advice that goes away, with its cost, once it is
-//! followed.
+//! Tests of the answers: workloads whose correct verdicts are known, and advice that disappears, together with its
+//! cost, when it is followed.
 
 use std::{
     io::Write as _,
@@ -24,13 +24,13 @@ use crate::{
 const TIME: Duration = Duration::from_mins(2);
 const ACCOUNT: &str = "/tmp/guest-answers.json";
 
-/// A scenario with a fault, the advice it gets, and the figure that has to fall by this factor once it is followed.
+/// A scenario with a fault, the advice for it, and a figure that must fall by this factor when the advice is followed.
 struct Advised {
     scenario: &'static [&'static str],
     rule: &'static str,
     figure: fn(&Seen) -> Option<u64>,
     factor: u64,
-    /// The first kernel that gives the figure.
+    /// First kernel with the figure.
     since: Version,
 }
 
@@ -104,14 +104,14 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-/// A report around a scenario, and the scenario's own account.
+/// The report on a scenario, and the scenario's own account.
 struct Seen {
     report: Report,
     account: Account,
 }
 
 impl Seen {
-    /// What the report has of the scenario's process.
+    /// Entry of the scenario's process in a list of the report.
     fn of(&self, list: &str) -> Option<&Value> {
         self.report.json()[list].as_array()?.iter().find(|one| one["pid"] == self.account.pid)
     }
@@ -172,7 +172,7 @@ fn set_up_or_run_time(context: &Context) -> TestResult {
     verdict(&seen, "Q1", "Set-up: 14 of 14 rings installed buffers only before their first request.")?;
     let seen = see(context, &["fills_slots", "--count", "64"])?;
     verdict(&seen, "Q1", "Set-up: 1 of 1 ring installed buffers only before their first request or into empty slots.")?;
-    // On either side of what counts as set-up.
+    // On both sides of the limit of set-up.
     for scenario in [
         ["switch_sets", "--count", "20"],
         ["switch_sets", "--count", "120"],
@@ -182,7 +182,7 @@ fn set_up_or_run_time(context: &Context) -> TestResult {
         let seen = see(context, &scenario)?;
         verdict(&seen, "Q1", &format!("Run time: process guest (pid {}) switched buffer sets", seen.account.pid))?;
         rate(&seen)?;
-        // The empty slots of the table to be filled are nothing unknown.
+        // Empty slots of a table that is filled later do not count as unknown.
         for id in if context.kernel.can_be_walked() { &["Q3", "Q4"][..] } else { &[] } {
             let answer = seen.report.answer(id)?;
             ensure!(answer["state"] == "answered", "{}: {answer}", scenario[0]);
@@ -194,10 +194,10 @@ fn set_up_or_run_time(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// The rate is that of the scenario's own clock.
+/// Compares the rate with the scenario's own clock.
 fn rate(seen: &Seen) -> anyhow::Result<()> {
     let installs: Vec<_> = seen.account.calls.iter().filter(|call| call.installed()).collect();
-    // From the last one that was set-up.
+    // Since the last call of the set-up.
     let set_up = installs.iter().filter(|call| !call.switched).count();
     let [first, .., last] = installs.get(set_up - 1..).unwrap_or_default() else { bail!("too few calls") };
     let rate = |span: u64| (installs.len() - set_up) as f64 * 1e9 / span as f64;
@@ -209,7 +209,7 @@ fn rate(seen: &Seen) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A ring at work before pinscope came, on which buffers are installed once after: nobody can know whether that was set-up.
+/// A ring that worked before pinscope started and gets buffers once afterwards: whether this is set-up cannot be known.
 fn a_ring_that_was_there(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -221,7 +221,7 @@ fn a_ring_that_was_there(context: &Context) -> TestResult {
         .stdout(Stdio::null())
         .spawn()?;
     let pid = server.id().to_string();
-    // It is at its standard input once its ring has worked: `read`, system call 0, of descriptor 0.
+    // The scenario waits on its standard input after its ring has worked: system call 0 (`read`) of descriptor 0.
     let deadline = Instant::now() + TIME;
     while !std::fs::read_to_string(format!("/proc/{pid}/syscall"))?.starts_with("0 0x0 ") {
         ensure!(Instant::now() < deadline, "the scenario does not wait");
@@ -247,7 +247,7 @@ fn a_ring_that_was_there(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Q2 and Q3 by the numbers of the scenario: 1 VMA, then many, at the same size.
+/// Checks Q2 and Q3 against the scenario's figures: one VMA, then many, at the same size.
 fn by_cost(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -271,7 +271,7 @@ fn by_cost(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// A mail to be pasted: the questions with their verdicts, no line too long, and the same figures.
+/// Markdown for pasting into a mail: the questions with their verdicts, no line too long, and the same figures.
 fn as_markdown(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -293,7 +293,7 @@ fn as_markdown(context: &Context) -> TestResult {
         ensure!(flat.contains(words), "no {words:?} in\n{text}");
     }
     if context.kernel.can_be_walked() {
-        // 16 buffers side by side in one mapping.
+        // 16 adjacent buffers in one mapping.
         let vmas = "100% of 16 buffers and 100% of 1 registration lay in a single VMA";
         ensure!(flat.contains(vmas), "no {vmas:?} in\n{text}");
     }
@@ -301,8 +301,7 @@ fn as_markdown(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Many VMAs cost the look-ups that the pin makes, and no advice is due where it makes none: for memory that is there, on
-/// the fast path.
+/// Many VMAs cost the look-ups of the pin. Without look-ups (present memory on the fast path), no advice may be given.
 fn lookups_of_many_vmas(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);

@@ -1,4 +1,4 @@
-//! `pinscope audit`: callers of every kind that a guest has, against what they asked for.
+//! Tests of `pinscope audit`: callers of every kind that the guest has, compared with what they requested.
 
 use std::{
     fs::{File, OpenOptions},
@@ -27,9 +27,9 @@ use crate::{
 };
 
 const TIME: Duration = Duration::from_mins(2);
-/// Pages of a buffer.
+/// Pages per buffer.
 const PAGES: u64 = 8;
-/// How often each call is made.
+/// Number of times that each call is made.
 const CALLS: u64 = 3;
 
 type Case = fn(&Context) -> TestResult;
@@ -61,14 +61,14 @@ pub fn tests() -> Vec<Test> {
     cases.into_iter().map(test).collect()
 }
 
-/// What an audit of our own calls said.
+/// Result of an audit of our own calls.
 struct Said {
     json: Value,
-    /// Nanoseconds by our own clock, around all of the work.
+    /// Nanoseconds by our own clock for all of the work.
     took: u64,
 }
 
-/// Audits `work`, of this process alone.
+/// Audits `work` in the process `pid`.
 fn audit(context: &Context, pid: u32, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Said> {
     let pid = pid.to_string();
     let arguments = ["audit", "--json", "--attach", &context.attach, "--pid", &pid];
@@ -88,30 +88,30 @@ fn audit(context: &Context, pid: u32, work: impl FnOnce() -> anyhow::Result<()>)
     Ok(Said { json, took })
 }
 
-/// A row that has to be there.
+/// An expected row.
 struct Row {
-    /// Any of these, as compilers inline.
+    /// Acceptable callers; the compiler may inline some.
     callers: &'static [&'static str],
     function: &'static str,
     flags: &'static [&'static str],
     calls: u64,
     failed: u64,
     pages: u64,
-    /// Of all calls.
+    /// Total over all calls.
     vmas: u64,
     backing: Value,
     as_proposed: Value,
     since_6_5: Value,
-    /// The proposal exempted the caller.
+    /// Whether the proposal exempted the caller.
     exempt: bool,
 }
 
-/// A backing that was seen as a whole.
+/// A backing that was determined completely.
 fn whole(class: &str, filesystem: Option<&str>, shared: bool) -> Value {
     json!({"seen": "whole", "class": class, "filesystem": filesystem, "shared": shared, "writable": true, "mixed": false})
 }
 
-/// One of which nothing is known.
+/// An unknown backing.
 fn unknown(seen: &str) -> Value {
     json!({"seen": seen, "class": null, "filesystem": null, "shared": null, "writable": null, "mixed": false})
 }
@@ -121,7 +121,7 @@ impl Row {
         let walked = context.kernel.can_be_walked();
         let writes = self.flags.contains(&"FOLL_WRITE");
         let remote = self.backing["seen"] == "remote";
-        // A kernel whose VMAs cannot be walked judges what asks for none.
+        // Without a walk, only calls to which a rule does not apply can be judged.
         let judged = |refused: &Value, falls_under: bool| {
             if walked || !falls_under || self.calls == self.failed { refused.clone() } else { Value::Null }
         };
@@ -152,13 +152,13 @@ impl Row {
             .map(|(key, wanted)| format!("{key} is {} and not {wanted}", row[key]))
             .collect();
         let caller = row["caller"].as_str().unwrap_or_default();
-        // A copy that the compiler made of a function has its name with a suffix.
+        // The name of a copy of a function made by the compiler has a suffix.
         if !self.callers.contains(&caller.split('.').next().unwrap_or_default()) {
             problems.push(format!("the caller is {caller:?} and not one of {:?}", self.callers));
         }
         let chain = row["chains"][0]["steps"].as_array().cloned().unwrap_or_default();
         let ends_in_a_call = chain.iter().any(|step| step["function"].as_str() == Some("do_syscall_64"));
-        // Before 5.16 the kernel cannot follow a stack through a kretprobe.
+        // Before 5.16, the kernel cannot unwind a stack through a kretprobe.
         let whole = context.attach != "kprobe" || context.kernel.version >= Version(5, 16);
         if (whole && !ends_in_a_call) || chain.first().is_none_or(|step| step["function"] != caller) {
             problems.push(format!("a chain that does not lead from the caller to the system call: {chain:?}"));
@@ -167,13 +167,13 @@ impl Row {
     }
 }
 
-/// Holds all rows against those that have to be there, in any order, and the audit as such.
+/// Compares all rows with the expected ones, in any order, and checks the figures of the whole audit.
 fn hold(context: &Context, said: &Said, wanted: &[Row], read_only: u64) -> TestResult {
     let json = &said.json;
     let rows = json["rows"].as_array().context("no rows")?;
     let mut problems = Vec::new();
     for row in wanted {
-        // The nearest row says best what is wrong with it.
+        // Reports the differences from the most similar row.
         match rows.iter().map(|found| row.problems(context, found)).min_by_key(Vec::len) {
             Some(nearest) => problems.extend(nearest),
             None => problems.push(format!("no row of {}", row.function)),
@@ -212,7 +212,7 @@ fn us(context: &Context, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::R
     audit(context, std::process::id(), work)
 }
 
-/// A file on ext4 of so many written pages, open with `O_DIRECT`.
+/// A file on ext4 with this number of written pages, opened with `O_DIRECT`.
 fn direct_file() -> anyhow::Result<File> {
     let path = format!("/mnt/ext4/audit-{}", std::process::id());
     std::fs::write(&path, vec![7; (PAGES * PAGE) as usize])?;
@@ -222,13 +222,13 @@ fn direct_file() -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// Memory of ours that a test mapped, as bytes.
+/// Memory mapped by a test, as bytes.
 fn memory(address: u64, length: u64) -> &'static mut [u8] {
-    // SAFETY: the callers mapped it writable, use it once at a time, and outlive it by none.
+    // SAFETY: callers mapped it writable, use it once at a time, and do not keep the reference longer than the mapping.
     unsafe { std::slice::from_raw_parts_mut(address as *mut u8, length as usize) }
 }
 
-/// Since 6.5, where `iov_iter_extract_pages` is what O_DIRECT takes, it pins; before, it takes references.
+/// Whether O_DIRECT pins: since 6.5 it uses `iov_iter_extract_pages`, which pins; before, it takes references.
 fn direct_pins(context: &Context) -> bool {
     context.kernel.version >= Version(6, 5)
 }
@@ -236,7 +236,7 @@ fn direct_pins(context: &Context) -> bool {
 const DIRECT: &[&str] =
     &["iov_iter_extract_pages", "__iov_iter_get_pages_alloc", "iov_iter_get_pages", "iov_iter_get_pages2"];
 
-/// A row of [`CALLS`] direct reads into a buffer of [`PAGES`] pages.
+/// Row for [`CALLS`] direct reads into a buffer of [`PAGES`] pages.
 fn direct_row(context: &Context, backing: Value, refused: bool) -> Row {
     let pins = direct_pins(context);
     Row {
@@ -285,7 +285,7 @@ fn direct_read_over_two(context: &Context) -> TestResult {
     })?;
     let mut backing = whole("shmem", None, true);
     backing["mixed"] = json!(true);
-    // The second mapping is the one that a rule refuses.
+    // A rule refuses the second mapping.
     let row = Row { vmas: 2 * CALLS, ..direct_row(context, backing, true) };
     hold(context, &said, &[row], 0)
 }
@@ -294,7 +294,7 @@ fn direct_read_into_hole(context: &Context) -> TestResult {
     let (file, mut space) = (direct_file()?, Space::new(PAGES * PAGE));
     let address = space.hole(PAGES * PAGE)?;
     let said = us(context, || {
-        // SAFETY: nothing is mapped there, which the kernel finds out.
+        // SAFETY: nothing is mapped there; the kernel returns EFAULT.
         let ret = unsafe { libc::pread(file.as_raw_fd(), address as *mut _, (PAGES * PAGE) as usize, 0) };
         let error = io::Error::last_os_error();
         ensure!(ret == -1 && error.raw_os_error() == Some(libc::EFAULT), "answered {ret}, {error}");
@@ -304,7 +304,7 @@ fn direct_read_into_hole(context: &Context) -> TestResult {
     hold(context, &said, &[row], 0)
 }
 
-/// The kernel only reads from the buffer: since 6.5 a pin without `FOLL_WRITE`, before it nothing to be listed.
+/// The kernel only reads from the buffer. Since 6.5, this is a pin without `FOLL_WRITE`; before, it is not listed.
 fn direct_write(context: &Context) -> TestResult {
     let (file, mut space) = (direct_file()?, Space::new(PAGES * PAGE));
     let address = space.map(Kind::Ext4, PAGES * PAGE)?;
@@ -322,17 +322,18 @@ fn direct_write(context: &Context) -> TestResult {
     hold(context, &said, &[Row { flags: &["FOLL_PIN"], ..row }], 0)
 }
 
-/// Another process's memory, of which the backing cannot be known, and our own by the same call, of which it is.
+/// Another process's memory, whose backing cannot be known, and our own memory through the same call, whose backing is
+/// known.
 fn process_vm(context: &Context) -> TestResult {
     let mut space = Space::new(4 * PAGES * PAGE);
     let there = space.map(Kind::Anon, PAGES * PAGE)?;
     let here = space.map(Kind::Anon, PAGES * PAGE)?;
     sys::touch(there, 2 * PAGES * PAGE);
-    // SAFETY: the child makes system calls only.
+    // SAFETY: the child only makes system calls.
     let child = unsafe { libc::fork() };
     if child == 0 {
         loop {
-            // SAFETY: takes nothing.
+            // SAFETY: takes no arguments.
             unsafe { libc::pause() };
         }
     }
@@ -341,7 +342,7 @@ fn process_vm(context: &Context) -> TestResult {
         let remote = libc::iovec { iov_base: there as *mut _, iov_len: (PAGES * PAGE) as usize };
         for (pid, writes) in [(child, false), (child, true), (std::process::id() as i32, true)] {
             for _ in 0..CALLS {
-                // SAFETY: both ranges are mapped, and hold nobody's Rust object.
+                // SAFETY: both ranges are mapped and contain no Rust object.
                 let done = unsafe {
                     if writes {
                         libc::process_vm_writev(pid, &raw const local, 1, &raw const remote, 1, 0)
@@ -354,7 +355,7 @@ fn process_vm(context: &Context) -> TestResult {
         }
         Ok(())
     });
-    // SAFETY: our own child, which was not waited for.
+    // SAFETY: our own child, which has not been waited for.
     unsafe {
         libc::kill(child, libc::SIGKILL);
         libc::waitpid(child, std::ptr::null_mut(), 0);
@@ -380,7 +381,7 @@ fn process_vm(context: &Context) -> TestResult {
     hold(context, &said?, &rows, 0)
 }
 
-/// A gift of pages to a pipe: the kernel takes references, for reading.
+/// Pages given to a pipe: the kernel takes references for reading.
 fn vmsplice(context: &Context) -> TestResult {
     let mut space = Space::new(PAGES * PAGE);
     let address = space.map(Kind::Anon, PAGES * PAGE)?;
@@ -388,7 +389,7 @@ fn vmsplice(context: &Context) -> TestResult {
     let (reader, writer) = io::pipe()?;
     let said = us(context, || {
         let gift = libc::iovec { iov_base: address as *mut _, iov_len: (PAGES * PAGE) as usize };
-        // SAFETY: the range is mapped, and nobody writes to it while the pipe has it.
+        // SAFETY: the range is mapped, and nobody writes to it while the pipe refers to it.
         let done = unsafe { libc::vmsplice(writer.as_raw_fd(), &raw const gift, 1, libc::SPLICE_F_GIFT) };
         ensure!(done as u64 == PAGES * PAGE, "gave {done}: {}", io::Error::last_os_error());
         Ok(())
@@ -438,14 +439,15 @@ fn io_uring(context: &Context) -> TestResult {
     hold(context, &said, &rows, 0)
 }
 
-/// Our own memory through /proc/self/mem, a page at a time.
+/// Our own memory through /proc/self/mem, one page at a time.
 fn proc_mem(context: &Context) -> TestResult {
     let mut space = Space::new(PAGES * PAGE);
     let address = space.map(Kind::Ext4, PAGES * PAGE)?;
     sys::touch(address, PAGES * PAGE);
     let file = OpenOptions::new().write(true).open("/proc/self/mem")?;
     let page = vec![9; PAGE as usize];
-    // Since 6.12 it is the kernel's configuration whether the file forces; what is forced writes to the read-only, too.
+    // Since 6.12, the kernel's configuration decides whether the file uses FOLL_FORCE, with which writes to read-only
+    // memory succeed as well.
     let mut sealed = Space::new(PAGE);
     let forces = file.write_all_at(&page, sealed.map(Kind::ReadOnly, PAGE)?).is_ok();
     let said = us(context, || {
@@ -470,7 +472,7 @@ fn proc_mem(context: &Context) -> TestResult {
     hold(context, &said, &[row], 0)
 }
 
-/// `struct xdp_umem_reg` of linux/if_xdp.h, as 5.10 knows it.
+/// `struct xdp_umem_reg` of linux/if_xdp.h, in the version of 5.10.
 #[repr(C)]
 struct UmemReg {
     address: u64,
@@ -481,14 +483,14 @@ struct UmemReg {
     padding: u32,
 }
 
-/// The memory of an AF_XDP socket: pinned for as long as it lives. A shared file is what the rule of 6.5 refuses.
+/// Memory of an AF_XDP socket, pinned for the socket's lifetime. The rule since 6.5 refuses a shared file.
 fn xdp_umem(context: &Context, kind: Kind) -> TestResult {
-    // SAFETY: takes integers.
+    // SAFETY: takes only integers.
     let socket = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     if socket < 0 {
         return Ok(Verdict::Ignored(format!("no AF_XDP sockets: {}", io::Error::last_os_error())));
     }
-    // SAFETY: just made, and nobody else's.
+    // SAFETY: a new descriptor without another owner.
     let socket = unsafe { OwnedFd::from_raw_fd(socket) };
     let mut space = Space::new(PAGES * PAGE);
     let address = space.map(kind, PAGES * PAGE)?;
@@ -497,7 +499,7 @@ fn xdp_umem(context: &Context, kind: Kind) -> TestResult {
     let file = kind == Kind::Ext4;
     let refused = file && !context.kernel.refuses_files();
     let said = us(context, || {
-        // SAFETY: `umem` is valid for the size that is given.
+        // SAFETY: `umem` is valid for the given size.
         let ret = unsafe {
             libc::setsockopt(
                 socket.as_raw_fd(),
@@ -528,7 +530,7 @@ fn xdp_umem(context: &Context, kind: Kind) -> TestResult {
     hold(context, &said, &[row], 0)
 }
 
-/// A futex that processes share is known by its page.
+/// A futex shared between processes is identified by its page.
 fn futex(context: &Context) -> TestResult {
     let mut space = Space::new(PAGE);
     let address = space.map(Kind::SharedAnon, PAGE)?;
@@ -557,7 +559,8 @@ fn futex(context: &Context) -> TestResult {
     hold(context, &said, &[row], 0)
 }
 
-/// Another process's audit has none of our calls; the time, the command's status and the page for people.
+/// An audit of another process contains none of our calls; also checks the time limit, the command's exit status and
+/// the text output.
 fn scope_and_end(context: &Context) -> TestResult {
     let (file, mut space) = (direct_file()?, Space::new(PAGES * PAGE));
     let address = space.map(Kind::Anon, PAGES * PAGE)?;
@@ -569,7 +572,7 @@ fn scope_and_end(context: &Context) -> TestResult {
     let attach = context.attach.as_str();
     pinscope::run(&["audit", "--json", "--attach", attach, "-d", "300ms"], TIME)?.expect_code(0)?;
     let text = pinscope::run(&["audit", "--attach", attach, "--", "sh", "-c", "exit 7"], TIME)?.expect_code(7)?.stdout;
-    // An exec writes its arguments into the new program's stack.
+    // exec writes its arguments to the new program's stack.
     for words in ["Q6", "get_arg_page", "get_user_pages_remote", "do_syscall_64", "Own cost:", "exit code 7"] {
         ensure!(text.contains(words), "no {words:?} in the page:\n{text}");
     }

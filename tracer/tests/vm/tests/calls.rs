@@ -1,4 +1,4 @@
-//! The system calls around the registrations: their own time, and those that hang.
+//! Tests of the system calls around registrations: their own time, and calls that hang.
 
 use std::{
     process::{Command, Stdio},
@@ -25,7 +25,7 @@ use crate::{
 
 const TIME: Duration = Duration::from_mins(2);
 const ACCOUNT: &str = "/tmp/guest-calls.json";
-/// Since then a fault in a pin waits for a userfaultfd: before, io_uring pins under `mmap_lock`.
+/// Since 6.5, a fault in a pin can wait for a userfaultfd. Before, io_uring pins under `mmap_lock`.
 const WAITS_IN_THE_PIN: Version = Version(6, 5);
 
 pub fn tests() -> Vec<Test> {
@@ -37,7 +37,7 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-/// In the middle of a hang: at a trace's end and in the daemon's metric, from when, by whom, of which operation.
+/// During a hang, the end of a trace and the daemon's metric show since when, in which process and in which operation.
 fn that_hang(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -84,10 +84,10 @@ fn that_hang(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// From the clock before a call to the kernel's own entry of it: a thread may lose its CPU there.
+/// Tolerance between our clock before a call and the kernel's entry into it: a thread may be preempted in between.
 const SLACK: u64 = 500_000_000;
 
-/// The caller's time, by the caller's own clock, and the wait for the ring's lock in it.
+/// The caller's time as measured by its own clock, and the wait for the ring's lock within it.
 fn own_time(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -103,7 +103,7 @@ fn own_time(context: &Context) -> TestResult {
     let account = Account::read(ACCOUNT)?;
     let calls = report.json()["calls"].as_array().context("no times of calls")?;
     let at = |operation: &str, key: &str| account.more[operation][key].as_u64().with_context(|| format!("no {key}"));
-    // The register has the lock for as long as it lasts.
+    // The register holds the lock for its whole duration.
     let held = at("register", "ended_ns")? - at("unregister", "started_ns")?;
     for operation in ["register", "unregister"] {
         let took = at(operation, "ended_ns")? - at(operation, "started_ns")?;
@@ -121,7 +121,7 @@ fn own_time(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// A call that waits for its ring's lock for seconds and then works for microseconds has taken seconds.
+/// A call that waits for its ring's lock for seconds and then works for microseconds took seconds.
 fn min_duration(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -141,8 +141,8 @@ fn min_duration(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// On the way to the function all operations do the same, so that with nobody else at the ring they wait alike, however much
-/// pinscope's hook there has to look at.
+/// All operations take the same path to the function, so without contention they wait equally long, however much
+/// pinscope's hook has to do there.
 fn wait_for_no_hook(context: &Context) -> TestResult {
     const CALLS: u64 = 100;
     if let Some(verdict) = without_tracer(context) {

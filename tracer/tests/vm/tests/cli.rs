@@ -1,4 +1,4 @@
-//! Bad circumstances, and what a user sees of them: one line, and an exit code.
+//! Error conditions as a user sees them: one line, and an exit code.
 
 use std::{
     fs,
@@ -29,7 +29,7 @@ use crate::{
 };
 
 const TIME: Duration = Duration::from_mins(2);
-/// linux/capability.h.
+/// From linux/capability.h.
 const CAP_SYS_ADMIN: i32 = 21;
 const CAP_SYS_RESOURCE: i32 = 24;
 const CAP_PERFMON: i32 = 38;
@@ -92,7 +92,7 @@ fn bad_values(context: &Context) -> TestResult {
     report(context, &["--pid", "many"])?.expect_error_line(&["many"])?;
     report(context, &["--attach", "by-hand"])?.expect_error_line(&[])?;
     passed(report(context, &["--avoid", ""])?.expect_error_line(&[]).or_else(|error| {
-        // An empty name avoids nothing; a session may as well start, and then it waits for a signal.
+        // An empty name avoids nothing. The session may then start and wait for a signal.
         ensure!(error.to_string().contains("had not ended"), "{error:#}");
         Ok(())
     }))
@@ -107,7 +107,7 @@ fn no_such_command(context: &Context) -> TestResult {
     passed(finished.expect_error_line(&["/no/such/command"]))
 }
 
-/// tracefs is not mounted in this guest; pinscope neither needs it nor mounts it where others see it.
+/// tracefs is not mounted in this guest. pinscope neither needs it nor mounts it where others see it.
 fn no_tracefs(context: &Context) -> TestResult {
     let before = fs::read_to_string("/proc/mounts")?;
     ensure!(!before.contains("tracefs"), "tracefs is mounted here");
@@ -119,7 +119,7 @@ fn no_tracefs(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// 64 KiB, as distributions have it: root raises it, and from 5.11 on it does not matter.
+/// 64 KiB, the default of distributions. root raises it, and from 5.11 on it does not matter.
 fn small_memlock(context: &Context) -> TestResult {
     let mut command = pinscope::command(&["trace", "--json", "--attach", &context.attach]);
     process::limit_memlock(&mut command, 64 << 10);
@@ -128,7 +128,7 @@ fn small_memlock(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// As `pinscope trace | head -1`: when nobody reads any more, it ends, and without a word.
+/// As in `pinscope trace | head -1`: it ends silently when nobody reads its output any more.
 fn closed_pipe(context: &Context) -> TestResult {
     let mut command = pinscope::command(&["trace", "--json", "--attach", &context.attach]);
     let mut child = command.spawn()?;
@@ -161,7 +161,7 @@ fn command_killed(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Ctrl-C on a command that takes its time: both end, and the report is printed.
+/// Ctrl-C during a slow command: both end, and the report is printed.
 fn command_interrupted(context: &Context) -> TestResult {
     let mut command = pinscope::command(&["trace", "--json", "--attach", &context.attach, "--", "/bin/sleep", "60"]);
     let trace = Trace::start_command(&mut command)?;
@@ -172,7 +172,7 @@ fn command_interrupted(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// A signal during the start ends it at once, by that signal and with one line, and a command does not begin.
+/// A signal during the start ends pinscope at once, by that signal and with one line, and the command does not run.
 fn interrupted_start(context: &Context) -> TestResult {
     let command: &[&str] = &["--", "/bin/sh", "-c", "echo BEGUN"];
     let cases: [(&[&str], i32); 4] = [
@@ -202,7 +202,7 @@ fn interrupted_start(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Nobody can read what is said: the exit codes are what they are.
+/// Standard error is full: the exit codes do not change.
 fn full_stderr(context: &Context) -> TestResult {
     let run = |arguments: &[&str]| {
         let full = fs::OpenOptions::new().write(true).open("/dev/full")?;
@@ -215,8 +215,8 @@ fn full_stderr(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// With too few open files one line says so and how many it takes; with that many it works. What may be raised is, and not for
-/// the command.
+/// With too low a limit of open files, one line says so and states the number needed; that number suffices. pinscope
+/// raises the soft limit for itself, but not for the command.
 fn few_descriptors(context: &Context) -> TestResult {
     let run = |soft, hard, more: &[&str]| {
         let arguments = [&["report", "--json", "--attach", &context.attach], more].concat();
@@ -251,7 +251,7 @@ fn few_processes(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Who can trace nothing whatever the kernel has does not wait for the kernel's lists.
+/// Without the privileges to trace, pinscope fails before it reads the kernel's lists.
 fn nothing_more_is_read(context: &Context) -> TestResult {
     let by_name = |name: &&str| CIRCUMSTANCES.iter().find(|(known, ..)| known == name);
     for (name, circumstance, words) in ["user namespace", "another user", "without /sys"].iter().filter_map(by_name) {
@@ -268,7 +268,7 @@ fn nothing_more_is_read(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// A function that is not there: the rest is measured, and what is not is unknown and said to be.
+/// A missing function: the other figures are measured, and the missing ones are marked as unknown.
 fn avoided_function(context: &Context) -> TestResult {
     let pid = std::process::id().to_string();
     let mut arguments = vec!["--pid", &pid];
@@ -301,19 +301,19 @@ fn doctor(context: &Context) -> TestResult {
     ensure!(text.stdout.contains("io_sqe_buffers_register"), "the plan names no function\n{}", text.words());
     let value: Value = serde_json::from_str(&json.stdout).with_context(|| json.words())?;
     ensure!(value.is_object(), "no object\n{}", json.words());
-    // Since 5.17 everything can be answered; before it something is degraded, and the exit code tells the two apart.
+    // Since 5.17, everything can be answered. Before, something is degraded, and the exit code shows it.
     let whole = context.kernel.can_be_walked();
     ensure!((text.code() == 0) == whole, "exit code {} on {}\n{}", text.code(), context.kernel.release, text.words());
     Ok(Verdict::Passed)
 }
 
-/// What a program is started with, and what its line of error names where nothing can be measured then.
+/// Name, change to the command, and words of the error line where nothing can be measured.
 type Circumstance = (&'static str, fn(&mut Command), &'static [&'static str]);
 
 const MEMLOCK: &str = "64 KiB of locked memory that stay";
 const NO_PERF_EVENTS: &str = "seccomp without perf_event_open(2)";
 
-/// Switches of the whole machine and lockdown have tests of their own.
+/// System-wide switches and lockdown have their own tests.
 const CIRCUMSTANCES: [Circumstance; 10] = [
     ("user namespace", process::in_user_namespace, &["user namespace"]),
     (
@@ -348,12 +348,12 @@ const CIRCUMSTANCES: [Circumstance; 10] = [
     ),
 ];
 
-/// What the doctor says is what a report then meets, whatever the circumstances: it measures all, some or nothing.
+/// doctor and report agree under all circumstances: everything, something or nothing is measured.
 fn doctor_agrees(context: &Context) -> TestResult {
     let mut off = Vec::new();
     for (name, circumstance, words) in CIRCUMSTANCES {
-        // Where something can be measured both take a session's time: locked memory matters before 5.11, and this filter
-        // is tried where trampolines do without the call.
+        // If something can be measured, both take as long as a session, so irrelevant cases are skipped: locked memory
+        // matters only before 5.11, and the filter is tested only where trampolines do not need the call.
         let matters = match name {
             MEMLOCK => context.kernel.version < Version(5, 11),
             NO_PERF_EVENTS => context.attach == "fentry",
@@ -371,7 +371,7 @@ fn doctor_agrees(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Gives what both say.
+/// Returns the common result.
 fn agrees(context: &Context, circumstance: fn(&mut Command), words: &[&str]) -> anyhow::Result<String> {
     let run = |arguments: &[&str]| {
         let mut command = pinscope::command(&[arguments, &["--attach", &context.attach]].concat());
@@ -407,8 +407,8 @@ fn kprobes_switched_off(context: &Context) -> TestResult {
     result
 }
 
-/// Hooks would attach and never fire: nothing is attached, one line says why, and all works once the switch is on again. That the
-/// kernel warned of nothing meanwhile is asked of every guest.
+/// The hooks would attach and never fire, so nothing is attached, one line gives the reason, and everything works when
+/// the switch is on again. Every guest fails on kernel warnings, so none occurred meanwhile.
 fn switched_off(context: &Context, switch: &str, name: &str) -> TestResult {
     match fs::write(switch, "0") {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
@@ -426,7 +426,7 @@ fn switched_off(context: &Context, switch: &str, name: &str) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// A service that can trace nothing says so in its metrics, and has no figure that could be taken for a zero.
+/// A service that cannot trace exports the reason as a metric, and no figure that could be mistaken for zero.
 fn locked_daemon(context: &Context) -> TestResult {
     let daemon = Daemon::start(context, &[])?;
     let scrape = daemon.scrape()?;
@@ -442,7 +442,7 @@ fn locked_daemon(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// For a guest that was booted with lockdown=confidentiality: nothing can be traced, and pinscope says why.
+/// Tests for a guest booted with lockdown=confidentiality: nothing can be traced, and pinscope gives the reason.
 pub fn lockdown() -> Vec<Test> {
     let case = |name: &str, arguments: &'static [&'static str]| {
         Test::new(format!("lockdown_{name}"), move |_| {

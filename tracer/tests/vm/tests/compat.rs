@@ -1,4 +1,4 @@
-//! A 32-bit caller: its iovecs have another layout, and pinscope has to see what the kernel made of them.
+//! A 32-bit caller: its iovecs have another layout, and pinscope has to read them as the kernel does.
 
 use std::{arch::asm, fs, os::fd::FromRawFd, os::fd::OwnedFd, os::unix::process::ExitStatusExt, process::Command};
 
@@ -15,13 +15,13 @@ use crate::{
     sys::{self, PAGE},
 };
 
-/// io_uring's numbers are the same in both tables.
+/// io_uring's system call numbers are the same in both tables.
 const IO_URING_SETUP: u32 = 425;
 const IO_URING_REGISTER: u32 = 427;
 const GETPID: u32 = 20;
-/// Below 4 GiB, where nothing else of a program that is linked like this one lies.
+/// An address below 4 GiB that this program does not use.
 const LOW: u64 = 0x6000_0000;
-/// Bytes of `struct io_uring_params`, and of the 32-bit iovec.
+/// Sizes of `struct io_uring_params` and of the 32-bit iovec.
 const PARAMS: u64 = 120;
 const IOVEC: u64 = 8;
 
@@ -29,14 +29,15 @@ pub fn tests() -> Vec<Test> {
     vec![Test::new("compat_iovecs", iovecs)]
 }
 
-/// A system call by the 32-bit gate.
+/// Makes a system call through the 32-bit entry.
 ///
 /// # Safety
+///
 /// As for the call itself.
 unsafe fn int80(number: u32, arguments: [u32; 4]) -> i32 {
     let ret: u32;
-    // SAFETY: the gate keeps all registers but those named here; rbx, which the compiler keeps for itself, is
-    // exchanged back. What the kernel does with the arguments is the caller's to vouch for.
+    // SAFETY: the entry preserves all registers except those named here; rbx, which the compiler reserves, is swapped
+    // back. The caller guarantees what the kernel does with the arguments.
     unsafe {
         asm!(
             "xchg rbx, {first}",
@@ -53,14 +54,14 @@ unsafe fn int80(number: u32, arguments: [u32; 4]) -> i32 {
     ret as i32
 }
 
-/// The child of [`gate`]: dies of a signal where the gate is closed.
+/// Child process of [`gate`]: killed by a signal if the 32-bit entry is disabled.
 pub fn probe() -> u8 {
-    // SAFETY: getpid takes nothing and touches no memory.
+    // SAFETY: getpid takes no arguments and touches no memory.
     let pid = unsafe { int80(GETPID, [0; 4]) };
     u8::from(pid != std::process::id() as i32)
 }
 
-/// Why 32-bit calls do not work here; `None` when they do.
+/// The reason why 32-bit calls do not work here; `None` if they do.
 fn gate() -> anyhow::Result<Option<String>> {
     let status = Command::new("/proc/self/exe").args(["probe", "int80"]).status().context("starting ourselves")?;
     Ok(match (status.code(), status.signal()) {
@@ -92,20 +93,20 @@ fn iovecs(context: &Context) -> TestResult {
         attempts.push((attempt, failed_at));
     }
     let verdict = judge(context, &attempts);
-    // SAFETY: only numbers point there.
+    // SAFETY: only integers refer to this range.
     unsafe { sys::unmap(LOW, 16 * PAGE) };
     verdict.map(|()| Verdict::Passed)
 }
 
-/// A ring made by the 32-bit gate: that is what makes the kernel read 32-bit iovecs.
+/// Creates a ring through the 32-bit entry, which makes the kernel read 32-bit iovecs.
 fn setup() -> anyhow::Result<(OwnedFd, (u64, u64))> {
-    // SAFETY: the page was mapped for this; `io_uring_params` of zeros is valid.
+    // SAFETY: the page was mapped for this; zeroed `io_uring_params` are valid.
     unsafe { std::ptr::write_bytes(LOW as *mut u8, 0, PARAMS as usize) };
     let before = clock::monotonic();
-    // SAFETY: the kernel writes to the params alone.
+    // SAFETY: the kernel writes only to the params.
     let fd = unsafe { int80(IO_URING_SETUP, [8, LOW as u32, 0, 0]) };
     ensure!(fd >= 0, "io_uring_setup by int 0x80: errno {}", -fd);
-    // SAFETY: the call gave us this descriptor.
+    // SAFETY: the call returned this descriptor, which has no other owner.
     Ok((unsafe { OwnedFd::from_raw_fd(fd) }, (before, clock::monotonic())))
 }
 
@@ -119,7 +120,7 @@ fn call(
     let table = LOW + PAGE;
     for (place, buffer) in (0..).zip(buffers) {
         let at = (table + place * IOVEC) as *mut u32;
-        // SAFETY: the page was mapped for this, and holds 512 of them.
+        // SAFETY: the page was mapped for this and has room for 512 of them.
         unsafe {
             at.write(buffer.address as u32);
             at.add(1).write(buffer.length as u32);
@@ -131,7 +132,7 @@ fn call(
     let argument = if buffers.is_empty() { 0 } else { table as u32 };
     let before = clock::faults();
     let started_ns = clock::monotonic();
-    // SAFETY: the kernel reads the table and pins memory that is ours.
+    // SAFETY: the kernel reads the table and pins memory that belongs to the test.
     let ret = unsafe { int80(IO_URING_REGISTER, [fd as u32, opcode, argument, buffers.len() as u32]) };
     let ended_ns = clock::monotonic();
     let after = clock::faults();

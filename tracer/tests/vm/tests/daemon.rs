@@ -1,4 +1,4 @@
-//! The daemon: what it serves has to be what the generator did.
+//! Tests of the daemon: what it serves must equal what the generator did.
 
 use std::{collections::BTreeMap, net::TcpListener, process::Command, time::Duration};
 
@@ -48,8 +48,8 @@ fn serves(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// The registration of one buffer in one VMA takes a short way through the probes, and only a daemon's: its figures are
-/// held against what is known of the calls, beside one of three VMAs that goes the long way.
+/// A buffer in a single VMA takes a shortcut through the daemon's probes. Its figures are compared with the known
+/// calls, next to a buffer with three VMAs, which takes the long path.
 fn counts_what_is_usual(context: &Context, daemon: &Daemon) -> anyhow::Result<()> {
     const USUAL: u32 = 20;
     let before = daemon.scrape()?;
@@ -80,12 +80,12 @@ fn counts_what_is_usual(context: &Context, daemon: &Daemon) -> anyhow::Result<()
     Ok(())
 }
 
-/// Rings, policies, waits and phases, with all that a daemon measures on request.
+/// Rings, policies, waits and phases, with all optional measurements.
 fn serves_evidence(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
     }
-    // Its walks would be waits for mmap_lock.
+    // The shared session's walks would count as waits for mmap_lock.
     drop(context.take_session());
     let daemon = Daemon::start(context, &["--rings", "--locks", "--phases"])?;
     let probe = guest(&["probe", "policies"])?;
@@ -130,7 +130,7 @@ fn is(scrape: &Scrape, name: &str, labels: &[(&str, &str)], expected: u64) -> an
     Ok(())
 }
 
-/// `others` were installed on one more ring, which had no request.
+/// `others` buffers were installed on another ring that had no requests.
 fn rings(scrape: &Scrape, accounts: &[&Account], others: u64) -> anyhow::Result<()> {
     let calls = || accounts.iter().flat_map(|account| installed(account));
     let before = calls().filter(|call| call.requests_before == 0).count() as u64 + others;
@@ -144,7 +144,7 @@ fn rings(scrape: &Scrape, accounts: &[&Account], others: u64) -> anyhow::Result<
     is(scrape, "pinscope_ring_installation_ordinal_bucket", &[("le", "1")], rings)
 }
 
-/// Buffers that another kernel's rule answers otherwise: by that rule, how, and the errno on either side.
+/// Buffers for which another kernel's rule has a different answer: by that rule, the change, and the errno.
 fn changes<'a>(truth: &'a policies::Counts, own: &str) -> BTreeMap<(&'static str, &'static str, &'a str), u64> {
     let mut changes = BTreeMap::new();
     for ((answers, here), buffers) in truth.iter().filter(|(key, _)| !is_unserved(key)) {
@@ -160,7 +160,7 @@ fn changes<'a>(truth: &'a policies::Counts, own: &str) -> BTreeMap<(&'static str
     changes
 }
 
-/// What every rule takes and the kernel refused: no rule lifts it.
+/// Whether every rule accepts the buffer although the kernel refused it; no rule explains this.
 fn is_unserved((answers, here): &(Vec<String>, String)) -> bool {
     here != "ok" && answers.iter().all(|answer| answer == "ok")
 }
@@ -195,7 +195,7 @@ fn judged(scrape: &Scrape, truth: &policies::Counts, clean: u64, own: &str) -> a
     is(scrape, "pinscope_policy_unrelated_total", &[], unserved)
 }
 
-/// Every question is in one state; the audit's can be in none but this.
+/// Each question is in exactly one state; the audit's question can only be in this one.
 fn states(scrape: &Scrape) -> anyhow::Result<()> {
     for question in ["Q1", "Q2", "Q3", "Q4", "Q5", "Q6", "Q7"] {
         is(scrape, "pinscope_question_state", &[("question", question)], 1)?;
@@ -203,7 +203,7 @@ fn states(scrape: &Scrape) -> anyhow::Result<()> {
     is(scrape, "pinscope_question_state", &[("question", "Q6"), ("state", "unanswerable")], 1)
 }
 
-/// The parts make up the whole, and all registrations were watched for the lock.
+/// The phases sum up to the whole, and every registration was watched for the lock.
 fn on_request(context: &Context, scrape: &Scrape) -> anyhow::Result<()> {
     let measured = ["register", "update"];
     let sum = |name| measured.map(|operation| scrape.sum(name, &[("operation", operation)])).iter().sum::<f64>();

@@ -1,5 +1,5 @@
-//! What a session has on request: waits for `mmap_lock`, and the parts of the time. Held against our own clock, our own
-//! count of faults, and what is known of the kernel's path.
+//! Tests of optional measurements: waits for `mmap_lock`, and the phases of the time. Compared with our own clock, our
+//! own count of faults, and known facts about the kernel's path.
 
 use std::{
     process::Command,
@@ -26,9 +26,9 @@ use crate::{
     watchdog,
 };
 
-/// linux/capability.h.
+/// From linux/capability.h.
 const CAP_IPC_LOCK: i32 = 14;
-/// `io_account_mem` is a function of its own, called for every buffer.
+/// Since this kernel, `io_account_mem` is a separate function that is called for every buffer.
 const EVERY_BUFFER: Version = Version(6, 16);
 
 type Case = fn(&Context) -> TestResult;
@@ -48,7 +48,7 @@ pub fn tests() -> Vec<Test> {
     ];
     let test = |run: Case| {
         move |context: &Context| {
-            // Another pinscope's walks take the lock as well, and are not known for what they are.
+            // The walks of another pinscope take the lock as well, and cannot be recognised as walks.
             drop(context.take_session());
             without_tracer(context).map_or_else(|| run(context), Ok)
         }
@@ -60,7 +60,7 @@ fn number(value: &Value, path: &str) -> anyhow::Result<u64> {
     value.pointer(path).and_then(Value::as_u64).with_context(|| format!("no number at {path} in {value}"))
 }
 
-/// Registers each buffer by itself, and lets go of it again.
+/// Registers and unregisters each buffer separately.
 fn register_each(context: &Context, ring: &Ring, buffers: &[Buffer]) -> anyhow::Result<Vec<Attempt>> {
     let one = |buffer: &Buffer| {
         let call = perform(context, ring, Request::Register(std::slice::from_ref(buffer)))?;
@@ -71,7 +71,7 @@ fn register_each(context: &Context, ring: &Ring, buffers: &[Buffer]) -> anyhow::
     buffers.iter().map(one).collect()
 }
 
-/// So many buffers of one fresh small page each.
+/// This number of buffers, each a new small page.
 fn pages(space: &mut Space, count: u64) -> anyhow::Result<Vec<Buffer>> {
     let address = space.map(Kind::Anon, count * PAGE)?;
     sys::advise(address, count * PAGE, libc::MADV_NOHUGEPAGE)?;
@@ -82,13 +82,13 @@ fn clock_of(calls: &[Attempt]) -> u64 {
     calls.iter().map(|call| call.answer.ended_ns - call.answer.started_ns).sum()
 }
 
-/// Why a kernel's locks cannot be watched.
+/// The reason why a kernel's locks cannot be watched.
 fn no_tracepoints(context: &Context) -> Option<Verdict> {
     context.kernel.lacks("tracepoints of mmap_lock", LOCK_TRACEPOINTS).map(Verdict::Ignored)
 }
 
-/// The walk of one session tries the lock beside the waits that the other counts: nobody is killed here, and nobody is said
-/// to have been.
+/// The walks of one session take the lock while another session counts waits. No process is killed here, and none may
+/// be reported as killed.
 fn two_sessions(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -125,8 +125,8 @@ fn two_sessions(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Another thread takes the lock for writing again and again, and keeps it long: registrations wait for it, no longer
-/// than they take by our own clock; what the other thread does is not theirs.
+/// Another thread repeatedly takes the lock for writing and holds it for long. Registrations wait for it, for no longer
+/// than they take by our own clock. The other thread's calls are not attributed to them.
 fn beside_a_writer(context: &Context) -> TestResult {
     if let Some(verdict) = no_tracepoints(context) {
         return Ok(verdict);
@@ -163,7 +163,7 @@ fn beside_a_writer(context: &Context) -> TestResult {
         let verdict = q7["verdict"].as_str().unwrap_or_default();
         let begins =
             format!("Of {count} registrations, {count} took mmap_lock for reading and 0 for writing; together");
-        // Since 7.0 the lock's tracepoints can be preempted: what was skipped degrades the answer.
+        // Since 7.0, the lock's tracepoints can be preempted; skipped runs degrade the answer.
         let state = q7["state"] == "answered" || (q7["state"] == "degraded" && told.skipped()? > 0);
         ensure!(state && verdict.starts_with(&begins), "{begins:?} is expected, answered: {q7}");
         let report = told.json();
@@ -184,8 +184,8 @@ fn beside_a_writer(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Who takes the lock: up to 6.9 each buffer, since then each that is not all there already. Once a buffer: pinscope's
-/// own walk, which takes it too, is not among it.
+/// Which buffers take the lock: every one up to 6.9; since then, those that are not completely present. Once per
+/// buffer: pinscope's own walk, which takes it too, is excluded.
 fn locks_by_path(context: &Context) -> TestResult {
     if let Some(verdict) = no_tracepoints(context) {
         return Ok(verdict);
@@ -215,7 +215,7 @@ fn locks_by_path(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// A walk over many VMAs takes the lock once for each: none of it is the registration's.
+/// A walk over many VMAs takes the lock once for each. None of these belongs to the registration.
 fn large_walk(context: &Context) -> TestResult {
     if let Some(verdict) = no_tracepoints(context) {
         return Ok(verdict);
@@ -234,13 +234,13 @@ fn large_walk(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Whether some reason names this.
+/// Whether one of the reasons contains these words.
 fn has_reason(report: &Value, words: &str) -> bool {
     let reasons = report["degraded"].as_array();
     reasons.is_some_and(|reasons| reasons.iter().any(|reason| reason.as_str().is_some_and(|r| r.contains(words))))
 }
 
-/// A kernel without the tracepoints: no figure, and why.
+/// A kernel without the tracepoints: no figure, and the reason.
 fn locks_absent(context: &Context) -> TestResult {
     let avoided = ["--locks", "--avoid", "mmap_lock_acquire_returned"];
     let old = context.kernel.version < LOCK_TRACEPOINTS;
@@ -250,7 +250,7 @@ fn locks_absent(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// The same figures, by registration.
+/// The same figures by registration.
 fn in_the_trace(context: &Context) -> TestResult {
     let pages = 32;
     let mut space = Space::new(pages * PAGE);
@@ -282,7 +282,8 @@ fn in_the_trace(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// The parts sum to the total, which is that of the report's other sections and no more than our clock shows.
+/// The phases sum up to the total, which equals that of the report's other sections and is at most the time of our own
+/// clock.
 fn sums(report: &Value, ours: u64) -> anyhow::Result<()> {
     let phases = &report["phases"];
     let part = |name: &str| phases[name]["ns"].as_u64().unwrap_or(0);
@@ -296,7 +297,7 @@ fn sums(report: &Value, ours: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Page faults inside the pin: as many as untouched pages, as our own count has it, and none for touched ones.
+/// Page faults inside the pin: one per untouched page, according to our own count, and none for touched pages.
 fn faults(context: &Context) -> TestResult {
     let count = 500;
     let ring = Ring::new()?;
@@ -322,7 +323,7 @@ fn faults(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Every look-up has its time; 6.1 has none to be timed, and says so.
+/// Every look-up is timed. 6.1 has no look-up that could be timed, and this is reported.
 fn look_ups_are_timed(context: &Context, report: &Value) -> anyhow::Result<()> {
     let phases = &report["phases"];
     let untimed = context.kernel.version >= Version(5, 11) && context.kernel.version < Version(6, 5);
@@ -335,7 +336,7 @@ fn look_ups_are_timed(context: &Context, report: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Touched memory takes the fast path since 6.10; untouched memory, and all before it, the slow one.
+/// Touched memory takes the fast path since 6.10; untouched memory, and all memory before 6.10, takes the slow one.
 fn paths(context: &Context) -> TestResult {
     let ring = Ring::new()?;
     let mut space = Space::new(8 * PAGE);
@@ -358,8 +359,8 @@ fn paths(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// The charge to the user: each buffer of who lacks CAP_IPC_LOCK; of who has it, none before the hooked function is one
-/// that finds that out itself.
+/// Charging of pages to the user. Without CAP_IPC_LOCK, each buffer is charged. With it, none is, up to the kernels in
+/// which the hooked function itself checks the capability.
 fn accounting(context: &Context) -> TestResult {
     if !has_accounting(context) {
         let report = Watch::of_us(context, &["--phases"])?.end()?;
@@ -392,7 +393,7 @@ fn accounting(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// The kernel charges pages through a function.
+/// Whether the kernel charges pages through a function.
 fn has_accounting(context: &Context) -> bool {
     (Version(6, 1)..Version(7, 2)).contains(&context.kernel.version)
 }

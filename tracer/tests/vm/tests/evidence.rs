@@ -1,4 +1,5 @@
-//! What the answers rest on, by ring, by process, by cost: held against the scenarios' own accounts, in one session.
+//! Tests of the evidence behind the answers: by ring, by process, by cost. Compared with the scenarios' own accounts,
+//! in one session.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,7 +16,7 @@ use crate::{
     scenario::{Account, Call},
 };
 
-/// Installs, refuses, goes on at run time, faults, and lies over many VMAs and files.
+/// Scenarios that install, are refused, change tables at run time, fault, and use many VMAs and files.
 const SCENARIOS: [&str; 16] = [
     "setup_only --seconds 0",
     "switch_sets --count 8",
@@ -35,7 +36,7 @@ const SCENARIOS: [&str; 16] = [
     "memlock --count 3",
 ];
 
-/// Octets of a huge page, from which a buffer counts as large.
+/// Size of a huge page in bytes, from which on a buffer counts as large.
 const LARGE: u64 = 2 << 20;
 
 pub fn tests() -> Vec<Test> {
@@ -75,7 +76,7 @@ fn accepted(account: &Account) -> impl Iterator<Item = &Call> {
     account.calls.iter().filter(|call| call.installed())
 }
 
-/// Before and after the ring's first request, and which installation of its ring each was.
+/// Installations before and after the ring's first request, and the order of each within its ring.
 fn installations(report: &Value, accounts: &[Account]) -> anyhow::Result<()> {
     let after = accounts.iter().flat_map(accepted).filter(|call| call.requests_before > 0).count();
     let all = accounts.iter().flat_map(accepted).count();
@@ -98,7 +99,7 @@ fn installations(report: &Value, accounts: &[Account]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The accepted installations of each ring, by its fd; none of the scenarios closes one.
+/// Accepted installations of each ring, by its fd. No scenario closes a ring.
 fn by_ring(account: &Account) -> BTreeMap<i32, Vec<&Call>> {
     let mut rings: BTreeMap<i32, Vec<&Call>> = BTreeMap::new();
     for call in accepted(account) {
@@ -164,17 +165,17 @@ fn habits(context: &Context, report: &Value, account: &Account) -> anyhow::Resul
     ensure!(told("enomem")? == refused, "{habits}: ENOMEM {refused} times");
     let name = account.scenario.as_str();
     let calls = accepted(account).count() as u64;
-    // The buffers of a table lie side by side there, but for the first.
+    // The buffers of these tables are adjacent, except for the first.
     let side_by_side =
         ["setup_only", "switch_sets", "many_rings", "small_iovecs", "refills_slots", "empties_slots", "clones"];
     let tables = accepted(account).filter(|call| call.kind == "table" && side_by_side.contains(&name));
     let adjacent: u64 = tables.map(|call| call.buffers - 1).sum();
     ensure!(told("adjacent_buffers")? == adjacent, "{habits}: {adjacent} adjacent buffers");
-    // Sets that come again: all but the first, or the first two, of calls of one kind.
+    // Repeated sets: all calls of one kind except the first, or the first two.
     let (repeated, elsewhere) = match name {
         "reregistration" | "small_iovecs" => (calls - 1, 0),
         "switch_sets" => (calls - 2, 0),
-        // The same set, but once on each ring.
+        // The same set, once on each ring.
         "many_rings" => (0, calls - 1),
         _ => (0, 0),
     };
@@ -185,13 +186,13 @@ fn habits(context: &Context, report: &Value, account: &Account) -> anyhow::Resul
     } else {
         return Ok(());
     };
-    // Before 5.17 a trampoline is not given the slot where a buffer's bvecs are to be found.
+    // Before 5.17, a trampoline does not receive the slot through which a buffer's bvecs are found.
     if context.attach == "fentry" && context.kernel.version < Version(5, 17) {
         return Ok(());
     }
     let (count, bytes) = large.fold((0, 0), |(count, bytes), call| (count + call.buffers, bytes + call.bytes));
     ensure!(told("large_buffers")? == count && told("large_bytes")? == bytes, "{habits}: {count} large buffers");
-    // A page a bvec, since none of it is in huge pages.
+    // One bvec per page, since no buffer is in huge pages.
     let has_bvecs = told("large_bvecs")? * 4096;
     ensure!(has_bvecs == bytes, "{habits}: bvecs for {has_bvecs} of {bytes} bytes");
     if name == "untouched" {
@@ -202,7 +203,7 @@ fn habits(context: &Context, report: &Value, account: &Account) -> anyhow::Resul
     Ok(())
 }
 
-/// Every accepted buffer is in a cell that has its VMAs and pages; the sums are the accounts'.
+/// Every accepted buffer is in the cell of its VMAs and pages; the sums equal those of the accounts.
 fn costs(report: &Value, accounts: &[Account]) -> anyhow::Result<()> {
     let cells = report["costs"].as_array().context("no costs")?;
     let sum = |key: &str| cells.iter().filter_map(|cell| cell[key].as_u64()).sum::<u64>();
@@ -240,7 +241,7 @@ fn largest(report: &Value, accounts: &[Account]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A memfd each, in every buffer: each file is in one.
+/// One memfd in each buffer: each file occurs in one buffer.
 fn shared_files(report: &Value, accounts: &[Account]) -> anyhow::Result<()> {
     let account = accounts.iter().find(|account| account.scenario == "two_memfds").context("no memfds")?;
     let files = report["shared_buffer_files"].as_array().context("no files")?;

@@ -17,11 +17,11 @@ use crate::{
 };
 
 const PROGRAM: &str = "/usr/bin/fio";
-/// Buffers that fio registers.
+/// Number of buffers that fio registers.
 const DEPTH: u64 = 8;
 const TIME: Duration = Duration::from_mins(2);
 
-/// A kind of memory, what stands behind it, and whether kernels up to 6.4 refuse it.
+/// A kind of memory, its backing, and whether kernels up to 6.4 refuse it.
 struct Memory {
     name: &'static str,
     option: &'static str,
@@ -101,12 +101,12 @@ fn is_refused(context: &Context, memory: &Memory) -> bool {
     memory.refused_before_6_5 && context.kernel.refuses_files()
 }
 
-/// The records of fio after fio, in one session.
+/// The records of several fio runs in one session.
 fn kinds(context: &Context) -> TestResult {
     if let Some(verdict) = is_missing(context) {
         return Ok(verdict);
     }
-    // Lays out the file that is read.
+    // Creates the file that is read.
     run(&job("malloc", &[]))?;
     let trace = Trace::start(context, &["--comm", "fio"])?;
     for memory in &MEMORY {
@@ -144,7 +144,7 @@ fn summary(context: &Context, memory: &Memory) -> TestResult {
         return Ok(verdict);
     }
     let job = job(memory.option, &[]);
-    // fio alone says how fio ends; once the file is there, each run does the same.
+    // The file exists now, so each run does the same; a run without pinscope shows fio's normal exit status.
     run(&job)?;
     let alone = run(&job)?.code();
     let refused = is_refused(context, memory);
@@ -156,7 +156,7 @@ fn summary(context: &Context, memory: &Memory) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// fio registers once, before its first request; and each kernel's rule has its own view of what backs its buffers.
+/// fio registers once, before its first request. Each kernel's rule judges the backing of its buffers differently.
 fn answers(report: &Report, kernel: &Kernel, memory: &Memory, refused: bool) -> anyhow::Result<()> {
     let q1 = report.answer("Q1")?;
     let verdict = q1["verdict"].as_str();
@@ -192,7 +192,7 @@ fn figures(report: &Report, kernel: &Kernel, memory: &Memory, refused: bool) -> 
     Ok(())
 }
 
-/// Jobs are processes of their own: pinscope follows them all.
+/// Jobs are separate processes; pinscope follows all of them.
 fn several_jobs(context: &Context) -> TestResult {
     if let Some(verdict) = is_missing(context) {
         return Ok(verdict);

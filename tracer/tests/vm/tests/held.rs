@@ -1,4 +1,4 @@
-//! The command that waits for the probes: what reaches it, or pinscope, in the meantime.
+//! Tests of the phase in which the command waits for the probes: signals to it or to pinscope.
 
 use std::{
     fs,
@@ -21,7 +21,7 @@ use crate::{
     user::{SERVICE, as_user},
 };
 
-/// Where the command's account is written; made only by a command that began.
+/// Path of the command's account, which exists only if the command has started.
 const ACCOUNT: &str = "/tmp/held-account.json";
 const TIME: Duration = Duration::from_mins(2);
 
@@ -47,7 +47,7 @@ pub fn tests() -> Vec<Test> {
     cases.into_iter().map(test).collect()
 }
 
-/// A report around the generator, in its start: the process that holds the command is there.
+/// A starting report around the generator, in which the process that holds the command exists.
 fn start(context: &Context) -> anyhow::Result<(Running, i32)> {
     let _ = fs::remove_file(ACCOUNT);
     let program = std::env::current_exe()?.display().to_string();
@@ -67,7 +67,7 @@ fn start(context: &Context) -> anyhow::Result<(Running, i32)> {
 }
 
 fn send(process: i32, signal: i32) {
-    // SAFETY: kill(2) touches no memory; the process is held by pinscope, which was not waited for.
+    // SAFETY: kill(2) touches no memory; pinscope holds the process, and has not been waited for.
     unsafe { libc::kill(process, signal) };
 }
 
@@ -99,7 +99,7 @@ fn ended(context: &Context) -> TestResult {
         let (running, _) = start(context)?;
         running.signal(signal);
         let finished = running.finish(TIME)?;
-        // One that came before there was a handler has killed it.
+        // A signal before the handler was installed has killed it.
         if finished.code() != 128 + signal {
             finished.expect_error_line(&["was not started"])?;
         }
@@ -108,7 +108,7 @@ fn ended(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Nobody reads the trace any more: its command does not go on alone.
+/// When nobody reads the trace any more, its command does not continue alone.
 fn abandoned(context: &Context) -> TestResult {
     let mark = format!("/tmp/abandoned-{}", std::process::id());
     let words = format!(
@@ -127,10 +127,10 @@ fn abandoned(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// A hangup that was ignored at the start is ignored all the time.
+/// A hangup signal that was ignored at the start stays ignored.
 fn kept(context: &Context) -> TestResult {
     let mut command = pinscope::command(&["-v", "report", "--attach", &context.attach]);
-    // SAFETY: between fork and exec it makes one system call.
+    // SAFETY: between fork and exec, there is a single system call.
     unsafe {
         command.pre_exec(|| {
             libc::signal(libc::SIGHUP, libc::SIG_IGN);
@@ -152,7 +152,7 @@ fn kept(context: &Context) -> TestResult {
 }
 
 fn capabilities(context: &Context) -> TestResult {
-    // An ordinary user's kprobes are refused by Debian's default.
+    // Debian's default does not allow kprobes for unprivileged users.
     if context.attach == "kprobe" {
         return Ok(Verdict::Ignored("an ordinary user attaches no kprobes".into()));
     }
@@ -167,7 +167,7 @@ fn capabilities(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// In a namespace of which it is the first process, too, where a signal of its own would not stop it.
+/// Also as the first process of a namespace, where its own signal would not stop it.
 fn status(context: &Context) -> TestResult {
     for (words, code) in [("exit 7", 7), ("kill -TERM $$", 143), ("(sleep 0.2 &); exit 3", 3)] {
         let pinscope = pinscope::binary().display().to_string();
@@ -179,7 +179,7 @@ fn status(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Three descendants go on, two of them as orphans: a daemon, and the one that it started.
+/// Three descendants continue, two of them as orphans: a daemon, and the process that it started.
 fn left_running(context: &Context) -> TestResult {
     let script = "setsid sh -c 'sleep 9 & sleep 9 & wait' >/dev/null 2>&1 & sleep 0.3; exit 4";
     let words = ["report", "--json", "--attach", &context.attach, "--", "sh", "-c", script];

@@ -1,4 +1,4 @@
-//! Programs that are not ours: some of liburing's own tests, held against the kernel's tracepoint `io_uring_register`.
+//! Third-party programs: some of liburing's own tests, compared with the kernel's tracepoint `io_uring_register`.
 
 use std::{path::Path, process::Command, time::Duration};
 
@@ -15,14 +15,14 @@ use crate::{
     tally::Tally,
 };
 
-/// Where `cargo xtask test` puts them.
+/// Folder into which `cargo xtask test` puts them.
 const FOLDER: &str = "/usr/lib/liburing";
-/// They write their files where they run.
+/// Working directory, in which they create files.
 const PLACE: &str = "/mnt/ext4";
 const TIME: Duration = Duration::from_mins(1);
 
-/// A program; operations that it has to show, what it is there for; how many of its calls that succeed only make empty
-/// slots or empty one, by its source.
+/// A program; the operations that it must show; and the number of its successful calls that only create or clear empty
+/// slots, according to its source.
 type Program = (&'static str, &'static [&'static str], fn(Version) -> u64);
 
 const PROGRAMS: [Program; 5] = [
@@ -30,11 +30,12 @@ const PROGRAMS: [Program; 5] = [
     ("io_uring_register", &["register", "unregister"], |_| 0),
     ("regbuf-clone", &["register"], emptied_by_clones),
     ("register-restrictions", &["register"], |_| 0),
-    // From a buffer to none, and from none to none.
+    // One update from a buffer to an empty slot, and one from empty to empty.
     ("rsrc_tags", &["register", "update"], |_| 2),
 ];
 
-/// Eight empty slots to be filled; one to be cloned; with clones of parts a sparse table for them.
+/// A table of eight empty slots to be filled, one to be cloned, and, where parts of tables can be cloned, a sparse
+/// table for them.
 fn emptied_by_clones(kernel: Version) -> u64 {
     match kernel {
         kernel if kernel < Version(6, 12) => 1,
@@ -80,8 +81,8 @@ fn under_report(context: &Context, (name, operations, empties): Program) -> Test
     Ok(Verdict::Passed)
 }
 
-/// What Q1 rests on are the calls that the kernel's tracepoint saw succeed, but for those that installed nothing, on rings
-/// that pinscope tells apart.
+/// Q1's installations equal the successful calls of the kernel's tracepoint, except those that installed nothing, on
+/// rings that pinscope can distinguish.
 fn installations(report: &Report, truth: &Tally, empties: u64) -> anyhow::Result<()> {
     let succeeded: u64 = ["register", "update", "clone"].map(|operation| truth.count(operation, "ok")).iter().sum();
     let installed = succeeded + truth.count("update", "partial") - empties;

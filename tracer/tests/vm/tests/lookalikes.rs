@@ -1,5 +1,5 @@
-//! What looks alike and is not: processes that have one number after each other, and entries of a completion queue that
-//! no request of the ring's own put there.
+//! Tests of things that are easily confused: processes that reuse a process id, and completion entries that no request
+//! of the ring caused.
 
 use std::{
     ffi::CString,
@@ -22,11 +22,11 @@ use crate::{
     watch::Watch,
 };
 
-/// Processes with the same number. Run time takes fewer rings.
+/// Number of processes with the same id. Fewer rings would already count as run time.
 const PROCESSES: usize = 12;
-/// Their number.
+/// Their process id.
 static NUMBER: libc::pid_t = 30_123;
-/// Slots that are filled and replaced, with tags. Run time takes fewer.
+/// Number of slots that are filled and replaced, with tags. Fewer would already count as run time.
 const SLOTS: u32 = 12;
 
 /// `IORING_SETUP_NO_SQARRAY` (6.6) and `IORING_SETUP_SQ_REWIND` (7.0).
@@ -66,7 +66,7 @@ fn lookalikes(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Each is a row of its own, did what it did once, and took nobody's place.
+/// Each process has a row of its own with its single installation, and replaced nothing.
 fn processes(report: &Value) -> anyhow::Result<()> {
     let rows = report["processes"].as_array().context("no processes")?;
     let rows: Vec<_> = rows.iter().filter(|row| row["pid"] == NUMBER).collect();
@@ -82,13 +82,13 @@ fn processes(report: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A process with that number, which makes a ring, registers the buffer, and ends.
+/// A process with this id that creates a ring, registers the buffer and ends.
 fn one_of_many(turn: usize, page: &[Buffer; 1]) -> anyhow::Result<()> {
     let name = CString::new(format!("lookalike{turn}"))?;
-    // SAFETY: a struct of integers.
+    // SAFETY: a struct of integers; zeros are valid.
     let mut how: libc::clone_args = unsafe { std::mem::zeroed() };
     (how.exit_signal, how.set_tid, how.set_tid_size) = (libc::SIGCHLD as u64, &raw const NUMBER as u64, 1);
-    // SAFETY: without shared memory it is a fork; the child makes system calls only.
+    // SAFETY: without shared memory this is a fork; the child only makes system calls.
     let child = unsafe { libc::syscall(libc::SYS_clone3, &raw const how, size_of::<libc::clone_args>()) };
     if child == 0 {
         // SAFETY: the name is NUL-terminated.
@@ -99,27 +99,27 @@ fn one_of_many(turn: usize, page: &[Buffer; 1]) -> anyhow::Result<()> {
     }
     ensure!(child == i64::from(NUMBER), "no process with the number {NUMBER}: {}", io::Error::last_os_error());
     let mut status = 0;
-    // SAFETY: the place is an int.
+    // SAFETY: `status` is a valid int.
     let ended = unsafe { libc::waitpid(NUMBER, &raw mut status, 0) };
     ensure!(ended == NUMBER && status == 0, "the child's status is {status:#x}");
     Ok(())
 }
 
-/// A ring of 8 entries by the bare system call.
+/// Creates a ring of 8 entries with the plain system call.
 fn raw_ring(flags: u32) -> io::Result<OwnedFd> {
     // `struct io_uring_params`.
     let mut parameters = [0_u32; 30];
     parameters[2] = flags;
-    // SAFETY: the kernel reads and writes as many bytes as the array has.
+    // SAFETY: the kernel reads and writes no more bytes than the array has.
     let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 8, parameters.as_mut_ptr()) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just made it, and nothing else has it.
+    // SAFETY: the kernel has just created it, and it has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// A ring's slots are filled and replaced with tags, which the kernel posts when it lets the old buffers go.
+/// A ring whose slots are filled and replaced with tags. The kernel posts a tag when it releases an old buffer.
 fn tagged(context: &Context, page: Buffer) -> anyhow::Result<Option<OwnedFd>> {
     if context.kernel.lacks("empty tables", Version(5, 19)).is_some() {
         return Ok(None);
@@ -136,7 +136,7 @@ fn tagged(context: &Context, page: Buffer) -> anyhow::Result<Option<OwnedFd>> {
     Ok(Some(fd))
 }
 
-/// A ring that got a message of another one, and then its buffers.
+/// A ring that first received a message from another ring, and then its buffers.
 fn message(context: &Context, page: &[Buffer; 1]) -> anyhow::Result<Option<OwnedFd>> {
     if context.kernel.lacks("messages between rings", Version(5, 18)).is_some() {
         return Ok(None);
@@ -148,14 +148,15 @@ fn message(context: &Context, page: &[Buffer; 1]) -> anyhow::Result<Option<Owned
     Ok(Some(fd))
 }
 
-/// A ring that forgets how many requests it took. Its queue is all zeros, which are requests that do nothing.
+/// A ring that does not keep the number of requests that it consumed. Its queue is zeroed, and zeros are requests that
+/// do nothing.
 fn rewinding(context: &Context, page: &[Buffer; 1]) -> anyhow::Result<Option<OwnedFd>> {
     if context.kernel.lacks("rings that rewind", Version(7, 0)).is_some() {
         return Ok(None);
     }
     let fd = raw_ring(REWINDS)?;
     let nothing = std::ptr::null::<u8>();
-    // SAFETY: the call reads no memory of ours.
+    // SAFETY: the call reads no memory of this process.
     let taken = unsafe { libc::syscall(libc::SYS_io_uring_enter, fd.as_raw_fd(), 1, 0, 0, nothing, 0) };
     ensure!(taken == 1, "a request: {taken}");
     ensure!(call_on(fd.as_raw_fd(), Request::Register(page)).ret == 0, "a register");

@@ -1,4 +1,4 @@
-//! Which mappings the kernel takes, and that pinscope says the same as the kernel: result, class, filesystem, sharing.
+//! Which mappings the kernel accepts, and that pinscope agrees: result, class, filesystem, sharing.
 
 use anyhow::{bail, ensure};
 
@@ -17,10 +17,10 @@ use crate::{
 
 pub const GIB: u64 = 1 << 30;
 
-/// What the kernel's rules give.
+/// The kernel's answer according to its rules.
 type Rule = fn(&Kernel) -> &'static str;
 
-/// Kinds of one mapping, and the rule for each.
+/// Kinds of a single mapping, with the rule for each.
 const PLAIN: [(&str, Kind, Rule); 19] = [
     ("anon", Kind::Anon, always),
     ("anon_shared", Kind::SharedAnon, always),
@@ -51,7 +51,7 @@ fn never(_: &Kernel) -> &'static str {
     "EFAULT"
 }
 
-/// Up to 6.4 io_uring itself refuses files; from 6.5 GUP refuses those that need dirty tracking.
+/// Up to 6.4, io_uring itself refuses files; since 6.5, GUP refuses those that need dirty tracking.
 fn shared_file(kernel: &Kernel) -> &'static str {
     if kernel.refuses_files() { "EOPNOTSUPP" } else { "EFAULT" }
 }
@@ -60,17 +60,17 @@ fn private_file(kernel: &Kernel) -> &'static str {
     if kernel.refuses_files() { "EOPNOTSUPP" } else { "ok" }
 }
 
-/// tmpfs underneath, but with operations of its own, which the check up to 6.4 does not know.
+/// tmpfs with its own operations, which the check up to 6.4 does not recognise.
 fn sysv(kernel: &Kernel) -> &'static str {
     private_file(kernel)
 }
 
-/// The rule against several sources, which 6.5 took out again.
+/// The rule against several sources, which 6.5 removed.
 fn mixed(kernel: &Kernel) -> &'static str {
     if kernel.refuses_files() { "EINVAL" } else { "ok" }
 }
 
-/// Device memory to 5.10; a mapping with a file that is no shmem to 6.4; then nothing against it.
+/// Device memory up to 5.10; a mapping of a file that is not shmem up to 6.4; accepted since then.
 fn ring_entries(kernel: &Kernel) -> &'static str {
     match kernel.version {
         version if version < Version(6, 1) => "EFAULT",
@@ -79,7 +79,7 @@ fn ring_entries(kernel: &Kernel) -> &'static str {
     }
 }
 
-/// The limit of 1 GiB became one of 1 TiB in 7.2.
+/// The limit of 1 GiB became 1 TiB in 7.2.
 fn over_a_gib(kernel: &Kernel) -> &'static str {
     if kernel.version < Version(7, 2) { "EFAULT" } else { "ok" }
 }
@@ -159,7 +159,7 @@ fn pair(space: &mut Space, first: Kind, second: Kind) -> anyhow::Result<Buffer> 
     Ok(Buffer { address, length: 5 * PAGE })
 }
 
-/// More than 1 GiB of addresses over 2 MiB of memory: one file, mapped again and again, a VMA each time.
+/// Maps more than 1 GiB of addresses over 2 MiB of memory: one file, mapped repeatedly, with one VMA each time.
 pub fn wide(space: &mut Space) -> anyhow::Result<u64> {
     let file = sys::memfd_of(0, HUGE_PAGE)?;
     let address = space.end();

@@ -1,5 +1,5 @@
-//! Calls of which one buffer is taken and another refused: each buffer's result is its own, also in a daemon, where the
-//! pin stands for its buffer and what is refused before its pin is not seen.
+//! Calls of which one buffer is accepted and another refused: each buffer has its own result. Also in a daemon, where
+//! the pin represents its buffer, and a refusal before the pin is not seen.
 
 use std::time::Duration;
 
@@ -21,8 +21,7 @@ pub fn tests() -> Vec<Test> {
     vec![Test::new("daemon_tells_each_buffers_result", in_a_daemon).within(Duration::from_mins(3))]
 }
 
-/// Buffers that the kernel registered, those that it pinned and let go with their call, and those that it refused for what
-/// lies behind them.
+/// Numbers of buffers: registered by the kernel, pinned but released within their call, and refused for their memory.
 #[derive(Clone, Copy)]
 struct Truth {
     anon: u32,
@@ -63,14 +62,14 @@ fn mixed_calls() -> anyhow::Result<Truth> {
     let refused = Buffer { address: space.map(Kind::Ext4, PAGE)?, length: PAGE };
     let table = Ring::new()?;
     expect(&table, Request::Register2(&[EMPTY; 4]), &["ok"])?;
-    // An update tells how many slots it did: the one that it emptied.
+    // An update returns the number of processed slots: here the one that it cleared.
     expect(&table, Request::Update(0, &[EMPTY, refused]), &["ok"])?;
     expect(&table, Request::Update(0, &[good, refused]), &["ok"])?;
     expect(&table, Request::Update(0, &[refused]), &["EFAULT", "EOPNOTSUPP"])?;
     let oversized = Buffer { address: good.address, length: (1 << 40) + PAGE };
     let nowhere = Buffer { address: 0, length: PAGE };
     for bad in [Buffer { length: 0, ..good }, nowhere, oversized] {
-        // Some name what is too long EINVAL.
+        // Some kernels return EINVAL for excessive length.
         expect(&Ring::new()?, Request::Register(&[good, bad]), &["EFAULT", "EINVAL"])?;
     }
     expect(&Ring::new()?, Request::Register(&[good, refused, good]), &["EFAULT", "EOPNOTSUPP"])?;

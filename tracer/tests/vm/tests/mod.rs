@@ -1,4 +1,4 @@
-//! The tests, one family a file.
+//! The tests, one file per family.
 
 use std::process::ExitCode;
 
@@ -45,7 +45,7 @@ mod unserved;
 mod vmas;
 mod workloads;
 
-/// All tests, in the order in which they run.
+/// All tests in the order in which they run.
 pub fn all() -> Vec<Test> {
     let families = [
         matrix::tests(),
@@ -59,7 +59,7 @@ pub fn all() -> Vec<Test> {
         compat::tests(),
         random::tests(),
         time::tests(),
-        // Ends the session that all of those had in common.
+        // Ends the session that all of the tests above share.
         session::tests(),
         storm::tests(),
         tasks::tests(),
@@ -83,7 +83,7 @@ pub fn all() -> Vec<Test> {
     families.into_iter().flatten().collect()
 }
 
-/// Holds the calls against the common session's records of them. Without a tracer there is nothing to hold.
+/// Compares the calls with their records in the shared session. Without a tracer, there is nothing to compare.
 fn judge(context: &Context, attempts: &[(Attempt, Option<usize>)]) -> anyhow::Result<()> {
     if !context.traces() {
         return Ok(());
@@ -98,12 +98,12 @@ fn judge(context: &Context, attempts: &[(Attempt, Option<usize>)]) -> anyhow::Re
     no_problems(&problems)
 }
 
-/// What a test of pinscope says when only the kernel is under test.
+/// Verdict of a pinscope test when only the kernel is tested.
 fn without_tracer(context: &Context) -> Option<Verdict> {
     (!context.traces()).then(|| Verdict::Ignored("no tracer was asked for (--attach none)".into()))
 }
 
-/// The common session has to be there before the first call that it is to see.
+/// Starts the shared session before the first call that it has to see.
 fn ready(context: &Context) -> anyhow::Result<()> {
     if context.traces() {
         context.session().context("starting pinscope trace")?;
@@ -111,7 +111,7 @@ fn ready(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tests for a guest that was booted in a special way; `None` when no circumstance has the name.
+/// Tests for a guest that was booted in a special way; `None` for an unknown circumstance.
 pub fn circumstance(name: &str) -> Option<Vec<Test>> {
     match name {
         "lockdown" => Some(cli::lockdown()),
@@ -121,7 +121,7 @@ pub fn circumstance(name: &str) -> Option<Vec<Test>> {
     }
 }
 
-/// What a test starts this program for.
+/// Runs the part of a test that needs a process of its own.
 pub fn probe(name: &str) -> Option<ExitCode> {
     match name {
         "int80" => Some(ExitCode::from(compat::probe())),

@@ -1,6 +1,7 @@
-//! Whose calls they are: in PID namespaces, and over generations of processes, beside strangers of the same number.
+//! Tests of the attribution of calls: in PID namespaces, and over generations of processes, next to unrelated processes
+//! with the same id.
 //!
-//! The truth is the generator's own account, and the number that a process was made to get (`ns_last_pid`).
+//! The reference is the generator's own account, and the id that a process was made to get (`ns_last_pid`).
 
 use std::{fs, os::unix::fs::symlink, path::Path, process::Command, time::Duration};
 
@@ -16,12 +17,12 @@ use crate::{
     report::Report,
 };
 
-/// Where the command's account is written.
+/// Path of the command's account.
 const ACCOUNT: &str = "/tmp/namespace-account.json";
-/// Makes a PID namespace of its own with a `/proc` of its own.
+/// Creates a PID namespace with its own `/proc`.
 const UNSHARE: [&str; 4] = ["unshare", "-p", "-f", "--mount-proc"];
 const TIME: Duration = Duration::from_mins(2);
-/// How often a number is tried to be had.
+/// Number of attempts to get a particular process id.
 const TRIES: u32 = 5;
 
 type Case = fn(&Context) -> TestResult;
@@ -46,7 +47,7 @@ pub fn tests() -> Vec<Test> {
     cases.into_iter().map(test).collect()
 }
 
-/// A process outside that registers all the time, under a name of its own.
+/// A process outside of the namespace that registers continuously, under a name of its own.
 struct Decoy(Running);
 
 impl Decoy {
@@ -61,7 +62,7 @@ impl Decoy {
     }
 }
 
-/// Runs a shell's words so many namespaces deep.
+/// Runs a shell command nested in this number of namespaces.
 fn inside(levels: usize, words: &str) -> anyhow::Result<Report> {
     let mut all = UNSHARE.repeat(levels);
     all.extend(["sh", "-c", words]);
@@ -70,7 +71,7 @@ fn inside(levels: usize, words: &str) -> anyhow::Result<Report> {
     Report::of(&finished)
 }
 
-/// pinscope and the generator as a shell has them.
+/// Shell words that run pinscope with the generator.
 fn report(context: &Context) -> String {
     format!("{} report --json --attach {}", pinscope::binary().display(), context.attach)
 }
@@ -79,7 +80,7 @@ fn generator() -> anyhow::Result<String> {
     Ok(format!("{} gen --out {ACCOUNT}", std::env::current_exe()?.display()))
 }
 
-/// Makes the next process get this number.
+/// Shell words that give the next process this id.
 fn before(number: u32) -> String {
     format!("echo {} >/proc/sys/kernel/ns_last_pid", number - 1)
 }
@@ -89,14 +90,15 @@ fn processes(report: &Report) -> anyhow::Result<Vec<(Value, Value)>> {
     Ok(processes.iter().map(|process| (process["comm"].clone(), process["pid"].clone())).collect())
 }
 
-/// A command in a namespace, with the number that a stranger outside has.
+/// A command in a namespace whose id equals that of a process outside.
 fn command(context: &Context, levels: usize) -> TestResult {
     let decoy = Decoy::start()?;
     let number = decoy.0.id();
-    // The command's own child gets the number; with more to do the shell does not become it.
+    // The command's own child gets the id. The trailing `:` keeps the shell from executing the generator in its own
+    // process.
     let command = format!("{} && {} storm --threads 1 --count 300; :", before(number), generator()?);
     let words = format!("exec {} -- sh -c '{command}'", report(context));
-    // Another process there may take the number: then the stranger's is not the command's, and it is tried again.
+    // Another process in the namespace may take the id. The comparison would then be invalid, so it is repeated.
     for _ in 0..TRIES {
         let report = inside(levels, &words)?;
         report.balanced(&generate::read(ACCOUNT)?)?;
@@ -110,7 +112,7 @@ fn command(context: &Context, levels: usize) -> TestResult {
     bail!("the command never got the number {number}");
 }
 
-/// `--pid` means the process that has the number there.
+/// `--pid` refers to the process with that id in the namespace.
 fn process(context: &Context) -> TestResult {
     let decoy = Decoy::start()?;
     let number = decoy.0.id();
@@ -125,7 +127,7 @@ fn process(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Whoever is in no namespace that pinscope sees has the host's number, and is marked.
+/// A process in no namespace visible to pinscope has the host's id and is marked.
 fn outsiders(context: &Context) -> TestResult {
     let decoy = Decoy::start()?;
     let seen = processes(&inside(1, &format!("exec {} --duration 1s", report(context)))?)?;
@@ -134,12 +136,12 @@ fn outsiders(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// A descendant whose parents have all ended, in a session of its own, is one all the same.
+/// A descendant whose ancestors have all ended, in a session of its own, still counts as a descendant.
 fn orphans(context: &Context) -> TestResult {
     let done = "/tmp/orphan-done";
     let _ = fs::remove_file(done);
     let orphan = format!("{} storm --threads 1 --count 300; : >{done}", generator()?);
-    // The first shell's child ends at once: its own child is nobody's until somebody takes it.
+    // The first shell's child ends at once, so its own child has no parent until another process adopts it.
     let words = format!("sh -c 'setsid sh -c \"sleep 0.5; {orphan}\" &' & until [ -e {done} ]; do sleep 0.1; done");
     let mut command = pinscope::command(&["report", "--json", "--attach", &context.attach, "--", "sh", "-c", &words]);
     let finished = Running::start(&mut command)?.finish(TIME)?.expect_code(0)?;
@@ -147,7 +149,8 @@ fn orphans(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// A shell's earlier child is pinscope's own when the shell becomes pinscope, and is no descendant of the command.
+/// A shell's earlier child becomes pinscope's own child when the shell executes pinscope, and is not a descendant of
+/// the command.
 fn earlier_children(context: &Context) -> TestResult {
     drop(Decoy::start()?);
     let words = format!(
@@ -159,7 +162,7 @@ fn earlier_children(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Calls of a task too far down are no calls of the command's, and each is said to be untold once.
+/// Calls of tasks nested too deeply are not attributed to the command, and each is counted once as unattributed.
 fn generations(context: &Context) -> TestResult {
     let deep = "/tmp/deep.sh";
     let script = format!(
@@ -175,11 +178,11 @@ fn generations(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// The command's processes have ended, and strangers have got their numbers.
+/// The command's processes have ended, and unrelated processes have got their ids.
 fn strangers(context: &Context) -> TestResult {
     const MOST: &str = "/proc/sys/kernel/pid_max";
     let most = fs::read_to_string(MOST)?;
-    // The kernel takes no fewer than some hundreds a CPU.
+    // The kernel's minimum is some hundreds per CPU.
     let few = if fs::write(MOST, "700").is_ok() { 700 } else { 1024 };
     fs::write(MOST, few.to_string())?;
     let decoys =
@@ -187,7 +190,7 @@ fn strangers(context: &Context) -> TestResult {
     let _ = fs::remove_file("/tmp/strangers-done");
     drop(Decoy::start()?);
     let strangers = Running::start(piped(Command::new("sh").args(["-c", decoys])))?;
-    // A subshell is a process of its own.
+    // Each subshell is a process of its own.
     let words = "n=0; while [ $n -lt 2000 ]; do ( : ); n=$((n + 1)); done; sleep 1";
     let mut command = pinscope::command(&["report", "--json", "--attach", &context.attach, "--", "sh", "-c", words]);
     let finished = Running::start(&mut command).and_then(|running| running.finish(TIME));

@@ -1,4 +1,4 @@
-//! Every operation on a table of buffers, and every way to be refused that has nothing to do with memory.
+//! Every operation on a table of buffers, and every refusal unrelated to memory.
 
 use anyhow::{Context as _, ensure};
 
@@ -30,7 +30,7 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-/// A sequence of calls on one ring, each with the answer that it has to get.
+/// A sequence of calls on one ring, each with its expected answer.
 struct Sequence<'a> {
     context: &'a Context,
     calls: Vec<(Attempt, Option<usize>)>,
@@ -84,7 +84,7 @@ fn refused(context: &Context) -> TestResult {
     calls.expect(&ring, Request::Unregister, "ENXIO", None)?;
     calls.expect(&ring, Request::Update(0, &good), "ENXIO", None)?;
     calls.expect(&ring, Request::Register(&good), "ok", None)?;
-    // The kernel looks at the table before it looks at a buffer.
+    // The kernel checks the table before it looks at a buffer.
     let mut busy = perform(context, &ring, Request::Register(&good))?;
     ensure!(result_name(busy.answer.ret) == "EBUSY", "a second table was answered {}", busy.answer.ret);
     busy.buffers.clear();
@@ -98,16 +98,17 @@ fn refused(context: &Context) -> TestResult {
     calls.judge()
 }
 
-/// Refused by the system call before the function: only the ledger sees them, and the record says what it does not know.
+/// Refused by the system call before the function: only the ledger sees the calls, and the record marks what it does
+/// not know.
 fn refused_early(context: &Context) -> TestResult {
     ready(context)?;
     let ring = Ring::new()?;
     let mut attempts = Vec::new();
-    // No argument; an argument where there must be none; a struct of the wrong size.
+    // No argument; an argument where none is allowed; a struct of the wrong size.
     let mut refused =
         vec![(Request::Bare(0, 1), "EFAULT"), (Request::Bare(1, 1), "EINVAL"), (Request::Bare(15, 7), "EINVAL")];
     if context.kernel.version < Version(5, 12) {
-        // There the function itself looks at the argument.
+        // Here the function itself checks the argument.
         refused.remove(0);
     }
     for (request, result) in refused {
@@ -144,7 +145,7 @@ fn sparse(context: &Context) -> TestResult {
     calls.expect(&ring, Request::Update(3, &[slot(0), slot(1), slot(2)]), "ok", None)?;
     calls.expect(&ring, Request::Update(3, &[slot(5)]), "ok", None)?;
     calls.expect(&ring, Request::Update(31, &[Buffer { address: hole, length: PAGE }]), "EFAULT", Some(0))?;
-    // The first two are done when the third is refused: the answer is 2, and one buffer failed.
+    // The first two slots are processed before the third is refused: the result is 2, and one buffer failed.
     calls.expect(&ring, Request::Update(8, &[slot(6), slot(7), Buffer { address: hole, length: 1 }]), "ok", Some(2))?;
     calls.expect(&ring, Request::Update(30, &[slot(0), slot(1), slot(2)]), "EINVAL", None)?;
     calls.calls.last_mut().context("no call")?.0.buffers.clear();
@@ -168,14 +169,14 @@ fn update(context: &Context) -> TestResult {
     calls.judge()
 }
 
-/// Refused for its size: the kernel looks at none of its memory, whatever lies there.
+/// Refused for its size: the kernel does not look at its memory, whatever it is.
 fn too_long(context: &Context) -> TestResult {
     let mut space = Space::new(16 * PAGE);
     let good = Buffer { address: space.map(Kind::Anon, 4 * PAGE)?, length: 4 * PAGE };
     let long = Buffer { length: 1 << 62, ..good };
     let ring = Ring::new()?;
     let mut calls = Sequence::start(context)?;
-    // Which errno it is differs from kernel to kernel.
+    // The errno differs between kernels.
     for (list, place) in [(&[long][..], 0), (&[good, long], 1)] {
         let attempt = perform(context, &ring, Request::Register(list))?;
         ensure!(attempt.answer.ret < 0, "{list:?} was answered {}", attempt.answer.ret);
@@ -211,7 +212,7 @@ fn clone(context: &Context) -> TestResult {
     calls.judge()
 }
 
-/// The opcode's top bit says that the fd is an index: the operation is the same.
+/// With the opcode's top bit set, the fd is an index; the operation is the same.
 fn registered_ring(context: &Context) -> TestResult {
     if let Some(why) = context.kernel.lacks("io_uring_register by a registered ring", Version(6, 3)) {
         return Ok(Verdict::Ignored(why));
@@ -227,14 +228,15 @@ fn registered_ring(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// The kernel's tracepoint does not see a call on what is no ring, and pinscope makes no registration of it.
+/// The kernel's tracepoint does not see a call on a descriptor that is no ring, and pinscope records no registration
+/// for it.
 fn bad_fd(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
     }
     let pid = std::process::id().to_string();
     let trace = Trace::start(context, &["--pid", &pid])?;
-    // SAFETY: the fd is refused before the argument is looked at.
+    // SAFETY: the fd is refused before the argument is read.
     let ret = unsafe { libc::syscall(libc::SYS_io_uring_register, 0x7fff_0000, 0, 0, 0) };
     ensure!(ret == -1, "a call on no ring was answered {ret}");
     let ended = trace.interrupt()?;
@@ -242,7 +244,7 @@ fn bad_fd(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// fd and age of a ring are known if it was made in the session, and unknown, not zero, if before.
+/// fd and age of a ring are known if it was created during the session; otherwise they are unknown, not zero.
 fn ring_age(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);

@@ -1,5 +1,5 @@
-//! What "ok" means: updates that stop half-way, registers that are rolled back, bytes that were asked for in vain. The
-//! truth is what the probe asked for and the kernel answered.
+//! Tests of the meaning of "ok": updates that stop half-way, registers that are rolled back, bytes requested without
+//! success. The reference is the probe's requests and the kernel's answers.
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
@@ -20,12 +20,12 @@ use crate::{
     tally::Tally,
 };
 
-/// Calls of each kind that the probe makes.
+/// Number of calls of each kind that the probe makes.
 const HALF_REFUSED: u64 = 3;
 const ROLLED_BACK: u64 = 5;
 const LARGE: u64 = 2;
 const LARGE_BYTES: u64 = 512 << 20;
-/// Good buffers in a register that is rolled back.
+/// Valid buffers in a register that is rolled back.
 const GOOD: u64 = 64;
 
 pub fn tests() -> Vec<Test> {
@@ -35,7 +35,7 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-/// Makes every call, and fails unless the kernel answers each as laid out.
+/// Makes every call, and fails unless the kernel answers each as expected.
 pub fn probe() -> ExitCode {
     match calls() {
         Ok(()) => ExitCode::SUCCESS,
@@ -76,17 +76,17 @@ fn calls() -> anyhow::Result<()> {
     for _ in 0..LARGE {
         expect(Request::Register(&[large]), refused)?;
     }
-    // With which errno differs from kernel to kernel.
+    // The errno differs between kernels.
     let too_long = ring.call(Request::Register(&[Buffer { length: 1 << 62, ..good[0] }])).ret;
     ensure!(too_long < 0, "a buffer of 2^62 bytes was taken");
     println!("{TOLD}{}", result_name(too_long));
     Ok(())
 }
 
-/// What the probe's only line begins with.
+/// Beginning of the probe's only line.
 const TOLD: &str = "too long: ";
 
-/// By operation and result; the probe has told on its standard output with which errno its longest buffer was refused.
+/// Counts by operation and result. The probe prints the errno with which its longest buffer was refused.
 fn results(stdout: &str) -> anyhow::Result<Tally> {
     let too_long = stdout.lines().find_map(|line| line.strip_prefix(TOLD)).context("the probe told nothing")?;
     let mut truth = Tally::default();
@@ -101,13 +101,13 @@ fn results(stdout: &str) -> anyhow::Result<Tally> {
 }
 
 const REFUSED_REGISTERS: u64 = ROLLED_BACK + LARGE + 1;
-/// Buffers that were registered when their calls returned, a page each.
+/// Buffers that were registered when their calls returned, one page each.
 const REGISTERED: u64 = 8 + HALF_REFUSED + 2;
-/// Buffers that could not be pinned, but for the one that was too long.
+/// Buffers that could not be pinned, except for the longest one.
 const UNPINNABLE: u64 = 2 * HALF_REFUSED + 1 + ROLLED_BACK + LARGE;
-/// Bytes asked for in vain.
+/// Bytes requested without success.
 const REFUSED_BYTES: u64 = (UNPINNABLE - LARGE + ROLLED_BACK * GOOD) * PAGE + LARGE * LARGE_BYTES;
-/// What the one too long adds where it comes to the function for it.
+/// Bytes added by the longest buffer, on kernels that call the per-buffer function for it.
 const TOO_LONG: u64 = 1 << 40;
 
 /// Calls that put a buffer into the table.
@@ -143,7 +143,7 @@ fn in_a_report(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// What was asked for and what is registered are two figures.
+/// Requested and registered bytes are separate figures.
 fn bytes(json: &Value, process: &Value) -> anyhow::Result<()> {
     let told = &json["registration_bytes"];
     ensure!(told["sum"] == REGISTERED * PAGE, "{} bytes registered: {told}", REGISTERED * PAGE);
@@ -156,7 +156,7 @@ fn bytes(json: &Value, process: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A buffer that is not registered when the call returns was not accepted.
+/// A buffer that is not registered when the call returns does not count as accepted.
 fn buffers(report: &Report) -> anyhow::Result<()> {
     let [ok, failed] = [true, false].map(|ok| report.buffers_by_class(ok));
     let truth = |count: u64| BTreeMap::from([("anon".to_owned(), count)]);
@@ -168,7 +168,7 @@ fn buffers(report: &Report) -> anyhow::Result<()> {
     let others = judged["others"].as_array().context("no others")?;
     let others: u64 = others.iter().filter_map(|one| one["buffers"].as_u64()).sum();
     ensure!(others == UNPINNABLE && judged["unjudged"] == 0, "{UNPINNABLE} unpinnable: {judged}");
-    // The pins of what was let go were paid for.
+    // Pins of released buffers have cost time nevertheless.
     let walked = report.json()["walks"]["complete"].as_u64();
     ensure!(walked == Some(REGISTERED + UNPINNABLE + let_go), "{}", report.json()["walks"]);
     Ok(())
@@ -215,7 +215,7 @@ fn in_the_daemon(context: &Context) -> TestResult {
     for metric in ["pinscope_registration_bytes_sum", "pinscope_workload_bytes_total"] {
         grown.is(metric, &[], REGISTERED * PAGE)?;
     }
-    // Where the pin stands for its buffer, the one too long is not seen.
+    // Where the pin represents its buffer, the longest buffer is not seen.
     let seen = if context.kernel.can_be_walked() { 0 } else { TOO_LONG };
     for metric in ["pinscope_refused_bytes_total", "pinscope_workload_refused_bytes_total"] {
         let told = grown.by(metric, &[]);
@@ -236,7 +236,7 @@ fn in_the_daemon(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Two scrapes with the probe between them.
+/// Differences between two scrapes, with the probe between them.
 struct Grown {
     before: Scrape,
     after: Scrape,

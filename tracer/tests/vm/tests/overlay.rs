@@ -1,6 +1,6 @@
-//! Files in an overlay, as a container's are: found under its name, and another filesystem's.
+//! Files in an overlay, as in a container: reported under the overlay's name or another filesystem's.
 //!
-//! Kernels have overlayfs as a module. It is taken from /lib/modules/overlay.ko where the guest was given it
+//! Kernels have overlayfs as a module. It is loaded from /lib/modules/overlay.ko if the guest was given that file
 //! (`cargo xtask guest --file`).
 
 use std::{
@@ -28,7 +28,7 @@ pub fn tests() -> Vec<Test> {
     vec![Test::new("vmas_overlay", overlay)]
 }
 
-/// A directory for an overlay, and what its files are to the kernel.
+/// Folders for an overlay, and the kernel's view of its files.
 struct Case {
     on: &'static str,
     class: &'static str,
@@ -66,7 +66,7 @@ fn check(context: &Context, case: &Case, mounted: &Mounted, shared: bool) -> any
     let address = space.hole(PAGE)?;
     let how = if shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
     sys::map_at(address, PAGE, libc::PROT_READ | libc::PROT_WRITE, how, Some(&file.into()), 0)?;
-    // Where a user finds it; the device that maps tells is the overlay's only since 6.8 or so.
+    // The user's view: the device in maps is the overlay's only since about 6.8.
     let vmas = maps::read()?;
     let found = vmas.iter().find(|vma| vma.start == address).context("maps has no such VMA")?;
     ensure!(found.path.starts_with(&mounted.merged()), "maps says {}", found.path);
@@ -88,7 +88,7 @@ fn is_there() -> anyhow::Result<bool> {
     Ok(known()?)
 }
 
-/// An overlay; unmounted when dropped.
+/// An overlay, unmounted when dropped.
 struct Mounted {
     folder: String,
 }

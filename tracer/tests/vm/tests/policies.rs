@@ -1,5 +1,5 @@
-//! Every mapping of the matrix under every policy: what each would answer is known from kernels that are under it, and what
-//! this one answered is told by the workload itself.
+//! Every mapping of the matrix under every policy. The policies' answers are known from kernels that have them; this
+//! kernel's answers come from the workload itself.
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::{
     sys::{HUGE_PAGE, PAGE},
 };
 
-/// What the policies answer: before 6.5, with a single source, as proposed, since 6.5, since 7.2.
+/// Answers of the policies: before 6.5, single source, as proposed, since 6.5, since 7.2.
 pub type Answers = [&'static str; 5];
 
 const OK: &str = "ok";
@@ -31,7 +31,7 @@ const NONE_TAKE: Answers = ["EFAULT"; 5];
 const SHARED_FILE: Answers = ["EOPNOTSUPP", "EOPNOTSUPP", "EFAULT", "EFAULT", "EFAULT"];
 pub const PRIVATE_FILE: Answers = ["EOPNOTSUPP", "EOPNOTSUPP", "EFAULT", OK, OK];
 
-/// Mappings side by side in one buffer, a page or a huge page each; no kind is a hole.
+/// Adjacent mappings in one buffer, one page or huge page each; `None` is a hole.
 struct Case {
     kinds: &'static [Option<Kind>],
     answers: Answers,
@@ -41,10 +41,10 @@ const fn case(kinds: &'static [Option<Kind>], answers: Answers) -> Case {
     Case { kinds, answers }
 }
 
-/// More than 1 GiB of one file, mapped again and again, a VMA each time.
+/// More than 1 GiB of one file, mapped repeatedly, with one VMA each time.
 const LARGE: Answers = ["EFAULT", "EFAULT", "EFAULT", "EFAULT", OK];
 
-/// Whether GUP takes it depends on what is in it, since 6.10.
+/// Since 6.10, GUP's answer depends on the mapping's content.
 const UNDECIDED: &str = "undecided";
 
 const CASES: [Case; 34] = [
@@ -54,7 +54,7 @@ const CASES: [Case; 34] = [
     case(&[Some(Kind::MemfdPrivate)], ALL_TAKE),
     case(&[Some(Kind::Tmpfs)], ALL_TAKE),
     case(&[Some(Kind::TmpfsPrivate)], ALL_TAKE),
-    // tmpfs underneath, with operations of its own, which neither the old rule nor the proposed one knows.
+    // tmpfs with its own operations, which neither the old rule nor the proposed one recognises.
     case(&[Some(Kind::SysV)], PRIVATE_FILE),
     case(&[Some(Kind::Hugetlb)], ALL_TAKE),
     case(&[Some(Kind::HugetlbShared)], ALL_TAKE),
@@ -63,21 +63,22 @@ const CASES: [Case; 34] = [
     case(&[Some(Kind::Ext4Private)], PRIVATE_FILE),
     case(&[Some(Kind::Ramfs)], SHARED_FILE),
     case(&[Some(Kind::RamfsPrivate)], PRIVATE_FILE),
-    // Anonymous to GUP, a file to io_uring.
+    // Anonymous memory to GUP, a file to io_uring.
     case(&[Some(Kind::ZeroPrivate)], ["EOPNOTSUPP", "EOPNOTSUPP", OK, OK, OK]),
     case(&[Some(Kind::Zero)], ALL_TAKE),
     case(&[Some(Kind::ReadOnly)], NONE_TAKE),
     case(&[Some(Kind::NoAccess)], NONE_TAKE),
-    // Where the kernel has it.
+    // Only if the kernel supports it.
     case(&[Some(Kind::Secret)], NONE_TAKE),
-    // Its pages are written back, and its rule is that of files. In a guest without a disk there is none.
+    // Its pages are written back, so the rule for files applies. A guest without a disk has none.
     case(&[Some(Kind::Block)], SHARED_FILE),
     case(&[Some(Kind::BlockPrivate)], PRIVATE_FILE),
-    // Where the guest has such a filesystem on /mnt/dax.
+    // Only if the guest has such a filesystem on /mnt/dax.
     case(&[Some(Kind::Dax)], ["EOPNOTSUPP"; 5]),
     case(&[Some(Kind::DaxPrivate)], ["EOPNOTSUPP", "EOPNOTSUPP", "EOPNOTSUPP", UNDECIDED, UNDECIDED]),
     case(&[Some(Kind::Anon), Some(Kind::Dax)], NONE_TAKE),
-    // A rule's answer and every kernel's: GUP stops at the first that it refuses, the old rules look at all pages after it.
+    // These hold for every rule: GUP stops at the first mapping that it refuses, and the old rules check all pages
+    // after it.
     case(&[Some(Kind::Ext4Private), Some(Kind::ReadOnly)], NONE_TAKE),
     case(&[Some(Kind::Anon), Some(Kind::ReadOnly)], NONE_TAKE),
     case(&[Some(Kind::Anon), Some(Kind::Memfd)], [OK, "EINVAL", OK, OK, OK]),
@@ -94,13 +95,13 @@ pub fn tests() -> Vec<Test> {
     vec![Test::new("policies_of_the_matrix", of_the_matrix).within(Duration::from_mins(2))]
 }
 
-/// How often the four answers and the kernel's own came together.
+/// Number of buffers by the policies' answers and the kernel's own.
 pub type Counts = BTreeMap<(Vec<String>, String), u64>;
 
-/// The policies by name, in the order of the answers.
+/// Names of the policies, in the order of [`Answers`].
 pub const NAMES: [&str; 5] = ["before_6_5", "single_source", "as_proposed", "since_6_5", "since_7_2"];
 
-/// Registers every case, and prints a line for each: its number and what the kernel answered.
+/// Registers every case and prints a line for each: its number and the kernel's answer.
 pub fn probe() -> ExitCode {
     match register_all() {
         Ok(()) => ExitCode::SUCCESS,
@@ -117,17 +118,17 @@ fn register_all() -> anyhow::Result<()> {
         let mut space = Space::new(64 << 20);
         match build(&mut space, case) {
             Ok(buffer) => report(number, &ring, buffer),
-            // The reason is that of mmap(2) or of what it maps.
+            // The error of mmap(2), or of creating what it maps.
             Err(error) if is_optional(case) => println!("case {number} {ABSENT} {error:#}"),
             Err(error) => return Err(error),
         }
     }
-    // A mapping that no program makes for its data.
+    // A mapping that no program creates for its data.
     report(CASES.len(), &ring, entries(&maps::read()?)?);
     let mut space = Space::new(GIB + HUGE_PAGE);
     report(CASES.len() + 1, &ring, Buffer { address: wide(&mut space)?, length: GIB + PAGE });
     unserved::register_all(&ring);
-    // Refused for their size, which no rule for mappings is about.
+    // Refused for their size, independent of the mapping.
     for length in [(1 << 40) + PAGE, 0] {
         let refused = ring.call(Request::Register(&[Buffer { address: PAGE, length }]));
         ensure!(refused.ret < 0, "{length} bytes at address {PAGE} were taken");
@@ -135,7 +136,7 @@ fn register_all() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Not every kernel has secretmem, and not every guest a disk, or persistent memory.
+/// Not every kernel has secretmem, and not every guest has a disk or persistent memory.
 const ABSENT: &str = "absent:";
 
 fn is_optional(case: &Case) -> bool {
@@ -186,7 +187,7 @@ fn of_the_matrix(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Memory that the kernel could not bring in counts as that, and not as an answer against the rule.
+/// Memory that the kernel could not fault in is counted as such, not as an answer against the rule.
 fn judge_no_rule(report: &Value, unserved: u64) -> anyhow::Result<()> {
     let answers = report["answers"].as_array().context("no answers")?;
     let answer = answers.iter().find(|answer| answer["id"] == "Q4").context("no Q4")?;
@@ -203,7 +204,7 @@ fn judge_no_rule(report: &Value, unserved: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Buffers of the probe that the kernel took.
+/// Number of the probe's buffers that the kernel accepted.
 pub fn accepted(stdout: &str) -> u64 {
     stdout.lines().filter(|line| line.starts_with("case ") && line.ends_with(" ok")).count() as u64
 }
@@ -219,7 +220,7 @@ pub fn truth(context: &Context, stdout: &str) -> anyhow::Result<Counts> {
             absent += 1;
             continue;
         }
-        // The entries are mapped from a file that is neither shmem nor hugetlb, and nothing tracks their pages.
+        // The ring's entries are mapped from a file that is neither shmem nor hugetlb, and whose pages nobody tracks.
         let last = if number == CASES.len() { PRIVATE_FILE } else { LARGE };
         let answers = CASES.get(number).map_or(last, |case| case.answers);
         let own = answers[place(context)];
@@ -239,12 +240,12 @@ pub fn truth(context: &Context, stdout: &str) -> anyhow::Result<Counts> {
     Ok(counts)
 }
 
-/// The kernel's own rule.
+/// Policy of this kernel.
 pub fn own(context: &Context) -> &'static str {
     NAMES[place(context)]
 }
 
-/// Its place among [`NAMES`].
+/// Its index in [`NAMES`].
 fn place(context: &Context) -> usize {
     match context.kernel.version {
         _ if context.kernel.refuses_files() => 1,
@@ -253,7 +254,7 @@ fn place(context: &Context) -> usize {
     }
 }
 
-/// How often which answers came together with which of the kernel's own, as a report tells it.
+/// Counts of a report, by the policies' answers and the kernel's own.
 pub fn seen(judgements: &Value) -> anyhow::Result<Counts> {
     let mut counts = Counts::new();
     let clean = judgements["clean"].as_u64().context("no number of clean buffers")?;
@@ -267,7 +268,7 @@ pub fn seen(judgements: &Value) -> anyhow::Result<Counts> {
     Ok(counts)
 }
 
-/// The policy that pinscope takes the kernel to be under is the one it is under.
+/// Checks that pinscope determined the kernel's policy correctly.
 fn agrees(context: &Context, judgements: &Value) -> anyhow::Result<()> {
     let own = own(context);
     ensure!(judgements["kernel_policy"] == own, "it is under {own}: {}", judgements["kernel_policy"]);

@@ -1,4 +1,4 @@
-//! Random layouts: kinds, sizes, offsets, holes, counts. All in one session; one seed gives the same again.
+//! Random layouts: kinds, sizes, offsets, holes, counts. All run in one session; the same seed yields the same layouts.
 
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ use crate::{
     sys::{self, PAGE},
 };
 
-/// Calls that are held against their records at a time.
+/// Number of calls that are compared with their records at a time.
 const BATCH: usize = 20;
 
 pub fn tests() -> Vec<Test> {
     vec![Test::new("random_layouts", layouts).within(Duration::from_mins(6))]
 }
 
-/// A piece of a layout.
+/// A part of a layout.
 #[derive(Clone, Copy, Debug)]
 enum Piece {
     Memory(Kind, u64),
@@ -35,7 +35,7 @@ enum Piece {
     Hole(u64),
 }
 
-/// A layout and the buffers in it, as offsets and lengths in thousandths of the whole.
+/// A layout with its buffers, as offsets and lengths in thousandths of the whole.
 #[derive(Clone, Debug)]
 struct Plan {
     pieces: Vec<Piece>,
@@ -107,7 +107,7 @@ fn runner(seed: u64) -> TestRunner {
     TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
 }
 
-/// The registration, and what tells which buffer was refused: each of them by itself.
+/// The registration, preceded by each buffer alone, to find out which one is refused.
 fn one(context: &Context, plan: &Plan) -> anyhow::Result<Vec<(Attempt, Option<usize>)>> {
     let mut space = Space::new(512 * PAGE);
     build(&mut space, &plan.pieces)?;
@@ -161,7 +161,7 @@ fn build(space: &mut Space, pieces: &[Piece]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A range that begins in the layout; it may end a little behind it.
+/// A range that begins in the layout and may end slightly beyond it.
 fn buffer(space: &Space, (start, length, bytes): (u64, u64, u64)) -> Buffer {
     let whole = space.length();
     let offset = (whole * start / 1000 + bytes).min(whole - 1);

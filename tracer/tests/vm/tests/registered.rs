@@ -1,4 +1,4 @@
-//! What is registered now, against what our own rings hold; and what a daemon says of itself.
+//! Tests of what is registered now, compared with our own rings, and of the daemon's own figures.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,10 +29,10 @@ use crate::{
     user::{SERVICE, as_user},
 };
 
-/// The end of a table goes through no function of its own before.
+/// Before this kernel, no separate function releases a table.
 const ENDS_ARE_SEEN: Version = Version(6, 1);
 const CLONES: Version = Version(6, 12);
-/// A ring's end is the work of a kernel thread.
+/// Timeout for the end of a ring, which a kernel thread processes.
 const PATIENCE: Duration = Duration::from_secs(30);
 const MANY: usize = 200;
 const WORKLOAD: &str = "registered.service";
@@ -50,10 +50,10 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-/// Our rings by their fd, and the slots of their tables.
+/// Our rings by their fd, with the slots of their tables.
 type Truth = BTreeMap<i32, Vec<Buffer>>;
 
-/// What is served of it, in the order of [`expected`].
+/// Gauges in the order of [`expected`].
 const GAUGES: [&str; 6] = [
     "pinscope_registered_rings",
     "pinscope_registered_buffers",
@@ -92,7 +92,7 @@ fn check_soon(daemon: &Daemon, truth: &Truth, when: &str) -> anyhow::Result<()> 
     }
 }
 
-/// Does what is asked, and notes it.
+/// Makes the request and records its effect.
 fn make(truth: &mut Truth, ring: &Ring, request: Request<'_>) -> anyhow::Result<()> {
     let answer = ring.call(request);
     ensure!(answer.ret >= 0, "{request:?} was answered {}", answer.ret);
@@ -125,13 +125,13 @@ fn buffers(space: &mut Space, pages: &[u64]) -> anyhow::Result<Vec<Buffer>> {
         .collect()
 }
 
-/// So many buffers in a row, of which two share each page.
+/// This number of adjacent buffers, two of which share each page.
 fn halves(space: &mut Space, count: u64) -> anyhow::Result<Vec<Buffer>> {
     let start = space.map(Kind::Anon, count.div_ceil(2) * PAGE)?;
     Ok((0..count).map(|n| Buffer { address: start + n * PAGE / 2, length: PAGE / 2 }).collect())
 }
 
-/// What rings had when the daemon came, and what becomes of them.
+/// Rings that exist when the daemon starts, and their later changes.
 fn before(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -139,7 +139,7 @@ fn before(context: &Context) -> TestResult {
     let mut space = Space::new(4096 * PAGE);
     let (few, many) = (buffers(&mut space, &[1, 2, 3])?, halves(&mut space, 3000)?);
     let mut truth = Truth::new();
-    // In a file, in four with the same pages, larger than is read at once, sparse, without a table.
+    // Buffers in a file, in four tables with the same pages, more than is read at once, a sparse table, and no table.
     let rings: Vec<_> = (0..7).map(|_| Ring::new()).collect::<Result<_, _>>()?;
     for ring in &rings[..4] {
         make(&mut truth, ring, Request::Register(&few))?;
@@ -149,8 +149,8 @@ fn before(context: &Context) -> TestResult {
     make(&mut truth, &rings[5], sparse)?;
     let (indexed, held) = Indexed::new(few[1..].to_vec())?;
     truth.insert(INDEXED, held);
-    // With no more than the service has: the search reads nothing of other users' processes by its own rights.
-    // Debian gives kprobes to CAP_SYS_ADMIN only.
+    // With the service's privileges: the search must not depend on privileges over other users' processes. Debian
+    // allows kprobes only with CAP_SYS_ADMIN.
     let by = if context.attach == "kprobe" { Vec::new() } else { as_user(SERVICE)? };
     let daemon = Daemon::start_as(context, &["--rings"], &by)?;
     if context.kernel.version < ENDS_ARE_SEEN {
@@ -176,7 +176,7 @@ fn before(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// In a PID namespace the kernel lists its own processes only: our ring is not found, and that is said.
+/// In a PID namespace, the kernel lists only the namespace's processes: our ring is not found, and this is reported.
 fn namespace(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -199,37 +199,37 @@ fn namespace(context: &Context) -> TestResult {
     ensure!(later.call(Request::Register(&table)).ret == 0, "the register");
     let seen = daemon.scrape()?.sum("pinscope_registered_buffers", &[]);
     ensure!((seen - 2.0).abs() < 0.1, "{seen} buffers, of 2 from since the start");
-    // The one process in it is its init: with it all goes.
+    // The daemon is the namespace's init, so everything in the namespace ends with it.
     let inner = fs::read_to_string(format!("/proc/{0}/task/{0}/children", daemon.id())).context("children")?;
     let inner = inner.trim().parse().context("not one child")?;
-    // SAFETY: a signal to a process of ours.
+    // SAFETY: sends a signal to a child of this process.
     ensure!(unsafe { libc::kill(inner, libc::SIGKILL) } == 0, "{}", std::io::Error::last_os_error());
     Ok(Verdict::Passed)
 }
 
-/// Stands for the fd of [`Indexed`] in our notes.
+/// Represents the fd of [`Indexed`] in the recorded tables.
 const INDEXED: i32 = -1;
 
-/// A ring with an index and no fd, where the kernel has such (5.18): it lives as long as its thread.
+/// A ring with an index but without an fd, where the kernel supports it (5.18). It lives as long as its thread.
 struct Indexed {
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Indexed {
-    /// With these buffers, which it gives back.
+    /// Creates the ring with these buffers, and returns them.
     fn new(buffers: Vec<Buffer>) -> anyhow::Result<(Self, Vec<Buffer>)> {
         let ((end, ended), (ready, is_ready)) = (mpsc::channel::<()>(), mpsc::channel());
         let thread = thread::spawn(move || {
             let made = Ring::new().map_err(anyhow::Error::from).and_then(|ring| {
                 let answer = ring.call(Request::Register(&buffers));
                 ensure!(answer.ret == 0, "the register was answered {}", answer.ret);
-                // With neither fd nor mappings, where the index keeps it.
+                // Without an fd or mappings, where the index keeps the ring alive.
                 Ok(ring.index().is_err().then_some(ring))
             });
             let (kept, made) = made.map_or_else(|error| (None, Err(error)), |ring| (ring, Ok(())));
             let _ = ready.send(made.map(|()| buffers));
-            // Until the sender is gone.
+            // Waits until the sender is dropped.
             let _ = ended.recv();
             drop(kept);
         });
@@ -245,7 +245,7 @@ impl Drop for Indexed {
     }
 }
 
-/// Rings that come and go while the daemon looks for those that were there before.
+/// Rings that come and go while the daemon searches for older ones.
 fn amid(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -263,7 +263,7 @@ fn amid(context: &Context) -> TestResult {
     let (daemon, rings) = thread::scope(|scope| {
         let churn = || {
             while !done.load(Ordering::Relaxed) {
-                // The kernel takes its time to end a ring.
+                // The kernel takes some time to end a ring.
                 thread::sleep(Duration::from_millis(2));
                 let Ok(ring) = Ring::new() else { continue };
                 let _ = ring.call(Request::Register(&table));
@@ -271,8 +271,8 @@ fn amid(context: &Context) -> TestResult {
                 let _ = ring.call(Request::Register(&table[..1]));
             }
         };
-        // Some stay, made at any moment of the start. Each gets its table in a later round, so that its making and its table
-        // are apart; where all are made, tables come and go.
+        // Some rings stay, created at any moment of the start. Each gets its table in a later round, so that creation
+        // and table are separated in time. While rings are created, other tables come and go.
         let stay = || {
             let mut rings = Vec::new();
             let mut last = MANY - 1;
@@ -355,7 +355,7 @@ fn holds(context: &Context) -> TestResult {
     make(&mut truth, &a, Request::Unregister)?;
     make(&mut truth, &a, Request::Register(&few))?;
     check(&daemon, &truth, "a table that is known again")?;
-    // It pins its ring of descriptors, which is no registered buffer.
+    // It pins its ring of descriptors, which is not a registered buffer.
     let descriptors = buffers(&mut space, &[1])?[0];
     let answer = a.call(Request::BufferRing(descriptors.address, 64));
     ensure!(answer.ret == 0, "a ring of buffers was answered {}", answer.ret);
@@ -382,8 +382,8 @@ fn holds(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Tables that no user let go: of registers that failed behind their first buffer, and of rings that end with a table. Rings
-/// that never had one are none.
+/// Tables that the kernel released without an unregister: of registers that failed after their first buffer, and of
+/// rings that ended with a table. Rings that never had a table do not count.
 fn let_go_by_others(daemon: &Daemon, good: &[Buffer], bad: &[Buffer]) -> anyhow::Result<()> {
     const OTHERS: &str = "pinscope_other_unregisters_total";
     let of = |scrape: &Scrape| ["cleanup", "ring_exit"].map(|by| scrape.sum(OTHERS, &[("by", by)]));
@@ -403,7 +403,7 @@ fn let_go_by_others(daemon: &Daemon, good: &[Buffer], bad: &[Buffer]) -> anyhow:
     while since()?[1] < 6.5 && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(50));
     }
-    // Those that had none have ended as well by then.
+    // By then, rings without tables have ended as well.
     thread::sleep(Duration::from_millis(500));
     let seen = since()?;
     let differs = seen.iter().zip([10.0, 7.0]).any(|(seen, wanted): (&f64, f64)| (seen - wanted).abs() > 0.5);
@@ -411,7 +411,7 @@ fn let_go_by_others(daemon: &Daemon, good: &[Buffer], bad: &[Buffer]) -> anyhow:
     Ok(())
 }
 
-/// Rings that come, and go without having unregistered: their tables end in a kernel thread.
+/// Rings that come and go without an unregister: a kernel thread releases their tables.
 fn many(daemon: &Daemon, truth: &mut Truth, table: &[Buffer]) -> anyhow::Result<()> {
     for _ in 0..2 {
         let rings: Vec<_> = (0..MANY).map(|_| Ring::new()).collect::<Result<_, _>>()?;
@@ -428,7 +428,7 @@ fn many(daemon: &Daemon, truth: &mut Truth, table: &[Buffer]) -> anyhow::Result<
     Ok(())
 }
 
-/// Threads that register, update, clone and let go at once leave nothing behind.
+/// Threads that concurrently register, update, clone and release leave nothing behind.
 fn storm(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -478,7 +478,7 @@ fn absent(context: &Context) -> TestResult {
 
 const STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
-/// Off: no figures. On by the system's setting, and off again. On by the daemon's own wish.
+/// Off: no figures. Enabled by the system's setting, and disabled again. Enabled by the daemon itself.
 fn runs(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -510,7 +510,7 @@ fn runs(context: &Context) -> TestResult {
     ensure!((seen - 5.0).abs() < 0.1, "{seen} runs of the ledger's program, in truth 5");
     let time = ledger(&scrape, "pinscope_program_run_seconds_total").context("no time")?;
     ensure!(time > 0.0 && time < 1.0, "5 runs took {time} s");
-    // A ring's end, which comes by itself, may have been counted after the last look.
+    // The asynchronous end of a ring may have been counted after the last scrape.
     daemon.scrape()?;
     register()?;
     ensure!(counts(&daemon.scrape()?).is_none(), "the statistics are off again, and still there");
@@ -526,7 +526,7 @@ fn runs(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// The figures of the process against /proc, seen from outside.
+/// The daemon's process metrics, compared with /proc.
 fn process(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -549,7 +549,7 @@ fn process(context: &Context) -> TestResult {
     near("address space", value("process_virtual_memory_bytes")?, kib("VmSize")? * 1024.0, 4_194_304.0)?;
     near("threads", value("process_threads")?, kib("Threads")?, 1.0)?;
     let open = fs::read_dir(format!("{proc}/fd"))?.count() as f64;
-    // While it counts, the connection is open, and what it reads.
+    // During a scrape, the connection is open, and so are the files that the daemon reads.
     near("open descriptors", value("process_open_fds")?, open, 6.0)?;
     ensure!(value("process_max_fds")? >= 64.0, "so few descriptors");
     ensure!(value("process_cpu_seconds_total")? > 0.0, "no CPU time");

@@ -1,5 +1,4 @@
-//! Q1 on rings that a test makes by itself: rare ones and renewed ones, ones that were there before, by interval, and
-//! from several threads.
+//! Tests of Q1 on the tests' own rings: few and recreated ones, older ones, by interval, and from several threads.
 
 use std::{
     os::fd::OwnedFd,
@@ -66,7 +65,7 @@ impl Page {
         Ok(answer)
     }
 
-    /// Registers and lets go, so many times, with a pause behind each.
+    /// Registers and releases it this number of times, with a pause after each.
     fn switch(&self, ring: &Ring, times: u32, pause: Duration) -> anyhow::Result<Vec<Answer>> {
         let one = |_| {
             let answer = self.register(ring)?;
@@ -93,7 +92,7 @@ fn occasional(context: &Context) -> TestResult {
     let (page, watch) = (Page::new()?, Watch::of_us(context, &[])?);
     let mut ring = Ring::new()?;
     ring.nop()?;
-    // Past what counts as set-up.
+    // Beyond the limit of set-up.
     thread::sleep(Duration::from_millis(1100));
     page.switch(&ring, 2, Duration::ZERO)?;
     q1(&watch.finish()?, "Occasional: 1 of 1 ring had buffers installed after set-up, but few times or rarely")?;
@@ -117,7 +116,7 @@ fn renewed(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Rings whose fd is closed and given anew, and that live on by their index: each is set up once.
+/// Rings that live on through their index while their fd is closed and reused: each is set up once.
 fn with_an_index(context: &Context) -> TestResult {
     if let Some(why) = context.kernel.lacks("registered ring fds", Version(5, 18)) {
         return Ok(Verdict::Ignored(why));
@@ -156,7 +155,7 @@ fn there_before(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Each interval has its own rate; together they have all installations, and the time from the first to the last.
+/// Each interval has its own rate. Together they contain all installations, and the time from the first to the last.
 fn by_interval(context: &Context) -> TestResult {
     let (page, watch) = (Page::new()?, Watch::of_us(context, &["-i", "1s"])?);
     let mut ring = Ring::new()?;
@@ -178,7 +177,7 @@ fn by_interval(context: &Context) -> TestResult {
         let told = answer["evidence"]["tables"][0]["rows"][0]["rate_per_second"].as_f64().context("no rate")?;
         ensure!((rate / 2.0..=rate * 2.0).contains(&told), "{told} a second in one interval, {rate} over all");
     }
-    // The largest of all was in the first, and no later one had a larger.
+    // The largest buffer was in the first interval, and no later one was larger.
     let told: Vec<_> = reports.iter().map(|report| report["largest_buffer"]["vmas"].clone()).collect();
     let walked = context.kernel.can_be_walked();
     let first = if walked { Value::from(1) } else { Value::Null };
@@ -186,7 +185,7 @@ fn by_interval(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Calls of threads on one ring come one after the other, in the order in which the kernel let them.
+/// Calls of several threads on one ring are serialised, in the order in which the kernel admitted them.
 fn several_threads(context: &Context) -> TestResult {
     const THREADS: usize = 4;
     let (page, watch) = (Page::new()?, Watch::of_us(context, &[])?);
@@ -215,7 +214,7 @@ fn several_threads(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Two `vm_file`s of one inode in one buffer: a file, and a buffer that spans it, once.
+/// Two `vm_file`s of one inode in one buffer count as one file, and the buffer counts once.
 fn one_file_by_two_opens(context: &Context) -> TestResult {
     if let Some(why) = context.kernel.lacks("walk over a buffer's VMAs", Version(5, 17)) {
         return Ok(Verdict::Ignored(why));
@@ -227,7 +226,7 @@ fn one_file_by_two_opens(context: &Context) -> TestResult {
     };
     let mut space = Space::new(2 * PAGE);
     let address = space.map_file(&file, 0, PAGE)?;
-    // Not the next page of the file, which could make one VMA of the two.
+    // Not the next page of the file: the kernel could merge the two VMAs.
     space.map_file(&again, 0, PAGE)?;
     let watch = Watch::of_us(context, &[])?;
     let ring = Ring::new()?;

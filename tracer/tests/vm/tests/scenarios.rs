@@ -1,4 +1,4 @@
-//! The scenarios: each does what its name says, and pinscope's records of it agree with its own account.
+//! Tests of the scenarios: each does what its name says, and pinscope's records agree with its own account.
 
 use std::{process::Command, time::Duration};
 
@@ -15,17 +15,17 @@ use crate::{
     trace::Trace,
 };
 
-/// Where a scenario writes its account.
+/// Path of a scenario's account.
 const ACCOUNT: &str = "/tmp/guest-scenario.json";
 const TIME: Duration = Duration::from_mins(1);
 
-/// Every scenario, short.
+/// Every scenario, in a short form.
 const SHORT: [&[&str]; 31] = [
     &["setup_only", "--seconds", "0"],
     &["switch_sets", "--count", "5"],
     &["update_slots", "--count", "5"],
     &["many_rings", "--count", "8"],
-    // There is nothing to read, so that it goes on at once.
+    // Its standard input is empty, so it continues at once.
     &["pre_existing"],
     &["clones", "--count", "2"],
     &["idle"],
@@ -59,23 +59,24 @@ pub fn tests() -> Vec<Test> {
     vec![Test::new("scenario_records", records).within(TIME * 3)]
 }
 
-/// This program with the arguments of a scenario, which writes its account where [`account`] finds it.
+/// A command that runs this program with a scenario's arguments and writes the account to the path that [`account`]
+/// reads.
 pub fn program(scenario: &[&str]) -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe().context("our own path")?);
     command.args(["scenario", "--out", ACCOUNT]).args(scenario);
     Ok(command)
 }
 
-/// The account of the scenario that has ended.
+/// The account of the last scenario.
 pub fn account() -> anyhow::Result<Account> {
     Account::read(ACCOUNT)
 }
 
-/// One session, and scenario after scenario. Without a tracer they are run all the same: they check themselves.
+/// Runs all scenarios in one session. They also run without a tracer, because they check themselves.
 fn records(context: &Context) -> TestResult {
     let trace = if context.traces() { Some(Trace::start(context, &["--comm", "guest"])?) } else { None };
     let mut accounts = Vec::new();
-    // To a kernel that knows no clones they are no operation on buffers, and make no record.
+    // For a kernel without clones, they are not operations on buffers and make no records.
     let has_clones = context.kernel.version >= Version(6, 12);
     let step = if context.quick { 3 } else { 1 };
     for scenario in SHORT.iter().step_by(step).filter(|scenario| has_clones || scenario[0] != "clones") {
@@ -95,7 +96,7 @@ fn records(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Every way in which the records of a scenario's process are not what it did.
+/// All differences between the records of a scenario's process and its account.
 fn against(account: &Account, records: &[Record]) -> Vec<String> {
     let mut records: Vec<&Record> = records.iter().filter(|record| record.pid == account.pid).collect();
     records.sort_by_key(|record| record.start_ns);

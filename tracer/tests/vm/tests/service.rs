@@ -1,4 +1,4 @@
-//! The daemon as a service manager runs it: an ordinary user with two capabilities.
+//! The daemon under a service manager: an unprivileged user with two capabilities.
 
 use std::{process::Command, time::Duration};
 
@@ -18,9 +18,9 @@ use crate::{
     user::{SERVICE, as_user, of_threads},
 };
 
-/// From here on a map that is open can be read without CAP_BPF, whatever `kernel.unprivileged_bpf_disabled` says.
+/// Since this kernel, an open map can be read without CAP_BPF, whatever `kernel.unprivileged_bpf_disabled` says.
 const READS_ARE_FREE: Version = Version(5, 19);
-/// `1 << 39`, in /proc/PID/status.
+/// `1 << 39`, as printed in /proc/PID/status.
 const CAP_BPF: &str = "0000008000000000";
 const NONE: &str = "0000000000000000";
 
@@ -33,7 +33,8 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-/// Two capabilities are enough for fentry; with kprobes Debian's perf_event_paranoid wants CAP_SYS_ADMIN.
+/// Whether two capabilities suffice. They do for fentry; for kprobes, Debian's perf_event_paranoid requires
+/// CAP_SYS_ADMIN.
 fn is_enough(context: &Context) -> bool {
     context.attach != "kprobe"
 }
@@ -59,7 +60,7 @@ fn drops(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// What the kernel makes the daemon keep.
+/// Capabilities that the daemon has to keep on this kernel.
 fn left(context: &Context) -> &'static str {
     if context.kernel.version < READS_ARE_FREE { CAP_BPF } else { NONE }
 }
@@ -79,7 +80,7 @@ fn root_drops(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// A registration that is made after the capabilities are gone is in the figures.
+/// A registration after the capabilities were dropped is counted.
 fn counts(context: &Context, daemon: &Daemon) -> anyhow::Result<()> {
     let before = daemon.scrape()?;
     let mut space = Space::new(16 * PAGE);

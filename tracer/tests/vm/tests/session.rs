@@ -1,4 +1,4 @@
-//! A session as such: its lines, its scope, its end.
+//! Tests of sessions: their lines, scope and end.
 
 use std::{
     fs::File,
@@ -27,7 +27,7 @@ use crate::{
 
 pub fn tests() -> Vec<Test> {
     vec![
-        // First, while it is still there: it has seen all of the tests before.
+        // First, while the session exists: it has seen all earlier tests.
         Test::new("common_session_ends_well", common_ends_well),
         Test::new("session_of_another_process_sees_nothing", another_process),
         Test::new("session_stops_at_once", stops_at_once),
@@ -55,7 +55,7 @@ fn common_ends_well(context: &Context) -> TestResult {
     for key in ["lost_registration_records", "lost_buffer_records", "malformed", "orphans"] {
         ensure!(ended.end[key] == 0, "{key}: {}", ended.end);
     }
-    // A few of the kernel's own doing; more, and the walk is not what it is taken for.
+    // A few are caused by the kernel itself. With more, the walk does not work as assumed.
     let (busy, most) = (context.busy.get(), 5 + ended.records.len() as u64 / 50);
     println!("    {} records, {busy} walks found the lock taken", ended.records.len());
     ensure!(busy <= most, "{busy} walks found the lock taken, more than {most}");
@@ -65,7 +65,7 @@ fn common_ends_well(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// A page to register, again and again.
+/// A page that is registered repeatedly.
 fn page(space: &mut Space) -> anyhow::Result<[Buffer; 1]> {
     Ok([Buffer { address: space.map(Kind::Anon, PAGE)?, length: PAGE }])
 }
@@ -113,7 +113,7 @@ fn two_at_once(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Filters of the output, each with a call that passes and one that does not.
+/// Output filters, each with a call that passes and one that does not.
 fn filters(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -163,7 +163,7 @@ fn duration(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Calls that go on for longer than any of the sessions beside them.
+/// Calls that continue for longer than any of the sessions beside them.
 struct Storm(Child);
 
 impl Storm {
@@ -182,19 +182,19 @@ impl Drop for Storm {
     }
 }
 
-/// What ends a session ends it while records keep coming: a signal, the time, a reader that is gone.
+/// Sessions end while records keep arriving: by a signal, by the time limit, or when the reader is gone.
 fn ends_in_a_storm(context: &Context) -> TestResult {
-    /// To print what had come by then, in an emulated machine.
+    /// Time to print the records so far, in an emulated machine.
     const SOON: Duration = Duration::from_secs(10);
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
     }
-    // Few records lie in a small buffer. The time of the first runs through all that follows.
+    // A small buffer holds few records. The time limit of the first session also covers what follows.
     let arguments = ["trace", "--json", "--attach", &context.attach, "--buffer", "1"];
     let start = |more: &[&str]| Trace::start_command(&mut pinscope::command(&[&arguments[..], more].concat()));
     let timed = start(&["--duration", "20s"])?;
     let interrupted = start(&[])?;
-    // Nothing is printed, so that no write can tell that the reader has gone.
+    // Nothing is printed, so no write can reveal that the reader is gone.
     let mut unread = pinscope::command(&[&arguments[..], &["--min-duration", "1h"]].concat()).spawn()?;
     crate::watchdog::adopt(unread.id());
     let mut reader = BufReader::new(unread.stdout.take().context("no pipe")?);
@@ -212,7 +212,7 @@ fn ends_in_a_storm(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// A step of the wall clock, by `settimeofday` or a suspend: lines after it have the new time.
+/// A step of the wall clock, by `settimeofday` or a suspend: later lines have the new time.
 fn follows_the_wall_clock(context: &Context) -> TestResult {
     const STEP: i64 = 2 * 3600;
     if let Some(verdict) = without_tracer(context) {
@@ -245,7 +245,7 @@ fn follows_the_wall_clock(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// A terminal is told when the session is attached, and keeps nothing of what was shown before.
+/// A terminal shows when the session is attached, and the progress shown before is erased.
 fn on_a_terminal(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -254,11 +254,11 @@ fn on_a_terminal(context: &Context) -> TestResult {
     let mut command = pinscope::command(&["report", "--attach", &context.attach, "--duration", "500ms"]);
     command.env("TERM", "linux");
     let running = Running::start(command.stderr(Stdio::from(theirs)))?;
-    // What holds the other side open here, besides the program, goes with the command.
+    // The command holds the other end open here, in addition to the program.
     drop(command);
     let mut shown = Vec::new();
     let mut chunk = [0; 4096];
-    // A terminal that nobody holds any more is an error to read.
+    // Reading from a terminal whose other end is closed returns an error.
     while let Ok(count @ 1..) = ours.read(&mut chunk) {
         shown.extend_from_slice(&chunk[..count]);
     }
@@ -271,7 +271,7 @@ fn on_a_terminal(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// A service says where it serves, on a terminal that only takes lines.
+/// A service prints its address on a terminal, without control sequences.
 fn service_on_a_terminal(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -297,14 +297,14 @@ fn service_on_a_terminal(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Both sides of a new terminal.
+/// Both ends of a new terminal.
 fn terminal() -> anyhow::Result<(File, OwnedFd)> {
     let (mut ours, mut theirs) = (0, 0);
-    // SAFETY: two places for descriptors; the name, settings and size are not asked for.
+    // SAFETY: two places for descriptors; name, settings and size are not requested.
     let opened = unsafe {
         libc::openpty(&raw mut ours, &raw mut theirs, std::ptr::null_mut(), std::ptr::null(), std::ptr::null())
     };
     ensure!(opened == 0, "openpty: {}", std::io::Error::last_os_error());
-    // SAFETY: two descriptors of our own, that nothing else holds.
+    // SAFETY: two new descriptors without another owner.
     Ok(unsafe { (File::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) })
 }

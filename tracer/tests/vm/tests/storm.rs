@@ -1,4 +1,4 @@
-//! Very many calls from several threads at once: no count may be lost, in neither way of attaching.
+//! Very many calls from several threads at once: no count may be lost, in either attach mode.
 
 use std::{
     ffi::OsString,
@@ -31,7 +31,7 @@ use crate::{
     watchdog,
 };
 
-/// Where the generator writes its account.
+/// Path of the generator's account.
 const ACCOUNT: &str = "/tmp/guest-account.json";
 const LONG: Duration = Duration::from_mins(6);
 
@@ -51,14 +51,14 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-/// This program with the arguments of a scenario.
+/// Command line of this program with a scenario's arguments.
 pub fn generator(scenario: &[&str]) -> anyhow::Result<Vec<String>> {
     let program = std::env::current_exe().context("our own path")?.display().to_string();
     let words = [&["gen", "--out", ACCOUNT][..], scenario].concat();
     Ok(std::iter::once(program).chain(words.into_iter().map(str::to_owned)).collect())
 }
 
-/// Runs a scenario under `pinscope SUBCOMMAND --json`; gives what pinscope said, and the generator's own account.
+/// Runs a scenario under `pinscope SUBCOMMAND --json`. Returns pinscope's output and the generator's account.
 pub fn under(context: &Context, subcommand: &str, scenario: &[&str]) -> anyhow::Result<(Finished, Tally)> {
     let _ = fs::remove_file(ACCOUNT);
     let mut command = pinscope::command(&[subcommand, "--json", "--attach", &context.attach]);
@@ -71,7 +71,7 @@ fn report(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
     }
-    // Before 6.3 each unregistration waits for an RCU grace period: there one mode makes the whole storm.
+    // Before 6.3, each unregistration waits for an RCU grace period, so only one mode runs the full storm there.
     let whole = context.attach == "kprobe" || context.kernel.version >= Version(6, 3);
     let count = match (context.quick, whole) {
         (true, _) => 5_000,
@@ -87,8 +87,8 @@ fn report(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// A kretprobe runs out of instances; a trampoline's program is skipped where it was preempted, and the kernel counts
-/// how often. Other hooks are skipped only beside a preempted read of a map, which nobody does during a storm.
+/// A kretprobe can run out of instances. A trampoline's program is skipped if it was preempted, and the kernel counts
+/// this. Other hooks are skipped only during a preempted read of a map, which does not happen in a storm.
 fn all_counted(context: &Context, report: &Report, missed: u64) -> anyhow::Result<()> {
     let skipped = report.skipped()?;
     println!("    {skipped} runs skipped");
@@ -98,7 +98,7 @@ fn all_counted(context: &Context, report: &Report, missed: u64) -> anyhow::Resul
     Ok(())
 }
 
-/// As pinscope attaches by itself, whatever the mode of the run is.
+/// With pinscope's default attach mode, independent of the run's.
 fn by_default(context: &Context) -> TestResult {
     if context.quick {
         return Ok(Verdict::Ignored("the service's user sees the same by the same hooks".into()));
@@ -106,7 +106,8 @@ fn by_default(context: &Context) -> TestResult {
     sees_every_buffer(context, &[])
 }
 
-/// The same with the rights of the service's user: CAP_BPF and CAP_PERFMON, beside Debian's perf_event_paranoid of 3.
+/// The same with the privileges of the service's user, CAP_BPF and CAP_PERFMON, under Debian's perf_event_paranoid of
+/// 3.
 fn as_the_service(context: &Context) -> TestResult {
     sees_every_buffer(context, &as_user(SERVICE)?)
 }
@@ -127,7 +128,7 @@ fn sees_every_buffer(context: &Context, user: &[OsString]) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// In the mode of the run: what of its hooks the kernel skipped is in the coverage, and the sums are lower bounds.
+/// In the run's mode: runs that the kernel skipped reduce the coverage, and the sums are marked as lower bounds.
 fn short_sums(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context).or_else(|| without_preemption(context)) {
         return Ok(verdict);
@@ -136,20 +137,20 @@ fn short_sums(context: &Context) -> TestResult {
     let (seen, all) = (measured(&json, "buffers", "measured")?, buffers_of(&truth));
     println!("    {seen} of {all} buffers seen, coverage {}", json["books"]["figures"]["buffers"]["coverage"]);
     told_as_short(&json, "buffers", seen, all)?;
-    // Each buffer here is pinned once, and has memory to walk.
+    // Each buffer here is pinned once and has memory to walk.
     for figure in ["pins", "walks"].into_iter().filter(|figure| !json["books"]["figures"][figure].is_null()) {
         told_as_short(&json, figure, measured(&json, figure, "measured")?, all)?;
     }
     Ok(Verdict::Passed)
 }
 
-/// Debian's kernels preempt since 6.16; on the others nothing is skipped.
+/// Debian's kernels are preemptible since 6.16; on others, nothing is skipped.
 fn without_preemption(context: &Context) -> Option<Verdict> {
     let preempts = context.kernel.version >= Version(6, 16);
     (!preempts).then(|| Verdict::Ignored("the kernel does not preempt itself".into()))
 }
 
-/// The storm of which 26 % of the buffers were missed on 7.3, and said to be all.
+/// A storm in which 26 % of the buffers were missed on 7.3 although all were reported as seen.
 fn small_storm(user: &[OsString], attach: &str) -> anyhow::Result<(Value, Tally)> {
     let _ = fs::remove_file(ACCOUNT);
     let scenario = generator(&["storm", "--threads", "4", "--count", "3308", "--seed", "1"])?;
@@ -160,8 +161,8 @@ fn small_storm(user: &[OsString], attach: &str) -> anyhow::Result<(Value, Tally)
     Ok((Report::of(&finished)?.json().clone(), generate::read(ACCOUNT)?))
 }
 
-/// The buffers that the kernel looked at, by the generator's account: each register has two good buffers or a bad one, each
-/// update one; a table that is there already refuses a register before its buffers.
+/// Number of buffers that the kernel processed, by the generator's account: each register has two valid buffers or an
+/// invalid one, each update one. If a table exists, a register is refused before its buffers.
 fn buffers_of(truth: &Tally) -> u64 {
     2 * truth.count("register", "ok")
         + truth.count("register", "EFAULT")
@@ -173,7 +174,7 @@ fn measured(json: &Value, figure: &str, what: &str) -> anyhow::Result<u64> {
     json["books"]["figures"][figure][what].as_u64().with_context(|| format!("{what} {figure} are not told"))
 }
 
-/// Whatever was not seen is among what is said to be missing, and marks the sums.
+/// Everything that was not seen is reported as missing and marks the sums.
 fn told_as_short(json: &Value, figure: &str, seen: u64, all: u64) -> anyhow::Result<()> {
     let missing = all.saturating_sub(seen);
     let missed = measured(json, figure, "missed")?;
@@ -197,11 +198,11 @@ fn storm(context: &Context, count: u64) -> anyhow::Result<(Finished, Tally)> {
     Ok((finished, truth))
 }
 
-/// Sessions that begin and end in the middle of a storm.
+/// Number of sessions that begin and end in the middle of a storm.
 const SESSIONS: usize = 2;
 
-/// A session that begins and ends in the middle of a storm has whole calls alone: its books balance, and what was under way
-/// when it began is neither missed nor degrades it.
+/// A session that begins and ends in the middle of a storm contains complete calls only. Its books balance, and calls
+/// in flight at its start neither count as missed nor degrade it.
 fn joined_and_left(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -237,16 +238,16 @@ fn joined(context: &Context) -> anyhow::Result<()> {
     ensure!(missed <= skipped, "{missed} entries were missed, {skipped} runs skipped: {books}");
     let lower = json["lower_bounds"].as_array().context("no lower bounds")?;
     ensure!(skipped > 0 || lower.is_empty(), "nothing was skipped: {lower:?}");
-    // One of each thread at most.
-    let before = books["begun_before"].as_u64().context("calls begun before are not told")?;
+    // At most one per thread.
+    let before = books["begun_before"].as_u64().context("no count of calls begun before")?;
     ensure!(before <= 4, "{before} calls of 4 threads had begun before");
     Ok(())
 }
 
-/// Readers of `/metrics` at the same time.
+/// Number of concurrent readers of `/metrics`.
 const SCRAPERS: usize = 10;
 
-/// A daemon that is scraped without a pause misses no call: it makes no call of bpf(2) that keeps programs from running.
+/// A daemon scraped continuously misses no call: it makes no bpf(2) call that would keep programs from running.
 fn scraped(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -262,7 +263,7 @@ fn scraped(context: &Context) -> TestResult {
                 }
             });
         }
-        // Before 6.3 each unregistration waits for an RCU grace period.
+        // Before 6.3, each unregistration waits for an RCU grace period.
         let truth = one_storm(if context.kernel.version >= Version(6, 3) { "6000" } else { "2000" });
         stop.store(true, Ordering::Relaxed);
         truth
@@ -283,7 +284,7 @@ fn scraped(context: &Context) -> TestResult {
     is(&scrape, "pinscope_ledger_calls_total", truth.all())?;
     is(&scrape, "pinscope_in_flight", 0)?;
     is(&scrape, "pinscope_books_balanced", 1)?;
-    // Trampolines are skipped where the kernel preempts, whoever reads.
+    // On preemptible kernels, trampolines are skipped independently of readers.
     if without_preemption(context).is_some() || context.attach != "fentry" {
         is(&scrape, "pinscope_registration_buffers_sum", buffers_of(&truth))?;
         ensure!(skipped.is_empty(), "skipped: {skipped:?}");
@@ -291,8 +292,8 @@ fn scraped(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Somebody else's bpf(2) calls on a map keep programs from running: the calls of which that hid the end are told as missing, and
-/// are not under way for ever.
+/// bpf(2) calls of other processes on a map keep programs from running. Calls whose end was hidden by this count as
+/// missing, and do not stay in flight forever.
 fn heals(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -326,8 +327,8 @@ fn heals(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// A call of which the end was hidden so is not under way, whether its task is there or gone, and whichever PID namespace the
-/// daemon is in.
+/// A call whose end was hidden is not reported as in flight, whether its task still exists or not, and in any PID
+/// namespace of the daemon.
 fn do_not_hang(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -350,7 +351,7 @@ fn do_not_hang(context: &Context) -> TestResult {
                 }
             });
         }
-        // Longer than a call is under way before it is named.
+        // Longer than the time after which a call in flight is named.
         thread::sleep(Duration::from_secs(8));
         stop.store(true, Ordering::Relaxed);
         thread::sleep(Duration::from_secs(2));
@@ -363,17 +364,17 @@ fn do_not_hang(context: &Context) -> TestResult {
         }
         told
     })?;
-    // The program that made the namespace passes no signal on.
+    // The program that created the namespace does not forward signals.
     let id = daemon.id();
     for child in fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?.split_whitespace() {
-        // SAFETY: a plain call; the child is the daemon.
+        // SAFETY: kill(2) touches no memory; the child is the daemon.
         unsafe { libc::kill(child.parse()?, libc::SIGTERM) };
     }
     let _ = daemon.end();
     Ok(Verdict::Passed)
 }
 
-/// So many times, then idle for as long as it holds.
+/// Registers this number of times, then stays idle while `idle` is set.
 fn registers(times: usize, idle: &AtomicBool) -> anyhow::Result<()> {
     let ring = Ring::new()?;
     let mut space = Space::new(16 * sys::PAGE);
@@ -388,7 +389,7 @@ fn registers(times: usize, idle: &AtomicBool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads an empty map of many buckets over and over.
+/// Repeatedly reads an empty map with many buckets.
 fn read_maps(stop: &AtomicBool) -> anyhow::Result<()> {
     let map = sys::hash_map(1 << 16)?;
     while !stop.load(Ordering::Relaxed) {
@@ -411,7 +412,7 @@ fn is(scrape: &Scrape, name: &str, expected: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// With records: what is there and what pinscope says it lost are all.
+/// With records: those that arrived and those reported as lost are all.
 fn trace(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -430,7 +431,7 @@ fn trace(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// More registrations asleep at once than a kretprobe has instances for: misses are counted, never lost.
+/// More registrations blocked at once than a kretprobe has instances: misses are counted, none is lost.
 fn crowd(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -448,7 +449,7 @@ fn crowd(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Rings that end with their tables: the kernel's cleanup is no unregistration by the user.
+/// Rings that end with their tables: the kernel's cleanup is not an unregistration by the user.
 fn abandoned(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);

@@ -1,4 +1,4 @@
-//! Tasks that end, move, or are disturbed while they register.
+//! Tests of tasks that end, move or are interrupted while they register.
 
 use std::{
     io::{BufRead, BufReader},
@@ -32,7 +32,7 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-/// Each registration by a thread of its own, with a name of its own, on either CPU.
+/// Each registration is made by its own thread, with its own name, on alternating CPUs.
 fn threads_that_end(context: &Context) -> TestResult {
     ready(context)?;
     let filesystems = &context.filesystems;
@@ -54,7 +54,7 @@ fn threads_that_end(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Killed in the pin, at another moment each time; the next registration of the system is counted as ever.
+/// Killed in the pin, at a different moment each time. The next registration in the system is counted as usual.
 fn killed(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -97,8 +97,8 @@ fn kill_one(delay: Duration) -> anyhow::Result<u32> {
     Ok(child.id())
 }
 
-/// Another thread takes `mmap_lock` for writing again and again, for longer than a walk waits. All but one walk in twenty are
-/// whole all the same, and right; what the others could not see is unknown and says why.
+/// Another thread repeatedly takes `mmap_lock` for writing, for longer than a walk waits. At least 19 of 20 walks are
+/// complete nevertheless, and correct. What the others missed is unknown, with the reason.
 fn beside_a_writer(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -110,7 +110,7 @@ fn beside_a_writer(context: &Context) -> TestResult {
     let split = Buffer { address: space.map_split(400)?, length: 400 * PAGE };
     let file = Buffer { address: space.map(Kind::Memfd, 3 * PAGE)?, length: 3 * PAGE };
     space.hole(PAGE)?;
-    // One VMA with what is written to, whenever that is writable: each call splits or merges it.
+    // In one VMA with the memory whose protection changes, whenever that is writable: each call splits or merges it.
     let beside = Buffer { address: space.map(Kind::Anon, 2 * PAGE + WRITTEN)?, length: 2 * PAGE };
     let written = beside.address + beside.length;
     sys::advise(beside.address, beside.length + WRITTEN, libc::MADV_NOHUGEPAGE)?;
@@ -149,10 +149,11 @@ fn beside_a_writer(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Memory whose protection is changed: the kernel goes over all its pages with `mmap_lock` taken for writing.
+/// Size of the memory whose protection is changed. The kernel processes all its pages with `mmap_lock` taken for
+/// writing.
 const WRITTEN: u64 = 16 << 20;
 
-/// Does something while another thread changes the protection of memory without a pause.
+/// Runs `work` while another thread continuously changes the protection of memory.
 fn while_written<T>(written: u64, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -171,14 +172,14 @@ fn while_written<T>(written: u64, work: impl FnOnce() -> anyhow::Result<T>) -> a
     })
 }
 
-/// Calls that the handler made, and the ring that it makes them on.
+/// Number of calls that the handler made, and the ring on which it makes them.
 static HANDLED: AtomicU64 = AtomicU64::new(0);
 static RING: AtomicI32 = AtomicI32::new(-1);
 
-/// An unregistration of a ring without a table: refused, and a call like any other.
+/// Unregisters a ring without a table: refused, but counted like any other call.
 extern "C" fn on_alarm(_: i32) {
     const UNREGISTER: u32 = 1;
-    // SAFETY: io_uring_register(2) touches no memory for this opcode; errno is put back for whom the signal disturbed.
+    // SAFETY: io_uring_register(2) touches no memory for this opcode; errno is restored for the interrupted code.
     unsafe {
         let errno = *libc::__errno_location();
         libc::syscall(libc::SYS_io_uring_register, RING.load(Ordering::Relaxed), UNREGISTER, 0, 0);
@@ -187,7 +188,7 @@ extern "C" fn on_alarm(_: i32) {
     HANDLED.fetch_add(1, Ordering::Relaxed);
 }
 
-/// A signal every 300 µs whose handler calls, while the thread itself registers.
+/// A signal every 300 µs whose handler makes a call, while the thread itself registers.
 fn signals(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -206,7 +207,7 @@ fn signals(context: &Context) -> TestResult {
     for _ in 0..100 {
         let timer = Timer::every(Duration::from_micros(300))?;
         calls.push(perform(context, &ring, Request::Register(&buffers))?);
-        // Before 6.3 any signal interrupts an unregistration, which waits for some milliseconds.
+        // Before 6.3, any signal interrupts an unregistration, which waits for some milliseconds.
         drop(timer);
         ensure!(ring.call(Request::Unregister).ret == 0, "an unregistration was refused");
         unregistered += 1;
@@ -217,7 +218,7 @@ fn signals(context: &Context) -> TestResult {
         calls.iter().zip(&records).flat_map(|(call, record)| compare(context, call, record, None)).collect();
     no_problems(&problems)?;
     let all = trace.interrupt()?.records;
-    // By now no thread is in the handler any more.
+    // No thread is in the handler any more.
     let handled = HANDLED.load(Ordering::Relaxed);
     ensure!(handled > 20, "only {handled} signals");
     let count = |result: &str| {
@@ -228,12 +229,12 @@ fn signals(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// SIGALRM again and again, to this thread's process, until dropped.
+/// Sends SIGALRM to this process repeatedly until dropped.
 struct Timer;
 
 impl Timer {
     fn every(period: Duration) -> anyhow::Result<Self> {
-        // SAFETY: a sigaction of zeros with a handler is valid, and the handler is safe in a signal.
+        // SAFETY: a zeroed sigaction with a handler is valid, and the handler is async-signal-safe.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = on_alarm as extern "C" fn(i32) as usize;
@@ -248,8 +249,7 @@ impl Timer {
 impl Drop for Timer {
     fn drop(&mut self) {
         let _ = set_timer(Duration::ZERO);
-        // One may be pending still: from now on it is ignored.
-        // SAFETY: SIG_IGN is a valid disposition.
+        // One may still be pending, and is ignored from here on. SAFETY: SIG_IGN is a valid disposition.
         unsafe { libc::signal(libc::SIGALRM, libc::SIG_IGN) };
     }
 }
@@ -257,7 +257,7 @@ impl Drop for Timer {
 fn set_timer(period: Duration) -> anyhow::Result<()> {
     let time = libc::timeval { tv_sec: 0, tv_usec: period.subsec_micros().into() };
     let timer = libc::itimerval { it_interval: time, it_value: time };
-    // SAFETY: `timer` is valid, and the old value is not asked for.
+    // SAFETY: `timer` is valid, and the old value is not requested.
     let ret = unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) };
     ensure!(ret == 0, "setitimer: {}", std::io::Error::last_os_error());
     Ok(())

@@ -1,4 +1,4 @@
-//! Times and faults, against our own clock and our own count of faults.
+//! Tests of times and faults, compared with our own clock and our own count of faults.
 
 use anyhow::ensure;
 use serde_json::Value;
@@ -16,7 +16,7 @@ use crate::{
     watch::Watch,
 };
 
-/// Share of our own clock, in percent, that a large registration has to account for.
+/// Minimum share of our own clock's time, in percent, that a large registration must account for.
 const MOST: u64 = 60;
 
 pub fn tests() -> Vec<Test> {
@@ -32,7 +32,7 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-/// One registration and its record, which `judge` has found right in all that is not this family's.
+/// One registration with its record. `judge` has already checked everything that is not this family's subject.
 fn one(context: &Context, buffers: &[Buffer]) -> anyhow::Result<(Attempt, Record)> {
     ready(context)?;
     let ring = Ring::new()?;
@@ -44,7 +44,7 @@ fn one(context: &Context, buffers: &[Buffer]) -> anyhow::Result<(Attempt, Record
     Ok((attempt, record))
 }
 
-/// What a record says of pins without a fault: where huge pages cannot be told from others that is not known.
+/// Expected faults of pins without a fault: unknown where huge pages cannot be distinguished from others.
 fn none(context: &Context) -> Option<u64> {
     context.kernel.can_be_walked().then_some(0)
 }
@@ -55,7 +55,7 @@ fn small_pages(space: &mut Space, pages: u64) -> anyhow::Result<u64> {
     Ok(address)
 }
 
-/// The duration has to be most of what our own clock shows, once pinscope's walk is taken off.
+/// The duration, without pinscope's walk, must be most of the time of our own clock.
 fn accounts_for_most(context: &Context, attempt: &Attempt, record: &Record) -> anyhow::Result<()> {
     let walk = if context.kernel.can_be_walked() { record.walk_ns } else { Some(0) };
     let (Some(duration), Some(walk)) = (record.duration_ns, walk) else {
@@ -110,11 +110,11 @@ fn half_touched(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Huge pages of one buffer.
+/// Number of huge pages in one buffer.
 const HUGE: u64 = 8;
 
-/// Huge pages that nobody touched are cleared in the pin. Before 6.5 the kernel counts no fault for them, and where it is seen
-/// that they are there nothing is to say that there was none.
+/// Untouched huge pages are cleared in the pin. Before 6.5, the kernel counts no faults for them, so where pinscope
+/// sees that huge pages are involved, it must not report that there was no fault.
 fn huge_pages(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -160,7 +160,7 @@ fn huge_pages(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// The parts of 64 buffers; their sums are held in `compare`.
+/// Times of 64 buffers; `compare` checks their sums.
 fn many_buffers(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -178,7 +178,7 @@ fn many_buffers(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// The walk over 4,096 VMAs takes longer than the pin of one page: it must not be in the duration.
+/// The walk over 4,096 VMAs takes longer than the pin of one page; the duration must not include it.
 fn walk_is_left_out(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -198,7 +198,7 @@ fn walk_is_left_out(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// A private mapping of a file that is not in the page cache: the faults are major, as our own count says.
+/// A private mapping of a file outside the page cache: the faults are major, as our own count confirms.
 fn major_faults(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -215,7 +215,7 @@ fn major_faults(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// The kernel looks up the VMAs of untouched memory; since 6.10 none at all for what is there already.
+/// The kernel looks up the VMAs of untouched memory; since 6.10, it makes no look-up for memory that is present.
 fn lookups(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);

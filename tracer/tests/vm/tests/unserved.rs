@@ -1,4 +1,4 @@
-//! Memory that every rule takes and that the kernel cannot bring in: it answers `EFAULT`, which is no rule's doing.
+//! Memory that every rule accepts but that the kernel cannot fault in: it returns `EFAULT`, independent of the rules.
 
 use std::{
     fs::{self, File},
@@ -15,12 +15,12 @@ use crate::{
     sys::{self, HUGE_PAGE, PAGE},
 };
 
-/// How a line about such a buffer begins.
+/// Beginning of a line about such a buffer.
 const LINE: &str = "unserved ";
-/// In place of an answer, where the kernel cannot make such memory.
+/// Printed instead of an answer if the kernel cannot create such memory.
 const ABSENT: &str = "absent";
 
-/// A way to come by it: registers the buffer that it made, while all that makes it what it is lasts.
+/// A way to create such memory. Registers the buffer while the conditions last.
 type Way = fn(&Ring, &mut Space) -> anyhow::Result<i64>;
 
 const WAYS: [(&str, Way); 6] = [
@@ -32,7 +32,7 @@ const WAYS: [(&str, Way); 6] = [
     ("userfaultfd", user_mode_only),
 ];
 
-/// Those that every kernel of the matrix can make.
+/// Number of ways that every kernel of the matrix supports.
 const ALWAYS: usize = 3;
 
 /// Registers each, and prints a line with the kernel's answer.
@@ -45,7 +45,7 @@ pub fn register_all(ring: &Ring) {
     }
 }
 
-/// How many buffers those lines tell of, each with the one answer there is.
+/// Number of buffers in those lines; each must have the only possible answer.
 pub fn count(stdout: &str) -> anyhow::Result<u64> {
     let mut count = 0;
     for line in stdout.lines().filter_map(|line| line.strip_prefix(LINE)) {
@@ -90,7 +90,7 @@ fn full_tmpfs(ring: &Ring, space: &mut Space) -> anyhow::Result<i64> {
     Ok(ret)
 }
 
-/// Others have the whole pool for themselves, untouched.
+/// Other mappings have reserved the whole pool without touching it.
 fn full_hugetlb_pool(ring: &Ring, space: &mut Space) -> anyhow::Result<i64> {
     let address = space.map_unreserved()?;
     let mut others = Space::new(100 * HUGE_PAGE);
@@ -100,7 +100,7 @@ fn full_hugetlb_pool(ring: &Ring, space: &mut Space) -> anyhow::Result<i64> {
     Ok(register(ring, address, HUGE_PAGE))
 }
 
-/// Since 6.13.
+/// Available since 6.13.
 fn guarded(ring: &Ring, space: &mut Space) -> anyhow::Result<i64> {
     let address = space.map(Kind::Anon, 2 * PAGE)?;
     sys::take_away(address + PAGE, PAGE, sys::MADV_GUARD_INSTALL).context("MADV_GUARD_INSTALL")?;
@@ -114,7 +114,7 @@ fn poisoned(ring: &Ring, space: &mut Space) -> anyhow::Result<i64> {
     Ok(register(ring, address, 2 * PAGE))
 }
 
-/// It serves the faults of the process alone, not those of the kernel.
+/// It serves faults of the process only, not those of the kernel.
 fn user_mode_only(ring: &Ring, space: &mut Space) -> anyhow::Result<i64> {
     let address = space.map(Kind::Anon, 2 * PAGE)?;
     let _served = sys::serve_user_mode_faults(address, 2 * PAGE).context("userfaultfd(2)")?;

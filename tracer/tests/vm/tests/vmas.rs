@@ -1,4 +1,4 @@
-//! VMAs of a buffer, against /proc/self/maps right before the call.
+//! VMAs of a buffer, compared with /proc/self/maps just before the call.
 
 use std::{fs, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
     sys::{self, HUGE_PAGE, PAGE},
 };
 
-/// The most mappings that a process may have, unless told otherwise: 65,530.
+/// Maximum number of mappings of a process, 65,530 by default.
 const MAX_MAP_COUNT: &str = "/proc/sys/vm/max_map_count";
 
 pub fn tests() -> Vec<Test> {
@@ -43,7 +43,7 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-/// Registers, unregisters if it worked, and holds both against the records.
+/// Registers, unregisters on success, and compares both with the records.
 fn check(context: &Context, buffers: &[Buffer], failed_at: Option<usize>) -> anyhow::Result<Attempt> {
     ready(context)?;
     let ring = Ring::new()?;
@@ -67,7 +67,7 @@ fn split(context: &Context, count: u64) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// As many mappings as the kernel lets a process have, all in one buffer but for the program's own.
+/// As many mappings as the kernel allows for a process, all in one buffer except for the program's own.
 fn at_the_limit(context: &Context) -> TestResult {
     let limit: u64 = fs::read_to_string(MAX_MAP_COUNT)?.trim().parse()?;
     if limit > 70_000 {
@@ -77,7 +77,7 @@ fn at_the_limit(context: &Context) -> TestResult {
     let pages = limit;
     let mut space = Space::new(pages * PAGE);
     let address = space.map(Kind::Anon, pages * PAGE)?;
-    // Two more each time; a few are left to the allocator, which needs them for what follows.
+    // Two more each time. A few are left for the allocator.
     let room = limit - maps::read()?.len() as u64 - 24;
     for page in (1..room).step_by(2) {
         sys::advise(address + page * PAGE, PAGE, libc::MADV_DONTFORK)?;
@@ -112,7 +112,7 @@ fn one_byte(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// A range that ends exactly with a VMA does not touch the next; one byte more does.
+/// A range that ends exactly with a VMA does not touch the next one; one byte more does.
 fn last_byte(context: &Context) -> TestResult {
     let mut space = Space::new(8 * PAGE);
     let address = space.map_split(2)?;
@@ -134,7 +134,7 @@ fn hole_after_many(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Distinct files up to what a record tells apart, and beyond: then it has to say so.
+/// Distinct files up to the limit of a record, and beyond, which the record must flag.
 fn many_files(context: &Context) -> TestResult {
     for count in [2, 15, 16, 17, 40] {
         let mut space = Space::new(64 * PAGE);
@@ -148,7 +148,7 @@ fn many_files(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// More backings in one buffer than a record tells apart.
+/// More backings in one buffer than a record distinguishes.
 fn many_backings(context: &Context) -> TestResult {
     let kinds =
         [Kind::Anon, Kind::SharedAnon, Kind::MemfdPrivate, Kind::Ext4Private, Kind::RamfsPrivate, Kind::ZeroPrivate];
@@ -172,7 +172,7 @@ fn overlapping(context: &Context) -> TestResult {
     let buffers: Vec<Buffer> =
         (0..16).map(|place| Buffer { address: address + place * 1000, length: (place + 1) * 3000 }).collect();
     check(context, &buffers, None)?;
-    // All four over the same two; windows that go back; places of a table in no order.
+    // All four over the same two; overlapping windows in descending order; entries of a table in no order.
     let over = |start: u64, pages: u64| Buffer { address: address + start * PAGE, length: pages * PAGE };
     let lists: [(&[Buffer], bool); 4] = [
         (&[over(0, 2), over(0, 2), over(0, 2), over(0, 2)], true),
@@ -192,7 +192,7 @@ fn overlapping(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Buffers side by side: a registration touches a VMA once, however many of its buffers lie in it.
+/// Adjacent buffers: a registration touches a VMA once, however many of its buffers lie in it.
 fn of_a_list(context: &Context) -> TestResult {
     let mut space = Space::new(64 * PAGE);
     let address = space.map_split_by(8, 4)?;
@@ -211,13 +211,13 @@ fn of_a_list(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Lines of /proc/self/maps that any of the buffers touches.
+/// Number of lines of /proc/self/maps that the buffers touch.
 fn distinct(buffers: &[Buffer]) -> anyhow::Result<u64> {
     let is_under = |vma: &&maps::Vma| buffers.iter().any(|b| b.address < vma.end && vma.start < b.address + b.length);
     Ok(maps::read()?.iter().filter(is_under).count() as u64)
 }
 
-/// A huge page next to a small one, in one buffer where the kernel allows it.
+/// A huge page next to a small one, in one buffer if the kernel allows it.
 fn huge_and_small(context: &Context) -> TestResult {
     let mut space = Space::new(4 * HUGE_PAGE);
     space.align(Kind::Hugetlb)?;
@@ -248,7 +248,7 @@ fn iovecs(context: &Context, count: usize, refused: Option<usize>) -> TestResult
     Ok(Verdict::Passed)
 }
 
-/// The vDSO has no file and is not anonymous: the kernel refuses to pin it for writing, after a look at what it is.
+/// The vDSO has no file and is not anonymous. The kernel refuses to pin it for writing after checking its kind.
 fn kernels_own(context: &Context) -> TestResult {
     ready(context)?;
     let maps = fs::read_to_string("/proc/self/maps")?;

@@ -1,4 +1,4 @@
-//! The daemon's figures by workload: what each cgroup did, by the generator's account, and that all of them are the whole.
+//! Figures of the daemon by workload: each cgroup's calls by the generator's account, and their sum.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,7 +34,7 @@ pub fn tests() -> Vec<Test> {
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const ACCOUNT: &str = "/tmp/guest-workload.json";
 
-/// Runs this program inside a cgroup; gives what it printed.
+/// Runs this program inside a cgroup and returns its output.
 fn inside(cgroup: &Cgroup, arguments: &[&str]) -> anyhow::Result<String> {
     let mut command = cgroup.command(&std::env::current_exe()?, arguments);
     let running = Running::start(pinscope::piped(&mut command))?;
@@ -46,7 +46,7 @@ fn scenario(cgroup: &Cgroup, arguments: &[&str]) -> anyhow::Result<Account> {
     Account::read(ACCOUNT)
 }
 
-/// What a workload did.
+/// Figures of a workload.
 #[derive(Default)]
 struct Truth {
     ok: u64,
@@ -59,7 +59,7 @@ struct Truth {
 }
 
 impl Truth {
-    /// Of accounts in which every call was accepted.
+    /// Sums up accounts in which every call was accepted.
     fn of(accounts: &[Account]) -> Self {
         let mut truth = Self::default();
         for call in accounts.iter().flat_map(|account| &account.calls).filter(|call| call.operation != "unregister") {
@@ -115,7 +115,7 @@ fn by_cgroup(context: &Context) -> TestResult {
     let of_docker = [scenario(&docker, &["many_vmas", "--vmas", "80"])?];
     let of_pod = [scenario(&kubernetes, &["untouched"])?];
     let probe = inside(&batch, &["probe", "policies"])?;
-    // One is gone before anybody asked.
+    // One is removed before the first scrape.
     docker.remove()?;
 
     let scrape = daemon.scrape()?;
@@ -130,7 +130,7 @@ fn by_cgroup(context: &Context) -> TestResult {
     refusals(context, &scrape, &probe)?;
     named(&scrape, &name_docker, &name_pod)?;
     make_up_the_whole(context, &scrape)?;
-    // Its entry goes, its series stays.
+    // Its map entry is removed, its series stays.
     thread::sleep(Duration::from_millis(1200));
     let later = [daemon.scrape()?, daemon.scrape()?];
     Truth::of(&of_docker).holds(context, &later[1], &name_docker)?;
@@ -182,7 +182,7 @@ fn named(scrape: &Scrape, docker: &str, pod: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The sum over all workloads is what is served without them.
+/// The sum over all workloads equals the total figure.
 fn make_up_the_whole(context: &Context, scrape: &Scrape) -> anyhow::Result<()> {
     const TIMES: &str = "pinscope_registration_duration_seconds";
     let installing = ["register", "update", "clone"];
@@ -227,7 +227,7 @@ fn make_up_the_whole(context: &Context, scrape: &Scrape) -> anyhow::Result<()> {
             |name| -> BTreeSet<_> { scrape.samples(name).filter_map(|(labels, _)| label(labels, "le")).collect() };
         let (coarse, fine) = (bounds(of_workloads), bounds(&whole));
         let both: Vec<_> = coarse.intersection(&fine).copied().collect();
-        // Without a walk there is none on either side.
+        // Without a walk, neither side has any.
         let enough = if fine.is_empty() { 0 } else { 5 };
         ensure!(both.len() >= enough, "{of_workloads} and {whole} have only {both:?} in common");
         for bound in both {
@@ -267,10 +267,10 @@ fn version_1(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Cgroups that come and go by the thousand.
+/// Thousands of cgroups that come and go.
 fn short_lived(context: &Context) -> TestResult {
     const ALL: u64 = 2_000;
-    /// More than the map holds, before anybody asks.
+    /// More than the map holds, before the first scrape.
     const UNSEEN: u64 = 1_400;
     const CAP: usize = 200;
     if let Some(verdict) = without_tracer(context) {
@@ -288,7 +288,7 @@ fn short_lived(context: &Context) -> TestResult {
     for number in 0..all {
         let cgroup = Cgroup::new(cgroup::ROOT, &format!("run{number}.service"))?;
         cgroup.enter()?;
-        // The second is refused: there is a table already.
+        // The second call is refused: a table exists already.
         for _ in 0..=(number % 2) {
             ring.call(Request::Register(&page));
             calls += 1;
@@ -314,8 +314,8 @@ fn short_lived(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// A user with more scopes than the maps and seats hold, one of them under a container's name: neither another unit's calls nor that
-/// container's are told wrongly.
+/// A user with more scopes than the maps and seats hold, one of them named like a container. The calls of another unit
+/// and of that container must not be misattributed.
 fn crowded_out(context: &Context) -> TestResult {
     const SCOPES: u64 = 1_200;
     const USER: &str = "user.slice/user-1000.slice/user@1000.service";
@@ -369,7 +369,7 @@ fn crowded_out(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// What the last scrape had.
+/// State of the last scrape.
 #[derive(Default)]
 struct Seen {
     /// Counters by name and labels.
@@ -415,7 +415,7 @@ fn off(context: &Context) -> TestResult {
     }
     ensure!(scrape.registrations()?.all() > 0, "nothing was counted");
     daemon.end()?;
-    // The cgroups of this process are those of the guest's first.
+    // The cgroup of this process is that of the guest's init.
     ensure!(fs::read_to_string("/proc/self/cgroup")?.lines().any(|line| line == "0::/"), "left inside a cgroup");
     Ok(Verdict::Passed)
 }

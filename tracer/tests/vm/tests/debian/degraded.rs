@@ -1,4 +1,4 @@
-//! A kernel, or a unit, that lets not everything be attached.
+//! Tests with a kernel or a unit that prevents some hooks.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-/// A function that cannot be hooked takes its figures away and no others.
+/// A function that cannot be hooked removes its own figures only.
 const AVOIDED: &str = "avoid = [\"io_sqe_buffer_register\"]";
 
 fn degraded(_: &Context) -> TestResult {
@@ -46,7 +46,7 @@ fn degraded(_: &Context) -> TestResult {
     ensure!(part.samples("pinscope_buffer_vmas_count").count() == 0, "VMAs without the hook that gives them");
     register(3)?;
     ensure!(registered()? == 3, "3 registrations are {}", registered()?);
-    // Without the right to attach there is nothing to count by, and still somebody to ask why.
+    // Without the privilege to attach, nothing is counted, but the service still serves the reason.
     pristine()?;
     override_unit("CapabilityBoundingSet=CAP_BPF\nAmbientCapabilities=\nAmbientCapabilities=CAP_BPF")?;
     let cursor = Cursor::now()?;
@@ -59,7 +59,7 @@ fn degraded(_: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// The same with `strict` is an error that names what is missing.
+/// With `strict`, the same is an error that names what is missing.
 fn strict(_: &Context) -> TestResult {
     pristine()?;
     configure("strict = true")?;

@@ -1,4 +1,4 @@
-//! Start, stop, restart, watchdog, socket activation, and what the journal has of them.
+//! Start, stop, restart, watchdog and socket activation, and their journal entries.
 
 use std::{thread, time::Duration};
 
@@ -26,7 +26,7 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-/// systemd may say `active` only from the moment on in which a scrape is answered, with everything attached.
+/// systemd may report `active` only once a scrape is answered and everything is attached.
 fn active_when_ready(_: &Context) -> TestResult {
     pristine()?;
     succeed(&["systemctl", "start", "--no-block", UNIT])?;
@@ -49,7 +49,7 @@ fn active_when_ready(_: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Levels and fields are the journal's own; the texts are plain; an idle service has nothing to say.
+/// Levels and fields use the journal's protocol; texts are plain; an idle service logs nothing.
 fn journal(_: &Context) -> TestResult {
     const FEW: usize = 20;
     let before = Cursor::now()?;
@@ -64,7 +64,7 @@ fn journal(_: &Context) -> TestResult {
         ensure!(!json.to_string().contains("\\u001b"), "escape codes: {json}");
         ensure!(entry.priority().is_some(), "no level: {json}");
         ensure!(entry.field("SYSLOG_IDENTIFIER") == Some("pinscope"), "identifier: {json}");
-        // What goes through standard error has no fields of its own.
+        // Lines on standard error have no fields of their own.
         ensure!(entry.field("_TRANSPORT") == Some("journal"), "not the journal's own protocol: {json}");
         ensure!(entry.field("TARGET").is_some_and(|target| target.starts_with("pinscope")), "no target: {json}");
     }
@@ -95,7 +95,7 @@ fn restart_and_stop(_: &Context) -> TestResult {
     ensure!(stopped.get("ExecMainStatus") == "0", "ExecMainStatus={}", stopped.get("ExecMainStatus"));
     ensure!(port_is_closed(), "the port is still open");
     ensure!(processes()?.is_empty(), "still there: {:?}", processes()?);
-    // The kernel takes trampolines away when nobody can be in them any more.
+    // The kernel frees trampolines only when no task can be in them any more.
     let gone = (0..50).any(|_| {
         thread::sleep(Duration::from_millis(100));
         is_hooked().is_ok_and(|hooked| !hooked)
@@ -104,23 +104,23 @@ fn restart_and_stop(_: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// A process that is stopped feeds no watchdog, as one whose loop hangs.
+/// A stopped process feeds no watchdog, like one whose loop hangs.
 fn watchdog(_: &Context) -> TestResult {
     const SECONDS: u64 = 12;
     pristine()?;
-    // The package's own value has to be there, and is too long for a test.
+    // The package's own value must exist, but is too long for a test.
     let own = Status::of(UNIT)?;
     ensure!(!["", "0", "infinity"].contains(&own.get("WatchdogUSec")), "WatchdogUSec={}", own.get("WatchdogUSec"));
     override_unit(&format!("WatchdogSec={SECONDS}\nTimeoutAbortSec=10\nRestartSec=1"))?;
     let before = Cursor::now()?;
     succeed(&["systemctl", "start", UNIT])?;
     let first = Status::of(UNIT)?;
-    // Fed, it lives longer than that.
+    // As long as it is fed, the service outlives the timeout.
     thread::sleep(Duration::from_secs(SECONDS + 3));
     let fed = Status::of(UNIT)?;
     ensure!(fed.main_pid() == first.main_pid() && fed.restarts() == 0, "restarted though nothing hung");
 
-    // SAFETY: kill(2) touches no memory; systemd has not waited for its process, so the number is still its own.
+    // SAFETY: kill(2) touches no memory; systemd has not waited for the process, so its id is still valid.
     unsafe { libc::kill(first.main_pid() as i32, libc::SIGSTOP) };
     let restarted = wait_for(UNIT, Duration::from_secs(SECONDS) + START, "restarted", |status| {
         status.restarts() == 1 && status.is_active()
@@ -133,7 +133,7 @@ fn watchdog(_: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// systemd holds the port; who asks starts the service, and is answered.
+/// systemd holds the port; the first request starts the service and is answered.
 fn socket_activation(_: &Context) -> TestResult {
     pristine()?;
     succeed(&["systemctl", "start", SOCKET])?;
@@ -146,7 +146,7 @@ fn socket_activation(_: &Context) -> TestResult {
     ensure!(awake.is_active(), "it answered and is {}", awake.get("ActiveState"));
     register(2)?;
     ensure!(registered()? == 2, "2 registrations are {}", registered()?);
-    // The socket is systemd's: while the service restarts it is there, and nobody is turned away.
+    // systemd keeps the socket during a restart of the service, so no client is refused.
     succeed(&["systemctl", "restart", "--no-block", UNIT])?;
     let answer = http::get(ADDRESS, "/metrics", START)?;
     ensure!(answer.contains("pinscope_info{"), "turned away at a restart");

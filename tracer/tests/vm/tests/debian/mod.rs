@@ -1,4 +1,5 @@
-//! The package and its service, on a Debian with its systemd: as an administrator installs, runs and removes them.
+//! Tests of the package and its service on a Debian system with systemd: installed, run and removed as an administrator
+//! does it.
 
 mod degraded;
 mod lifecycle;
@@ -27,20 +28,20 @@ use crate::{
 
 pub const UNIT: &str = "pinscope.service";
 pub const SOCKET: &str = "pinscope.socket";
-/// Where the guest has the package under test.
+/// Path in the guest of the package under test.
 const PACKAGE: &str = "/root/pinscope.deb";
-/// Where its content is unpacked for comparison.
+/// Folder with the package's unpacked content, for comparison.
 const UNPACKED: &str = "/run/pinscope-package";
 const CONFIG: &str = "/etc/pinscope/pinscope.toml";
-/// What tests change of the unit, which does not outlive the machine.
+/// Drop-in for the tests' changes to the unit, gone after a reboot.
 const DROP_IN: &str = "/run/systemd/system/pinscope.service.d";
-/// The port that the package listens on.
+/// Address that the packaged service listens on.
 pub const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9757);
-/// For a start, on a machine that does other things besides.
+/// Timeout for a start on a busy machine.
 pub const START: Duration = Duration::from_mins(1);
 
 pub fn tests() -> Vec<Test> {
-    // The package's first and last are first and last.
+    // The tests of installation and removal are the first and the last.
     let mut tests = vec![package::install()];
     tests.extend(lifecycle::tests());
     tests.extend(privileges::tests());
@@ -50,7 +51,7 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-/// A service as the package brings it, just started: whatever the tests before have left behind is undone.
+/// Starts the service as packaged, after undoing the changes of earlier tests.
 pub fn fresh() -> anyhow::Result<Status> {
     pristine()?;
     succeed(&["systemctl", "start", UNIT])?;
@@ -59,7 +60,7 @@ pub fn fresh() -> anyhow::Result<Status> {
     Ok(status)
 }
 
-/// The package is installed, with its own configuration; nothing of it runs.
+/// Resets the installed package: its own configuration, and nothing running.
 pub fn pristine() -> anyhow::Result<()> {
     if !is_installed()? {
         succeed(&["apt-get", "install", "--yes", PACKAGE])?;
@@ -70,13 +71,13 @@ pub fn pristine() -> anyhow::Result<()> {
     }
     original_configuration()?;
     kernel_configuration()?;
-    // Nothing may have failed, and then there is nothing to reset.
+    // Fails if no unit has failed.
     let _ = run(&["systemctl", "reset-failed", UNIT, SOCKET])?;
     Ok(())
 }
 
-/// The kernel's package brings its configuration, the guest is booted without that package. Of it the service reads which mode
-/// of preemption is the default; the one in force is that, and root can read it.
+/// Provides the configuration of the kernel, which belongs to the kernel's package; the guest boots without that
+/// package. The service reads the default preemption mode from it. The mode in force is this one, and root can read it.
 fn kernel_configuration() -> anyhow::Result<()> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let place = format!("/boot/config-{}", release.trim());
@@ -91,21 +92,21 @@ fn kernel_configuration() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Puts the package's configuration back.
+/// Restores the package's configuration.
 fn original_configuration() -> anyhow::Result<()> {
     let original = unpacked()?.join(CONFIG.trim_start_matches('/'));
     fs::copy(&original, CONFIG).with_context(|| format!("copying {}", original.display()))?;
     Ok(())
 }
 
-/// Changes the unit for a test's sake: lines for its section `[Service]`.
+/// Changes the unit for a test: lines for its section `[Service]`.
 fn override_unit(lines: &str) -> anyhow::Result<()> {
     fs::create_dir_all(DROP_IN)?;
     fs::write(Path::new(DROP_IN).join("test.conf"), format!("[Service]\n{lines}\n"))?;
     succeed(&["systemctl", "daemon-reload"])
 }
 
-/// Puts lines behind the configuration's.
+/// Appends lines to the configuration.
 fn configure(lines: &str) -> anyhow::Result<()> {
     let text = fs::read_to_string(CONFIG)?;
     fs::write(CONFIG, format!("{text}\n{lines}\n")).with_context(|| format!("writing {CONFIG}"))
@@ -116,7 +117,7 @@ fn is_installed() -> anyhow::Result<bool> {
     Ok(asked.stdout == "installed")
 }
 
-/// The folder with the package's content.
+/// Folder with the package's content.
 fn unpacked() -> anyhow::Result<&'static Path> {
     let folder = Path::new(UNPACKED);
     if !folder.exists() {
@@ -125,7 +126,7 @@ fn unpacked() -> anyhow::Result<&'static Path> {
     Ok(folder)
 }
 
-/// GET /metrics, once: who is started answers.
+/// Fetches /metrics once: a started service must answer.
 pub fn scrape() -> anyhow::Result<Scrape> {
     http::get(ADDRESS, "/metrics", Duration::from_secs(20)).map(Scrape::of)
 }
@@ -134,7 +135,7 @@ fn port_is_closed() -> bool {
     TcpStream::connect_timeout(&ADDRESS, Duration::from_secs(5)).is_err()
 }
 
-/// Makes `count` registrations that the kernel accepts, and lets go of each.
+/// Makes `count` successful registrations and releases each.
 fn register(count: u32) -> anyhow::Result<()> {
     let mut space = Space::new(PAGE);
     let buffers = [Buffer { address: space.map(Kind::Anon, PAGE)?, length: PAGE }];
@@ -148,12 +149,12 @@ fn register(count: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Registrations counted so far.
+/// Number of registrations counted so far.
 fn registered() -> anyhow::Result<u64> {
     Ok(scrape()?.registrations()?.count("register", "ok"))
 }
 
-/// Fails unless one of the entries is at least as severe as `priority` (0 is worst) and has all the words.
+/// Fails unless an entry is at least as severe as `priority` (0 is the most severe) and contains all the words.
 fn expect_entry(entries: &[Entry], priority: u8, words: &[&str]) -> anyhow::Result<()> {
     let fits = |entry: &Entry| {
         entry.priority().is_some_and(|of_entry| of_entry <= priority)
@@ -164,14 +165,14 @@ fn expect_entry(entries: &[Entry], priority: u8, words: &[&str]) -> anyhow::Resu
     Ok(())
 }
 
-/// Whether the kernel has the function of a register hooked, by ftrace's own word.
+/// Whether the kernel's register function is hooked, according to ftrace.
 fn is_hooked() -> anyhow::Result<bool> {
     const HOOKED: &str = "/sys/kernel/tracing/enabled_functions";
     let hooked = fs::read_to_string(HOOKED).with_context(|| HOOKED.to_owned())?;
     Ok(hooked.lines().any(|line| line.starts_with("io_sqe_buffers_register ")))
 }
 
-/// The processes of the package's program.
+/// Processes that run the package's program.
 fn processes() -> anyhow::Result<Vec<String>> {
     let found = fs::read_dir("/proc")?.flatten().filter(|entry| {
         fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe.to_string_lossy().starts_with("/usr/bin/pinscope"))

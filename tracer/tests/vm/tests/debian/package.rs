@@ -1,4 +1,4 @@
-//! Install, upgrade, remove, purge.
+//! Tests of installation, upgrade, removal and purge.
 
 use std::{
     fs,
@@ -29,7 +29,7 @@ pub fn others() -> Vec<Test> {
     ]
 }
 
-/// On a machine that cannot fetch anything: what the package depends on is there, or it does not install.
+/// On a machine without a network, the package installs only if its dependencies are present.
 fn installs(_: &Context) -> TestResult {
     if is_installed()? {
         succeed(&["apt-get", "purge", "--yes", "pinscope"])?;
@@ -39,23 +39,23 @@ fn installs(_: &Context) -> TestResult {
     let complaints = output(&["dpkg", "--verify", "pinscope"])?;
     ensure!(complaints.is_empty(), "dpkg --verify: {complaints}");
     succeed(&["systemctl", "is-enabled", UNIT])?;
-    // A collector's token may stand in it.
+    // The configuration may contain a collector's token.
     let mode = output(&["stat", "--format=%a %U:%G", CONFIG])?;
     ensure!(mode.trim() == "640 root:pinscope", "{CONFIG} is {mode}");
-    // A service of Debian starts when it is installed.
+    // In Debian, installing a package starts its service.
     ensure!(Status::of(UNIT)?.is_active(), "installed, and {}", Status::of(UNIT)?.get("ActiveState"));
     scrape()?;
     let version = output(&["pinscope", "--version"])?;
     let packaged = output(&["dpkg-query", "--show", "--showformat", "${Version}", "pinscope"])?;
     let upstream = packaged.split('-').next().unwrap_or_default();
     ensure!(version.contains(upstream), "pinscope says {version}, its package {packaged}");
-    // What runs is what the package has.
+    // The installed program is the package's.
     let same = fs::read("/usr/bin/pinscope")? == fs::read(unpacked()?.join("usr/bin/pinscope"))?;
     ensure!(same, "/usr/bin/pinscope is not the package's");
     Ok(Verdict::Passed)
 }
 
-/// A package of a higher version: the changed configuration stays, the service becomes the new one's.
+/// Upgrade to a higher version: the changed configuration stays, and the service runs the new program.
 fn upgrades(_: &Context) -> TestResult {
     const VERSION: &str = "999.0-1";
     const MINE: &str = "\n# The administrator's own line.\nrings = true\n";
@@ -75,13 +75,13 @@ fn upgrades(_: &Context) -> TestResult {
     let follows = scrape()?.samples("pinscope_ring_age_seconds_count").count();
     ensure!(follows == 1, "it does not follow the administrator's configuration");
     succeed(&["systemctl", "is-enabled", UNIT])?;
-    // Back to what is under test.
+    // Returns to the package under test.
     succeed(&["dpkg", "--install", PACKAGE])?;
     ensure!(fs::read_to_string(CONFIG)? == mine, "the administrator's configuration is gone after the downgrade");
     Ok(Verdict::Passed)
 }
 
-/// The package under another version.
+/// Rebuilds the package with another version.
 fn rebuilt(version: &str) -> anyhow::Result<PathBuf> {
     let (tree, package) = (Path::new("/root/rebuilt"), PathBuf::from("/root/rebuilt.deb"));
     let _ = fs::remove_dir_all(tree);
@@ -96,14 +96,14 @@ fn rebuilt(version: &str) -> anyhow::Result<PathBuf> {
     Ok(package)
 }
 
-/// A removed package leaves its configuration, a purged one nothing.
+/// Removing the package keeps its configuration; purging it leaves nothing.
 fn purges(_: &Context) -> TestResult {
     fresh()?;
     succeed(&["apt-get", "remove", "--yes", "pinscope"])?;
     ensure!(Path::new(CONFIG).is_file(), "removed, not purged, and the configuration is gone");
     ensure!(processes()?.is_empty(), "removed, and still running: {:?}", processes()?);
     ensure!(port_is_closed(), "removed, and the port is open");
-    // With something of the administrator's own in it.
+    // Includes a file of the administrator's.
     fs::write("/etc/pinscope/notes", "mine")?;
     succeed(&["apt-get", "purge", "--yes", "pinscope"])?;
     let mut left = Vec::new();

@@ -1,4 +1,4 @@
-//! What the service may do, as the kernel has it.
+//! Privileges of the running service, according to the kernel.
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
@@ -11,21 +11,22 @@ use crate::{
     protocol::{Test, TestResult, Verdict},
 };
 
-/// CAP_PERFMON and CAP_BPF: what attaching takes.
+/// CAP_PERFMON and CAP_BPF, which attaching requires.
 const TO_ATTACH: u64 = 1 << 38 | 1 << 39;
-/// From here on the maps of who holds them can be read without a capability, whatever `unprivileged_bpf_disabled` says.
+/// Since this kernel, maps can be read through an open descriptor without a capability, whatever
+/// `unprivileged_bpf_disabled` says.
 const READS_WITHOUT: Version = Version(5, 19);
 
 pub fn tests() -> Vec<Test> {
     vec![Test::new("debian_privileges", privileges).within(Duration::from_mins(5))]
 }
 
-/// By all threads, since capabilities are each thread's own.
+/// Checks all threads, since each has its own capabilities.
 fn privileges(context: &Context) -> TestResult {
     let status = fresh()?;
     let user = user("pinscope").context("there is no user pinscope")?;
     ensure!(user != "0", "the user pinscope is root");
-    // It has served: whatever it takes to read the maps was there.
+    // It has served a scrape, so it was able to read the maps.
     super::scrape()?;
     let tasks: Vec<_> = fs::read_dir(format!("/proc/{}/task", status.main_pid()))?.flatten().collect();
     ensure!(!tasks.is_empty(), "no threads");
@@ -62,7 +63,7 @@ fn parse(status: &str) -> BTreeMap<String, Vec<String>> {
     fields.map(|(name, rest)| (name.to_owned(), rest.split_whitespace().map(str::to_owned).collect())).collect()
 }
 
-/// The number of a user.
+/// Id of a user.
 fn user(name: &str) -> Option<String> {
     let users = fs::read_to_string("/etc/passwd").ok()?;
     users.lines().map(|line| line.split(':').collect()).find_map(|fields: Vec<_>| match fields.as_slice() {

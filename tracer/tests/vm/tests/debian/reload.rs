@@ -1,4 +1,4 @@
-//! A changed configuration, good or bad, followed by a service that goes on.
+//! Tests of reloading a changed configuration, valid or invalid, in a running service.
 
 use std::{
     fs,
@@ -27,10 +27,11 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-/// What one listens on can be changed at once.
+/// A changed listening address, which takes effect on reload.
 const SECOND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9758);
 
-/// What can be followed at once is; what takes a restart is named; the counters go on.
+/// Options that can change at run time take effect; options that need a restart are named in the log; counters
+/// continue.
 fn reload(_: &Context) -> TestResult {
     let before = fresh()?;
     register(5)?;
@@ -40,7 +41,7 @@ fn reload(_: &Context) -> TestResult {
     let after = settled()?;
     ensure!(after.is_active() && after.main_pid() == before.main_pid(), "the process did not go on");
     let said = cursor.entries(UNIT)?;
-    // Rings are followed by programs that would have to be loaded anew.
+    // Rings need programs that would have to be loaded again.
     expect_entry(&said, 4, &["rings", "restart"])?;
     let now = registered()?;
     ensure!(now == 5, "5 registrations are {now} after a reload");
@@ -62,7 +63,7 @@ fn reload(_: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// A file that cannot be followed: where and what, once, and the service goes on as it was.
+/// An invalid file: the error and its place are logged once, and the service keeps its configuration.
 fn bad_file(_: &Context) -> TestResult {
     let before = fresh()?;
     register(4)?;
@@ -81,13 +82,13 @@ fn bad_file(_: &Context) -> TestResult {
     register(1)?;
     ensure!(registered()? == 5, "5 registrations are {}", registered()?);
 
-    // Put right, it is followed again, and nothing is left of the complaint.
+    // The corrected file takes effect, and the error is not repeated.
     fs::write(CONFIG, text)?;
     succeed(&["systemctl", "reload", UNIT])?;
     let after = settled()?;
     ensure!(!after.get("StatusText").contains("ringz"), "StatusText={}", after.get("StatusText"));
     ensure!(registered()? == 5, "the counters went back");
-    // A start with such a file fails, and systemd does not try it over and over.
+    // A start with an invalid file fails, and systemd does not retry it forever.
     configure("ringz = true")?;
     let cursor = Cursor::now()?;
     ensure!(run(&["systemctl", "restart", UNIT])?.code() != 0, "it starts with a file that it cannot follow");
@@ -98,7 +99,7 @@ fn bad_file(_: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// systemd before 253 knows nothing of the end of a reload.
+/// systemd before 253 does not know when a reload ends.
 fn settled() -> anyhow::Result<Status> {
     std::thread::sleep(Duration::from_secs(1));
     wait_for(UNIT, Duration::from_secs(30), "through with its reload", |status| {

@@ -1,5 +1,5 @@
-//! What works while Prometheus looks: fio in several kinds of memory and the generators, each as a unit of its own, and
-//! the account of all of it.
+//! Load that runs while Prometheus scrapes: fio in several kinds of memory and the generators, each as a unit of its
+//! own, with an account of all calls.
 
 use std::{collections::BTreeMap, fs, process::Command, time::Duration};
 
@@ -15,17 +15,17 @@ use crate::{
     tally::Tally,
 };
 
-/// How long the load goes on at least.
+/// Minimum duration of the load.
 pub const SECONDS: u64 = 60;
-/// Where the accounts are written.
+/// Folder of the accounts.
 const ACCOUNTS: &str = "/run/load";
-/// What fio reads.
+/// File that fio reads.
 const DATA: &str = "/mnt/ext4/fio-data";
 const TIME: Duration = Duration::from_mins(8);
-/// Buffers that each job of fio registers, of a page each.
+/// Number of buffers that each fio job registers, of one page each.
 const DEPTH: u64 = 8;
 
-/// A job of fio: memory, what lies under it, and whether the kernel refuses it.
+/// A fio job: memory, backing, and whether the kernel refuses it.
 struct Job {
     name: &'static str,
     memory: &'static str,
@@ -41,7 +41,7 @@ const JOBS: [Job; 5] = [
     Job { name: "file", memory: "mmapshared:/mnt/ext4/fio-memory", class: "file", refused: true },
 ];
 
-/// Scenarios with their options; each accounts for all that it did.
+/// Scenarios with their options; each accounts for all of its calls.
 const SCENARIOS: [(&str, &[&str]); 8] = [
     ("setup_only", &["--seconds", "60"]),
     ("switch_sets", &["--count", "300"]),
@@ -53,28 +53,28 @@ const SCENARIOS: [(&str, &[&str]); 8] = [
     ("shared_file", &["--count", "20"]),
 ];
 
-/// What was done, all together.
+/// Totals of the load.
 #[derive(Default)]
 pub struct Load {
     pub results: Tally,
-    /// Of registers and updates, as is all below.
+    /// Of registers and updates, like all figures below.
     pub buffers: u64,
     pub bytes: u64,
     pub vmas: u64,
-    /// Buffer by buffer.
+    /// Sum over the buffers.
     pub buffers_vmas: u64,
     /// Buffers, VMAs and bytes by class of backing.
     pub classes: BTreeMap<String, [u64; 3]>,
-    /// Registers, updates and clones of each unit: those that succeeded, and those that failed.
+    /// Registers, updates and clones of each unit: successful and failed ones.
     pub units: BTreeMap<String, [u64; 2]>,
 }
 
 impl Load {
-    /// All at the same time; comes back when the last has ended.
+    /// Runs all of the load at the same time, until the last unit has ended.
     pub fn run() -> anyhow::Result<Self> {
         let _ = fs::remove_dir_all(ACCOUNTS);
         fs::create_dir_all(ACCOUNTS)?;
-        // A file that is there as it has to be: no job writes it first.
+        // The file is complete beforehand, so that no job writes it first.
         succeed(&["truncate", "--size=1M", DATA])?;
         let mut units = Vec::new();
         for job in &JOBS {
@@ -114,14 +114,14 @@ impl Load {
         }
     }
 
-    /// fio registers once, and ends with its ring; the kernel refuses a table at its first buffer.
+    /// fio registers once, and its ring ends with it. The kernel refuses a table at its first buffer.
     fn add_fio(&mut self, job: &Job) {
         let (result, buffers) = if job.refused { ("EFAULT", 1) } else { ("ok", DEPTH) };
         self.results.add("register", result, 1);
         self.units.insert(format!("load-fio-{}.service", job.name), [u64::from(!job.refused), u64::from(job.refused)]);
         self.buffers += buffers;
         self.bytes += buffers * PAGE;
-        // All of its buffers are one allocation.
+        // All of its buffers are in one allocation.
         self.vmas += 1;
         self.buffers_vmas += buffers;
         self.add_class(job.class, [buffers, buffers, buffers * PAGE]);
@@ -135,7 +135,7 @@ impl Load {
     }
 }
 
-/// Calls at random, about half of them refused, whose sizes are in no account.
+/// Random calls, about half of which are refused; their sizes are in no account.
 pub fn storm() -> anyhow::Result<Tally> {
     let account = account("storm");
     let words = ["gen", "--out", &account, "storm", "--threads", "4", "--count", "20000", "--seed", "11"];
@@ -168,7 +168,7 @@ fn fio(job: &Job) -> Vec<String> {
         "--bs=4k",
         "--size=1M",
         &format!("--filename={DATA}"),
-        // It is there to be there: the machine has others to serve.
+        // Its presence suffices; the machine has other work to do.
         "--rate_iops=20",
         "--time_based",
         &format!("--runtime={SECONDS}"),
@@ -177,8 +177,8 @@ fn fio(job: &Job) -> Vec<String> {
     words.map(str::to_owned).to_vec()
 }
 
-/// Starts a command as a unit of this name, and writes down how it ended. The unit outlives its command by a few scrapes:
-/// whose cgroup is gone has no name any more.
+/// Starts a command as a unit of this name, and records its exit code. The unit outlives its command by a few scrapes:
+/// once its cgroup is removed, its name is unknown.
 fn start(name: &str, words: &[String]) -> anyhow::Result<Running> {
     let script = format!("\"$@\"; echo $? >{}; sleep {}", ending(name), 3 * INTERVAL);
     let mut command = Command::new("systemd-run");
@@ -187,8 +187,8 @@ fn start(name: &str, words: &[String]) -> anyhow::Result<Running> {
     Running::start(piped(&mut command)).context(name.to_owned())
 }
 
-/// Waits for a unit; the exit code of its command. (An `exit $code` in the script would not bring it: systemd puts a
-/// variable of its own, which is empty, in its place.)
+/// Waits for a unit and returns its command's exit code. (`exit $code` in the script would not work: systemd
+/// substitutes its own variable, which is empty.)
 fn finish(running: Running, name: &str) -> anyhow::Result<i32> {
     running.finish(TIME)?;
     let path = ending(name);

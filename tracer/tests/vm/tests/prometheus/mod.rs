@@ -1,5 +1,5 @@
-//! A real Prometheus scrapes the service while fio and the generators work; what it then answers is held against what
-//! they did.
+//! A real Prometheus scrapes the service while fio and the generators run. Its answers are compared with their
+//! accounts.
 
 mod load;
 mod server;
@@ -27,19 +27,19 @@ use crate::{
     tally::Tally,
 };
 
-/// What is asked of Prometheus by dashboards and rules: place, expression, and whether it may be empty.
+/// Queries of dashboards and rules: place, expression, and whether it may be empty.
 const EXPRESSIONS: &str = "/root/expressions.json";
 
-/// What the first test that asks brings about, and all look at.
+/// Shared evidence, collected by the first test that needs it.
 struct Evidence {
     server: Server,
     load: Load,
     storm: Tally,
-    /// When samples were scraped: before everything, behind the load, behind the storm.
+    /// Times of samples: before everything, after the load, after the storm.
     times: [f64; 3],
 }
 
-/// Of a series, without its name.
+/// Labels of a series, without its name.
 type Labels = BTreeMap<String, String>;
 type Shared = Rc<OnceCell<Result<Evidence, String>>>;
 
@@ -79,7 +79,7 @@ fn evidence() -> anyhow::Result<Evidence> {
 }
 
 impl Evidence {
-    /// By how much each series of an expression grew until a time; one that was not there before began at 0.
+    /// Growth of each series of an expression until a time. A series that did not exist before began at 0.
     fn growth(&self, expression: &str, until: f64) -> anyhow::Result<BTreeMap<Labels, f64>> {
         let mut grown = self.server.query(expression, until)?;
         for (labels, before) in self.server.query(expression, self.times[0])? {
@@ -88,7 +88,7 @@ impl Evidence {
         Ok(grown)
     }
 
-    /// Fails unless the sum of a metric's series grew by that.
+    /// Fails unless the sum of a metric's series grew by `truth`.
     fn is(&self, metric: &str, until: f64, truth: u64) -> anyhow::Result<()> {
         let grown = self.growth(&format!("sum({metric})"), until)?;
         let seen = grown.values().next().with_context(|| format!("Prometheus has nothing of {metric}"))?;
@@ -96,7 +96,7 @@ impl Evidence {
         Ok(())
     }
 
-    /// From the first sample to the last, in whole seconds, and the time of the last.
+    /// Whole seconds from the first sample to the last, and the time of the last.
     fn span(&self) -> (u64, f64) {
         let [first, _, last] = self.times;
         ((last - first) as u64, last)
@@ -116,14 +116,14 @@ fn throughout(evidence: &Evidence) -> TestResult {
     let answered = over("sum", "up")?;
     let longest = over("max", "scrape_duration_seconds")?;
     ensure!(answered >= samples - 0.5, "{answered} of {samples} scrapes were answered, the longest after {longest} s");
-    // By a machine that does other things besides.
+    // Tolerance for a busy machine.
     ensure!(samples > seconds as f64 / server::INTERVAL as f64 * 0.7, "{samples} samples in {seconds} s");
     let coverage = over("min", "pinscope_coverage_ratio")?;
     ensure!((coverage - 1.0).abs() < 1e-9, "coverage was down to {coverage}");
     Ok(Verdict::Passed)
 }
 
-/// By operation and result, to the last one.
+/// Exact counts by operation and result.
 fn registrations(evidence: &Evidence) -> TestResult {
     let mut seen = Tally::default();
     let expression = "sum by (operation, result) (pinscope_registrations_total)";
@@ -144,7 +144,7 @@ fn sizes(evidence: &Evidence) -> TestResult {
     let load = &evidence.load;
     let sums = [
         ("pinscope_registration_buffers_sum", load.buffers),
-        // Of what was asked for some was refused.
+        // Some of the requested bytes were refused.
         ("pinscope_registration_bytes_sum + pinscope_refused_bytes_total", load.bytes),
         ("pinscope_buffer_vmas_sum", load.buffers_vmas),
         ("pinscope_registration_vmas_sum", load.vmas),
@@ -153,7 +153,7 @@ fn sizes(evidence: &Evidence) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Buffers, VMAs and bytes by what lies under them.
+/// Buffers, VMAs and bytes by backing.
 fn backings(evidence: &Evidence) -> TestResult {
     let mut problems = Vec::new();
     let metrics = [
@@ -178,7 +178,7 @@ fn backings(evidence: &Evidence) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// Every unit's own calls under its own name, and nothing of them anywhere else.
+/// Every unit's calls are counted under its own name, and nowhere else.
 fn workloads(evidence: &Evidence) -> TestResult {
     const METRIC: &str = "pinscope_workload_registrations_total";
     let grown = evidence.growth(&format!("sum by (workload, outcome) ({METRIC})"), evidence.times[1])?;
@@ -190,21 +190,21 @@ fn workloads(evidence: &Evidence) -> TestResult {
     }
     let truth = &evidence.load.units;
     ensure!(seen == *truth, "Prometheus has {seen:?}, in truth {truth:?}");
-    // The storm is one more workload, and the sum is that of all calls of these kinds.
+    // The storm is one more workload; the sum is that of all calls of these kinds.
     let all = ["register", "update", "clone"];
     let all: u64 = all.map(|name| evidence.load.results.total(name) + evidence.storm.total(name)).iter().sum();
     evidence.is(METRIC, evidence.times[2], all)?;
     Ok(Verdict::Passed)
 }
 
-/// What the dashboards and the rules ask.
+/// Evaluates the expressions of dashboards and rules.
 fn expressions(evidence: &Evidence) -> TestResult {
     let Ok(text) = fs::read_to_string(EXPRESSIONS) else {
         return Ok(Verdict::Ignored(format!("no {EXPRESSIONS} in this guest")));
     };
     let all: Vec<Value> = serde_json::from_str(&text)?;
     ensure!(all.len() > 50, "only {} expressions", all.len());
-    // Those of the rules are of when they were last evaluated.
+    // Results of the rules date from their last evaluation.
     let time = evidence.server.next_evaluation(evidence.times[2])?;
     let mut problems = Vec::new();
     for one in &all {
@@ -220,14 +220,14 @@ fn expressions(evidence: &Evidence) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// An expression may have an excuse, and the excuse a metric that has to be absent for it.
+/// Whether an expression has an excuse for being empty, and the metric named by the excuse, if any, is absent.
 fn may_be_empty(evidence: &Evidence, excuse: &Value, time: f64) -> anyhow::Result<bool> {
     let Some(metric) = excuse["where_absent"].as_str() else { return Ok(!excuse.is_null()) };
     let there = format!("{{__name__=~\"{metric}(_bucket)?\"}}");
     Ok(evidence.server.query(&there, time)?.is_empty())
 }
 
-/// No counter and no bucket is ever less than the sample before.
+/// No counter and no bucket ever decreases between samples.
 fn monotonic(evidence: &Evidence) -> TestResult {
     let (seconds, last) = evidence.span();
     let is_counter = |name: &String| {
@@ -243,7 +243,7 @@ fn monotonic(evidence: &Evidence) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// On the live text.
+/// Runs promtool on the live text.
 fn promtool(_: &Evidence) -> TestResult {
     let text = http::get(debian::ADDRESS, "/metrics", Duration::from_secs(20))?;
     fs::write("/run/metrics.txt", &text)?;

@@ -1,4 +1,4 @@
-//! A Prometheus server of our own.
+//! A Prometheus server for the tests.
 
 use std::{
     collections::BTreeMap,
@@ -20,28 +20,28 @@ use crate::{
 
 const FOLDER: &str = "/tmp/prometheus";
 const ADDRESS: &str = "127.0.0.1:9090";
-/// The rules of the package.
+/// Rules of the package.
 const RULES: &str = "/usr/share/pinscope/rules";
-/// A record of each of their groups: by instance, by job, which reads those, and by workload.
+/// One recording rule of each group: by instance; by job, which reads the former; and by workload.
 const GROUPS: [&str; 3] = [
     "instance:pinscope_ledger_calls:rate5m",
     "job:pinscope_installs:rate5m",
     "job_workload_outcome:pinscope_workload_registrations:rate5m",
 ];
-/// Seconds between scrapes, and those that one may take: under emulation, beside all that the load does, it takes a while.
+/// Seconds between scrapes, and the limit for one: under emulation and load, a scrape takes a while.
 pub const INTERVAL: u64 = 5;
-/// For its start, and for a sample that is awaited.
+/// Timeout for its start, and for an awaited sample.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// A server, ended with the value.
+/// A server, stopped when dropped.
 pub struct Server {
     running: Running,
     address: SocketAddr,
 }
 
 impl Server {
-    /// Starts one that scrapes `target` every [`INTERVAL`] and as often evaluates the rules of the package, which say once
-    /// a minute; waits until it is ready.
+    /// Starts a server that scrapes `target` every [`INTERVAL`] seconds and evaluates the package's rules equally often
+    /// (they say once a minute). Waits until it is ready.
     pub fn start(target: SocketAddr) -> anyhow::Result<Self> {
         let _ = fs::remove_dir_all(FOLDER);
         fs::create_dir_all(FOLDER)?;
@@ -68,7 +68,7 @@ impl Server {
         Ok(server)
     }
 
-    /// The value of each series of an expression, by its labels without the name, at a time in seconds.
+    /// Values of an expression's series at a time in seconds, by their labels without the name.
     pub fn query(&self, expression: &str, time: f64) -> anyhow::Result<BTreeMap<BTreeMap<String, String>, f64>> {
         let path = format!("/api/v1/query?query={}&time={time:.3}", http::escape(expression));
         let answer = http::get_json(self.address, &path, Duration::from_mins(1)).context(expression.to_owned())?;
@@ -76,16 +76,16 @@ impl Server {
         series.iter().map(one).collect::<Option<_>>().with_context(|| format!("{expression}: {answer}"))
     }
 
-    /// The names of all metrics that were ever scraped.
+    /// Names of all metrics scraped so far.
     pub fn names(&self) -> anyhow::Result<Vec<String>> {
         let answer = http::get_json(self.address, "/api/v1/label/__name__/values", Duration::from_mins(1))?;
         let names = answer["data"].as_array().with_context(|| format!("no names: {answer}"))?;
         Ok(names.iter().filter_map(Value::as_str).map(str::to_owned).collect())
     }
 
-    /// The time of the next sample that is scraped whole from now on.
+    /// Time of the next sample whose scrape begins after now.
     pub fn next_sample(&self) -> anyhow::Result<f64> {
-        // A scrape that is under way may have read before whatever has just been done.
+        // A scrape that is under way may have read before the latest calls.
         let begun = self.scraped()?;
         let deadline = Instant::now() + PATIENCE;
         let mut seen = Vec::from_iter(begun);
@@ -101,7 +101,7 @@ impl Server {
         seen.last().copied().context("no sample")
     }
 
-    /// A time at which all rules have been evaluated since `time`, each group after the one before.
+    /// A time at which all rules have been evaluated since `time`, each group after the previous one.
     pub fn next_evaluation(&self, time: f64) -> anyhow::Result<f64> {
         let deadline = Instant::now() + PATIENCE;
         let mut evaluated = time;
@@ -118,12 +118,12 @@ impl Server {
         Ok(evaluated)
     }
 
-    /// The time of the last successful scrape.
+    /// Time of the last successful scrape.
     fn scraped(&self) -> anyhow::Result<Option<f64>> {
         self.time_of("up{job=\"pinscope\"} == 1")
     }
 
-    /// The time of the newest sample of an expression's first series.
+    /// Time of the newest sample of an expression's first series.
     fn time_of(&self, expression: &str) -> anyhow::Result<Option<f64>> {
         let path = format!("/api/v1/query?query={}", http::escape(&format!("timestamp({expression})")));
         let answer = http::get_json(self.address, &path, Duration::from_mins(1))?;
@@ -131,7 +131,7 @@ impl Server {
     }
 }
 
-/// Copies rules, to be evaluated as often as is scraped here.
+/// Copies rules, with the evaluation interval reduced to that of the scrapes.
 fn hurried(from: &str, to: &str) -> anyhow::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from).context(from.to_owned())? {
@@ -144,7 +144,7 @@ fn hurried(from: &str, to: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `{"metric": {...}, "value": [time, "1"]}`
+/// Parses `{"metric": {...}, "value": [time, "1"]}`.
 fn one(series: &Value) -> Option<(BTreeMap<String, String>, f64)> {
     let labels = series["metric"].as_object()?.iter().filter(|(name, _)| *name != "__name__");
     let labels = labels.map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
