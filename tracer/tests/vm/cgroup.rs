@@ -67,7 +67,7 @@ impl Cgroup {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "as an iterator hands it on")]
+#[expect(clippy::needless_pass_by_value, reason = "an iterator passes references")]
 fn is_folder(entry: fs::DirEntry) -> bool {
     entry.file_type().is_ok_and(|kind| kind.is_dir())
 }

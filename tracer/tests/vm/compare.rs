@@ -6,7 +6,7 @@ use crate::{
     attempt::Attempt,
     context::Context,
     errno::result_name,
-    maps::{Backing, Layout, Share, touched},
+    maps::{Backing, BackingSize, Layout, touched},
     record::{BackingSeen, BufferSeen, Record},
     ring::{Buffer, EMPTY},
 };
@@ -41,7 +41,7 @@ impl Check<'_> {
     #[expect(clippy::needless_pass_by_value, reason = "the callers compare values that they make on the spot")]
     fn equal<T: PartialEq + std::fmt::Debug>(&mut self, what: &str, seen: T, truth: T) {
         if seen != truth {
-            self.problems.push(format!("{what} is {seen:?}, in truth {truth:?}"));
+            self.problems.push(format!("{what} is {seen:?}, expected {truth:?}"));
         }
     }
 
@@ -181,7 +181,7 @@ impl Check<'_> {
             "busy" => {
                 self.context.busy.set(self.context.busy.get() + 1);
                 let bound = seen.vmas.unwrap_or(0);
-                self.holds(bound <= layout.vmas, || at(&format!("VMAs at least {bound}, in truth {}", layout.vmas)));
+                self.holds(bound <= layout.vmas, || at(&format!("VMAs at least {bound}, expected {}", layout.vmas)));
             }
             walk => {
                 self.equal(&at("walk"), walk, if layout.hole { "hole" } else { "complete" });
@@ -201,18 +201,18 @@ impl Check<'_> {
 
     fn files(&mut self, what: &str, seen: Option<u64>, capped: bool, truth: usize) {
         if truth > FILES {
-            self.holds(capped, || format!("{what}: {truth} of them, and not flagged as capped at {FILES}"));
+            self.holds(capped, || format!("{what}: {truth}, but not flagged as capped at {FILES}"));
         } else {
             self.equal(what, (seen, capped), (Some(truth as u64), false));
         }
     }
 
-    fn backings(&mut self, what: &str, seen: &[BackingSeen], truth: &BTreeMap<Backing, Share>) {
-        let seen: BTreeMap<Backing, Share> = seen.iter().map(BackingSeen::pair).collect();
+    fn backings(&mut self, what: &str, seen: &[BackingSeen], truth: &BTreeMap<Backing, BackingSize>) {
+        let seen: BTreeMap<Backing, BackingSize> = seen.iter().map(BackingSeen::pair).collect();
         if truth.len() > BACKINGS {
             // Listed backings are complete; the record states that others are missing (`degraded`).
-            let listed = seen.iter().all(|(backing, share)| truth.get(backing) == Some(share));
-            self.holds(seen.len() == BACKINGS && listed, || format!("{what}: {seen:?}, in truth {truth:?}"));
+            let listed = seen.iter().all(|(backing, size)| truth.get(backing) == Some(size));
+            self.holds(seen.len() == BACKINGS && listed, || format!("{what}: {seen:?}, expected {truth:?}"));
         } else {
             self.equal(what, &seen, truth);
         }
@@ -262,20 +262,20 @@ impl Check<'_> {
         }
         let (seen, truth) = (record.vmas.unwrap_or(0), touched(layouts.iter().copied()));
         let right = seen == truth || record.vmas_repeated && seen > truth;
-        self.holds(right, || format!("{seen} VMAs, in truth {truth}"));
+        self.holds(right, || format!("{seen} VMAs, expected {truth}"));
         let files: BTreeSet<_> = layouts.iter().flat_map(|layout| &layout.files).collect();
         self.files("files of the registration", record.files, record.files_capped, files.len());
         let files: BTreeSet<_> = layouts.iter().flat_map(|layout| &layout.vm_files).collect();
         self.files("vm_files of the registration", record.vm_files, record.vm_files_capped, files.len());
-        let mut backings: BTreeMap<Backing, Share> = BTreeMap::new();
-        for (backing, share) in layouts.iter().flat_map(|layout| &layout.backings) {
+        let mut backings: BTreeMap<Backing, BackingSize> = BTreeMap::new();
+        for (backing, size) in layouts.iter().flat_map(|layout| &layout.backings) {
             let sum = backings.entry(backing.clone()).or_default();
-            sum.vmas += share.vmas;
-            sum.bytes += share.bytes;
+            sum.vmas += size.vmas;
+            sum.bytes += size.bytes;
         }
         let capped = layouts.iter().any(|layout| layout.backings.len() > BACKINGS);
         if !capped {
-            let seen: BTreeMap<Backing, Share> = record.backings.iter().map(BackingSeen::pair).collect();
+            let seen: BTreeMap<Backing, BackingSize> = record.backings.iter().map(BackingSeen::pair).collect();
             self.equal("backings of the registration", &seen, &backings);
         }
     }

@@ -12,10 +12,10 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 
 use crate::{
+    call_counts::CallCounts,
     context::Context,
     http,
     pinscope::{self, Running},
-    tally::Tally,
 };
 
 const START: Duration = Duration::from_mins(2);
@@ -121,13 +121,13 @@ impl Scrape {
         self.samples(name).filter(move |(labels, _)| fits(labels)).map(|(_, value)| value)
     }
 
-    pub fn registrations(&self) -> anyhow::Result<Tally> {
-        let mut tally = Tally::default();
+    pub fn registrations(&self) -> anyhow::Result<CallCounts> {
+        let mut counts = CallCounts::default();
         for (labels, value) in self.samples("pinscope_registrations_total") {
             let label = |name: &str| label(labels, name).with_context(|| format!("no {name} in {labels}"));
-            tally.add(label("operation")?, label("result")?, value as u64);
+            counts.add(label("operation")?, label("result")?, value as u64);
         }
-        Ok(tally)
+        Ok(counts)
     }
 }
 

@@ -14,11 +14,11 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::{
+    call_counts::CallCounts,
     errno::result_name,
     ring::{Buffer, Request, Ring},
     space::{Kind, Space},
     sys::{self, PAGE},
-    tally::Tally,
 };
 
 /// What to generate, and where to write the account.
@@ -72,7 +72,7 @@ enum Scenario {
 
 /// Runs a scenario.
 pub fn run(generate: &Generate) -> ExitCode {
-    let result = tally(&generate.scenario).and_then(|tally| write(generate, &tally));
+    let result = call_counts(&generate.scenario).and_then(|counts| write(generate, &counts));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -82,7 +82,7 @@ pub fn run(generate: &Generate) -> ExitCode {
     }
 }
 
-fn tally(scenario: &Scenario) -> anyhow::Result<Tally> {
+fn call_counts(scenario: &Scenario) -> anyhow::Result<CallCounts> {
     match *scenario {
         Scenario::Storm { threads, count, seed } => storm(threads, count, seed),
         Scenario::Crowd { threads, pages } => crowd(threads, pages),
@@ -92,9 +92,9 @@ fn tally(scenario: &Scenario) -> anyhow::Result<Tally> {
     }
 }
 
-fn write(generate: &Generate, tally: &Tally) -> anyhow::Result<()> {
+fn write(generate: &Generate, counts: &CallCounts) -> anyhow::Result<()> {
     let account =
-        json!({ "pid": std::process::id(), "calls": tally.all(), "failed": tally.failed(), "results": tally });
+        json!({ "pid": std::process::id(), "calls": counts.all(), "failed": counts.failed(), "results": counts });
     if let Some(path) = &generate.out {
         return fs::write(path, account.to_string()).with_context(|| format!("writing {}", path.display()));
     }
@@ -103,7 +103,7 @@ fn write(generate: &Generate, tally: &Tally) -> anyhow::Result<()> {
 }
 
 /// Reads an account.
-pub fn read(path: &str) -> anyhow::Result<Tally> {
+pub fn read(path: &str) -> anyhow::Result<CallCounts> {
     let text = fs::read_to_string(path).with_context(|| format!("the generator wrote no {path}"))?;
     let mut account: serde_json::Value = serde_json::from_str(&text)?;
     Ok(serde_json::from_value(account["results"].take())?)
@@ -112,7 +112,7 @@ pub fn read(path: &str) -> anyhow::Result<Tally> {
 /// Calls of a thread before another one replaces it.
 const LIFE: u64 = 2_000;
 
-fn storm(threads: u64, count: u64, seed: u64) -> anyhow::Result<Tally> {
+fn storm(threads: u64, count: u64, seed: u64) -> anyhow::Result<CallCounts> {
     let each = |thread: u64| count / threads + u64::from(thread < count % threads);
     thread::scope(|scope| {
         let started: Vec<_> =
@@ -122,14 +122,14 @@ fn storm(threads: u64, count: u64, seed: u64) -> anyhow::Result<Tally> {
 }
 
 /// The calls of one thread slot, made by a sequence of threads.
-fn lives(count: u64, seed: u64) -> anyhow::Result<Tally> {
-    let mut tally = Tally::default();
+fn lives(count: u64, seed: u64) -> anyhow::Result<CallCounts> {
+    let mut counts = CallCounts::default();
     for life in 0..count.div_ceil(LIFE) {
         let calls = LIFE.min(count - life * LIFE);
         let one = thread::spawn(move || random_calls(calls, seed.wrapping_mul(0x9e37_79b9).wrapping_add(life)));
-        tally.merge(&one.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??);
+        counts.merge(&one.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??);
     }
-    Ok(tally)
+    Ok(counts)
 }
 
 /// xorshift64*: the same seed yields the same calls.
@@ -144,14 +144,14 @@ impl Random {
     }
 }
 
-fn random_calls(count: u64, seed: u64) -> anyhow::Result<Tally> {
+fn random_calls(count: u64, seed: u64) -> anyhow::Result<CallCounts> {
     let mut random = Random(seed | 1);
     let mut space = Space::new(16 * PAGE);
     let address = space.map_split(8)?;
     let hole = Buffer { address: space.hole(PAGE)?, length: PAGE };
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     let ring = Ring::new()?;
-    let mut tally = Tally::default();
+    let mut counts = CallCounts::default();
     let mut registered = false;
     for call in 0..count {
         if call % 64 == 0 {
@@ -163,7 +163,7 @@ fn random_calls(count: u64, seed: u64) -> anyhow::Result<Tally> {
             [Buffer { address, length: pages * PAGE }, Buffer { address: address + random.below(4096), length: 1 }];
         let request = choose(&mut random, registered, &good, std::slice::from_ref(&hole));
         let answer = ring.call(request);
-        tally.add(request.operation(), &result_name(answer.ret), 1);
+        counts.add(request.operation(), &result_name(answer.ret), 1);
         registered = match (request, answer.ret) {
             (Request::Register(_) | Request::Register2(_), 0) => true,
             (Request::Unregister, 0) => false,
@@ -171,7 +171,7 @@ fn random_calls(count: u64, seed: u64) -> anyhow::Result<Tally> {
         };
     }
     // The ring is dropped as it is: about half the time, it still has a table.
-    Ok(tally)
+    Ok(counts)
 }
 
 fn choose<'a>(random: &mut Random, registered: bool, good: &'a [Buffer], bad: &'a [Buffer]) -> Request<'a> {
@@ -187,9 +187,9 @@ fn choose<'a>(random: &mut Random, registered: bool, good: &'a [Buffer], bad: &'
     }
 }
 
-fn crowd(threads: usize, pages: u64) -> anyhow::Result<Tally> {
+fn crowd(threads: usize, pages: u64) -> anyhow::Result<CallCounts> {
     let barrier = Barrier::new(threads);
-    let one = || -> anyhow::Result<Tally> {
+    let one = || -> anyhow::Result<CallCounts> {
         let mut space = Space::new(pages * PAGE);
         let length = pages * PAGE;
         let address = space.map(Kind::Anon, length);
@@ -198,34 +198,34 @@ fn crowd(threads: usize, pages: u64) -> anyhow::Result<Tally> {
         barrier.wait();
         let (address, ring) = (address?, ring?);
         sys::advise(address, length, libc::MADV_NOHUGEPAGE)?;
-        let mut tally = Tally::default();
+        let mut counts = CallCounts::default();
         let answer = ring.call(Request::Register(&[Buffer { address, length }]));
-        tally.add("register", &result_name(answer.ret), 1);
-        Ok(tally)
+        counts.add("register", &result_name(answer.ret), 1);
+        Ok(counts)
     };
     thread::scope(|scope| gather((0..threads).map(|_| scope.spawn(one)).collect()))
 }
 
-fn gather(threads: Vec<thread::ScopedJoinHandle<'_, anyhow::Result<Tally>>>) -> anyhow::Result<Tally> {
-    let mut tally = Tally::default();
+fn gather(threads: Vec<thread::ScopedJoinHandle<'_, anyhow::Result<CallCounts>>>) -> anyhow::Result<CallCounts> {
+    let mut counts = CallCounts::default();
     for thread in threads {
-        tally.merge(&thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??);
+        counts.merge(&thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??);
     }
-    Ok(tally)
+    Ok(counts)
 }
 
-fn abandon(count: u64) -> anyhow::Result<Tally> {
+fn abandon(count: u64) -> anyhow::Result<CallCounts> {
     let mut space = Space::new(16 * PAGE);
     let buffers = [Buffer { address: space.map_split(8)?, length: 8 * PAGE }];
-    let mut tally = Tally::default();
+    let mut counts = CallCounts::default();
     for _ in 0..count {
         let answer = Ring::new()?.call(Request::Register(&buffers));
-        tally.add("register", &result_name(answer.ret), 1);
+        counts.add("register", &result_name(answer.ret), 1);
     }
-    Ok(tally)
+    Ok(counts)
 }
 
-fn pin(mib: u64) -> anyhow::Result<Tally> {
+fn pin(mib: u64) -> anyhow::Result<CallCounts> {
     let length = mib << 20;
     let mut space = Space::new(length);
     let address = space.map(Kind::Anon, length)?;
@@ -234,23 +234,23 @@ fn pin(mib: u64) -> anyhow::Result<Tally> {
     println!("ready");
     io::Write::flush(&mut io::stdout())?;
     let answer = ring.call(Request::Register(&[Buffer { address, length }]));
-    let mut tally = Tally::default();
-    tally.add("register", &result_name(answer.ret), 1);
-    Ok(tally)
+    let mut counts = CallCounts::default();
+    counts.add("register", &result_name(answer.ret), 1);
+    Ok(counts)
 }
 
-fn steady(time: Duration, buffers: u64) -> anyhow::Result<Tally> {
+fn steady(time: Duration, buffers: u64) -> anyhow::Result<CallCounts> {
     let mut space = Space::new(buffers * PAGE);
     let address = space.map_split(buffers)?;
     let table: Vec<Buffer> = (0..buffers).map(|page| Buffer { address: address + page * PAGE, length: PAGE }).collect();
     let ring = Ring::new()?;
-    let mut tally = Tally::default();
+    let mut counts = CallCounts::default();
     let deadline = Instant::now() + time;
     while Instant::now() < deadline {
         for request in [Request::Register(&table), Request::Unregister] {
-            tally.add(request.operation(), &result_name(ring.call(request).ret), 1);
+            counts.add(request.operation(), &result_name(ring.call(request).ret), 1);
         }
         thread::sleep(Duration::from_millis(10));
     }
-    Ok(tally)
+    Ok(counts)
 }

@@ -5,7 +5,7 @@ use std::{ffi::CString, fs, io, path::PathBuf};
 
 use anyhow::{Context as _, ensure};
 
-use crate::{errno::result_name, ring::Request, tally::Tally};
+use crate::{call_counts::CallCounts, errno::result_name, ring::Request};
 
 /// A trace instance in a private tracefs mount.
 struct Buffer {
@@ -69,15 +69,15 @@ impl Ledger {
     }
 
     /// Counts the traced operations on buffers.
-    pub fn end(self) -> anyhow::Result<Tally> {
+    pub fn end(self) -> anyhow::Result<CallCounts> {
         self.0.set(Self::ENABLE, "0")?;
-        let mut tally = Tally::default();
+        let mut counts = CallCounts::default();
         for line in self.0.lines()? {
             let (opcode, ret) = call(&line).with_context(|| format!("a line of the trace: {line}"))?;
             let operation = Request::Bare(opcode, 0).operation();
-            tally.add(operation, &result_name(ret), u64::from(operation != "none"));
+            counts.add(operation, &result_name(ret), u64::from(operation != "none"));
         }
-        Ok(tally)
+        Ok(counts)
     }
 }
 

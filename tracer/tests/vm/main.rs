@@ -4,6 +4,7 @@
 
 mod attempt;
 mod bench;
+mod call_counts;
 mod cgroup;
 mod clock;
 mod compare;
@@ -28,7 +29,6 @@ mod space;
 mod start;
 mod sys;
 mod systemd;
-mod tally;
 mod tests;
 mod trace;
 mod user;

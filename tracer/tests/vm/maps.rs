@@ -59,7 +59,7 @@ pub struct Backing {
 
 /// Number of VMAs and bytes with one backing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Share {
+pub struct BackingSize {
     /// VMAs.
     pub vmas: u64,
     /// Bytes within the range, not of the whole VMAs.
@@ -78,7 +78,7 @@ pub struct Layout {
     /// Distinct `struct file`s.
     pub vm_files: BTreeSet<(u64, u64)>,
     /// Sizes by backing.
-    pub backings: BTreeMap<Backing, Share>,
+    pub backings: BTreeMap<Backing, BackingSize>,
     /// Start address of each VMA.
     pub starts: Vec<u64>,
 }
@@ -133,9 +133,9 @@ pub fn layout(vmas: &[Vma], filesystems: &Filesystems, address: u64, length: u64
         layout.starts.push(vma.start);
         layout.files.extend(vma.file());
         layout.vm_files.extend(vma.vm_file());
-        let share = layout.backings.entry(filesystems.backing(vma)).or_default();
-        share.vmas += 1;
-        share.bytes += upto - at;
+        let size = layout.backings.entry(filesystems.backing(vma)).or_default();
+        size.vmas += 1;
+        size.bytes += upto - at;
         at = upto;
     }
     layout.hole = at < end;

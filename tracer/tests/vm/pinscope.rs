@@ -157,7 +157,7 @@ impl Running {
         let text = |bytes: &Mutex<Vec<u8>>| String::from_utf8_lossy(&bytes.lock().unwrap()).into_owned();
         let finished = Finished { status, stdout: text(&self.out), stderr: text(&self.err) };
         if late {
-            bail!("it had not ended after {} s and was killed\n{}", time.as_secs_f64(), finished.words());
+            bail!("still running after {} s, and killed\n{}", time.as_secs_f64(), finished.words());
         }
         Ok(finished)
     }

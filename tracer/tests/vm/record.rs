@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::maps::{Backing, Share};
+use crate::maps::{Backing, BackingSize};
 
 /// Keys that each registration must have, even if the value is null.
 const REGISTRATION_KEYS: [&str; 36] = [
@@ -94,10 +94,10 @@ pub struct BackingSeen {
 
 impl BackingSeen {
     /// The same in the form derived from /proc/self/maps.
-    pub fn pair(&self) -> (Backing, Share) {
+    pub fn pair(&self) -> (Backing, BackingSize) {
         let (class, filesystem) = (self.class.clone(), self.filesystem.clone());
         let backing = Backing { class, filesystem, shared: self.shared, writable: self.writable };
-        (backing, Share { vmas: self.vmas, bytes: self.bytes })
+        (backing, BackingSize { vmas: self.vmas, bytes: self.bytes })
     }
 }
 
@@ -143,7 +143,7 @@ pub struct RefusedSeen {
 }
 
 /// One registration.
-#[expect(clippy::struct_excessive_bools, reason = "the trace's own")]
+#[expect(clippy::struct_excessive_bools, reason = "as in the trace")]
 #[derive(Clone, Debug, Deserialize)]
 pub struct Record {
     pub time: Option<String>,

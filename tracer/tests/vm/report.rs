@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
-use crate::{pinscope::Finished, tally::Tally};
+use crate::{call_counts::CallCounts, pinscope::Finished};
 
 /// A report.
 #[derive(Clone)]
@@ -33,16 +33,16 @@ impl Report {
     }
 
     /// Counts by operation and result, without those that are zero.
-    pub fn tally(&self) -> anyhow::Result<Tally> {
-        let mut tally = Tally::default();
+    pub fn call_counts(&self) -> anyhow::Result<CallCounts> {
+        let mut counts = CallCounts::default();
         for operation in self.operations()? {
             let name = operation["operation"].as_str().context("an operation without a name")?;
             for result in operation["results"].as_array().context("an operation without results")? {
                 let kind = result["result"].as_str().context("a result without a name")?;
-                tally.add(name, kind, result["count"].as_u64().context("a result without a count")?);
+                counts.add(name, kind, result["count"].as_u64().context("a result without a count")?);
             }
         }
-        Ok(tally)
+        Ok(counts)
     }
 
     fn operations(&self) -> anyhow::Result<&Vec<Value>> {
@@ -56,15 +56,15 @@ impl Report {
     }
 
     /// Fails unless the books balance exactly, nothing was lost, and the counts equal the true ones.
-    pub fn balanced(&self, truth: &Tally) -> anyhow::Result<()> {
-        let seen = self.tally()?;
+    pub fn balanced(&self, truth: &CallCounts) -> anyhow::Result<()> {
+        let seen = self.call_counts()?;
         if seen != *truth {
-            bail!("counted:\n{seen}in truth:\n{truth}");
+            bail!("counted:\n{seen}expected:\n{truth}");
         }
         ensure!(self.0["books"]["balanced"] == true, "the books do not balance: {}", self.0["books"]);
         for (name, book) in self.books()? {
             let total = truth.total(&name);
-            ensure!(book["ledger"] == total, "{name}: ledger {}, in truth {total}", book["ledger"]);
+            ensure!(book["ledger"] == total, "{name}: ledger {}, expected {total}", book["ledger"]);
             ensure!(book["unexplained"] == 0, "{name}: {book}");
             if !book["entries"].is_null() {
                 let sum = |keys: &[&str]| keys.iter().filter_map(|key| book[*key].as_u64()).sum::<u64>();
@@ -110,7 +110,7 @@ impl Report {
 
     /// Buffers by class, either accepted or refused ones.
     pub fn buffers_by_class(&self, ok: bool) -> anyhow::Result<BTreeMap<String, u64>> {
-        let backings = self.0["backings"].as_array().context("the report knows no backings")?;
+        let backings = self.0["backings"].as_array().context("the report has no backings")?;
         let mut classes = BTreeMap::new();
         for backing in backings.iter().filter(|backing| backing["ok"] == ok) {
             let class = backing["class"].as_str().context("a backing without a class")?;

@@ -111,11 +111,11 @@ impl Trace {
                     return Ok(());
                 }
                 if seen.end.is_some() {
-                    bail!("pinscope ended before; stderr: {}", self.running.stderr());
+                    bail!("pinscope ended early; stderr: {}", self.running.stderr());
                 }
             }
             if late {
-                bail!("not after {} s; stderr: {}", time.as_secs_f64(), self.running.stderr());
+                bail!("still waiting after {} s; stderr: {}", time.as_secs_f64(), self.running.stderr());
             }
             thread::sleep(Duration::from_millis(2));
         }

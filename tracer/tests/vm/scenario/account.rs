@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{maps::Backing, tally::Tally};
+use crate::{call_counts::CallCounts, maps::Backing};
 
 /// The complete account. Times are of `CLOCK_MONOTONIC`; sums include refused calls.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -17,7 +17,7 @@ pub struct Account {
     pub uid: u32,
     pub started_ns: u64,
     pub ended_ns: u64,
-    pub results: Tally,
+    pub results: CallCounts,
     pub failed: u64,
     pub buffers: u64,
     pub bytes: u64,

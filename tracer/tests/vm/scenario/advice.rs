@@ -39,7 +39,7 @@ pub fn small_pages(options: &Options, work: &mut Work) -> anyhow::Result<()> {
         };
         sys::touch(address, length);
         let huge = huge_bytes(address, length)?;
-        ensure!(huge == expected, "{huge} of {length} bytes are in huge pages, says /proc/self/smaps");
+        ensure!(huge == expected, "{huge} of {length} bytes are in huge pages according to /proc/self/smaps");
         Ok(address)
     })?;
     work.tell("huge_page_bytes", count * expected);

@@ -122,7 +122,7 @@ pub fn run(options: &Options) -> ExitCode {
         return ExitCode::SUCCESS;
     };
     let Some(scenario) = SCENARIOS.iter().find(|scenario| scenario.name == name) else {
-        eprintln!("guest: no scenario is called {name:?}; `guest scenario` lists them");
+        eprintln!("guest: unknown scenario {name:?}; `guest scenario` lists all");
         return ExitCode::FAILURE;
     };
     match perform(scenario, options) {

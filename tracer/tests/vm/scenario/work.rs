@@ -110,7 +110,7 @@ impl Work {
             let length = buffer.length.min(PAGE);
             let done = self.rings[ring].ring.fixed_io(&self.file, buffer.address, length, index, request % 2 == 0)?;
             self.rings[ring].requests += 1;
-            ensure!(done as u64 == length, "a request with a registered buffer gives {done}");
+            ensure!(done as u64 == length, "a request with a registered buffer returned {done}");
         }
         Ok(())
     }
@@ -164,11 +164,11 @@ impl Work {
             call.single_vma_buffers += u64::from(layout.vmas == 1);
             call.most_vmas = call.most_vmas.max(layout.vmas);
             call.most_files = call.most_files.max(layout.files.len() as u64);
-            for (backing, share) in layout.backings {
+            for (backing, size) in layout.backings {
                 let under = self.backings.entry(backing).or_default();
                 under.0 += 1;
-                under.1 += share.vmas;
-                under.2 += share.bytes;
+                under.1 += size.vmas;
+                under.2 += size.bytes;
             }
         }
         call

@@ -205,7 +205,7 @@ fn rate(seen: &Seen) -> anyhow::Result<()> {
     let tables = seen.report.answer("Q1")?["evidence"]["tables"].as_array().context("no tables")?;
     let rings = tables.iter().find(|table| table["name"] == "rings").context("no table of rings")?;
     let told = rings["rows"][0]["rate_per_second"].as_f64().context("no rate")?;
-    ensure!((slowest..=fastest).contains(&told), "{told} a second, in truth {slowest} to {fastest}");
+    ensure!((slowest..=fastest).contains(&told), "{told} per second, expected {slowest} to {fastest}");
     Ok(())
 }
 
@@ -318,8 +318,8 @@ fn lookups_of_many_vmas(context: &Context) -> TestResult {
     ensure!(untouched.habit("many_vma_lookups") == Some(before), "{before} look-ups, all in pins of many VMAs");
     let there = see(context, &scenario)?;
     let fast = context.kernel.version >= Version(6, 10);
-    ensure!((lookups(&there)? == 0) == fast, "{} look-ups for memory that is there", lookups(&there)?);
-    ensure!(there.rules().contains(&"many_vmas") != fast, "{:?} for memory that is there", there.rules());
+    ensure!((lookups(&there)? == 0) == fast, "{} look-ups for present memory", lookups(&there)?);
+    ensure!(there.rules().contains(&"many_vmas") != fast, "{:?} for present memory", there.rules());
     Ok(Verdict::Passed)
 }
 
@@ -336,7 +336,7 @@ fn advice(context: &Context) -> TestResult {
         let name = advised.scenario[0];
         let (before, after) = (fault.rules(), cured.rules());
         ensure!(before.contains(&advised.rule), "{name}: {} is not advised, but {before:?}", advised.rule);
-        ensure!(!after.contains(&advised.rule), "{name}: {} is advised once it was followed", advised.rule);
+        ensure!(!after.contains(&advised.rule), "{name}: {} is still advised after it was followed", advised.rule);
         let figure = |seen: &Seen| (advised.figure)(seen).with_context(|| format!("{name}: no figure"));
         let (before, after) = (figure(fault)?, figure(cured)?);
         println!("    {name}: {before}, then {after}");

@@ -149,12 +149,12 @@ impl Row {
         let mut problems: Vec<String> = wanted
             .into_iter()
             .filter(|(key, wanted)| row[*key] != *wanted)
-            .map(|(key, wanted)| format!("{key} is {} and not {wanted}", row[key]))
+            .map(|(key, wanted)| format!("{key} is {}, expected {wanted}", row[key]))
             .collect();
         let caller = row["caller"].as_str().unwrap_or_default();
         // The name of a copy of a function made by the compiler has a suffix.
         if !self.callers.contains(&caller.split('.').next().unwrap_or_default()) {
-            problems.push(format!("the caller is {caller:?} and not one of {:?}", self.callers));
+            problems.push(format!("the caller is {caller:?}, expected one of {:?}", self.callers));
         }
         let chain = row["chains"][0]["steps"].as_array().cloned().unwrap_or_default();
         let ends_in_a_call = chain.iter().any(|step| step["function"].as_str() == Some("do_syscall_64"));
@@ -188,7 +188,7 @@ fn hold(context: &Context, said: &Said, wanted: &[Row], read_only: u64) -> TestR
     let calls: u64 = wanted.iter().map(|row| row.calls).sum();
     let books = json!({"entries": calls, "returns": calls, "missed_returns": 0, "missed_entries": 0, "in_flight": 0});
     if json["books"] != books {
-        problems.push(format!("the books are {} and not {books}", json["books"]));
+        problems.push(format!("the books are {}, expected {books}", json["books"]));
     }
     let time: u64 = rows.iter().filter_map(|row| row["time_ns"].as_u64()).sum();
     if time > said.took || (calls > 0 && time == 0) {
@@ -200,7 +200,7 @@ fn hold(context: &Context, said: &Said, wanted: &[Row], read_only: u64) -> TestR
     }
     let answer = if context.kernel.can_be_walked() { "answered" } else { "degraded" };
     if json["answer"] != answer {
-        problems.push(format!("the question is {} and not {answer}: {}", json["answer"], json["degraded"]));
+        problems.push(format!("the question is {}, expected {answer}: {}", json["answer"], json["degraded"]));
     }
     if problems.is_empty() {
         return Ok(Verdict::Passed);
@@ -391,7 +391,7 @@ fn vmsplice(context: &Context) -> TestResult {
         let gift = libc::iovec { iov_base: address as *mut _, iov_len: (PAGES * PAGE) as usize };
         // SAFETY: the range is mapped, and nobody writes to it while the pipe refers to it.
         let done = unsafe { libc::vmsplice(writer.as_raw_fd(), &raw const gift, 1, libc::SPLICE_F_GIFT) };
-        ensure!(done as u64 == PAGES * PAGE, "gave {done}: {}", io::Error::last_os_error());
+        ensure!(done as u64 == PAGES * PAGE, "returned {done}: {}", io::Error::last_os_error());
         Ok(())
     })?;
     drop(reader);

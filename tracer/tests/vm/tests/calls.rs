@@ -80,7 +80,7 @@ fn that_hang(context: &Context) -> TestResult {
     }
     let began = account.more[operations[0]]["started_ns"].as_u64().context("no beginning")?;
     let (least, most) = ((before - began - SLACK) as f64 / 1e9, (between - began) as f64 / 1e9);
-    ensure!((least..=most).contains(&oldest), "the oldest call is {oldest} s old, in truth {least} to {most}");
+    ensure!((least..=most).contains(&oldest), "the oldest call is {oldest} s old, expected {least} to {most}");
     Ok(Verdict::Passed)
 }
 
@@ -107,7 +107,7 @@ fn own_time(context: &Context) -> TestResult {
     let held = at("register", "ended_ns")? - at("unregister", "started_ns")?;
     for operation in ["register", "unregister"] {
         let took = at(operation, "ended_ns")? - at(operation, "started_ns")?;
-        let told = calls.iter().find(|call| call["operation"] == operation).context("no such operation")?;
+        let told = calls.iter().find(|call| call["operation"] == operation).context("unknown operation")?;
         let part = |key: &str| told[key].as_u64().with_context(|| format!("no {key}"));
         let (total, wait, function) = (part("total_ns")?, part("wait_ns")?, part("function_ns")?);
         ensure!(told["calls"] == 1, "{told}");
@@ -164,7 +164,7 @@ fn wait_for_no_hook(context: &Context) -> TestResult {
     let report = watch.end()?;
     let calls = report["calls"].as_array().context("no times of calls")?;
     let waited = |operation: &str| {
-        let told = calls.iter().find(|call| call["operation"] == operation).context("no such operation")?;
+        let told = calls.iter().find(|call| call["operation"] == operation).context("unknown operation")?;
         println!("    {told}");
         Ok::<_, anyhow::Error>(
             told["wait_ns"].as_u64().context("no wait")? / told["calls"].as_u64().context("no calls")?,

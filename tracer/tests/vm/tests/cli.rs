@@ -93,7 +93,7 @@ fn bad_values(context: &Context) -> TestResult {
     report(context, &["--attach", "by-hand"])?.expect_error_line(&[])?;
     passed(report(context, &["--avoid", ""])?.expect_error_line(&[]).or_else(|error| {
         // An empty name avoids nothing. The session may then start and wait for a signal.
-        ensure!(error.to_string().contains("had not ended"), "{error:#}");
+        ensure!(error.to_string().contains("still running"), "{error:#}");
         Ok(())
     }))
 }
@@ -229,7 +229,7 @@ fn few_descriptors(context: &Context) -> TestResult {
     ensure!(!few.stderr.contains("verifier"), "{}", few.words());
     let words = few.stderr.trim_end().trim_end_matches(" or more");
     let enough = words.rsplit(' ').next().context("no words")?.parse().with_context(|| few.words())?;
-    println!("    {enough} open files are enough");
+    println!("    {enough} open files suffice");
     let whole = run(enough, enough, &["--duration", "100ms"])?.expect_code(0)?;
     ensure!(whole.stderr.is_empty(), "{}", whole.words());
     run(48, 4096, &["--", "/bin/sh", "-c", "exit $(ulimit -n)"])?.expect_code(48)?;
@@ -287,7 +287,7 @@ fn avoided_function(context: &Context) -> TestResult {
     let start = String::from_utf8_lossy(&trace.stdout()).lines().next().unwrap_or_default().to_owned();
     let start: Value = serde_json::from_str(&start)?;
     let said = start["degraded"].as_array().is_some_and(|reasons| !reasons.is_empty());
-    ensure!(said, "nothing is said to be degraded: {start}");
+    ensure!(said, "nothing is reported as degraded: {start}");
     trace.interrupt()?.finished.expect_code(0)?;
     Ok(Verdict::Passed)
 }
@@ -421,7 +421,7 @@ fn switched_off(context: &Context, switch: &str, name: &str) -> TestResult {
     fs::write(switch, "1")?;
     off?.expect_error_line(&[name])?;
     let doctor = doctor?;
-    ensure!(doctor.code() != 0 && doctor.stdout.contains(name), "doctor says nothing of it\n{}", doctor.words());
+    ensure!(doctor.code() != 0 && doctor.stdout.contains(name), "doctor does not mention it\n{}", doctor.words());
     report(context, &["--duration", "200ms"])?.expect_code(0)?;
     Ok(Verdict::Passed)
 }
@@ -453,7 +453,7 @@ pub fn lockdown() -> Vec<Test> {
         case("report", &["report", "--duration", "1"]),
         case("trace", &["trace", "--duration", "1"]),
         case("daemon_strict", &["daemon", "--strict", "--listen", "127.0.0.1:0"]),
-        Test::new("lockdown_daemon_serves_and_says_so", locked_daemon),
+        Test::new("lockdown_daemon_serves_the_reason", locked_daemon),
         Test::new("lockdown_doctor_agrees", |context| {
             println!("    lockdown: {}", agrees(context, |_| (), &["lockdown"])?);
             Ok(Verdict::Passed)

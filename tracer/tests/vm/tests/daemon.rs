@@ -21,8 +21,8 @@ use crate::{
 
 pub fn tests() -> Vec<Test> {
     vec![
-        Test::new("daemon_serves_what_was_done", serves).within(Duration::from_mins(3)),
-        Test::new("daemon_serves_what_the_answers_rest_on", serves_evidence).within(Duration::from_mins(3)),
+        Test::new("daemon_serves_exact_counts", serves).within(Duration::from_mins(3)),
+        Test::new("daemon_serves_evidence", serves_evidence).within(Duration::from_mins(3)),
         Test::new("daemon_port_taken", port_taken),
     ]
 }
@@ -33,16 +33,16 @@ fn serves(context: &Context) -> TestResult {
     }
     let daemon = Daemon::start(context, &[])?;
     let before = daemon.scrape()?.registrations()?;
-    ensure!(before.all() == 0, "counted before anything was done:\n{before}");
+    ensure!(before.all() == 0, "counted before any call:\n{before}");
     let words = generator(&["storm", "--threads", "2", "--count", "3000", "--seed", "7"])?;
     let mut command = Command::new(&words[0]);
     Running::start(pinscope::piped(command.args(&words[1..])))?.finish(Duration::from_mins(1))?.expect_code(0)?;
     let truth = generate::read("/tmp/guest-account.json")?;
     let scrape = daemon.scrape()?;
     let seen = scrape.registrations()?;
-    ensure!(seen == truth, "/metrics has:\n{seen}in truth:\n{truth}");
+    ensure!(seen == truth, "/metrics has:\n{seen}expected:\n{truth}");
     let ledger = scrape.sum("pinscope_ledger_calls_total", &[]);
-    ensure!((ledger - truth.all() as f64).abs() < 0.5, "ledger {ledger}, in truth {}", truth.all());
+    ensure!((ledger - truth.all() as f64).abs() < 0.5, "ledger {ledger}, expected {}", truth.all());
     counts_what_is_usual(context, &daemon)?;
     daemon.end()?;
     Ok(Verdict::Passed)
@@ -75,7 +75,7 @@ fn counts_what_is_usual(context: &Context, daemon: &Daemon) -> anyhow::Result<()
     ];
     for (name, labels, expected) in expected {
         let grown = after.sum(name, labels) - before.sum(name, labels);
-        ensure!((grown - expected).abs() < 0.5, "{name} {labels:?} grew by {grown}, in truth by {expected}");
+        ensure!((grown - expected).abs() < 0.5, "{name} {labels:?} grew by {grown}, expected {expected}");
     }
     Ok(())
 }
@@ -126,7 +126,7 @@ fn installed(account: &Account) -> impl Iterator<Item = &Call> {
 fn is(scrape: &Scrape, name: &str, labels: &[(&str, &str)], expected: u64) -> anyhow::Result<()> {
     ensure!(scrape.has(name, labels), "no {name} {labels:?}");
     let seen = scrape.sum(name, labels);
-    ensure!((seen - expected as f64).abs() < 0.5, "{name} {labels:?} is {seen}, in truth {expected}");
+    ensure!((seen - expected as f64).abs() < 0.5, "{name} {labels:?} is {seen}, expected {expected}");
     Ok(())
 }
 
@@ -216,9 +216,9 @@ fn on_request(context: &Context, scrape: &Scrape) -> anyhow::Result<()> {
     match watched {
         Some((_, watched)) => {
             let all = sum("pinscope_registration_duration_seconds_count");
-            ensure!((watched - all).abs() < 0.5, "{watched} were watched of {all}");
+            ensure!((watched - all).abs() < 0.5, "{watched} of {all} were watched");
         }
-        None => ensure!(context.kernel.version < LOCK_TRACEPOINTS, "waits for mmap_lock are not there"),
+        None => ensure!(context.kernel.version < LOCK_TRACEPOINTS, "waits for mmap_lock are missing"),
     }
     Ok(())
 }

@@ -113,7 +113,7 @@ fn rings(report: &Value, account: &Account) -> anyhow::Result<()> {
     let has = |ring: &Value| ["registers", "updates", "clones"].iter().any(|kind| ring[kind] != 0);
     let told: Vec<&Value> = all.iter().filter(|ring| ring["pid"] == account.pid && has(ring)).collect();
     let truth = by_ring(account);
-    ensure!(told.len() == truth.len(), "{} rings, in truth {}", told.len(), truth.len());
+    ensure!(told.len() == truth.len(), "{} rings, expected {}", told.len(), truth.len());
     for ring in told {
         let fd = ring["fd"].as_i64().context("a ring without fd")? as i32;
         let calls = truth.get(&fd).with_context(|| format!("no ring {fd}"))?;
@@ -214,7 +214,7 @@ fn costs(report: &Value, accounts: &[Account]) -> anyhow::Result<()> {
         ("vmas", truth(|call| call.buffers_vmas)),
         ("bytes", truth(|call| call.bytes)),
     ] {
-        ensure!(sum(key) == expected, "costs have {} {key}, in truth {expected}", sum(key));
+        ensure!(sum(key) == expected, "costs have {} {key}, expected {expected}", sum(key));
     }
     let clock = truth(|call| call.ended_ns - call.started_ns);
     ensure!(sum("pin_ns") > 0 && sum("pin_ns") + sum("pass_ns") <= clock, "times above our clock's {clock}");
@@ -236,7 +236,7 @@ fn largest(report: &Value, accounts: &[Account]) -> anyhow::Result<()> {
         [("largest_registration", most(|call| call.vmas)), ("largest_buffer", most(|call| call.most_vmas))]
     {
         let told = &report[key];
-        ensure!(told["vmas"] == vmas && told["comm"] == "guest", "{key} is {told}, in truth {vmas}");
+        ensure!(told["vmas"] == vmas && told["comm"] == "guest", "{key} is {told}, expected {vmas}");
     }
     Ok(())
 }
@@ -250,6 +250,6 @@ fn shared_files(report: &Value, accounts: &[Account]) -> anyhow::Result<()> {
     });
     let buffers: u64 = named.filter_map(|file| file["buffers"].as_u64()).sum();
     let truth = 2 * account.calls.iter().map(|call| call.buffers).sum::<u64>();
-    ensure!(buffers == truth, "{buffers} times a memfd, in truth {truth}: {}", report["shared_buffer_files"]);
+    ensure!(buffers == truth, "{buffers} times a memfd, expected {truth}: {}", report["shared_buffer_files"]);
     Ok(())
 }

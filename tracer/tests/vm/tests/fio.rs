@@ -148,7 +148,7 @@ fn summary(context: &Context, memory: &Memory) -> TestResult {
     run(&job)?;
     let alone = run(&job)?.code();
     let refused = is_refused(context, memory);
-    ensure!((alone != 0) == refused, "fio by itself ends with {alone}");
+    ensure!((alone != 0) == refused, "fio alone exits with {alone}");
     let finished = under(context, "report", &job)?.finish(TIME)?.expect_code(alone)?;
     let report = Report::of(&finished)?;
     figures(&report, &context.kernel, memory, refused)?;
@@ -172,14 +172,14 @@ fn answers(report: &Report, kernel: &Kernel, memory: &Memory, refused: bool) -> 
     let answers = if memory.refused_before_6_5 { policies::PRIVATE_FILE } else { policies::ALL_TAKE };
     let own = if kernel.refuses_files() { answers[1] } else { answers[3] };
     let truth = policies::Counts::from([((answers.map(str::to_owned).to_vec(), own.to_owned()), buffers)]);
-    ensure!(seen == truth, "judged: {seen:?}, in truth {truth:?}");
+    ensure!(seen == truth, "judged: {seen:?}, expected {truth:?}");
     Ok(())
 }
 
 fn figures(report: &Report, kernel: &Kernel, memory: &Memory, refused: bool) -> anyhow::Result<()> {
-    let tally = report.tally()?;
+    let counts = report.call_counts()?;
     let result = if refused { "EOPNOTSUPP" } else { "ok" };
-    ensure!(tally.count("register", result) == 1 && tally.total("register") == 1, "registrations:\n{tally}");
+    ensure!(counts.count("register", result) == 1 && counts.total("register") == 1, "registrations:\n{counts}");
     if !kernel.can_be_walked() {
         ensure!(report.json()["backings"].is_null(), "backings without a walk: {}", report.json()["backings"]);
         return Ok(());
@@ -201,8 +201,8 @@ fn several_jobs(context: &Context) -> TestResult {
     run(&job)?;
     let finished = under(context, "report", &job)?.finish(TIME)?.expect_code(0)?;
     let report = Report::of(&finished)?;
-    let tally = report.tally()?;
-    ensure!(tally.count("register", "ok") == 3, "registrations:\n{tally}");
+    let counts = report.call_counts()?;
+    ensure!(counts.count("register", "ok") == 3, "registrations:\n{counts}");
     let processes = report.json()["processes"].as_array().context("no processes")?;
     ensure!(processes.len() == 3, "processes: {processes:?}");
     Ok(Verdict::Passed)

@@ -121,7 +121,7 @@ fn abandoned(context: &Context) -> TestResult {
     let command = fs::read_to_string(&mark).context("the command did not begin")?;
     let begun = Instant::now();
     while Path::new(&format!("/proc/{}", command.trim())).exists() {
-        ensure!(begun.elapsed() < Duration::from_secs(10), "the command goes on");
+        ensure!(begun.elapsed() < Duration::from_secs(10), "the command continues");
         thread::sleep(Duration::from_millis(5));
     }
     Ok(Verdict::Passed)

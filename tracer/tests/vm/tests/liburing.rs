@@ -6,13 +6,13 @@ use anyhow::{Context as _, ensure};
 
 use super::without_tracer;
 use crate::{
+    call_counts::CallCounts,
     context::Context,
     kernel::Version,
     ledger::Ledger,
     pinscope::{self, Finished, Running},
     protocol::{Test, TestResult, Verdict},
     report::Report,
-    tally::Tally,
 };
 
 /// Folder into which `cargo xtask test` puts them.
@@ -72,7 +72,7 @@ fn under_report(context: &Context, (name, operations, empties): Program) -> Test
         ensure!(truth.total(operation) > 0, "{name} makes no {operation}:\n{truth}\n{}", alone.words());
     }
     let report = Report::of(&finished)?;
-    let partial = report.tally()?.count("update", "partial");
+    let partial = report.call_counts()?.count("update", "partial");
     if partial > 0 {
         truth.partial(partial)?;
     }
@@ -83,7 +83,7 @@ fn under_report(context: &Context, (name, operations, empties): Program) -> Test
 
 /// Q1's installations equal the successful calls of the kernel's tracepoint, except those that installed nothing, on
 /// rings that pinscope can distinguish.
-fn installations(report: &Report, truth: &Tally, empties: u64) -> anyhow::Result<()> {
+fn installations(report: &Report, truth: &CallCounts, empties: u64) -> anyhow::Result<()> {
     let succeeded: u64 = ["register", "update", "clone"].map(|operation| truth.count(operation, "ok")).iter().sum();
     let installed = succeeded + truth.count("update", "partial") - empties;
     let told = &report.json()["installations"];

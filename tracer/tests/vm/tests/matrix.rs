@@ -180,7 +180,7 @@ fn register(context: &Context, ring: &Ring, buffer: Buffer, expected: &str) -> T
     }
     judge(context, &attempts)?;
     if got != expected {
-        bail!("{} answers {got}, the rules say {expected}", context.kernel.release);
+        bail!("{} answers {got}, expected {expected} by its rules", context.kernel.release);
     }
     Ok(Verdict::Passed)
 }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 pub fn tests() -> Vec<Test> {
-    vec![Test::new("daemon_tells_each_buffers_result", in_a_daemon).within(Duration::from_mins(3))]
+    vec![Test::new("daemon_reports_each_buffers_result", in_a_daemon).within(Duration::from_mins(3))]
 }
 
 /// Numbers of buffers: registered by the kernel, pinned but released within their call, and refused for their memory.
@@ -52,7 +52,7 @@ fn in_a_daemon(context: &Context) -> TestResult {
 
 fn is(scrape: &Scrape, name: &str, labels: &[(&str, &str)], expected: u32) -> anyhow::Result<()> {
     let seen = scrape.sum(name, labels);
-    ensure!((seen - f64::from(expected)).abs() < 0.5, "{name} {labels:?} is {seen}, in truth {expected}");
+    ensure!((seen - f64::from(expected)).abs() < 0.5, "{name} {labels:?} is {seen}, expected {expected}");
     Ok(())
 }
 

@@ -104,7 +104,7 @@ fn command(context: &Context, levels: usize) -> TestResult {
         report.balanced(&generate::read(ACCOUNT)?)?;
         let account: Value = serde_json::from_str(&fs::read_to_string(ACCOUNT)?)?;
         let seen = processes(&report)?;
-        ensure!(seen == [(json!("guest"), account["pid"].clone())], "{seen:?}, and not guest {}", account["pid"]);
+        ensure!(seen == [(json!("guest"), account["pid"].clone())], "{seen:?}, expected guest {}", account["pid"]);
         if account["pid"] == number {
             return Ok(Verdict::Passed);
         }
@@ -123,7 +123,7 @@ fn process(context: &Context) -> TestResult {
         report(context)
     );
     let seen = processes(&inside(1, &words)?)?;
-    ensure!(seen == [(json!("guest"), json!(number))], "{seen:?}, and not guest {number}");
+    ensure!(seen == [(json!("guest"), json!(number))], "{seen:?}, expected guest {number}");
     Ok(Verdict::Passed)
 }
 
@@ -132,7 +132,7 @@ fn outsiders(context: &Context) -> TestResult {
     let decoy = Decoy::start()?;
     let seen = processes(&inside(1, &format!("exec {} --duration 1s", report(context)))?)?;
     let expected = (json!("decoy"), json!(format!("host:{}", decoy.0.id())));
-    ensure!(seen.contains(&expected), "{seen:?}, and not {expected:?}");
+    ensure!(seen.contains(&expected), "{seen:?}, expected {expected:?}");
     Ok(Verdict::Passed)
 }
 
@@ -173,8 +173,12 @@ fn generations(context: &Context) -> TestResult {
     let mut command = pinscope::command(&["report", "--json", "--attach", &context.attach, "--", "sh", deep, "140"]);
     let finished = Running::start(&mut command)?.finish(TIME)?.expect_code(0)?;
     let (report, truth) = (Report::of(&finished)?, generate::read(ACCOUNT)?);
-    let untold = report.json()["lost"]["descendants"].as_u64().context("no count of what is untold")?;
-    ensure!(report.tally()?.all() == 0 && untold == truth.all(), "{untold} untold, in truth {}", truth.all());
+    let untold = report.json()["lost"]["descendants"].as_u64().context("no count of unattributed calls")?;
+    ensure!(
+        report.call_counts()?.all() == 0 && untold == truth.all(),
+        "{untold} unattributed, expected {}",
+        truth.all()
+    );
     Ok(Verdict::Passed)
 }
 
@@ -199,7 +203,7 @@ fn strangers(context: &Context) -> TestResult {
     strangers.finish(TIME)?;
     let report = Report::of(&finished?.expect_code(0)?)?;
     ensure!(
-        report.tally()?.all() == 0,
+        report.call_counts()?.all() == 0,
         "strangers' calls were taken for the command's: {}",
         report.json()["processes"]
     );

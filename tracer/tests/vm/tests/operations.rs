@@ -25,7 +25,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("operations_too_long", too_long),
         Test::new("operations_clone", clone),
         Test::new("operations_registered_ring", registered_ring),
-        Test::new("operations_bad_fd_is_nobodys", bad_fd),
+        Test::new("operations_bad_fd_makes_no_record", bad_fd),
         Test::new("operations_ring_age", ring_age),
     ]
 }
@@ -188,7 +188,7 @@ fn too_long(context: &Context) -> TestResult {
         for (record, vmas) in context.session()?.records_of(&attempts)?.iter().zip([0, 1]) {
             let reached = record.buffer_list.last().is_some_and(|buffer| buffer.length == long.length);
             let told = if walks { Some(vmas) } else { None };
-            ensure!(!reached || record.vmas == told, "{:?} VMAs, in truth {told:?}: {record:?}", record.vmas);
+            ensure!(!reached || record.vmas == told, "{:?} VMAs, expected {told:?}: {record:?}", record.vmas);
             ensure!(record.bytes_registered == Some(0), "registered: {record:?}");
         }
     }

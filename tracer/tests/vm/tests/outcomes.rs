@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::without_tracer;
 use crate::{
+    call_counts::CallCounts,
     context::Context,
     daemon::{Daemon, Scrape},
     errno::result_name,
@@ -17,7 +18,6 @@ use crate::{
     ring::{Buffer, EMPTY, Request, Ring},
     space::{Kind, Space},
     sys::PAGE,
-    tally::Tally,
 };
 
 /// Number of calls of each kind that the probe makes.
@@ -87,9 +87,9 @@ fn calls() -> anyhow::Result<()> {
 const TOLD: &str = "too long: ";
 
 /// Counts by operation and result. The probe prints the errno with which its longest buffer was refused.
-fn results(stdout: &str) -> anyhow::Result<Tally> {
-    let too_long = stdout.lines().find_map(|line| line.strip_prefix(TOLD)).context("the probe told nothing")?;
-    let mut truth = Tally::default();
+fn results(stdout: &str) -> anyhow::Result<CallCounts> {
+    let too_long = stdout.lines().find_map(|line| line.strip_prefix(TOLD)).context("the probe printed nothing")?;
+    let mut truth = CallCounts::default();
     truth.add("register", "ok", 1);
     truth.add("register", "EFAULT", REFUSED_REGISTERS - 1);
     truth.add("register", too_long, 1);
@@ -150,7 +150,7 @@ fn bytes(json: &Value, process: &Value) -> anyhow::Result<()> {
     let refused = json["refused_bytes"].as_u64().context("no refused bytes")?;
     ensure!(
         [REFUSED_BYTES, REFUSED_BYTES + TOO_LONG].contains(&refused),
-        "{refused} refused, {REFUSED_BYTES} in truth"
+        "{refused} refused, expected {REFUSED_BYTES}"
     );
     ensure!(process["bytes"] == REGISTERED * PAGE && process["refused_bytes"] == refused, "{process}");
     Ok(())
@@ -220,7 +220,10 @@ fn in_the_daemon(context: &Context) -> TestResult {
     for metric in ["pinscope_refused_bytes_total", "pinscope_workload_refused_bytes_total"] {
         let told = grown.by(metric, &[]);
         let truth = [REFUSED_BYTES, REFUSED_BYTES + seen];
-        ensure!(truth.iter().any(|truth| (told - *truth as f64).abs() < 0.5), "{metric} grew by {told}, not {truth:?}");
+        ensure!(
+            truth.iter().any(|truth| (told - *truth as f64).abs() < 0.5),
+            "{metric} grew by {told}, expected {truth:?}"
+        );
     }
     if context.kernel.can_be_walked() {
         let let_go = ROLLED_BACK * GOOD;
@@ -249,7 +252,7 @@ impl Grown {
 
     fn is(&self, metric: &str, labels: &[(&str, &str)], truth: u64) -> anyhow::Result<()> {
         let grown = self.by(metric, labels);
-        ensure!((grown - truth as f64).abs() < 0.5, "{metric}{labels:?} grew by {grown}, in truth by {truth}");
+        ensure!((grown - truth as f64).abs() < 0.5, "{metric}{labels:?} grew by {grown}, expected {truth}");
         Ok(())
     }
 }

@@ -69,13 +69,13 @@ fn check(context: &Context, case: &Case, mounted: &Mounted, shared: bool) -> any
     // The user's view: the device in maps is the overlay's only since about 6.8.
     let vmas = maps::read()?;
     let found = vmas.iter().find(|vma| vma.start == address).context("maps has no such VMA")?;
-    ensure!(found.path.starts_with(&mounted.merged()), "maps says {}", found.path);
+    ensure!(found.path.starts_with(&mounted.merged()), "maps shows {}", found.path);
     let ring = Ring::new()?;
     let call = perform(context, &ring, Request::Register(&[Buffer { address, length: PAGE }]))?;
     let record = context.session()?.records_of(std::slice::from_ref(&call))?.remove(0);
     let seen: Vec<_> = record.buffer_list[0].backings.iter().map(|backing| backing.pair().0).collect();
     let truth = Backing { class: case.class.into(), filesystem: Some(case.shown.into()), shared, writable: true };
-    ensure!(seen == [truth], "{seen:?}, in truth {}", case.shown);
+    ensure!(seen == [truth], "{seen:?}, expected {}", case.shown);
     Ok(())
 }
 

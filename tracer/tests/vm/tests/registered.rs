@@ -39,14 +39,14 @@ const WORKLOAD: &str = "registered.service";
 
 pub fn tests() -> Vec<Test> {
     vec![
-        Test::new("daemon_registered_was_there_before", before).within(Duration::from_mins(2)),
+        Test::new("daemon_registered_before_the_start", before).within(Duration::from_mins(2)),
         Test::new("daemon_registered_in_a_namespace", namespace).within(Duration::from_mins(2)),
-        Test::new("daemon_registered_while_it_started", amid).within(Duration::from_mins(2)),
-        Test::new("daemon_registered_is_what_rings_hold", holds).within(Duration::from_mins(3)),
-        Test::new("daemon_registered_comes_back_after_a_storm", storm).within(Duration::from_mins(3)),
+        Test::new("daemon_registered_during_the_start", amid).within(Duration::from_mins(2)),
+        Test::new("daemon_registered_equals_the_rings", holds).within(Duration::from_mins(3)),
+        Test::new("daemon_registered_nothing_left_after_a_storm", storm).within(Duration::from_mins(3)),
         Test::new("daemon_registered_is_absent_without_rings", absent).within(Duration::from_mins(2)),
-        Test::new("daemon_runs_are_there_while_the_kernel_counts_them", runs).within(Duration::from_mins(3)),
-        Test::new("daemon_process_is_itself", process).within(Duration::from_mins(2)),
+        Test::new("daemon_runs_only_with_kernel_statistics", runs).within(Duration::from_mins(3)),
+        Test::new("daemon_process_metrics", process).within(Duration::from_mins(2)),
     ]
 }
 
@@ -76,9 +76,9 @@ fn expected(truth: &Truth) -> Vec<f64> {
 }
 
 fn check(daemon: &Daemon, truth: &Truth, when: &str) -> anyhow::Result<()> {
-    let seen = figures(&daemon.scrape()?).with_context(|| format!("{when}: a gauge is not there"))?;
+    let seen = figures(&daemon.scrape()?).with_context(|| format!("{when}: a gauge is missing"))?;
     let wanted = expected(truth);
-    ensure!(seen == wanted, "{when}: {GAUGES:?} are {seen:?}, in truth {wanted:?}");
+    ensure!(seen == wanted, "{when}: {GAUGES:?} are {seen:?}, expected {wanted:?}");
     Ok(())
 }
 
@@ -198,7 +198,7 @@ fn namespace(context: &Context) -> TestResult {
     let later = Ring::new()?;
     ensure!(later.call(Request::Register(&table)).ret == 0, "the register");
     let seen = daemon.scrape()?.sum("pinscope_registered_buffers", &[]);
-    ensure!((seen - 2.0).abs() < 0.1, "{seen} buffers, of 2 from since the start");
+    ensure!((seen - 2.0).abs() < 0.1, "{seen} buffers, expected the 2 since the start");
     // The daemon is the namespace's init, so everything in the namespace ends with it.
     let inner = fs::read_to_string(format!("/proc/{0}/task/{0}/children", daemon.id())).context("children")?;
     let inner = inner.trim().parse().context("not one child")?;
@@ -304,7 +304,7 @@ fn amid(context: &Context) -> TestResult {
         let rings = staying.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
         anyhow::Ok((daemon?, rings))
     })?;
-    ensure!(rings.len() > 2, "the daemon was there after {} rounds", rings.len());
+    ensure!(rings.len() > 2, "the daemon was ready after {} rounds", rings.len());
     check_soon(&daemon, &truth, "after rings that came and went at the start")?;
     daemon.end()?;
     Ok(Verdict::Passed)
@@ -335,7 +335,7 @@ fn holds(context: &Context) -> TestResult {
     let own = (few[0].length + few[2].length) as f64;
     ensure!(
         shares.iter().all(|share| (share - own).abs() < 0.5),
-        "shares of a workload are {shares:?}, in truth {own}"
+        "shares of a workload are {shares:?}, expected {own}"
     );
     let hole = [few[0], Buffer { address: 1 << 40, length: PAGE }];
     ensure!(c.call(Request::Register(&hole)).ret < 0 && a.call(Request::Register(&more)).ret < 0, "both are refused");
@@ -349,7 +349,7 @@ fn holds(context: &Context) -> TestResult {
     make(&mut truth, &a, Request::Update(0, &[EMPTY, EMPTY]))?;
     check(&daemon, &truth, "an update that empties")?;
     let half = a.call(Request::Update(0, &[few[0], hole[1]]));
-    ensure!(half.ret == 1, "an update of one that is good and one that is not was answered {}", half.ret);
+    ensure!(half.ret == 1, "an update with a valid and an invalid buffer was answered {}", half.ret);
     truth.get_mut(&a.fd()).context("no table")?[0] = few[0];
     check(&daemon, &truth, "an update that was refused half-way")?;
     make(&mut truth, &a, Request::Unregister)?;
@@ -407,7 +407,7 @@ fn let_go_by_others(daemon: &Daemon, good: &[Buffer], bad: &[Buffer]) -> anyhow:
     thread::sleep(Duration::from_millis(500));
     let seen = since()?;
     let differs = seen.iter().zip([10.0, 7.0]).any(|(seen, wanted): (&f64, f64)| (seen - wanted).abs() > 0.5);
-    ensure!(!differs, "of 10 cleanups and 7 ends of rings with a table {seen:?} were counted");
+    ensure!(!differs, "{seen:?} counted, expected 10 cleanups and 7 ends of rings with a table");
     Ok(())
 }
 
@@ -499,29 +499,29 @@ fn runs(context: &Context) -> TestResult {
     let counts = |scrape: &Scrape| ledger(scrape, "pinscope_program_runs_total");
     let daemon = Daemon::start(context, &[])?;
     register()?;
-    ensure!(counts(&daemon.scrape()?).is_none(), "the kernel keeps no statistics, and there are some");
+    ensure!(counts(&daemon.scrape()?).is_none(), "run statistics although the kernel's are off");
     fs::write(STATISTICS, "1").context(STATISTICS)?;
     for _ in 0..5 {
         register()?;
     }
     let scrape = daemon.scrape()?;
     fs::write(STATISTICS, "0").context(STATISTICS)?;
-    let seen = counts(&scrape).context("the kernel keeps statistics, and there are none")?;
-    ensure!((seen - 5.0).abs() < 0.1, "{seen} runs of the ledger's program, in truth 5");
+    let seen = counts(&scrape).context("no run statistics although the kernel's are on")?;
+    ensure!((seen - 5.0).abs() < 0.1, "{seen} runs of the ledger's program, expected 5");
     let time = ledger(&scrape, "pinscope_program_run_seconds_total").context("no time")?;
     ensure!(time > 0.0 && time < 1.0, "5 runs took {time} s");
     // The asynchronous end of a ring may have been counted after the last scrape.
     daemon.scrape()?;
     register()?;
-    ensure!(counts(&daemon.scrape()?).is_none(), "the statistics are off again, and still there");
+    ensure!(counts(&daemon.scrape()?).is_none(), "run statistics after they were switched off");
     daemon.end()?;
     let daemon = Daemon::start(context, &["--stats"])?;
-    let before = counts(&daemon.scrape()?).context("--stats, and there are none")?;
+    let before = counts(&daemon.scrape()?).context("no run statistics with --stats")?;
     for _ in 0..7 {
         register()?;
     }
-    let after = counts(&daemon.scrape()?).context("--stats, and there are none")?;
-    ensure!((after - before - 7.0).abs() < 0.1, "{before} runs, then {after}, in truth 7 more");
+    let after = counts(&daemon.scrape()?).context("no run statistics with --stats")?;
+    ensure!((after - before - 7.0).abs() < 0.1, "{before} runs, then {after}, expected 7 more");
     daemon.end()?;
     Ok(Verdict::Passed)
 }
@@ -541,7 +541,7 @@ fn process(context: &Context) -> TestResult {
     };
     let value = |name: &str| scrape.samples(name).next().map(|(_, value)| value).with_context(|| name.to_owned());
     let near = |name: &str, seen: f64, truth: f64, off: f64| {
-        ensure!((seen - truth).abs() <= off, "{name} is {seen}, in truth {truth}");
+        ensure!((seen - truth).abs() <= off, "{name} is {seen}, expected {truth}");
         Ok(())
     };
     let resident = value("process_resident_memory_bytes")?;
@@ -551,7 +551,7 @@ fn process(context: &Context) -> TestResult {
     let open = fs::read_dir(format!("{proc}/fd"))?.count() as f64;
     // During a scrape, the connection is open, and so are the files that the daemon reads.
     near("open descriptors", value("process_open_fds")?, open, 6.0)?;
-    ensure!(value("process_max_fds")? >= 64.0, "so few descriptors");
+    ensure!(value("process_max_fds")? >= 64.0, "limit of descriptors");
     ensure!(value("process_cpu_seconds_total")? > 0.0, "no CPU time");
     let begun = value("process_start_time_seconds")?;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs_f64();

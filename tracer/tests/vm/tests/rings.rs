@@ -130,7 +130,7 @@ fn with_an_index(context: &Context) -> TestResult {
         fds.push(ring.fd());
         ring.close_fd();
     }
-    ensure!(fds.iter().all(|fd| *fd == fds[0]), "the fds are {fds:?}, and not one again and again");
+    ensure!(fds.iter().all(|fd| *fd == fds[0]), "the fds are {fds:?}, not all the same");
     let report = watch.finish()?;
     q1(&report, "Set-up: 12 of 12 rings installed buffers only before their first request.")?;
     let notes = report.answer("Q1")?["evidence"]["notes"].to_string();
@@ -175,7 +175,7 @@ fn by_interval(context: &Context) -> TestResult {
         let answer = answers.iter().find(|answer| answer["id"] == "Q1").context("no Q1")?;
         ensure!(answer["verdict"].as_str().is_some_and(|verdict| verdict.starts_with("Run time: ")), "{answer}");
         let told = answer["evidence"]["tables"][0]["rows"][0]["rate_per_second"].as_f64().context("no rate")?;
-        ensure!((rate / 2.0..=rate * 2.0).contains(&told), "{told} a second in one interval, {rate} over all");
+        ensure!((rate / 2.0..=rate * 2.0).contains(&told), "{told} per second in one interval, {rate} over all");
     }
     // The largest buffer was in the first interval, and no later one was larger.
     let told: Vec<_> = reports.iter().map(|report| report["largest_buffer"]["vmas"].clone()).collect();
@@ -206,7 +206,7 @@ fn several_threads(context: &Context) -> TestResult {
     let report = watch.end()?;
     let rings = &report["rings"];
     let told = &rings["list"][0];
-    ensure!(told["registers"] == accepted, "{told}, in truth {accepted}");
+    ensure!(told["registers"] == accepted, "{told}, expected {accepted}");
     ensure!(rings["ordinal"]["count"] == accepted && rings["ordinal"]["buckets"][0]["count"] == 1, "{rings}");
     ensure!(rings["gap"]["count"] == accepted - 1, "{} gaps of {accepted}", rings["gap"]["count"]);
     let sum = rings["gap"]["sum"].as_u64().context("no sum of gaps")?;

@@ -106,7 +106,7 @@ fn against(account: &Account, records: &[Record]) -> Vec<String> {
     }
     let wrong = |(call, record): (&Call, &Record)| {
         let what = is_wrong(account, call, record)?;
-        Some(format!("{name}: {what}: {record:?}, in truth {call:?}"))
+        Some(format!("{name}: {what}: {record:?}, expected {call:?}"))
     };
     account.calls.iter().zip(records).filter_map(wrong).collect()
 }

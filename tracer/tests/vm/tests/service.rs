@@ -26,9 +26,9 @@ const NONE: &str = "0000000000000000";
 
 pub fn tests() -> Vec<Test> {
     vec![
-        Test::new("service_as_a_user_drops_what_it_can", drops).within(Duration::from_mins(3)),
-        Test::new("service_as_root_drops_it_too", root_drops),
-        Test::new("service_without_privileges_says_so", without_privileges),
+        Test::new("service_as_a_user_drops_capabilities", drops).within(Duration::from_mins(3)),
+        Test::new("service_as_root_drops_capabilities", root_drops),
+        Test::new("service_without_privileges_serves_the_reason", without_privileges),
         Test::new("service_strict_fails_without_privileges", strict),
     ]
 }

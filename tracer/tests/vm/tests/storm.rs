@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::without_tracer;
 use crate::{
+    call_counts::CallCounts,
     context::Context,
     daemon::{Daemon, Scrape},
     generate,
@@ -25,7 +26,6 @@ use crate::{
     ring::{Buffer, Request, Ring},
     space::{Kind, Space},
     sys,
-    tally::Tally,
     trace::Trace,
     user::{SERVICE, as_user},
     watchdog,
@@ -40,10 +40,10 @@ pub fn tests() -> Vec<Test> {
         Test::new("storm_report", report).within(LONG),
         Test::new("storm_default_sees_every_buffer", by_default).within(LONG),
         Test::new("storm_user_sees_every_buffer", as_the_service).within(LONG),
-        Test::new("storm_short_sums_say_so", short_sums).within(LONG),
+        Test::new("storm_incomplete_sums_are_marked", short_sums).within(LONG),
         Test::new("storm_joined_and_left", joined_and_left).within(LONG),
         Test::new("storm_scraped", scraped).within(LONG),
-        Test::new("storm_of_skipped_ends_heals", heals).within(LONG),
+        Test::new("storm_skipped_ends_count_as_missing", heals).within(LONG),
         Test::new("storm_ended_calls_do_not_hang", do_not_hang).within(LONG),
         Test::new("storm_trace", trace).within(LONG),
         Test::new("storm_crowd", crowd).within(LONG),
@@ -59,7 +59,7 @@ pub fn generator(scenario: &[&str]) -> anyhow::Result<Vec<String>> {
 }
 
 /// Runs a scenario under `pinscope SUBCOMMAND --json`. Returns pinscope's output and the generator's account.
-pub fn under(context: &Context, subcommand: &str, scenario: &[&str]) -> anyhow::Result<(Finished, Tally)> {
+pub fn under(context: &Context, subcommand: &str, scenario: &[&str]) -> anyhow::Result<(Finished, CallCounts)> {
     let _ = fs::remove_file(ACCOUNT);
     let mut command = pinscope::command(&[subcommand, "--json", "--attach", &context.attach]);
     command.arg("--").args(generator(scenario)?);
@@ -151,7 +151,7 @@ fn without_preemption(context: &Context) -> Option<Verdict> {
 }
 
 /// A storm in which 26 % of the buffers were missed on 7.3 although all were reported as seen.
-fn small_storm(user: &[OsString], attach: &str) -> anyhow::Result<(Value, Tally)> {
+fn small_storm(user: &[OsString], attach: &str) -> anyhow::Result<(Value, CallCounts)> {
     let _ = fs::remove_file(ACCOUNT);
     let scenario = generator(&["storm", "--threads", "4", "--count", "3308", "--seed", "1"])?;
     let words = user.iter().cloned().chain([pinscope::binary().into()]).collect::<Vec<OsString>>();
@@ -163,7 +163,7 @@ fn small_storm(user: &[OsString], attach: &str) -> anyhow::Result<(Value, Tally)
 
 /// Number of buffers that the kernel processed, by the generator's account: each register has two valid buffers or an
 /// invalid one, each update one. If a table exists, a register is refused before its buffers.
-fn buffers_of(truth: &Tally) -> u64 {
+fn buffers_of(truth: &CallCounts) -> u64 {
     2 * truth.count("register", "ok")
         + truth.count("register", "EFAULT")
         + truth.count("update", "ok")
@@ -171,24 +171,24 @@ fn buffers_of(truth: &Tally) -> u64 {
 }
 
 fn measured(json: &Value, figure: &str, what: &str) -> anyhow::Result<u64> {
-    json["books"]["figures"][figure][what].as_u64().with_context(|| format!("{what} {figure} are not told"))
+    json["books"]["figures"][figure][what].as_u64().with_context(|| format!("no {what} {figure}"))
 }
 
 /// Everything that was not seen is reported as missing and marks the sums.
 fn told_as_short(json: &Value, figure: &str, seen: u64, all: u64) -> anyhow::Result<()> {
     let missing = all.saturating_sub(seen);
     let missed = measured(json, figure, "missed")?;
-    ensure!(missed >= missing, "{missing} {figure} are missing of {all}, and {missed} are told");
+    ensure!(missed >= missing, "{missing} of {all} {figure} are missing, {missed} are reported");
     let coverage = json["books"]["figures"][figure]["coverage"].as_f64().context("no coverage")?;
     ensure!((coverage - 1.0).abs() < 1e-9 || missed > 0, "coverage {coverage} of {figure}, and none missed");
     for list in ["lower_bounds", "degraded"] {
         let told = json[list].as_array().with_context(|| format!("no {list}"))?;
-        ensure!(missed == 0 || !told.is_empty(), "{missed} {figure} missed, and {list} is empty");
+        ensure!(missed == 0 || !told.is_empty(), "{missed} {figure} missed, but {list} is empty");
     }
     Ok(())
 }
 
-fn storm(context: &Context, count: u64) -> anyhow::Result<(Finished, Tally)> {
+fn storm(context: &Context, count: u64) -> anyhow::Result<(Finished, CallCounts)> {
     let (calls, chosen) = (count.to_string(), context.seed.to_string());
     let scenario = ["storm", "--threads", "4", "--count", &calls, "--seed", &chosen];
     let (finished, truth) = under(context, "report", &scenario)?;
@@ -228,12 +228,15 @@ fn joined(context: &Context) -> anyhow::Result<()> {
     let report = Report::of(&finished.expect_code(0)?)?;
     let (json, skipped) = (report.json(), report.skipped()?);
     let books = &json["books"];
-    println!("    {} calls, {} begun before, skipped {skipped}", report.tally()?.all(), books["begun_before"]);
-    ensure!(report.tally()?.all() > 100, "it saw {} calls", report.tally()?.all());
+    println!("    {} calls, {} begun before, skipped {skipped}", report.call_counts()?.all(), books["begun_before"]);
+    ensure!(report.call_counts()?.all() > 100, "it saw {} calls", report.call_counts()?.all());
     let of = |what: &str| -> Vec<u64> {
         books["operations"].as_array().into_iter().flatten().filter_map(|one| one[what].as_u64()).collect()
     };
-    ensure!(books["balanced"] == true && of("unexplained").iter().all(|off| *off == 0), "they do not balance: {books}");
+    ensure!(
+        books["balanced"] == true && of("unexplained").iter().all(|off| *off == 0),
+        "the books do not balance: {books}"
+    );
     let missed: u64 = of("missed_entries").iter().sum();
     ensure!(missed <= skipped, "{missed} entries were missed, {skipped} runs skipped: {books}");
     let lower = json["lower_bounds"].as_array().context("no lower bounds")?;
@@ -280,7 +283,7 @@ fn scraped(context: &Context) -> TestResult {
         None => println!("    this kernel does not tell of calls of bpf(2)"),
     }
     let seen = scrape.registrations()?;
-    ensure!(seen == truth, "/metrics has:\n{seen}in truth:\n{truth}skipped: {skipped:?}");
+    ensure!(seen == truth, "/metrics has:\n{seen}expected:\n{truth}skipped: {skipped:?}");
     is(&scrape, "pinscope_ledger_calls_total", truth.all())?;
     is(&scrape, "pinscope_in_flight", 0)?;
     is(&scrape, "pinscope_books_balanced", 1)?;
@@ -318,7 +321,7 @@ fn heals(context: &Context) -> TestResult {
     println!("    {counted} of {} calls counted", truth.all());
     ensure!(counted <= truth.all(), "{counted} calls counted of {}", truth.all());
     let told = scrape.sum("pinscope_unmeasured_total", &[("figure", "calls")]) as u64;
-    ensure!(told >= missing, "{missing} calls are missing, and {told} are told");
+    ensure!(told >= missing, "{missing} calls are missing, {told} are reported");
     is(&scrape, "pinscope_books_balanced", 1)?;
     for operation in ["register", "update", "clone", "unregister"] {
         let open = scrape.sum("pinscope_in_flight", &[("hook", operation)]);
@@ -398,7 +401,7 @@ fn read_maps(stop: &AtomicBool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn one_storm(calls: &str) -> anyhow::Result<Tally> {
+fn one_storm(calls: &str) -> anyhow::Result<CallCounts> {
     let _ = fs::remove_file(ACCOUNT);
     let words = generator(&["storm", "--threads", "4", "--count", calls, "--seed", "5"])?;
     let mut command = Command::new(&words[0]);
@@ -408,7 +411,7 @@ fn one_storm(calls: &str) -> anyhow::Result<Tally> {
 
 fn is(scrape: &Scrape, name: &str, expected: u64) -> anyhow::Result<()> {
     let seen = scrape.sum(name, &[]);
-    ensure!((seen - expected as f64).abs() < 0.5, "{name} is {seen}, in truth {expected}");
+    ensure!((seen - expected as f64).abs() < 0.5, "{name} is {seen}, expected {expected}");
     Ok(())
 }
 
@@ -424,10 +427,10 @@ fn trace(context: &Context) -> TestResult {
     command.args(["trace", "--json", "--attach", &context.attach, "--buffer", "64", "--"]).args(generator(&scenario)?);
     let ended = Trace::start_command(pinscope::piped(&mut command))?.ended(LONG)?;
     ended.finished.expect_code(0)?;
-    let (told, truth) = (Tally::of(&ended.records), generate::read(ACCOUNT)?);
+    let (told, truth) = (CallCounts::of(&ended.records), generate::read(ACCOUNT)?);
     let lost = ended.end["lost_registration_records"].as_u64().context("what was lost is not known")?;
     ensure!(told.all() + lost == truth.all(), "{} records and {lost} lost of {}", told.all(), truth.all());
-    ensure!(lost > 0 || told == truth, "seen:\n{told}in truth:\n{truth}");
+    ensure!(lost > 0 || told == truth, "seen:\n{told}expected:\n{truth}");
     Ok(Verdict::Passed)
 }
 
@@ -444,7 +447,10 @@ fn crowd(context: &Context) -> TestResult {
     all_counted(context, &report, missed)?;
     if missed > 0 {
         let split = &report.json()["split"];
-        ensure!(split["complete"] == false, "{missed} returns were missed, and the split says it is whole: {split}");
+        ensure!(
+            split["complete"] == false,
+            "{missed} returns were missed, but the split is marked as complete: {split}"
+        );
     }
     Ok(Verdict::Passed)
 }
@@ -458,6 +464,6 @@ fn abandoned(context: &Context) -> TestResult {
     ensure!(truth.count("register", "ok") == 100, "the generator: {truth}");
     let report = Report::of(&finished)?;
     report.balanced(&truth)?;
-    ensure!(report.tally()?.total("unregister") == 0, "unregistrations that nobody asked for");
+    ensure!(report.call_counts()?.total("unregister") == 0, "unrequested unregistrations");
     Ok(Verdict::Passed)
 }

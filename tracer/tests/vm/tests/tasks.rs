@@ -136,7 +136,7 @@ fn beside_a_writer(context: &Context) -> TestResult {
                 let word = if record.vmas.is_none() { "unknown" } else { "lower bounds" };
                 let told =
                     record.degraded.iter().any(|reason| reason.as_str().is_some_and(|reason| reason.contains(word)));
-                ensure!(!record.vmas_complete && told, "busy, and yet {record:?}");
+                ensure!(!record.vmas_complete && told, "busy, but {record:?}");
             } else {
                 problems.extend(compare(context, call, record, None));
             }
@@ -224,8 +224,8 @@ fn signals(context: &Context) -> TestResult {
     let count = |result: &str| {
         all.iter().filter(|record| record.operation == "unregister" && record.result == result).count() as u64
     };
-    ensure!(count("ENXIO") == handled, "{} calls by the handler, in truth {handled}", count("ENXIO"));
-    ensure!(count("ok") == unregistered, "{} unregistrations, in truth {unregistered}", count("ok"));
+    ensure!(count("ENXIO") == handled, "{} calls by the handler, expected {handled}", count("ENXIO"));
+    ensure!(count("ok") == unregistered, "{} unregistrations, expected {unregistered}", count("ok"));
     Ok(Verdict::Passed)
 }
 

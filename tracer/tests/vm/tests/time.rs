@@ -211,7 +211,7 @@ fn major_faults(context: &Context) -> TestResult {
     let (attempt, record) = one(context, &[Buffer { address, length: 256 * PAGE }])?;
     let ours = attempt.faults.1;
     ensure!(ours > 0, "the layout gives no major fault");
-    ensure!(record.major_faults == Some(ours), "{:?} major faults, in truth {ours}", record.major_faults);
+    ensure!(record.major_faults == Some(ours), "{:?} major faults, expected {ours}", record.major_faults);
     Ok(Verdict::Passed)
 }
 

@@ -29,12 +29,12 @@ pub fn tests() -> Vec<Test> {
         Test::new("vmas_begin_and_end_inside", inside),
         Test::new("vmas_one_byte", one_byte),
         Test::new("vmas_last_byte_decides", last_byte),
-        Test::new("vmas_of_the_kernels_own", kernels_own),
+        Test::new("vmas_of_the_vdso", kernels_own),
         Test::new("vmas_hole_after_many", hole_after_many),
         Test::new("vmas_many_files", many_files),
         Test::new("vmas_many_backings", many_backings),
         Test::new("vmas_overlapping_buffers", overlapping),
-        Test::new("vmas_of_a_list_count_once", of_a_list),
+        Test::new("vmas_shared_by_buffers_count_once", of_a_list),
         Test::new("vmas_huge_and_small", huge_and_small),
         Test::new("vmas_1024_iovecs", |context| iovecs(context, 1024, None)),
         Test::new("vmas_16384_iovecs", |context| iovecs(context, 16_384, None)).within(Duration::from_mins(3)),
@@ -186,7 +186,7 @@ fn overlapping(context: &Context) -> TestResult {
         if context.traces() && context.kernel.can_be_walked() {
             let seen = context.session()?.records_of(&[attempt])?.remove(0);
             let right = if exact { seen.vmas == Some(truth) } else { seen.vmas >= Some(truth) };
-            ensure!(right && seen.vmas_repeated != exact, "{:?} VMAs, in truth {truth}: {list:?}", seen.vmas);
+            ensure!(right && seen.vmas_repeated != exact, "{:?} VMAs, expected {truth}: {list:?}", seen.vmas);
         }
     }
     Ok(Verdict::Passed)
@@ -205,7 +205,7 @@ fn of_a_list(context: &Context) -> TestResult {
         ensure!(truth == vmas, "/proc/self/maps has {truth} VMAs under {buffers} buffers of {length} bytes");
         if context.traces() && context.kernel.can_be_walked() {
             let seen = context.session()?.records_of(&[attempt])?.remove(0).vmas;
-            ensure!(seen == Some(vmas), "{buffers} buffers of {length} bytes: {seen:?} VMAs, in truth {vmas}");
+            ensure!(seen == Some(vmas), "{buffers} buffers of {length} bytes: {seen:?} VMAs, expected {vmas}");
         }
     }
     Ok(Verdict::Passed)

@@ -90,7 +90,7 @@ impl Truth {
         ] {
             let labels: Vec<_> = [("workload", workload)].into_iter().chain(more).collect();
             let seen = scrape.sum(name, &labels);
-            ensure!((seen - expected as f64).abs() < 0.5, "{name} of {workload} {more:?}: {seen}, in truth {expected}");
+            ensure!((seen - expected as f64).abs() < 0.5, "{name} of {workload} {more:?}: {seen}, expected {expected}");
         }
         Ok(())
     }
@@ -158,7 +158,7 @@ fn refusals(context: &Context, scrape: &Scrape, probe: &str) -> anyhow::Result<(
     for policy in policies::NAMES {
         let seen = scrape.sum(NAME, &[("workload", "/batch/job"), ("policy", policy)]);
         let expected = truth.get(policy).copied().unwrap_or(0);
-        ensure!((seen - expected as f64).abs() < 0.5, "{policy} would refuse {seen}, in truth {expected}");
+        ensure!((seen - expected as f64).abs() < 0.5, "{policy} would refuse {seen}, expected {expected}");
     }
     Ok(())
 }
@@ -178,7 +178,7 @@ fn named(scrape: &Scrape, docker: &str, pod: &str) -> anyhow::Result<()> {
     info("other", &[("kind", "other")])?;
     info("ended", &[("kind", "ended")])?;
     let own = scrape.sum("pinscope_workloads", &[]);
-    ensure!((own - 4.0).abs() < 0.5, "{own} workloads with series of their own, in truth 4");
+    ensure!((own - 4.0).abs() < 0.5, "{own} workloads with series of their own, expected 4");
     Ok(())
 }
 
@@ -302,14 +302,14 @@ fn short_lived(context: &Context) -> TestResult {
     }
     let last = daemon.scrape()?;
     seen.holds(context, &last, calls)?;
-    ensure!(seen.most == CAP, "{} series at most, in truth {CAP}, other and ended", seen.most);
+    ensure!(seen.most == CAP, "{} series at most, expected {CAP}, other and ended", seen.most);
     let unattributed = last.sum("pinscope_workload_unattributed_calls_total", &[]);
-    ensure!(unattributed > 0.0, "{UNSEEN} cgroups found room in the map");
+    ensure!(unattributed > 0.0, "{UNSEEN} cgroups fit into the map");
     let folded = last.sum("pinscope_workloads_folded_total", &[("cause", "cap")]);
     let resident = daemon.resident_kib()?;
     println!("    {all} cgroups, {calls} calls: {folded} beyond the cap, {unattributed} calls without room");
     println!("    the daemon's memory: {first} KiB at first, {resident} KiB in the end; {} scrapes", seen.scrapes);
-    ensure!(resident < 64 << 10, "the daemon has {resident} KiB");
+    ensure!(resident < 64 << 10, "the daemon takes {resident} KiB");
     daemon.end()?;
     Ok(Verdict::Passed)
 }
@@ -358,11 +358,11 @@ fn crowded_out(context: &Context) -> TestResult {
         let calls = |workload: &str| scrape.sum("pinscope_workload_registrations_total", &[("workload", workload)]);
         for (workload, truth) in [("db.service", 7.0), ("cron.service", 2.0), (&format!("docker/{}", &ID[..12]), 0.0)] {
             let seen = calls(workload);
-            ensure!((seen - truth).abs() < 0.5, "{workload} made {seen} calls, in truth {truth}");
+            ensure!((seen - truth).abs() < 0.5, "{workload} made {seen} calls, expected {truth}");
         }
         let everyone = scrape.sum("pinscope_workload_registrations_total", &[]);
         ensure!((everyone - (SCOPES + 9) as f64).abs() < 0.5, "{everyone} calls over all workloads");
-        ensure!(scrape.sum("pinscope_workload_unattributed_calls_total", &[]) < 0.5, "calls are of nobody");
+        ensure!(scrape.sum("pinscope_workload_unattributed_calls_total", &[]) < 0.5, "calls without a workload");
     }
     daemon.end()?;
     all.into_iter().rev().try_for_each(Cgroup::remove)?;
@@ -382,7 +382,7 @@ impl Seen {
     fn holds(&mut self, context: &Context, scrape: &Scrape, calls: u64) -> anyhow::Result<()> {
         make_up_the_whole(context, scrape)?;
         let sum = scrape.sum("pinscope_workload_registrations_total", &[]);
-        ensure!((sum - calls as f64).abs() < 0.5, "{sum} calls over all workloads, in truth {calls}");
+        ensure!((sum - calls as f64).abs() < 0.5, "{sum} calls over all workloads, expected {calls}");
         let series = scrape.samples("pinscope_workload_info").count() - 2;
         self.most = self.most.max(series);
         let mut counters = BTreeMap::new();
@@ -395,7 +395,7 @@ impl Seen {
         }
         for (name, before) in &self.counters {
             let after = counters.get(name).with_context(|| format!("{name} is gone within minutes"))?;
-            ensure!(after >= before, "{name} went back from {before} to {after}");
+            ensure!(after >= before, "{name} decreased from {before} to {after}");
         }
         self.counters = counters;
         self.scrapes += 1;

@@ -21,7 +21,7 @@ pub fn tests() -> Vec<Test> {
         Test::new("debian_is_active_when_it_serves", active_when_ready).within(time),
         Test::new("debian_journal", journal).within(time),
         Test::new("debian_restart_and_stop", restart_and_stop).within(time),
-        Test::new("debian_watchdog_restarts_what_hangs", watchdog).within(time),
+        Test::new("debian_watchdog_restarts_a_hung_service", watchdog).within(time),
         Test::new("debian_socket_activation", socket_activation).within(time),
     ]
 }
@@ -36,12 +36,12 @@ fn active_when_ready(_: &Context) -> TestResult {
         status.is_active()
     })?;
     let scrape = scrape()?;
-    ensure!(activating > 0, "it was active before the first look: nothing was waited for");
+    ensure!(activating > 0, "it was active before the first check");
     ensure!(status.get("Type").starts_with("notify"), "Type={}", status.get("Type"));
     let attached: Vec<_> = scrape.samples("pinscope_probe_attached").collect();
     ensure!(!attached.is_empty(), "no probe is planned");
     ensure!(attached.iter().all(|(_, value)| *value > 0.5), "not attached yet: {attached:?}");
-    ensure!(is_hooked()?, "the kernel has nothing of it hooked");
+    ensure!(is_hooked()?, "the kernel's function is not hooked");
     let text = status.get("StatusText");
     ensure!(text.to_lowercase().contains("healthy"), "StatusText={text}");
     register(3)?;
@@ -56,7 +56,7 @@ fn journal(_: &Context) -> TestResult {
     fresh()?;
     scrape()?;
     let started = before.entries(UNIT)?;
-    ensure!(!started.is_empty(), "the journal has nothing of the start");
+    ensure!(!started.is_empty(), "the journal has no entry about the start");
     ensure!(started.len() <= FEW, "{} entries for a start", started.len());
     for entry in &started {
         let json = entry.json();
@@ -86,7 +86,7 @@ fn restart_and_stop(_: &Context) -> TestResult {
     ensure!(registered()? == 0, "a new process has counted {}", registered()?);
     register(1)?;
     ensure!(registered()? == 1, "after the restart one registration is {}", registered()?);
-    ensure!(is_hooked()?, "the kernel has nothing of it hooked");
+    ensure!(is_hooked()?, "the kernel's function is not hooked");
 
     succeed(&["systemctl", "stop", UNIT])?;
     let stopped = Status::of(UNIT)?;
@@ -141,7 +141,7 @@ fn socket_activation(_: &Context) -> TestResult {
     ensure!(asleep.get("ActiveState") == "inactive", "the socket alone starts it: {}", asleep.get("ActiveState"));
     ensure!(processes()?.is_empty(), "already there: {:?}", processes()?);
     let answer = http::get(ADDRESS, "/metrics", START)?;
-    ensure!(answer.contains("pinscope_info{"), "who woke it up got no metrics: {answer}");
+    ensure!(answer.contains("pinscope_info{"), "the request that started it got no metrics: {answer}");
     let awake = Status::of(UNIT)?;
     ensure!(awake.is_active(), "it answered and is {}", awake.get("ActiveState"));
     register(2)?;

@@ -56,7 +56,7 @@ pub fn fresh() -> anyhow::Result<Status> {
     pristine()?;
     succeed(&["systemctl", "start", UNIT])?;
     let status = Status::of(UNIT)?;
-    ensure!(status.is_active(), "systemctl start succeeded and {UNIT} is {}", status.get("ActiveState"));
+    ensure!(status.is_active(), "systemctl start succeeded, but {UNIT} is {}", status.get("ActiveState"));
     Ok(status)
 }
 

@@ -35,7 +35,7 @@ fn installs(_: &Context) -> TestResult {
         succeed(&["apt-get", "purge", "--yes", "pinscope"])?;
     }
     succeed(&["apt-get", "install", "--yes", PACKAGE])?;
-    ensure!(is_installed()?, "apt-get installed it and dpkg knows nothing of it");
+    ensure!(is_installed()?, "installed by apt-get, but unknown to dpkg");
     let complaints = output(&["dpkg", "--verify", "pinscope"])?;
     ensure!(complaints.is_empty(), "dpkg --verify: {complaints}");
     succeed(&["systemctl", "is-enabled", UNIT])?;
@@ -43,7 +43,7 @@ fn installs(_: &Context) -> TestResult {
     let mode = output(&["stat", "--format=%a %U:%G", CONFIG])?;
     ensure!(mode.trim() == "640 root:pinscope", "{CONFIG} is {mode}");
     // In Debian, installing a package starts its service.
-    ensure!(Status::of(UNIT)?.is_active(), "installed, and {}", Status::of(UNIT)?.get("ActiveState"));
+    ensure!(Status::of(UNIT)?.is_active(), "installed, but {}", Status::of(UNIT)?.get("ActiveState"));
     scrape()?;
     let version = output(&["pinscope", "--version"])?;
     let packaged = output(&["dpkg-query", "--show", "--showformat", "${Version}", "pinscope"])?;
@@ -69,9 +69,9 @@ fn upgrades(_: &Context) -> TestResult {
     ensure!(fs::read_to_string(CONFIG)? == mine, "the administrator's configuration is gone");
     let after = Status::of(UNIT)?;
     ensure!(after.is_active(), "after the upgrade it is {}", after.get("ActiveState"));
-    ensure!(after.main_pid() != before.main_pid(), "the old process goes on");
+    ensure!(after.main_pid() != before.main_pid(), "the old process still runs");
     let program = fs::read_link(format!("/proc/{}/exe", after.main_pid()))?;
-    ensure!(program == Path::new("/usr/bin/pinscope"), "what runs is {}", program.display());
+    ensure!(program == Path::new("/usr/bin/pinscope"), "the running program is {}", program.display());
     let follows = scrape()?.samples("pinscope_ring_age_seconds_count").count();
     ensure!(follows == 1, "it does not follow the administrator's configuration");
     succeed(&["systemctl", "is-enabled", UNIT])?;
@@ -100,9 +100,9 @@ fn rebuilt(version: &str) -> anyhow::Result<PathBuf> {
 fn purges(_: &Context) -> TestResult {
     fresh()?;
     succeed(&["apt-get", "remove", "--yes", "pinscope"])?;
-    ensure!(Path::new(CONFIG).is_file(), "removed, not purged, and the configuration is gone");
-    ensure!(processes()?.is_empty(), "removed, and still running: {:?}", processes()?);
-    ensure!(port_is_closed(), "removed, and the port is open");
+    ensure!(Path::new(CONFIG).is_file(), "removed but not purged, and the configuration is gone");
+    ensure!(processes()?.is_empty(), "removed, but still running: {:?}", processes()?);
+    ensure!(port_is_closed(), "removed, but the port is open");
     // Includes a file of the administrator's.
     fs::write("/etc/pinscope/notes", "mine")?;
     succeed(&["apt-get", "purge", "--yes", "pinscope"])?;

@@ -87,7 +87,7 @@ fn bad_file(_: &Context) -> TestResult {
     succeed(&["systemctl", "reload", UNIT])?;
     let after = settled()?;
     ensure!(!after.get("StatusText").contains("ringz"), "StatusText={}", after.get("StatusText"));
-    ensure!(registered()? == 5, "the counters went back");
+    ensure!(registered()? == 5, "the counters decreased");
     // A start with an invalid file fails, and systemd does not retry it forever.
     configure("ringz = true")?;
     let cursor = Cursor::now()?;

@@ -7,12 +7,12 @@ use anyhow::{Context as _, ensure};
 
 use super::server::INTERVAL;
 use crate::{
+    call_counts::CallCounts,
     generate,
     pinscope::{Running, piped},
     scenario::Account,
     sys::PAGE,
     systemd::{last_words, succeed},
-    tally::Tally,
 };
 
 /// Minimum duration of the load.
@@ -56,7 +56,7 @@ const SCENARIOS: [(&str, &[&str]); 8] = [
 /// Totals of the load.
 #[derive(Default)]
 pub struct Load {
-    pub results: Tally,
+    pub results: CallCounts,
     /// Of registers and updates, like all figures below.
     pub buffers: u64,
     pub bytes: u64,
@@ -136,7 +136,7 @@ impl Load {
 }
 
 /// Random calls, about half of which are refused; their sizes are in no account.
-pub fn storm() -> anyhow::Result<Tally> {
+pub fn storm() -> anyhow::Result<CallCounts> {
     let account = account("storm");
     let words = ["gen", "--out", &account, "storm", "--threads", "4", "--count", "20000", "--seed", "11"];
     let code = finish(start("load-storm", &ourselves(&words)?)?, "load-storm")?;

@@ -21,10 +21,10 @@ use serde_json::Value;
 use self::{load::Load, server::Server};
 use super::debian;
 use crate::{
+    call_counts::CallCounts,
     context::Context,
     http,
     protocol::{Test, TestResult, Verdict, no_problems},
-    tally::Tally,
 };
 
 /// Queries of dashboards and rules: place, expression, and whether it may be empty.
@@ -34,7 +34,7 @@ const EXPRESSIONS: &str = "/root/expressions.json";
 struct Evidence {
     server: Server,
     load: Load,
-    storm: Tally,
+    storm: CallCounts,
     /// Times of samples: before everything, after the load, after the storm.
     times: [f64; 3],
 }
@@ -91,8 +91,8 @@ impl Evidence {
     /// Fails unless the sum of a metric's series grew by `truth`.
     fn is(&self, metric: &str, until: f64, truth: u64) -> anyhow::Result<()> {
         let grown = self.growth(&format!("sum({metric})"), until)?;
-        let seen = grown.values().next().with_context(|| format!("Prometheus has nothing of {metric}"))?;
-        ensure!((seen - truth as f64).abs() < 0.5, "{metric} grew by {seen}, in truth by {truth}");
+        let seen = grown.values().next().with_context(|| format!("Prometheus has no {metric}"))?;
+        ensure!((seen - truth as f64).abs() < 0.5, "{metric} grew by {seen}, expected {truth}");
         Ok(())
     }
 
@@ -110,7 +110,7 @@ fn throughout(evidence: &Evidence) -> TestResult {
     let over = |function: &str, metric: &str| {
         let expression = format!("{function}_over_time({metric}{{job=\"pinscope\"}}[{seconds}s])");
         let found = evidence.server.query(&expression, last)?;
-        found.values().next().copied().with_context(|| format!("Prometheus has nothing of {expression}"))
+        found.values().next().copied().with_context(|| format!("Prometheus has no series for {expression}"))
     };
     let samples = over("count", "up")?;
     let answered = over("sum", "up")?;
@@ -125,7 +125,7 @@ fn throughout(evidence: &Evidence) -> TestResult {
 
 /// Exact counts by operation and result.
 fn registrations(evidence: &Evidence) -> TestResult {
-    let mut seen = Tally::default();
+    let mut seen = CallCounts::default();
     let expression = "sum by (operation, result) (pinscope_registrations_total)";
     for (labels, count) in evidence.growth(expression, evidence.times[2])? {
         let label = |name: &str| labels.get(name).with_context(|| format!("no {name} in {labels:?}"));
@@ -133,7 +133,7 @@ fn registrations(evidence: &Evidence) -> TestResult {
     }
     let mut truth = evidence.load.results.clone();
     truth.merge(&evidence.storm);
-    ensure!(seen == truth, "Prometheus has:\n{seen}in truth:\n{truth}");
+    ensure!(seen == truth, "Prometheus has:\n{seen}expected:\n{truth}");
     ensure!(truth.failed() > 0, "nothing was refused");
     evidence.is("pinscope_ledger_calls_total", evidence.times[2], truth.all())?;
     Ok(Verdict::Passed)
@@ -171,7 +171,7 @@ fn backings(evidence: &Evidence) -> TestResult {
         let truth = &evidence.load.classes;
         let truth: BTreeMap<_, _> = truth.iter().map(|(class, counts)| (class.clone(), counts[place])).collect();
         if seen != truth {
-            problems.push(format!("{metric} grew by {seen:?}, in truth by {truth:?}"));
+            problems.push(format!("{metric} grew by {seen:?}, expected {truth:?}"));
         }
     }
     no_problems(&problems)?;
@@ -189,7 +189,7 @@ fn workloads(evidence: &Evidence) -> TestResult {
         seen.entry(label("workload")?.clone()).or_default()[place] += count.round() as u64;
     }
     let truth = &evidence.load.units;
-    ensure!(seen == *truth, "Prometheus has {seen:?}, in truth {truth:?}");
+    ensure!(seen == *truth, "Prometheus has {seen:?}, expected {truth:?}");
     // The storm is one more workload; the sum is that of all calls of these kinds.
     let all = ["register", "update", "clone"];
     let all: u64 = all.map(|name| evidence.load.results.total(name) + evidence.storm.total(name)).iter().sum();
@@ -238,7 +238,7 @@ fn monotonic(evidence: &Evidence) -> TestResult {
     ensure!(counters.len() > 30, "the counters are {counters:?}");
     for counter in counters {
         let resets = evidence.server.query(&format!("resets({counter}[{seconds}s]) > 0"), last)?;
-        ensure!(resets.is_empty(), "{counter} went back: {resets:?}");
+        ensure!(resets.is_empty(), "{counter} decreased: {resets:?}");
     }
     Ok(Verdict::Passed)
 }

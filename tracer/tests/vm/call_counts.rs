@@ -9,16 +9,16 @@ use crate::record::Record;
 
 /// Number of calls by operation and result.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tally(BTreeMap<String, BTreeMap<String, u64>>);
+pub struct CallCounts(BTreeMap<String, BTreeMap<String, u64>>);
 
-impl Tally {
+impl CallCounts {
     /// Counts records.
     pub fn of(records: &[Record]) -> Self {
-        let mut tally = Self::default();
+        let mut counts = Self::default();
         for record in records {
-            tally.add(&record.operation, &record.result, 1);
+            counts.add(&record.operation, &record.result, 1);
         }
-        tally
+        counts
     }
 
     /// Adds to a count. Adding zero leaves no entry.
@@ -69,7 +69,7 @@ impl Tally {
     }
 }
 
-impl fmt::Display for Tally {
+impl fmt::Display for CallCounts {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|(operation, results)| writeln!(out, "  {operation}: {results:?}"))
     }
