@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn mirrors_are_told_by_label_or_else_by_address() {
+    fn mirrors_are_identified_by_label_or_address() {
         let both = Mirrors { main: "http://m/debian/".into(), security: Some("http://m/debian-security/".into()) };
         let labelled = "Debian-Security|bookworm-security|http://m/debian-security/\nNode|nodistro|http://n/debian/\n\
                         Debian|bookworm|http://m/debian/";

@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_others_wrote_is_kept() {
+    fn only_third_party_packages_are_cached() {
         let metadata =
             r#"{"packages": [{"name": "tracer-ebpf", "targets": [{"name": "tracer_ebpf"}, {"name": "shown"}]}]}"#;
         let folder = tempfile::tempdir().unwrap();

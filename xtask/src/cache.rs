@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_failed_half_way_is_never_found() {
+    fn an_incomplete_entry_is_never_found() {
         let home = tempfile::tempdir().unwrap();
         let cache = Cache::at(home.path().join("pinscope")).unwrap();
         let guard = cache.lock().unwrap();

@@ -239,7 +239,7 @@ fn each_room_uses_what_the_table_lets_it() {
 }
 
 #[test]
-fn what_a_room_may_use_stands_above_it() {
+fn a_room_uses_only_rooms_above_it() {
     for (place, (room, uses)) in ROOMS.iter().enumerate() {
         for (other, _) in *uses {
             assert!(ROOMS[..place].iter().any(|(above, _)| above == other), "{room} may use {other}");
@@ -266,7 +266,7 @@ fn the_programs_use_each_other_one_way() {
 }
 
 #[test]
-fn paths_are_found_in_lists_and_alone_and_circles_are_seen() {
+fn paths_and_cycles_are_found() {
     let code = "use crate::{\n    answer::{Answer, q1::{A, B}},\n    human,\n};\nlet x = crate::probe::table::RING;";
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(used(code, "crate::"), names(&["answer", "human", "probe"]));

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_watches_nothing_gets_no_workload() {
+    fn other_commands_get_no_workload() {
         for arguments in ["doctor --json", "man", "report --help"] {
             assert_eq!(script("pinscope", "workload", &words(arguments)), format!("pinscope {arguments}\n"));
         }

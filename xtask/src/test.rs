@@ -130,7 +130,7 @@ impl Boot {
 }
 
 /// A section whose lines are being read.
-struct Seen {
+struct SectionInProgress {
     name: String,
     section: Section,
     begun: Instant,
@@ -141,15 +141,15 @@ struct Seen {
     tests: Vec<(String, Duration)>,
 }
 
-impl Seen {
+impl SectionInProgress {
     fn new(name: &str) -> Self {
         let now = Instant::now();
         let name = name.to_owned();
         Self { name, section: Section::default(), begun: now, last: now, tested: now, tests: Vec::new() }
     }
 
-    fn see(&mut self, line: &str) {
-        self.section.see(line);
+    fn read_line(&mut self, line: &str) {
+        self.section.read_line(line);
         self.last = Instant::now();
         if let Some((name, _)) = tested(line) {
             self.tests.push((name.to_owned(), self.last.duration_since(self.tested)));
@@ -189,7 +189,7 @@ pub fn test(options: &Options) -> Result<ExitCode> {
     rows.extend(run_all(&cache, guests.as_ref(), &last, options));
     rows.sort_by_key(place);
     if is_clean && options.is_whole() {
-        keep_built(&cache, &rows);
+        cache_compiled_packages(&cache, &rows);
     }
     let times = times::summary(&rows, &last, options.is_whole());
     let code = conclude(&rows, &times, options.filter.as_deref());
@@ -201,7 +201,7 @@ pub fn test(options: &Options) -> Result<ExitCode> {
 
 /// Caches the compiled packages. Failed tests do not matter, but a row without a passed test means that a build may
 /// have failed. An error here does not fail the run.
-fn keep_built(cache: &Cache, rows: &[Row]) {
+fn cache_compiled_packages(cache: &Cache, rows: &[Row]) {
     if rows.iter().all(|row| row.results.passed > 0 || row.results.failed == 0)
         && let Err(error) = build_cache::save(cache)
     {
@@ -465,12 +465,12 @@ fn run_boot(cache: &Cache, boot: &Boot, files: &Files, options: &Options) -> Vec
         Err(why) => return vec![failed_row(boot.title(&boot.name), Duration::ZERO, why)],
     };
 
-    let mut sections: Vec<Seen> = Vec::new();
+    let mut sections: Vec<SectionInProgress> = Vec::new();
     let outcome = machine.run(cache, &mut |line| {
         if let Some(name) = line.strip_prefix(SECTION) {
-            sections.push(Seen::new(name));
+            sections.push(SectionInProgress::new(name));
         } else if let Some(seen) = sections.last_mut() {
-            seen.see(line);
+            seen.read_line(line);
             if !line.starts_with(SECTION_EXIT) {
                 println!("[{} {}] {line}", boot.kernel.series, seen.name);
             }
@@ -482,7 +482,7 @@ fn run_boot(cache: &Cache, boot: &Boot, files: &Files, options: &Options) -> Vec
     let mut rows: Vec<Row> = Vec::new();
     for (name, _) in &boot.sections {
         let at = sections.iter().position(|seen| seen.name == *name);
-        let seen = at.map_or_else(|| Seen::new(name), |at| sections.swap_remove(at));
+        let seen = at.map_or_else(|| SectionInProgress::new(name), |at| sections.swap_remove(at));
         let elapsed = seen.last.duration_since(seen.begun);
         let section = seen.section.end();
         rows.push(Row {

@@ -43,7 +43,7 @@ pub const SECTION: &str = "PINSCOPE-SECTION ";
 pub const SECTION_EXIT: &str = "PINSCOPE-SECTION-EXIT ";
 
 /// Number of lines of a failed test's output that are repeated at the end.
-const SAID: usize = 20;
+const SHOWN_LINES: usize = 20;
 
 /// One run of the guest program, read line by line.
 ///
@@ -55,25 +55,25 @@ pub struct Section {
     /// Failed tests with their output, and errors of the run as a whole.
     pub failures: Vec<String>,
     /// Output since the last test's line.
-    said: VecDeque<String>,
+    output: VecDeque<String>,
     announced: Option<usize>,
     summary: Option<TestResults>,
     exit: Option<i32>,
 }
 
 impl Section {
-    pub fn see(&mut self, line: &str) {
+    pub fn read_line(&mut self, line: &str) {
         if let Some((name, result)) = tested(line) {
             match result {
                 "ok" => self.results.passed += 1,
                 "FAILED" => {
                     self.results.failed += 1;
-                    self.failures.push(self.with_what_was_said(name));
+                    self.failures.push(self.with_output(name));
                 }
                 _ if result.starts_with("ignored") => self.results.ignored += 1,
                 _ => {}
             }
-            self.said.clear();
+            self.output.clear();
         } else if let Some(code) = line.strip_prefix(SECTION_EXIT) {
             self.exit = code.trim().parse().ok();
         } else if let Some(rest) = line.strip_prefix("guest: ") {
@@ -83,15 +83,15 @@ impl Section {
                 self.summary = summary(rest).or(self.summary);
             }
         } else {
-            self.said.push_back(line.to_owned());
-            if self.said.len() > SAID {
-                self.said.pop_front();
+            self.output.push_back(line.to_owned());
+            if self.output.len() > SHOWN_LINES {
+                self.output.pop_front();
             }
         }
     }
 
-    fn with_what_was_said(&self, name: &str) -> String {
-        let lines = self.said.iter().flat_map(|line| ["\n    ", line]);
+    fn with_output(&self, name: &str) -> String {
+        let lines = self.output.iter().flat_map(|line| ["\n    ", line]);
         [name].into_iter().chain(lines).collect()
     }
 
@@ -115,7 +115,7 @@ impl Section {
         };
         if let Some(wrong) = wrong {
             self.results.failed += 1;
-            self.failures.push(self.with_what_was_said(&wrong));
+            self.failures.push(self.with_output(&wrong));
         }
         self
     }
@@ -156,7 +156,7 @@ mod tests {
     fn section(lines: &[&str]) -> Section {
         let mut section = Section::default();
         for line in lines {
-            section.see(line);
+            section.read_line(line);
         }
         section.end()
     }

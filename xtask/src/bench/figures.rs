@@ -186,7 +186,7 @@ pub fn rounds(lines: &[String], modes: &[Mode], cases: &[Case]) -> Result<Vec<Ro
             });
         } else if let Some(round) = rounds.last_mut() {
             let mode = round.mode;
-            see(round, line).with_context(|| format!("{mode}: {line}"))?;
+            read_line(round, line).with_context(|| format!("{mode}: {line}"))?;
         }
     }
     for (place, mode) in modes.iter().enumerate() {
@@ -196,10 +196,10 @@ pub fn rounds(lines: &[String], modes: &[Mode], cases: &[Case]) -> Result<Vec<Ro
     Ok(rounds)
 }
 
-fn see(round: &mut Round, line: &str) -> Result<()> {
+fn read_line(round: &mut Round, line: &str) -> Result<()> {
     if let Some(why) = line.strip_prefix("bench-error ") {
         bail!("{why}");
-    } else if round.self_cost.see(line)? || round.start.see(line)? {
+    } else if round.self_cost.read_line(line)? || round.start.read_line(line)? {
         return Ok(());
     } else if let Some(kib) = line.strip_prefix("bench-resident ") {
         round.resident_kib = Some(kib.parse().context("no number")?);
@@ -351,7 +351,7 @@ pub mod tests {
     }
 
     #[test]
-    fn the_disk_has_no_say() {
+    fn disk_reads_use_the_minimum() {
         let alone = round(Mode::Alone, &[(Case::Fault, 10), (Case::Odirect, 10)]);
         assert_eq!((alone.figure(Case::Fault), alone.figure(Case::Odirect)), (Some(10), Some(8)));
     }

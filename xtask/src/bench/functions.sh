@@ -26,7 +26,7 @@ end_watcher() {
 }
 
 # Replaces this shell with "$@" at the lowest priority. (This busybox has no nice.)
-humbly() { exec sh -c 'renice -n 19 -p $$ >/dev/null && exec "$@"' sh "$@"; }
+at_lowest_priority() { exec sh -c 'renice -n 19 -p $$ >/dev/null && exec "$@"' sh "$@"; }
 
 served() { wget -q -O "$1" http://127.0.0.1:9757/metrics 2>/dev/null; }
 
@@ -122,9 +122,9 @@ parts_of_start() {
 under_trace() {
     rm -f /tmp/lines /tmp/started /tmp/last
     mkfifo /tmp/lines
-    humbly sh -c 'read -r line && echo "$line" >/tmp/started; tail -n 1 >/tmp/last' </tmp/lines &
+    at_lowest_priority sh -c 'read -r line && echo "$line" >/tmp/started; tail -n 1 >/tmp/last' </tmp/lines &
     reader=$!
-    humbly pinscope trace --json --buffer 512 --attach "$1" >/tmp/lines 2>/tmp/messages &
+    at_lowest_priority pinscope trace --json --buffer 512 --attach "$1" >/tmp/lines 2>/tmp/messages &
     watcher=$!
     until_ready test -s /tmp/started || return
     cases

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_disk_varies_by_is_no_miss_and_a_probe_is() {
+    fn variation_of_the_disk_is_no_miss_but_a_probe_is() {
         let alone = round(Mode::Alone, &[(Case::Odirect, 6000)]);
         let met = |added: u64| {
             let daemon = round(Mode::Daemon(Attach::Fentry), &[(Case::Odirect, 6000 + added)]);

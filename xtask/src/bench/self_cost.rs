@@ -96,7 +96,7 @@ impl Figure {
 
 impl SelfCost {
     /// Reads a line of the guest's output. Returns whether it is about the daemon's costs.
-    pub fn see(&mut self, line: &str) -> Result<bool> {
+    pub fn read_line(&mut self, line: &str) -> Result<bool> {
         let fields = [
             ("bench-scraped-resident ", &mut self.resident_kib),
             ("bench-scrape-ns ", &mut self.scrape_ns),
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_become_figures_and_are_held_against_their_goals() {
+    fn lines_become_figures_with_goals() {
         let mut self_cost = SelfCost::default();
         assert!(Figure::ALL.into_iter().all(|figure| figure.value(&self_cost).is_none()));
         for line in [
@@ -152,17 +152,17 @@ mod tests {
             "{\"n\":5,\"ns\":100,\"start\":\"empty\"}",
             "{\"n\":5,\"ns\":250,\"start\":\"daemon\"}",
         ] {
-            assert!(self_cost.see(line).unwrap(), "{line}");
+            assert!(self_cost.read_line(line).unwrap(), "{line}");
         }
-        assert!(!self_cost.see("{\"case\":\"pages1\",\"n\":5}").unwrap());
-        assert!(self_cost.see("bench-wakeups ").is_err());
+        assert!(!self_cost.read_line("{\"case\":\"pages1\",\"n\":5}").unwrap());
+        assert!(self_cost.read_line("bench-wakeups ").is_err());
         let met = Figure::ALL.map(|figure| figure.met(&self_cost));
         assert_eq!(met, [Some(true), Some(true), None, None, Some(true), Some(true), None]);
         let lines: Vec<_> = self_cost.lines("daemon fentry").collect();
         assert_eq!(lines[0], "daemon fentry: 12.00 MiB resident after 200 scrapes (goal 12)");
         assert!(lines[1].starts_with("daemon fentry: 15.00 ms per scrape"));
         assert_eq!(lines[3], "daemon fentry: 2.50 times the start of an empty program (goal 2.5)");
-        assert!(self_cost.see("bench-crowded-scrape-ns 15000001").unwrap());
+        assert!(self_cost.read_line("bench-crowded-scrape-ns 15000001").unwrap());
         assert_eq!(Figure::CrowdedScrape.met(&self_cost), Some(false));
     }
 }

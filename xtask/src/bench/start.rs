@@ -35,7 +35,7 @@ pub struct Start {
 
 impl Start {
     /// Reads a line of the guest's output. Returns whether it is about a start.
-    pub fn see(&mut self, line: &str) -> Result<bool> {
+    pub fn read_line(&mut self, line: &str) -> Result<bool> {
         if let Some((after, step)) = numbered(line, "bench-step ")? {
             self.steps.push((after, step.to_owned()));
         } else if let Some((count, program)) = numbered(line, "bench-verified ")? {
@@ -103,10 +103,10 @@ mod tests {
             "bench-verified 9000 ledger",
             "bench-verified 2001 lookup_enter_fentry",
         ] {
-            assert!(start.see(line).unwrap(), "{line}");
+            assert!(start.read_line(line).unwrap(), "{line}");
         }
-        assert!(!start.see("bench-seen 1").unwrap());
-        assert!(start.see("bench-step x").is_err());
+        assert!(!start.read_line("bench-seen 1").unwrap());
+        assert!(start.read_line("bench-step x").is_err());
         let parts: Vec<_> = start.parts().collect();
         assert_eq!(parts, [("reading the kernel's types", 90_000), ("attaching 7 probes", 10_000)]);
         assert!(start.is_over_budget());
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_beginning_counts() {
+    fn the_longest_prefix_applies() {
         assert_eq!(budget("pin_enter_buffer_kprobe"), 14_000);
         assert_eq!(budget("pin_enter_kprobe"), 2_000);
         assert_eq!(budget("ledger_classic"), 38_500);

@@ -90,7 +90,7 @@ mod tests {
     use crate::vm::kernel::SERIES;
 
     #[test]
-    fn every_family_runs_somewhere_in_each_mode_or_knows_nothing_of_it() {
+    fn every_family_runs_in_two_modes_or_is_independent_of_them() {
         let all = [&COMMAND_LINE[..], &NAMESPACES, &ANSWERS, &ON_REQUEST, &LOAD, &SERVICE, &REGISTERED, &DAEMON, &LONG]
             .concat();
         for family in all {

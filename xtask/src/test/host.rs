@@ -141,7 +141,7 @@ fn tests(filter: Option<&str>) -> Result<Row> {
     };
     let stdout = child.stdout.take().context("cargo test has no output")?;
     // Index of the failed test whose output is being read.
-    let mut told = None;
+    let mut failing = None;
     for line in BufReader::new(stdout).lines() {
         let line = line.context("cannot read what cargo test prints")?;
         println!("{line}");
@@ -150,10 +150,10 @@ fn tests(filter: Option<&str>) -> Result<Row> {
         } else if let Some(name) = line.strip_prefix("test ").and_then(|test| test.strip_suffix(" ... FAILED")) {
             row.failures.push(name.to_owned());
         } else if let Some(name) = line.strip_prefix("---- ").and_then(|title| title.strip_suffix(" stdout ----")) {
-            told = row.failures.iter().position(|failure| failure == name);
+            failing = row.failures.iter().position(|failure| failure == name);
         } else if line == "failures:" {
-            told = None;
-        } else if let Some(failure) = told.and_then(|at| row.failures.get_mut(at)) {
+            failing = None;
+        } else if let Some(failure) = failing.and_then(|at| row.failures.get_mut(at)) {
             failure.extend(["\n    ", &line]);
         }
     }

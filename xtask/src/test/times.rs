@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_grew_by_a_quarter_is_named() {
+    fn growth_by_a_quarter_is_reported() {
         let kept = "100 Linux 6.12 fentry\n100 Linux 6.12 kprobe\n4 clippy\n1 Linux 6.1 lockdown\n\n\
                     120 Linux 6.12 fentry\n125 Linux 6.12 kprobe\ntest   61.0 s  Linux 6.12 kprobe: slower\n";
         let rows = [

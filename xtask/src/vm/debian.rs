@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_meant_for_debian_is_put_aside() {
+    fn files_for_debian_go_into_the_payload() {
         let script = Entry { path: "/script".to_owned(), mode: 0o755, content: Content::Text(String::new()) };
         let paths: Vec<_> = entries(vec![script]).into_iter().map(|entry| entry.path).collect();
         assert!(paths.contains(&"/usr/lib/debian/script".to_owned()), "{paths:?}");

@@ -187,7 +187,7 @@ pub fn run(
                     Line::Kernel(text) => writeln!(log, "[{since:8.3}] kernel: {text}")?,
                 }
                 let was_fatal = watch.fatal;
-                if let Some(text) = watch.see(line) {
+                if let Some(text) = watch.read_line(line) {
                     on_line(&text);
                 }
                 if watch.fatal && !was_fatal {
@@ -245,7 +245,7 @@ struct Watch {
 
 impl Watch {
     /// Reads a line. Returns it if the script printed it.
-    fn see(&mut self, line: Line) -> Option<String> {
+    fn read_line(&mut self, line: Line) -> Option<String> {
         match line {
             Line::Script(text) => {
                 if let Some(code) = text.strip_prefix(EXIT_MARKER) {
@@ -359,7 +359,7 @@ mod tests {
     fn watched(lines: &[Line]) -> Watch {
         let mut watch = Watch::default();
         for line in lines {
-            watch.see(match line {
+            watch.read_line(match line {
                 Line::Script(text) => Line::Script(text.clone()),
                 Line::Kernel(text) => Line::Kernel(text.clone()),
             });

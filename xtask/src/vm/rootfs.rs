@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn packaged_files_go_under_usr_without_their_papers() {
+    fn packaged_files_go_under_usr_without_documentation() {
         assert_eq!(place("lib/x86_64-linux-gnu/libc.so.6").as_deref(), Some("usr/lib/x86_64-linux-gnu/libc.so.6"));
         assert_eq!(place("usr/bin/fio").as_deref(), Some("usr/bin/fio"));
         assert_eq!(place("library").as_deref(), Some("library"));

@@ -44,7 +44,7 @@ fn registrations(options: &Options, work: &mut Work, contended: bool) -> anyhow:
     let (stop, begun) = (AtomicBool::new(false), Barrier::new(2));
     let started = Instant::now();
     let (done, held) = thread::scope(|scope| {
-        let writer = scope.spawn(|| hold(contended.then_some(area), &begun, &stop));
+        let writer = scope.spawn(|| take_lock_repeatedly(contended.then_some(area), &begun, &stop));
         begun.wait();
         let done = (0..count).try_for_each(|turn| {
             let buffers = [Buffer { address: first + turn * length, length }];
@@ -62,7 +62,7 @@ fn registrations(options: &Options, work: &mut Work, contended: bool) -> anyhow:
 }
 
 /// Takes the lock repeatedly, or sleeps. Returns the number of calls and their total time.
-fn hold(area: Option<u64>, begun: &Barrier, stop: &AtomicBool) -> std::io::Result<(u64, Duration)> {
+fn take_lock_repeatedly(area: Option<u64>, begun: &Barrier, stop: &AtomicBool) -> std::io::Result<(u64, Duration)> {
     let (mut calls, mut held) = (0, Duration::ZERO);
     begun.wait();
     while !stop.load(Ordering::Relaxed) {

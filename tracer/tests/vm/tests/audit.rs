@@ -62,14 +62,14 @@ pub fn tests() -> Vec<Test> {
 }
 
 /// Result of an audit of our own calls.
-struct Said {
+struct Audited {
     json: Value,
     /// Nanoseconds by our own clock for all of the work.
     took: u64,
 }
 
 /// Audits `work` in the process `pid`.
-fn audit(context: &Context, pid: u32, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Said> {
+fn audit(context: &Context, pid: u32, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Audited> {
     let pid = pid.to_string();
     let arguments = ["audit", "--json", "--attach", &context.attach, "--pid", &pid];
     let running = Running::start(&mut pinscope::command(&arguments))?;
@@ -85,7 +85,7 @@ fn audit(context: &Context, pid: u32, work: impl FnOnce() -> anyhow::Result<()>)
     let finished = running.finish(TIME)?.expect_code(0)?;
     let json: Value = serde_json::from_str(finished.stdout.trim()).with_context(|| finished.words())?;
     ensure!(json["type"] == "audit" && json["schema"] == 1, "no audit of schema 1: {json}");
-    Ok(Said { json, took })
+    Ok(Audited { json, took })
 }
 
 /// An expected row.
@@ -168,7 +168,7 @@ impl Row {
 }
 
 /// Compares all rows with the expected ones, in any order, and checks the figures of the whole audit.
-fn hold(context: &Context, said: &Said, wanted: &[Row], read_only: u64) -> TestResult {
+fn check_rows(context: &Context, said: &Audited, wanted: &[Row], read_only: u64) -> TestResult {
     let json = &said.json;
     let rows = json["rows"].as_array().context("no rows")?;
     let mut problems = Vec::new();
@@ -208,7 +208,7 @@ fn hold(context: &Context, said: &Said, wanted: &[Row], read_only: u64) -> TestR
     bail!("{}\nrows: {rows:#?}", problems.join("\n"))
 }
 
-fn us(context: &Context, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Said> {
+fn us(context: &Context, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Audited> {
     audit(context, std::process::id(), work)
 }
 
@@ -269,7 +269,7 @@ fn direct_read(context: &Context, kind: Kind) -> TestResult {
         Kind::Ext4Private => (whole("file", Some("ext4"), false), true),
         _ => (whole("anon", None, false), false),
     };
-    hold(context, &said, &[direct_row(context, backing, refused)], 0)
+    check_rows(context, &said, &[direct_row(context, backing, refused)], 0)
 }
 
 fn direct_read_over_two(context: &Context) -> TestResult {
@@ -287,7 +287,7 @@ fn direct_read_over_two(context: &Context) -> TestResult {
     backing["mixed"] = json!(true);
     // A rule refuses the second mapping.
     let row = Row { vmas: 2 * CALLS, ..direct_row(context, backing, true) };
-    hold(context, &said, &[row], 0)
+    check_rows(context, &said, &[row], 0)
 }
 
 fn direct_read_into_hole(context: &Context) -> TestResult {
@@ -301,7 +301,7 @@ fn direct_read_into_hole(context: &Context) -> TestResult {
         Ok(())
     })?;
     let row = Row { calls: 1, failed: 1, pages: 0, vmas: 0, ..direct_row(context, unknown("unmapped"), false) };
-    hold(context, &said, &[row], 0)
+    check_rows(context, &said, &[row], 0)
 }
 
 /// The kernel only reads from the buffer. Since 6.5, this is a pin without `FOLL_WRITE`; before, it is not listed.
@@ -316,10 +316,10 @@ fn direct_write(context: &Context) -> TestResult {
         Ok(())
     })?;
     if !direct_pins(context) {
-        return hold(context, &said, &[], CALLS);
+        return check_rows(context, &said, &[], CALLS);
     }
     let row = direct_row(context, whole("file", Some("ext4"), true), false);
-    hold(context, &said, &[Row { flags: &["FOLL_PIN"], ..row }], 0)
+    check_rows(context, &said, &[Row { flags: &["FOLL_PIN"], ..row }], 0)
 }
 
 /// Another process's memory, whose backing cannot be known, and our own memory through the same call, whose backing is
@@ -378,7 +378,7 @@ fn process_vm(context: &Context) -> TestResult {
         row(true, unknown("remote"), json!(0)),
         row(true, whole("anon", None, false), json!(0)),
     ];
-    hold(context, &said?, &rows, 0)
+    check_rows(context, &said?, &rows, 0)
 }
 
 /// Pages given to a pipe: the kernel takes references for reading.
@@ -395,7 +395,7 @@ fn vmsplice(context: &Context) -> TestResult {
         Ok(())
     })?;
     drop(reader);
-    hold(context, &said, &[], 1)
+    check_rows(context, &said, &[], 1)
 }
 
 fn io_uring(context: &Context) -> TestResult {
@@ -436,7 +436,7 @@ fn io_uring(context: &Context) -> TestResult {
         }
         Ok(())
     })?;
-    hold(context, &said, &rows, 0)
+    check_rows(context, &said, &rows, 0)
 }
 
 /// Our own memory through /proc/self/mem, one page at a time.
@@ -469,7 +469,7 @@ fn proc_mem(context: &Context) -> TestResult {
         since_6_5: json!(0),
         exempt: true,
     };
-    hold(context, &said, &[row], 0)
+    check_rows(context, &said, &[row], 0)
 }
 
 /// `struct xdp_umem_reg` of linux/if_xdp.h, in the version of 5.10.
@@ -527,7 +527,7 @@ fn xdp_umem(context: &Context, kind: Kind) -> TestResult {
         since_6_5: json!(u64::from(file && !refused)),
         exempt: true,
     };
-    hold(context, &said, &[row], 0)
+    check_rows(context, &said, &[row], 0)
 }
 
 /// A futex shared between processes is identified by its page.
@@ -556,7 +556,7 @@ fn futex(context: &Context) -> TestResult {
         since_6_5: json!(0),
         exempt: false,
     };
-    hold(context, &said, &[row], 0)
+    check_rows(context, &said, &[row], 0)
 }
 
 /// An audit of another process contains none of our calls; also checks the time limit, the command's exit status and

@@ -4,7 +4,7 @@ use std::{arch::asm, fs, os::fd::FromRawFd, os::fd::OwnedFd, os::unix::process::
 
 use anyhow::{Context as _, ensure};
 
-use super::{judge, ready};
+use super::{check_records, ready};
 use crate::{
     attempt::Attempt,
     clock,
@@ -92,7 +92,7 @@ fn iovecs(context: &Context) -> TestResult {
         ensure!((attempt.answer.ret < 0) == failed_at.is_some(), "opcode {opcode} was answered {}", attempt.answer.ret);
         attempts.push((attempt, failed_at));
     }
-    let verdict = judge(context, &attempts);
+    let verdict = check_records(context, &attempts);
     // SAFETY: only integers refer to this range.
     unsafe { sys::unmap(LOW, 16 * PAGE) };
     verdict.map(|()| Verdict::Passed)

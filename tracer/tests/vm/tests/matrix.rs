@@ -2,7 +2,7 @@
 
 use anyhow::{bail, ensure};
 
-use super::{judge, ready};
+use super::{check_records, ready};
 use crate::{
     attempt::perform,
     context::Context,
@@ -178,7 +178,7 @@ fn register(context: &Context, ring: &Ring, buffer: Buffer, expected: &str) -> T
     if failed_at.is_none() {
         attempts.push((perform(context, ring, Request::Unregister)?, None));
     }
-    judge(context, &attempts)?;
+    check_records(context, &attempts)?;
     if got != expected {
         bail!("{} answers {got}, expected {expected} by its rules", context.kernel.release);
     }

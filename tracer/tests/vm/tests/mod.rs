@@ -84,7 +84,7 @@ pub fn all() -> Vec<Test> {
 }
 
 /// Compares the calls with their records in the shared session. Without a tracer, there is nothing to compare.
-fn judge(context: &Context, attempts: &[(Attempt, Option<usize>)]) -> anyhow::Result<()> {
+fn check_records(context: &Context, attempts: &[(Attempt, Option<usize>)]) -> anyhow::Result<()> {
     if !context.traces() {
         return Ok(());
     }

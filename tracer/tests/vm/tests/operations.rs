@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 
-use super::{judge, ready, without_tracer};
+use super::{check_records, ready, without_tracer};
 use crate::{
     attempt::{Attempt, perform, perform_by},
     context::Context,
@@ -56,8 +56,8 @@ impl<'a> Sequence<'a> {
         Ok(())
     }
 
-    fn judge(self) -> TestResult {
-        judge(self.context, &self.calls)?;
+    fn check(self) -> TestResult {
+        check_records(self.context, &self.calls)?;
         Ok(Verdict::Passed)
     }
 }
@@ -73,7 +73,7 @@ fn register2(context: &Context) -> TestResult {
     calls.expect(&ring, Request::Unregister, "ok", None)?;
     let bad = [good[0], Buffer { address: hole, length: PAGE }, good[1]];
     calls.expect(&ring, Request::Register2(&bad), "EFAULT", Some(1))?;
-    calls.judge()
+    calls.check()
 }
 
 fn refused(context: &Context) -> TestResult {
@@ -95,7 +95,7 @@ fn refused(context: &Context) -> TestResult {
     ensure!(result_name(none.answer.ret) == "EINVAL", "an empty table was answered {}", none.answer.ret);
     none.requested = Some(0);
     calls.calls.push((none, None));
-    calls.judge()
+    calls.check()
 }
 
 /// Refused by the system call before the function: only the ledger sees the calls, and the record marks what it does
@@ -150,7 +150,7 @@ fn sparse(context: &Context) -> TestResult {
     calls.expect(&ring, Request::Update(30, &[slot(0), slot(1), slot(2)]), "EINVAL", None)?;
     calls.calls.last_mut().context("no call")?.0.buffers.clear();
     calls.expect(&ring, Request::Unregister, "ok", None)?;
-    calls.judge()
+    calls.check()
 }
 
 fn update(context: &Context) -> TestResult {
@@ -166,7 +166,7 @@ fn update(context: &Context) -> TestResult {
     calls.expect(&ring, Request::Update(0, &[EMPTY]), "ok", None)?;
     calls.expect(&ring, Request::Update(0, &[next[0]]), "ok", None)?;
     calls.expect(&ring, Request::Unregister, "ok", None)?;
-    calls.judge()
+    calls.check()
 }
 
 /// Refused for its size: the kernel does not look at its memory, whatever it is.
@@ -192,7 +192,7 @@ fn too_long(context: &Context) -> TestResult {
             ensure!(record.bytes_registered == Some(0), "registered: {record:?}");
         }
     }
-    calls.judge()
+    calls.check()
 }
 
 fn clone(context: &Context) -> TestResult {
@@ -209,7 +209,7 @@ fn clone(context: &Context) -> TestResult {
     calls.expect(&target, Request::Clone(source.fd()), "EBUSY", None)?;
     calls.expect(&source, Request::Unregister, "ok", None)?;
     calls.expect(&target, Request::Unregister, "ok", None)?;
-    calls.judge()
+    calls.check()
 }
 
 /// With the opcode's top bit set, the fd is an index; the operation is the same.
@@ -224,7 +224,7 @@ fn registered_ring(context: &Context) -> TestResult {
     let call = |ring: &Ring, request: Request<'_>| ring.call_registered(request).context("registering the ring itself");
     let attempt = perform_by(&context.filesystems, &ring, Request::Register(&buffers), call)?;
     ensure!(attempt.answer.ret == 0, "answered {}", attempt.answer.ret);
-    judge(context, &[(attempt, None)])?;
+    check_records(context, &[(attempt, None)])?;
     Ok(Verdict::Passed)
 }
 

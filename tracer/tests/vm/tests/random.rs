@@ -9,7 +9,7 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
 
-use super::{judge, ready};
+use super::{check_records, ready};
 use crate::{
     attempt::{Attempt, perform},
     context::Context,
@@ -91,11 +91,11 @@ fn layouts(context: &Context) -> TestResult {
         }
         pending.extend(calls);
         if pending.len() >= BATCH {
-            judge(context, &pending).with_context(|| format!("up to case {case} of seed {}", context.seed))?;
+            check_records(context, &pending).with_context(|| format!("up to case {case} of seed {}", context.seed))?;
             pending.clear();
         }
     }
-    judge(context, &pending)?;
+    check_records(context, &pending)?;
     println!("    {cases} layouts of seed {}: {accepted} accepted, {refused} refused", context.seed);
     ensure!(accepted >= cases / 8 && refused >= cases / 8, "the layouts are too much alike");
     Ok(Verdict::Passed)

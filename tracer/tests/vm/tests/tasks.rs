@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
-use super::{judge, ready, without_tracer};
+use super::{check_records, ready, without_tracer};
 use crate::{
     attempt::{perform, perform_by},
     compare::compare,
@@ -50,7 +50,7 @@ fn threads_that_end(context: &Context) -> TestResult {
         });
         calls.push((call?.map_err(|_| anyhow::anyhow!("a thread panicked"))??, None));
     }
-    judge(context, &calls)?;
+    check_records(context, &calls)?;
     Ok(Verdict::Passed)
 }
 

@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use serde_json::Value;
 
-use super::{judge, ready, without_tracer};
+use super::{check_records, ready, without_tracer};
 use crate::{
     attempt::{Attempt, perform},
     context::Context,
@@ -32,14 +32,14 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-/// One registration with its record. `judge` has already checked everything that is not this family's subject.
+/// One registration with its record. `check_records` has already checked everything that is not this family's subject.
 fn one(context: &Context, buffers: &[Buffer]) -> anyhow::Result<(Attempt, Record)> {
     ready(context)?;
     let ring = Ring::new()?;
     let attempt = perform(context, &ring, Request::Register(buffers))?;
     ensure!(attempt.answer.ret == 0, "the kernel answered {}", attempt.answer.ret);
     let calls = [(attempt.clone(), None), (perform(context, &ring, Request::Unregister)?, None)];
-    judge(context, &calls)?;
+    check_records(context, &calls)?;
     let record = context.session()?.records_of(std::slice::from_ref(&attempt))?.remove(0);
     Ok((attempt, record))
 }

@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use anyhow::ensure;
 
-use super::{judge, ready};
+use super::{check_records, ready};
 use crate::{
     attempt::{Attempt, perform},
     context::Context,
@@ -54,7 +54,7 @@ fn check(context: &Context, buffers: &[Buffer], failed_at: Option<usize>) -> any
     if answer.ret >= 0 {
         attempts.push((perform(context, &ring, Request::Unregister)?, None));
     }
-    judge(context, &attempts)?;
+    check_records(context, &attempts)?;
     Ok(attempt)
 }
 
@@ -260,6 +260,6 @@ fn kernels_own(context: &Context) -> TestResult {
     let buffers = [Buffer { address: start?, length: PAGE }];
     let call = perform(context, &Ring::new()?, Request::Register(&buffers))?;
     ensure!(call.answer.ret < 0, "the vDSO was registered: {:?}", call.answer);
-    judge(context, &[(call, Some(0))])?;
+    check_records(context, &[(call, Some(0))])?;
     Ok(Verdict::Passed)
 }
