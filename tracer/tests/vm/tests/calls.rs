@@ -92,7 +92,7 @@ fn own_time(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
     }
-    if let Some(why) = context.kernel.lacks("a pin that a page can be kept from", WAITS_IN_THE_PIN) {
+    if let Some(why) = context.kernel.lacks("pins that wait for a userfaultfd", WAITS_IN_THE_PIN) {
         return Ok(Verdict::Ignored(why));
     }
     let binary = std::env::current_exe()?;
@@ -126,7 +126,7 @@ fn min_duration(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
     }
-    if let Some(why) = context.kernel.lacks("a pin that a page can be kept from", WAITS_IN_THE_PIN) {
+    if let Some(why) = context.kernel.lacks("pins that wait for a userfaultfd", WAITS_IN_THE_PIN) {
         return Ok(Verdict::Ignored(why));
     }
     let binary = std::env::current_exe()?;

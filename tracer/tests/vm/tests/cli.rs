@@ -283,7 +283,7 @@ fn avoided_function(context: &Context) -> TestResult {
     ensure!(record.result == "ok" && record.buffers == Some(1), "{record:?}");
     ensure!(record.duration_ns.is_some(), "the duration does not need the pin");
     let unknown = [record.pin_ns, record.rest_ns, record.minor_faults, record.lookups];
-    ensure!(unknown.iter().all(Option::is_none), "what was not measured has figures: {unknown:?}");
+    ensure!(unknown.iter().all(Option::is_none), "unmeasured figures have values: {unknown:?}");
     let start = String::from_utf8_lossy(&trace.stdout()).lines().next().unwrap_or_default().to_owned();
     let start: Value = serde_json::from_str(&start)?;
     let said = start["degraded"].as_array().is_some_and(|reasons| !reasons.is_empty());
@@ -412,7 +412,7 @@ fn kprobes_switched_off(context: &Context) -> TestResult {
 fn switched_off(context: &Context, switch: &str, name: &str) -> TestResult {
     match fs::write(switch, "0") {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-            return Ok(Verdict::Ignored(format!("this kernel does not let {name} be switched off")));
+            return Ok(Verdict::Ignored(format!("this kernel cannot switch {name} off")));
         }
         written => written?,
     }

@@ -154,7 +154,7 @@ fn kept(context: &Context) -> TestResult {
 fn capabilities(context: &Context) -> TestResult {
     // Debian's default does not allow kprobes for unprivileged users.
     if context.attach == "kprobe" {
-        return Ok(Verdict::Ignored("an ordinary user attaches no kprobes".into()));
+        return Ok(Verdict::Ignored("an unprivileged user cannot attach kprobes".into()));
     }
     let words = as_user(SERVICE)?;
     let (program, before) = words.split_first().context("no words")?;

@@ -142,7 +142,7 @@ fn plain(name: &'static str, kind: Kind, rule: Rule) -> Test {
 
 fn no_secret(context: &Context, error: &std::io::Error) -> TestResult {
     ensure!(error.raw_os_error() == Some(libc::ENOSYS), "memfd_secret: {error}");
-    Ok(Verdict::Ignored(format!("{} has memfd_secret absent or switched off", context.kernel.release)))
+    Ok(Verdict::Ignored(format!("{} lacks memfd_secret or has it disabled", context.kernel.release)))
 }
 
 fn case(name: &'static str, rule: Rule, build: fn(&mut Space) -> anyhow::Result<Buffer>) -> Test {

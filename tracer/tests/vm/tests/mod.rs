@@ -100,7 +100,7 @@ fn check_records(context: &Context, attempts: &[(Attempt, Option<usize>)]) -> an
 
 /// Verdict of a pinscope test when only the kernel is tested.
 fn without_tracer(context: &Context) -> Option<Verdict> {
-    (!context.traces()).then(|| Verdict::Ignored("no tracer was asked for (--attach none)".into()))
+    (!context.traces()).then(|| Verdict::Ignored("pinscope is not tested (--attach none)".into()))
 }
 
 /// Starts the shared session before the first call that it has to see.

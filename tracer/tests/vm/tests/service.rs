@@ -44,7 +44,7 @@ fn drops(context: &Context) -> TestResult {
         return Ok(verdict);
     }
     if !is_enough(context) {
-        return Ok(Verdict::Ignored("kprobes want CAP_SYS_ADMIN here".into()));
+        return Ok(Verdict::Ignored("kprobes need CAP_SYS_ADMIN here".into()));
     }
     drop(context.take_session());
     let daemon = Daemon::start_as(context, &[], &as_user(SERVICE)?)?;

@@ -101,7 +101,7 @@ fn all_counted(context: &Context, report: &Report, missed: u64) -> anyhow::Resul
 /// With pinscope's default attach mode, independent of the run's.
 fn by_default(context: &Context) -> TestResult {
     if context.quick {
-        return Ok(Verdict::Ignored("the service's user sees the same by the same hooks".into()));
+        return Ok(Verdict::Ignored("storm_user_sees_every_buffer covers the same hooks".into()));
     }
     sees_every_buffer(context, &[])
 }
@@ -147,7 +147,7 @@ fn short_sums(context: &Context) -> TestResult {
 /// Debian's kernels are preemptible since 6.16; on others, nothing is skipped.
 fn without_preemption(context: &Context) -> Option<Verdict> {
     let preempts = context.kernel.version >= Version(6, 16);
-    (!preempts).then(|| Verdict::Ignored("the kernel does not preempt itself".into()))
+    (!preempts).then(|| Verdict::Ignored("the kernel is not preemptible".into()))
 }
 
 /// A storm in which 26 % of the buffers were missed on 7.3 although all were reported as seen.
@@ -208,7 +208,7 @@ fn joined_and_left(context: &Context) -> TestResult {
         return Ok(verdict);
     }
     if context.quick && context.kernel.version < Version(7, 0) {
-        return Ok(Verdict::Ignored("the kernels beside it show it".into()));
+        return Ok(Verdict::Ignored("covered on newer kernels".into()));
     }
     let words = generator(&["storm", "--threads", "4", "--count", "1000000000", "--seed", "7"])?;
     let mut storm = Command::new(&words[0]).args(&words[1..]).spawn()?;
@@ -221,7 +221,7 @@ fn joined_and_left(context: &Context) -> TestResult {
     Ok(Verdict::Passed)
 }
 
-/// One of them.
+/// One of these sessions.
 fn joined(context: &Context) -> anyhow::Result<()> {
     let mut command = pinscope::command(&["report", "--json", "-d", "1", "--attach", &context.attach]);
     let finished = Running::start(&mut command)?.finish(LONG)?;
@@ -302,7 +302,7 @@ fn heals(context: &Context) -> TestResult {
         return Ok(verdict);
     }
     if context.kernel.version < Version(7, 0) {
-        return Ok(Verdict::Ignored("the end of a call is a raw tracepoint that nothing keeps from running".into()));
+        return Ok(Verdict::Ignored("the hook at a call's end is a raw tracepoint, which is never skipped".into()));
     }
     let daemon = Daemon::start(context, &[])?;
     let stop = AtomicBool::new(false);
@@ -337,7 +337,7 @@ fn do_not_hang(context: &Context) -> TestResult {
         return Ok(verdict);
     }
     if context.kernel.version < Version(7, 0) {
-        return Ok(Verdict::Ignored("the end of a call is a raw tracepoint that nothing keeps from running".into()));
+        return Ok(Verdict::Ignored("the hook at a call's end is a raw tracepoint, which is never skipped".into()));
     }
     let daemon = Daemon::start_as(context, &[], &["unshare", "-p", "-f", "--mount-proc"].map(OsString::from))?;
     let (stop, idle) = (AtomicBool::new(false), AtomicBool::new(true));
@@ -428,7 +428,7 @@ fn trace(context: &Context) -> TestResult {
     let ended = Trace::start_command(pinscope::piped(&mut command))?.ended(LONG)?;
     ended.finished.expect_code(0)?;
     let (told, truth) = (CallCounts::of(&ended.records), generate::read(ACCOUNT)?);
-    let lost = ended.end["lost_registration_records"].as_u64().context("what was lost is not known")?;
+    let lost = ended.end["lost_registration_records"].as_u64().context("no count of lost records")?;
     ensure!(told.all() + lost == truth.all(), "{} records and {lost} lost of {}", told.all(), truth.all());
     ensure!(lost > 0 || told == truth, "seen:\n{told}expected:\n{truth}");
     Ok(Verdict::Passed)

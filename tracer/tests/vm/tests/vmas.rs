@@ -255,7 +255,7 @@ fn kernels_own(context: &Context) -> TestResult {
     let line = maps.lines().find(|line| line.ends_with("[vdso]"));
     let Some(start) = line.and_then(|line| line.split_once('-')).map(|(start, _)| u64::from_str_radix(start, 16))
     else {
-        return Ok(Verdict::Ignored("this kernel maps no vDSO".into()));
+        return Ok(Verdict::Ignored("this process has no vDSO".into()));
     };
     let buffers = [Buffer { address: start?, length: PAGE }];
     let call = perform(context, &Ring::new()?, Request::Register(&buffers))?;

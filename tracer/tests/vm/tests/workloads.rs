@@ -246,7 +246,7 @@ fn version_1(context: &Context) -> TestResult {
     }
     let hierarchy = match Version1::mount(&["pids", "memory", "cpu"]) {
         Ok(hierarchy) => hierarchy,
-        Err(error) => return Ok(Verdict::Ignored(format!("no controller has a hierarchy of version 1: {error}"))),
+        Err(error) => return Ok(Verdict::Ignored(format!("no controller can be mounted as cgroup v1: {error}"))),
     };
     println!("    by the controller {}", hierarchy.controller);
     let daemon = Daemon::start(context, &[])?;

@@ -129,7 +129,7 @@ fn watchdog(_: &Context) -> TestResult {
     let said = before.of_systemd(UNIT)?;
     ensure!(said.iter().any(|entry| entry.message().contains("Watchdog timeout")), "not by the watchdog");
     register(1)?;
-    ensure!(registered()? == 1, "what was restarted does not count");
+    ensure!(registered()? == 1, "the restarted service does not count");
     Ok(Verdict::Passed)
 }
 

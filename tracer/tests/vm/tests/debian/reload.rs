@@ -46,7 +46,7 @@ fn reload(_: &Context) -> TestResult {
     let now = registered()?;
     ensure!(now == 5, "5 registrations are {now} after a reload");
     register(1)?;
-    ensure!(registered()? == 6, "what comes after a reload is not counted");
+    ensure!(registered()? == 6, "registrations after a reload are not counted");
     ensure!(scrape()?.samples("pinscope_ring_age_seconds_count").count() == 0, "rings are followed without a restart");
     let second = || http::get(SECOND, "/metrics", Duration::from_secs(20));
     ensure!(second()?.contains("pinscope_info{"), "the second address serves no metrics");
