@@ -326,9 +326,18 @@ pub struct Session {
     pub uid: u32,
     /// See `by_comm`; the rest is zero.
     pub comm: [u8; 16],
+    /// When that process was there, by `CLOCK_MONOTONIC`, in two halves, the lower first: one that began later has its number
+    /// anew.
+    pub pid_seen: [u32; 2],
 }
 
 impl Session {
+    /// Only that process, which is there at this time, `CLOCK_MONOTONIC` nanoseconds.
+    pub const fn only_process(&mut self, pid: u32, seen_ns: u64) {
+        (self.by_pid, self.pid) = (1, pid);
+        self.pid_seen = [seen_ns as u32, (seen_ns >> 32) as u32];
+    }
+
     /// With what follows from the rest: on the path of a registration one question in place of four.
     #[must_use]
     pub const fn complete(self) -> Self {

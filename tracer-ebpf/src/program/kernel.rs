@@ -92,6 +92,13 @@ pub fn process_kept_apart() -> ProcessKey {
     if setting!(session.processes) != 0 { process() } else { ProcessKey::ANY }
 }
 
+/// Whether the current process began after that, in two halves.
+#[inline(always)]
+pub fn process_began_after([low, high]: [u32; 2]) -> bool {
+    // SAFETY: takes nothing, cannot fail.
+    began(unsafe { bpf_get_current_task() }) > u64::from(high) << 32 | u64::from(low)
+}
+
 /// When a task's process began. A global function: the verifier checks it once.
 #[unsafe(no_mangle)]
 #[inline(never)]

@@ -30,7 +30,7 @@ pub fn is_counting() -> bool {
 
 #[inline(always)]
 fn passes() -> bool {
-    if setting!(session.by_pid) != 0 && kernel::pid_tid().0 != setting!(session.pid) {
+    if setting!(session.by_pid) != 0 && !is_the_process() {
         return false;
     }
     if setting!(session.by_uid) != 0 && bpf_get_current_uid_gid() as u32 != setting!(session.uid) {
@@ -40,6 +40,12 @@ fn passes() -> bool {
         return false;
     }
     setting!(session.by_descent) == 0 || kernel::current_descends() == 1
+}
+
+/// Whether it is the process of that number, and none that has the number after it.
+#[inline(always)]
+fn is_the_process() -> bool {
+    kernel::pid_tid().0 == setting!(session.pid) && !kernel::process_began_after(setting!(session.pid_seen))
 }
 
 /// Counts a call of a task of which it cannot be told whether it descends from the command: once, at its end.

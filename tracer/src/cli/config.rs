@@ -46,6 +46,18 @@ pub struct Scope {
     pub command: Option<Vec<OsString>>,
 }
 
+/// `CLOCK_MONOTONIC` as the kernel stamps processes with it; the end of all time where a time namespace shifts ours.
+fn now_ns() -> u64 {
+    let offsets = std::fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+    let shift = offsets.lines().find_map(|line| line.strip_prefix("monotonic")).unwrap_or_default();
+    if shift.split_whitespace().any(|part| part != "0") {
+        return u64::MAX;
+    }
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let now = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0));
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl Scope {
     /// Checks a session's scope against this machine.
     pub fn new(raw: &args::Scope) -> Result<Self, ConfigError> {
@@ -54,7 +66,7 @@ impl Scope {
             if pid == 0 || !Path::new(&format!("/proc/{pid}")).exists() {
                 return Err(ConfigError::NoProcess(pid));
             }
-            (session.by_pid, session.pid) = (1, pid);
+            session.only_process(pid, now_ns());
         }
         if let Some(uid) = raw.uid {
             (session.by_uid, session.uid) = (1, uid);

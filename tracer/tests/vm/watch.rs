@@ -36,6 +36,11 @@ impl Watch {
         Ok(Self(running))
     }
 
+    /// Sends pinscope a signal.
+    pub fn signal(&self, signal: i32) {
+        self.0.signal(signal);
+    }
+
     /// Starts a report on this process only.
     pub fn of_us(context: &Context, more: &[&str]) -> anyhow::Result<Self> {
         let pid = std::process::id().to_string();

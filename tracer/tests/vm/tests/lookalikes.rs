@@ -3,8 +3,9 @@
 
 use std::{
     ffi::CString,
-    io,
+    io::{self, Write as _},
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    thread,
     time::Duration,
 };
 
@@ -33,7 +34,40 @@ const SLOTS: u32 = 12;
 const REWINDS: u32 = 1 << 16 | 1 << 20;
 
 pub fn tests() -> Vec<Test> {
-    vec![Test::new("evidence_of_lookalikes", lookalikes).within(Duration::from_mins(3))]
+    vec![
+        Test::new("evidence_of_lookalikes", lookalikes).within(Duration::from_mins(3)),
+        Test::new("evidence_of_one_process", one_process),
+    ]
+}
+
+/// A process that has the number of the one that is watched, before the session has heard of that one's end, is not it.
+fn one_process(context: &Context) -> TestResult {
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    let mut space = Space::new(PAGE);
+    let page = [Buffer { address: space.map(Kind::Anon, PAGE)?, length: PAGE }];
+    sys::touch(page[0].address, PAGE);
+    let (go, gate) = io::pipe()?;
+    // It registers once it is told to, and ends.
+    let child = with_number(|| {
+        let mut byte = 0_u8;
+        // SAFETY: reads a byte into its place.
+        unsafe { libc::read(go.as_raw_fd(), (&raw mut byte).cast(), 1) };
+        registers(&page)
+    })?;
+    let watch = Watch::start(context, &["--pid", &NUMBER.to_string()])?;
+    watch.signal(libc::SIGSTOP);
+    thread::sleep(Duration::from_millis(100));
+    (&gate).write_all(b"x")?;
+    ends_well(child)?;
+    for _ in 0..3 {
+        ends_well(with_number(|| registers(&page))?)?;
+    }
+    watch.signal(libc::SIGCONT);
+    let counted = watch.finish()?.tally()?.count("register", "ok");
+    ensure!(counted == 1, "the process registered once, and {counted} calls were counted");
+    Ok(Verdict::Passed)
 }
 
 fn lookalikes(context: &Context) -> TestResult {
@@ -85,23 +119,39 @@ fn processes(report: &Value) -> anyhow::Result<()> {
 /// A process with this id that creates a ring, registers the buffer and ends.
 fn one_of_many(turn: usize, page: &[Buffer; 1]) -> anyhow::Result<()> {
     let name = CString::new(format!("lookalike{turn}"))?;
+    ends_well(with_number(|| {
+        // SAFETY: the name is NUL-terminated.
+        unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+        registers(page)
+    })?)
+}
+
+/// A process with that number, which does this with system calls alone, and ends.
+fn with_number(work: impl FnOnce() -> bool) -> anyhow::Result<libc::pid_t> {
     // SAFETY: a struct of integers; zeros are valid.
     let mut how: libc::clone_args = unsafe { std::mem::zeroed() };
     (how.exit_signal, how.set_tid, how.set_tid_size) = (libc::SIGCHLD as u64, &raw const NUMBER as u64, 1);
     // SAFETY: without shared memory this is a fork; the child only makes system calls.
     let child = unsafe { libc::syscall(libc::SYS_clone3, &raw const how, size_of::<libc::clone_args>()) };
     if child == 0 {
-        // SAFETY: the name is NUL-terminated.
-        unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
-        let done = raw_ring(0).is_ok_and(|ring| call_on(ring.as_raw_fd(), Request::Register(page)).ret == 0);
+        let done = work();
         // SAFETY: ends the child at once.
         unsafe { libc::_exit(i32::from(!done)) };
     }
     ensure!(child == i64::from(NUMBER), "no process with the number {NUMBER}: {}", io::Error::last_os_error());
+    Ok(NUMBER)
+}
+
+/// On a ring of its own.
+fn registers(page: &[Buffer; 1]) -> bool {
+    raw_ring(0).is_ok_and(|ring| call_on(ring.as_raw_fd(), Request::Register(page)).ret == 0)
+}
+
+fn ends_well(child: libc::pid_t) -> anyhow::Result<()> {
     let mut status = 0;
     // SAFETY: `status` is a valid int.
-    let ended = unsafe { libc::waitpid(NUMBER, &raw mut status, 0) };
-    ensure!(ended == NUMBER && status == 0, "the child's status is {status:#x}");
+    let ended = unsafe { libc::waitpid(child, &raw mut status, 0) };
+    ensure!(ended == child && status == 0, "the child's status is {status:#x}");
     Ok(())
 }
 
