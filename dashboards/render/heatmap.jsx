@@ -1,11 +1,11 @@
-// A heatmap of a histogram's buckets, which no package of Grafana has: cells by the count in each bucket and step.
+// A heatmap of a histogram's buckets, which no Grafana package provides: cells coloured by the count of bucket and step.
 
 import { getValueFormat } from '@grafana/data';
 
 const AXIS = 70;
 const LIGHT = ['#fff5eb', '#fdd0a2', '#fd8d3c', '#d94801', '#7f2704'];
 
-/** Between the colours of Grafana's scheme Oranges, by the square root, as the dashboards set it. */
+/** Interpolates Grafana's colour scheme Oranges with the square root of the share, as the dashboards configure it. */
 function color(share, dark) {
   const stops = dark ? [...LIGHT].reverse() : LIGHT;
   const place = Math.sqrt(share) * (stops.length - 1);
@@ -15,7 +15,7 @@ function color(share, dark) {
   return `rgb(${mix(1)},${mix(3)},${mix(5)})`;
 }
 
-/** The counts of each bucket alone: Prometheus' are cumulative. */
+/** Counts of the individual buckets; those of Prometheus are cumulative. */
 function buckets({ result }) {
   const bound = (series) => Number(series.metric.le === '+Inf' ? Infinity : series.metric.le);
   const sorted = [...result].sort((a, b) => bound(a) - bound(b));

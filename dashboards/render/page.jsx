@@ -1,4 +1,4 @@
-// The page: a dashboard's panels on Grafana's grid, by Grafana's own components.
+// The page: a dashboard's panels on Grafana's grid, drawn with Grafana's own components.
 
 import { createRoot } from 'react-dom/client';
 import {
@@ -16,12 +16,12 @@ standardTransformersRegistry.setInit(() =>
   [standardTransformers.mergeTransformer, standardTransformers.filterFieldsByNameTransformer, standardTransformers.organizeFieldsTransformer]
     .map((transformer) => ({ id: transformer.id, name: transformer.name, transformation: async () => transformer, editor: () => null })));
 
-/** A series' name by the query's template. */
+/** Name of a series according to the query's template. */
 function legend(template, metric) {
   return template.replace(/\{\{\s*(\w+)\s*\}\}/g, (_, name) => metric[name] ?? '').trim();
 }
 
-/** Frames as Grafana's Prometheus source makes them: one for each series, or one table for each query. */
+/** Frames like those of Grafana's Prometheus source: one per series, or one table per query. */
 function frames(panel) {
   return found[panel.id].flatMap(({ target, result, step }) => {
     if (target.format === 'table') {
@@ -47,7 +47,7 @@ function frames(panel) {
   });
 }
 
-/** What applyFieldOverrides does in Grafana, which needs its server's registry of options for it. */
+/** Replaces Grafana's applyFieldOverrides, which needs the option registry of Grafana's server. */
 function configure(panel, all) {
   const { defaults, overrides } = panel.fieldConfig ?? { defaults: {}, overrides: [] };
   let index = 0;
@@ -99,7 +99,7 @@ function Bars({ data, width, height }) {
 
 const range = () => ({ from: dateTime(from), to: dateTime(to), raw: { from: dateTime(from), to: dateTime(to) } });
 
-/** Words in bold and code, and tables: what the text panels use of markdown. */
+/** The subset of Markdown that the text panels use: bold, code and tables. */
 function Markdown({ text }) {
   const inline = (words) => words.split('`').map((part, at) => (at % 2 ? <code key={at}>{part}</code> : part));
   return <div style={{ padding: 8 }}>{text.split('\n\n').map((block, at) => {

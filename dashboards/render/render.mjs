@@ -1,4 +1,4 @@
-// Asks Prometheus for the data of dashboards and has Chromium draw them. README.md says how to use it.
+// Queries Prometheus for the data of dashboards and lets Chromium draw them. README.md explains how to use it.
 
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -9,7 +9,7 @@ import { parseArgs } from 'node:util';
 import { build } from 'esbuild';
 
 const here = dirname(fileURLToPath(import.meta.url));
-/** Pixels of a line of Grafana's grid, the gap below it in them. */
+/** Height in pixels of a line of Grafana's grid, including the gap below it. */
 const LINE = 38;
 
 const { values: options, positionals } = parseArgs({
@@ -32,7 +32,7 @@ async function ask(path, parameters) {
   return body.data;
 }
 
-/** The values of a dashboard's variables: those set, else all of them, or the first where only one can be taken. */
+/** Values of a dashboard's variables: those set; otherwise all, or the first if only one can be chosen. */
 async function variables(dashboard) {
   const set = Object.fromEntries(options.set.map((pair) => [pair.slice(0, pair.indexOf('=')), pair.slice(pair.indexOf('=') + 1)]));
   const values = {};
@@ -52,7 +52,7 @@ async function variables(dashboard) {
 
 function fill(expression, values, step, range) {
   const all = { ...values, __rate_interval: `${Math.max(4 * step, 20)}s`, __interval: `${step}s`, __range: `${range}s` };
-  // The longer names first: one may begin with another.
+  // Longer names first, since a name may be the prefix of another.
   const names = Object.keys(all).sort((a, b) => b.length - a.length);
   return names.reduce((text, name) => text.replaceAll(`$${name}`, all[name]), expression);
 }
@@ -75,7 +75,7 @@ async function data(dashboard, values) {
   return { found, from: (end - range) * 1000, to: end * 1000, values };
 }
 
-/** A CommonJS package whose default esbuild takes, as Node does, for the whole module. */
+/** Plugin for a CommonJS package, of which esbuild (like Node) takes the whole module as the default export. */
 const scrollbars = {
   name: 'scrollbars',
   setup({ onResolve, onLoad }) {

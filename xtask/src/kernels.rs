@@ -36,7 +36,7 @@ pub fn kernels(options: &Options) -> Result<ExitCode> {
             (Some(kernel), offered) => {
                 let newer = offered.ok().filter(|(_, version)| *version != kernel.version);
                 let note =
-                    newer.map_or_else(String::new, |(_, version)| format!("({version} is available: --refresh)"));
+                    newer.map_or_else(String::new, |(_, version)| format!(" ({version} is available: --refresh)"));
                 println!("{series:<7} {:<22} {:<58} yes{note}", kernel.version, kernel.package);
             }
             (None, Ok((package, version))) => {

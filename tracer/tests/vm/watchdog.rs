@@ -57,12 +57,12 @@ fn look() {
         return;
     }
     if armed.killed {
-        println!("   the test did not end after its children were killed");
+        println!("    the test did not end after its children were killed");
         println!("test {} ... FAILED", armed.test);
         println!("guest: stopped because a test hangs");
         std::process::exit(1);
     }
-    println!("   {}: deadline exceeded; killing its children", armed.test);
+    println!("    {}: deadline exceeded; killing its children", armed.test);
     for child in &*CHILDREN.lock().unwrap() {
         // SAFETY: kill(2) touches no memory; the process is our child and has not been waited for.
         unsafe { libc::kill(*child, libc::SIGKILL) };
