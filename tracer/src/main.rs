@@ -94,7 +94,7 @@ fn doctor(wanted: &Doctor) -> Result<ExitCode> {
     limits::check()?;
     let (facts, plan) = session::tried(&wanted.probes)?;
     if wanted.json {
-        print(&sink::json::printable(format!("{:#}\n", sink::doctor::json(&facts, &plan))))?;
+        print(&sink::json::printable(format!("{:#}\n", sink::doctor::json(&facts, &plan)?)))?;
     } else {
         print(&sink::doctor::text(&facts, &plan))?;
     }

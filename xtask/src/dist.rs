@@ -38,10 +38,11 @@ const FILES: [(&str, &str); 5] = [
 /// Licence texts for systems other than Debian. On Debian, the package's `copyright` refers to the system's copies.
 const LICENCES: [&str; 3] = ["LICENSE-MIT", "LICENSE-APACHE", "LICENSE-GPL2"];
 /// Folders, an extension, and a destination: every file with that extension is packaged.
-const FOLDERS: [(&str, &str, &str); 3] = [
+const FOLDERS: [(&str, &str, &str); 4] = [
     ("dashboards", "json", "usr/share/pinscope/dashboards"),
     ("dashboards/rules", "yml", "usr/share/pinscope/rules"),
     ("dashboards", "md", "usr/share/pinscope"),
+    ("tracer/pkg/schema", "json", "usr/share/pinscope/schema"),
 ];
 
 /// Paths of the packages.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tracer_ebpf::{
     audit::{AuditCounter, AuditKey, AuditTotals, Gup, Sight, flag, rule},
@@ -15,7 +16,7 @@ use crate::{
 };
 
 /// Whether the question is answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// Wholly.
@@ -28,7 +29,7 @@ pub enum Answer {
 }
 
 /// A function of a stack.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 pub struct Step {
     /// Its name; the address where it is in no function.
     pub function: String,
@@ -39,7 +40,7 @@ pub struct Step {
 }
 
 /// One way to the function: from the caller to the system call.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Chain {
     /// Calls that came this way.
     pub calls: u64,
@@ -48,11 +49,12 @@ pub struct Chain {
 }
 
 /// What lies behind calls.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 pub struct Behind {
     /// How much is known of it: `whole`, `part`, `unmapped`, `busy`, `remote`, `unknown`.
     pub seen: &'static str,
     /// Of the range's first VMA, as in the report; `None` where nothing is known.
+    #[schemars(with = "Option<tracer_ebpf::backing::Class>")]
     pub class: Option<&'static str>,
     /// Likewise.
     pub filesystem: Option<String>,
@@ -85,7 +87,7 @@ const EXEMPT: [&str; 15] = [
 ];
 
 /// Calls that succeeded and that a rule refuses; `None` where the rule asks for what is not known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Refused {
     /// As first proposed in April 2023: no write to a file mapping but shmem and hugetlb, the callers that it exempted
     /// left out.
@@ -95,7 +97,7 @@ pub struct Refused {
 }
 
 /// Calls by one caller, of one function, with the same flags, backing and command.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Row {
     /// The first function outside of the family; `None` where the stack is unknown.
     pub caller: Option<String>,
@@ -134,7 +136,7 @@ pub struct Row {
 }
 
 /// A function of the family on this kernel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Audited {
     /// Its name.
     pub function: String,
@@ -145,7 +147,7 @@ pub struct Audited {
 }
 
 /// Entries held against returns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct AuditBooks {
     /// Calls to be listed whose entry was seen.
     pub entries: u64,
@@ -160,7 +162,7 @@ pub struct AuditBooks {
 }
 
 /// What was lost, by cause.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct AuditLost {
     /// Calls: no memory for the task's frame.
     pub frames: u64,
@@ -173,7 +175,7 @@ pub struct AuditLost {
 }
 
 /// What the audit itself cost.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Cost {
     /// Nanoseconds of walks and stacks at the entries of the calls listed.
     pub entry_ns: u64,
@@ -188,7 +190,7 @@ pub struct Cost {
 }
 
 /// All of it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Audit {
     /// Nanoseconds.
     pub elapsed_ns: u64,

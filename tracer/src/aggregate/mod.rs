@@ -30,4 +30,6 @@ pub use snapshot::{
 };
 
 #[cfg(test)]
+pub(crate) use snapshot::tests::everything as snapshot_of_everything;
+#[cfg(test)]
 pub(crate) mod tests;

@@ -114,6 +114,7 @@ impl Snapshot {
 
 /// The figures of one operation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "OperationFigures")]
 pub struct Operation {
     /// Which.
     pub operation: operation::Operation,

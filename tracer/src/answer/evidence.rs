@@ -1,6 +1,9 @@
 //! What a verdict rests on: figures with their units, in tables that every sink can show.
 
-use serde::{Serialize, Serializer, ser::SerializeMap};
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
 
 use crate::{
     decode::{Pid, result_name},
@@ -8,7 +11,7 @@ use crate::{
 };
 
 /// What a verdict rests on.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Evidence {
     /// How many of `of` were looked at; `None` where they could not be counted.
     pub n: Option<u64>,
@@ -23,13 +26,14 @@ pub struct Evidence {
     /// What the verdict was measured by.
     pub thresholds: Vec<Threshold>,
     /// The figures.
+    #[schemars(with = "Vec<Written>")]
     pub tables: Vec<Table>,
     /// What else there is to know, a sentence each.
     pub notes: Vec<String>,
 }
 
 /// A hook that is attached.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Hook {
     /// Name of its role.
     pub role: &'static str,
@@ -38,7 +42,7 @@ pub struct Hook {
 }
 
 /// A limit that a verdict depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Threshold {
     /// What is held against it.
     pub name: &'static str,
@@ -66,7 +70,8 @@ pub struct Column {
 }
 
 /// Figures in rows.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(into = "Written")]
 pub struct Table {
     /// Its name in JSON.
     pub name: &'static str,
@@ -100,30 +105,27 @@ impl Table {
     }
 }
 
-impl Serialize for Table {
-    /// `{name, title, rows: [{KEY: VALUE}]}`.
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        struct Row<'a>(&'a [Column], &'a [Value]);
-        impl Serialize for Row<'_> {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                let mut map = serializer.serialize_map(Some(self.0.len()))?;
-                for (column, value) in self.0.iter().zip(self.1) {
-                    map.serialize_entry(column.key, value)?;
-                }
-                map.end()
-            }
-        }
-        let rows: Vec<_> = self.rows.iter().map(|row| Row(self.columns, row)).collect();
-        let mut map = serializer.serialize_map(Some(3))?;
-        map.serialize_entry("name", self.name)?;
-        map.serialize_entry("title", self.title)?;
-        map.serialize_entry("rows", &rows)?;
-        map.end()
+/// Figures in rows.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Table")]
+struct Written {
+    /// Its name.
+    name: &'static str,
+    /// What it shows.
+    title: &'static str,
+    /// The most telling row first. A key has its figure's unit in its name.
+    rows: Vec<BTreeMap<&'static str, Value>>,
+}
+
+impl From<Table> for Written {
+    fn from(Table { name, title, columns, rows, .. }: Table) -> Self {
+        let row = |row: Vec<Value>| columns.iter().map(|column| column.key).zip(row).collect();
+        Self { name, title, rows: rows.into_iter().map(row).collect() }
     }
 }
 
 /// One figure. In JSON it is the exact number; `null` is unknown.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Value {
     /// Not known, or there is none.
@@ -150,9 +152,11 @@ pub enum Value {
     Text(String),
     /// An errno, positive; `null` where there is none.
     #[serde(serialize_with = "errno")]
+    #[schemars(with = "Option<String>")]
     Errno(i32),
     /// A name as JSON has it, and as people read it.
     #[serde(serialize_with = "name")]
+    #[schemars(with = "String")]
     Name(&'static str, &'static str),
     /// A process.
     Process {

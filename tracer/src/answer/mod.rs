@@ -17,7 +17,8 @@ mod reasons;
 mod rows;
 mod rules;
 
-use serde::{Serialize, Serializer, ser::SerializeStruct};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::{aggregate::Snapshot, figure::FigureSet};
 
@@ -41,7 +42,8 @@ pub struct Context {
 }
 
 /// One question, answered as far as it can be.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(into = "Written")]
 pub struct Answer {
     /// `Q1` to `Q7`.
     pub id: &'static str,
@@ -95,17 +97,44 @@ impl State {
     }
 }
 
-impl Serialize for Answer {
-    /// `{id, question, state, why[], verdict, evidence}`.
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut value = serializer.serialize_struct("Answer", 6)?;
-        value.serialize_field("id", self.id)?;
-        value.serialize_field("question", self.question)?;
-        value.serialize_field("state", self.state.name())?;
-        value.serialize_field("why", self.state.why())?;
-        value.serialize_field("verdict", &self.verdict)?;
-        value.serialize_field("evidence", &self.evidence)?;
-        value.end()
+/// One question, answered as far as it can be.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Answer")]
+pub(crate) struct Written {
+    /// `Q1` to `Q7`.
+    id: &'static str,
+    /// The question.
+    question: &'static str,
+    /// How far it could be answered.
+    state: StateName,
+    /// What is missing, a reason each.
+    why: Vec<String>,
+    /// The answer in one sentence, with its figures; null where there is none.
+    verdict: Option<String>,
+    /// What it rests on.
+    evidence: Evidence,
+}
+
+/// How far a question could be answered.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum StateName {
+    /// Wholly.
+    Answered,
+    /// In part, or with less certainty.
+    Degraded,
+    /// Not at all.
+    Unanswerable,
+}
+
+impl From<Answer> for Written {
+    fn from(Answer { id, question, state, verdict, evidence }: Answer) -> Self {
+        let name = match state {
+            State::Answered => StateName::Answered,
+            State::Degraded { .. } => StateName::Degraded,
+            State::Unanswerable { .. } => StateName::Unanswerable,
+        };
+        Self { id, question, state: name, why: state.why().to_vec(), verdict, evidence }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A registration in the user's terms, made of its records. What was not measured is `None`.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tracer_ebpf::{
     operation::Operation,
@@ -15,13 +16,14 @@ use super::{
 
 /// One registration with its buffers. Times are nanoseconds, pinscope's own walks left out of all but `walk_ns`.
 #[expect(clippy::struct_excessive_bools, reason = "each is a bound on another figure")]
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Registration {
     /// Wall time of the entry, RFC 3339 in UTC.
     pub time: Option<String>,
     /// `CLOCK_MONOTONIC` at the entry.
     pub start_ns: u64,
     /// Name of the [`Operation`].
+    #[schemars(with = "Operation")]
     pub operation: &'static str,
     /// `ok`, `partial` (an update that installed some of its buffers and stopped at one) or the errno's name.
     pub result: String,
@@ -106,7 +108,7 @@ pub struct Registration {
 }
 
 /// The buffer at which the kernel stopped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Refused {
     /// Its place in the call's list, from 0.
     pub index: u64,
@@ -115,7 +117,7 @@ pub struct Refused {
 }
 
 /// A ring.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Ring {
     /// A number of this session, from 1. The kernel's address is never shown.
     pub id: u64,
@@ -128,9 +130,10 @@ pub struct Ring {
 }
 
 /// The part of a buffer, or of a registration, that has one backing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Backing {
     /// Name of the [`Class`](tracer_ebpf::backing::Class).
+    #[schemars(with = "tracer_ebpf::backing::Class")]
     pub class: &'static str,
     /// The filesystem's name, for files and special mappings; `overlay (ext4)` where a file is found through another.
     pub filesystem: Option<String>,
@@ -145,7 +148,7 @@ pub struct Backing {
 }
 
 /// One buffer of a registration.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Buffer {
     /// Position among the buffers that reached the per-buffer function, from 0.
     pub index: u32,
@@ -163,6 +166,7 @@ pub struct Buffer {
     /// VMAs touched.
     pub vmas: Option<u64>,
     /// Name of the [`Walk`]'s outcome.
+    #[schemars(with = "Walk")]
     pub walk: &'static str,
     /// VMA look-ups that the kernel made while pinning.
     pub lookups: Option<u64>,

@@ -1,17 +1,19 @@
 //! The audit as JSON, with the exact figures.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Meta;
+use super::{Meta, json::SCHEMA};
 use crate::aggregate::audit::Audit;
 
-/// The number of the schema; it grows when a key changes its meaning or goes. Keys may be added without.
-pub const SCHEMA: u32 = 1;
-
-#[derive(Serialize)]
-struct Report<'a> {
+/// What `pinscope audit --json` prints: who took hold of which user pages. Null is unknown, never zero; times are nanoseconds,
+/// without pinscope's own work.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Report<'a> {
+    /// `audit`.
     r#type: &'static str,
+    /// Number of the schema.
     schema: u32,
     #[serde(flatten)]
     meta: &'a Meta,
@@ -19,24 +21,7 @@ struct Report<'a> {
     audit: &'a Audit,
 }
 
-/// One object. `null` is unknown, never zero; times are nanoseconds, without pinscope's own work.
-///
-/// ```text
-/// type "audit", schema 1
-/// version, kernel, mode, scope, command, exit_code, left_running, started      see `sink::Meta`
-/// elapsed_ns, answer (answered, degraded, unanswerable), degraded[]
-/// rows[]       caller, module, function, flags[], comm, backing {seen, class, filesystem, shared, writable, mixed},
-///              calls, failed, errors {errno: count}, pages_asked, pages, bytes, vmas, time_ns,
-///              refused {as_proposed, since_6_5}, chains[{calls, steps[{function, offset, module}]}]
-/// read_only    calls that are not listed
-/// refused      as_proposed, since_6_5;  unjudged
-/// functions[]  function, mechanism, why
-/// books        entries, returns, missed_returns, missed_entries, in_flight
-/// lost         frames, stacks, rows, skipped
-/// cost         entry_ns, runs, run_ns, share, why_not
-/// ```
-///
-/// The error is serde's, which these types do not raise.
+/// One object. The error is serde's, which these types do not raise.
 pub fn audit(audit: &Audit, meta: &Meta) -> serde_json::Result<Value> {
     serde_json::to_value(Report { r#type: "audit", schema: SCHEMA, meta, audit })
 }

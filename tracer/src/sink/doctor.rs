@@ -11,8 +11,7 @@ use crate::{
 pub use json::json;
 pub use text::text;
 
-/// Version of the JSON's layout.
-pub const SCHEMA: u32 = 1;
+pub use super::json::SCHEMA;
 
 /// Exit code: everything that was asked for can be measured.
 pub const EXIT_FULL: u8 = 0;

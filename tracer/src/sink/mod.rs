@@ -1,5 +1,6 @@
 //! Where figures go: text, JSON, markdown, Prometheus.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::human;
@@ -14,12 +15,13 @@ mod octave;
 pub mod otlp;
 pub mod page;
 pub mod prometheus;
+pub mod schema;
 pub mod service;
 pub mod text;
 pub mod trace;
 
 /// What a snapshot alone does not say about its session.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Meta {
     /// Of pinscope.
     pub version: String,

@@ -1,5 +1,6 @@
 //! A line a registration, as it happens: for people, and as JSON.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
@@ -127,29 +128,46 @@ fn behind(backings: &[Backing]) -> String {
     names.join("+")
 }
 
-#[derive(Serialize)]
+/// What `pinscope trace --json` prints: one object a line. Null is unknown, never zero; times are nanoseconds, without pinscope's
+/// own walks; sizes are bytes.
+#[derive(Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
-enum Line<'a> {
+pub(super) enum Line<'a> {
+    /// The first line, once the probes are attached.
     Start {
+        /// Number of the schema.
         schema: u32,
+        /// Always true.
         attached: bool,
         #[serde(flatten)]
         meta: &'a Meta,
+        /// What lacks something and why, a line each.
         degraded: Vec<String>,
     },
+    /// A registration, as it ended.
     Registration {
+        /// Number of the schema.
         schema: u32,
         #[serde(flatten)]
         registration: &'a Registration,
     },
+    /// The last line.
     End {
+        /// Number of the schema.
         schema: u32,
+        /// Registrations seen.
         registrations: u64,
+        /// Registration records that found the ring buffer full, or were left in it.
         lost_registration_records: Option<u64>,
+        /// Buffer records likewise.
         lost_buffer_records: Option<u64>,
+        /// Bytes that were no record.
         malformed: u64,
+        /// Buffers whose registration never came.
         orphans: u64,
+        /// Calls that have not ended.
         under_way: Option<&'a UnderWay>,
+        /// Descendants of the command that were still running when it ended.
         left_running: Option<u32>,
     },
 }

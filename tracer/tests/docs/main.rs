@@ -16,7 +16,7 @@ use std::{
 use clap::{Command, CommandFactory, error::ErrorKind};
 use pinscope::{
     cli::{args::Arguments, shipped},
-    sink::prometheus::metrics_markdown,
+    sink::{prometheus::metrics_markdown, schema},
 };
 
 use markdown::Document;
@@ -97,6 +97,25 @@ fn check_or_update(name: &str, wanted: &str) {
 #[test]
 fn metrics_md_is_what_the_table_generates() {
     check_or_update("tracer/doc/metrics.md", &metrics_markdown());
+}
+
+/// Above this line of json.md people write; below it stands what is generated.
+const GENERATED: &str = "<!-- What follows is generated from the types. -->\n";
+
+#[test]
+fn json_md_lists_the_keys_that_are_printed() {
+    let name = "tracer/doc/json.md";
+    let present = text(name);
+    let (written, _) = present.split_once(GENERATED).unwrap();
+    check_or_update(name, &format!("{written}{GENERATED}{}", schema::keys_markdown()));
+}
+
+#[test]
+fn the_shipped_schemas_are_those_of_the_types() {
+    for (command, schema) in schema::schemas() {
+        let wanted = format!("{}\n", serde_json::to_string_pretty(&schema).unwrap());
+        check_or_update(&format!("tracer/pkg/schema/{command}.schema.json"), &wanted);
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
-use crate::{call_counts::CallCounts, pinscope::Finished};
+use crate::{call_counts::CallCounts, contract, pinscope::Finished};
 
 /// A report.
 #[derive(Clone)]
@@ -18,6 +18,7 @@ impl Report {
         let line = line.with_context(|| format!("no report\n{}", finished.words()))?;
         let value: Value = serde_json::from_str(line).with_context(|| format!("no report\n{}", finished.words()))?;
         ensure!(value["type"] == "report" && value["schema"] == 1, "no report of schema 1: {line}");
+        contract::kept("report", &value)?;
         Ok(Self(value))
     }
 

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::{
     attempt::Attempt,
     context::Context,
+    contract,
     pinscope::{self, Finished, Running},
     record::Record,
 };
@@ -134,6 +135,7 @@ impl Seen {
 
     fn line(&mut self, line: &[u8]) -> anyhow::Result<()> {
         let value: Value = serde_json::from_slice(line)?;
+        contract::kept("trace", &value)?;
         match value["type"].as_str() {
             Some("start") => self.started = true,
             Some("end") => self.end = Some(value),

@@ -2,6 +2,7 @@
 
 mod rules;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Context, Threshold, evidence::share};
@@ -12,7 +13,7 @@ use crate::{
 };
 
 /// One process.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Explanation {
     /// Thread group.
     pub pid: Pid,
@@ -25,7 +26,7 @@ pub struct Explanation {
 }
 
 /// One thing to change.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Advice {
     /// Name of the rule.
     pub rule: &'static str,

@@ -108,7 +108,7 @@ fn what_was_refused_for_want_of_privileges_is_unknown_and_not_a_yes() {
 #[test]
 fn the_json_has_the_plan_and_tells_unknown_from_zero() {
     let facts = fixture::debian_5_10();
-    let value = json(&facts, &plan(&facts, &Wish::default()));
+    let value = json(&facts, &plan(&facts, &Wish::default())).unwrap();
     assert_eq!((&value["schema"], &value["verdict"], &value["exit_code"]), (&1.into(), &"degraded".into(), &3.into()));
     assert_eq!(value["plan"]["frames"], "hash");
     let roles = value["plan"]["roles"].as_array().expect("roles");
@@ -120,7 +120,7 @@ fn the_json_has_the_plan_and_tells_unknown_from_zero() {
 
     let mut facts = facts;
     facts.privileges.lockdown = Err(Unknown("securityfs is not mounted".to_owned()));
-    let value = json(&facts, &plan(&facts, &Wish::default()));
+    let value = json(&facts, &plan(&facts, &Wish::default())).unwrap();
     assert_eq!(value["kernel"]["lockdown"]["unknown"], "securityfs is not mounted");
     assert!(value["kernel"]["lockdown"]["value"].is_null());
 }

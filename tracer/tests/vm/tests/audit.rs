@@ -18,6 +18,7 @@ use super::without_tracer;
 use crate::{
     clock,
     context::Context,
+    contract,
     kernel::Version,
     pinscope::{self, Running},
     protocol::{Test, TestResult, Verdict},
@@ -85,6 +86,7 @@ fn audit(context: &Context, pid: u32, work: impl FnOnce() -> anyhow::Result<()>)
     let finished = running.finish(TIME)?.expect_code(0)?;
     let json: Value = serde_json::from_str(finished.stdout.trim()).with_context(|| finished.words())?;
     ensure!(json["type"] == "audit" && json["schema"] == 1, "no audit of schema 1: {json}");
+    contract::kept("audit", &json)?;
     Ok(Audited { json, took })
 }
 
