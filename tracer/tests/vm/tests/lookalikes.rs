@@ -40,7 +40,8 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-/// A process that has the number of the one that is watched, before the session has heard of that one's end, is not it.
+/// `--pid` does not follow a process that reuses the watched process's id, even before the session learns of the end of
+/// the watched one.
 fn one_process(context: &Context) -> TestResult {
     if let Some(verdict) = without_tracer(context) {
         return Ok(verdict);
@@ -49,10 +50,10 @@ fn one_process(context: &Context) -> TestResult {
     let page = [Buffer { address: space.map(Kind::Anon, PAGE)?, length: PAGE }];
     sys::touch(page[0].address, PAGE);
     let (go, gate) = io::pipe()?;
-    // It registers once it is told to, and ends.
+    // Waits for a byte, registers once and ends.
     let child = with_number(|| {
         let mut byte = 0_u8;
-        // SAFETY: reads a byte into its place.
+        // SAFETY: reads one byte into `byte`.
         unsafe { libc::read(go.as_raw_fd(), (&raw mut byte).cast(), 1) };
         registers(&page)
     })?;
@@ -126,7 +127,7 @@ fn one_of_many(turn: usize, page: &[Buffer; 1]) -> anyhow::Result<()> {
     })?)
 }
 
-/// A process with that number, which does this with system calls alone, and ends.
+/// Starts a process with the id [`NUMBER`] that runs `work` and ends. `work` may only make system calls.
 fn with_number(work: impl FnOnce() -> bool) -> anyhow::Result<libc::pid_t> {
     // SAFETY: a struct of integers; zeros are valid.
     let mut how: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -142,7 +143,7 @@ fn with_number(work: impl FnOnce() -> bool) -> anyhow::Result<libc::pid_t> {
     Ok(NUMBER)
 }
 
-/// On a ring of its own.
+/// Registers the buffer with a new ring. Returns whether this succeeded.
 fn registers(page: &[Buffer; 1]) -> bool {
     raw_ring(0).is_ok_and(|ring| call_on(ring.as_raw_fd(), Request::Register(page)).ret == 0)
 }
