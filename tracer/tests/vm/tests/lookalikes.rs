@@ -66,7 +66,7 @@ fn one_process(context: &Context) -> TestResult {
         ends_well(with_number(|| registers(&page))?)?;
     }
     watch.signal(libc::SIGCONT);
-    let counted = watch.finish()?.tally()?.count("register", "ok");
+    let counted = watch.finish()?.call_counts()?.count("register", "ok");
     ensure!(counted == 1, "the process registered once, and {counted} calls were counted");
     Ok(Verdict::Passed)
 }
