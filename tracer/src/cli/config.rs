@@ -2,12 +2,13 @@
 
 use std::{ffi::OsString, os::unix::ffi::OsStrExt as _, path::Path, time::Duration};
 
-use tracer_ebpf::settings::Session;
-
 use super::args;
 use crate::{
     kernel::Hierarchy,
-    probe::{mode::AttachMode, plan::Wish},
+    probe::{
+        mode::AttachMode,
+        plan::{Filters, Wish},
+    },
 };
 
 /// An argument that cannot be followed.
@@ -33,11 +34,14 @@ pub enum ConfigError {
     NotExecutable(String),
 }
 
+/// Bytes of `task_struct.comm`.
+const COMM: usize = 16;
+
 /// Which registrations, and until when.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
-    /// The eBPF side's filters.
-    pub session: Session,
+    /// Whose calls.
+    pub filters: Filters,
     /// Process whose end ends the session.
     pub pid: Option<u32>,
     /// Time limit.
@@ -61,44 +65,45 @@ fn now_ns() -> u64 {
 impl Scope {
     /// Checks a session's scope against this machine.
     pub fn new(raw: &args::Scope) -> Result<Self, ConfigError> {
-        let mut session = Session::default();
+        let mut filters = Filters::default();
         if let Some(pid) = raw.pid {
             if pid == 0 || !Path::new(&format!("/proc/{pid}")).exists() {
                 return Err(ConfigError::NoProcess(pid));
             }
-            session.only_process(pid, now_ns());
+            filters.pid = Some((pid, now_ns()));
         }
         if let Some(uid) = raw.uid {
-            (session.by_uid, session.uid) = (1, uid);
+            filters.uid = Some(uid);
         }
         if let Some(comm) = &raw.comm {
             let bytes = comm.as_bytes();
-            if bytes.len() >= session.comm.len() {
+            if bytes.len() >= COMM {
                 return Err(ConfigError::LongComm(comm.to_string_lossy().into_owned()));
             }
             if bytes.is_empty() {
                 return Err(ConfigError::EmptyComm);
             }
-            session.by_comm = 1;
-            session.comm[..bytes.len()].copy_from_slice(bytes);
+            let mut padded = [0; COMM];
+            padded[..bytes.len()].copy_from_slice(bytes);
+            filters.comm = Some(padded);
         }
         let command = if raw.argv.is_empty() { None } else { Some(find_command(&raw.argv)?) };
-        if command.is_some() {
-            session.by_descent = 1;
-        }
-        session.rings = 1;
-        Ok(Self { session, pid: raw.pid, duration: raw.duration, command })
+        filters.descent = command.is_some();
+        Ok(Self { filters, pid: raw.pid, duration: raw.duration, command })
     }
 
     /// In words, as the reports say it.
     pub fn shown(&self) -> String {
-        let session = &self.session;
-        let comm = session.comm.split(|byte| *byte == 0).next().unwrap_or_default();
+        let Filters { pid, uid, comm, descent, .. } = &self.filters;
+        let named = |comm: &[u8; COMM]| {
+            let name = comm.split(|byte| *byte == 0).next().unwrap_or_default();
+            format!("tasks named {}", String::from_utf8_lossy(name))
+        };
         let filters = [
-            (session.by_pid != 0).then(|| format!("process {}", session.pid)),
-            (session.by_uid != 0).then(|| format!("user {}", session.uid)),
-            (session.by_comm != 0).then(|| format!("tasks named {}", String::from_utf8_lossy(comm))),
-            (session.by_descent != 0).then(|| "the command and its descendants".to_owned()),
+            pid.map(|(pid, _)| format!("process {pid}")),
+            uid.map(|uid| format!("user {uid}")),
+            comm.as_ref().map(named),
+            descent.then(|| "the command and its descendants".to_owned()),
         ];
         let filters: Vec<_> = filters.into_iter().flatten().collect();
         if filters.is_empty() { "the whole machine".to_owned() } else { filters.join(", ") }
@@ -128,28 +133,27 @@ fn is_executable(path: &Path) -> bool {
 }
 
 /// What a subcommand wants of the plan.
-pub fn wish(probes: &args::Probes, lookups: bool, session: &Session) -> Wish {
+pub fn wish(probes: &args::Probes, lookups: bool, filters: &Filters) -> Wish {
     Wish {
         attach: AttachMode::from(probes.attach),
         lookups,
         ring: true,
         tables: false,
-        descent: session.by_descent != 0,
-        process: session.by_pid != 0,
+        filters: filters.clone(),
         registration_returns: true,
         lean: false,
         calls: true,
         locks: false,
         phases: false,
-        controller: None,
         avoid: probes.avoid.clone(),
+        ..Wish::default()
     }
 }
 
 /// What the service wants: the aggregates, at the least cost. A registration's end is the ledger's tracepoint, which
 /// comes some ten instructions after the function's return and is never missed.
 pub fn service_wish(probes: &args::Probes, lookups: bool, ring: bool, calls: bool) -> Wish {
-    let wish = wish(probes, lookups, &Session::default());
+    let wish = wish(probes, lookups, &Filters::default());
     Wish { registration_returns: false, lean: true, ring, tables: ring, calls, ..wish }
 }
 
@@ -157,10 +161,10 @@ pub fn service_wish(probes: &args::Probes, lookups: bool, ring: bool, calls: boo
 const WORKLOADS: u32 = 200;
 
 /// How many workloads to keep apart, and by which cgroups; `None` where none are wanted.
-pub fn workloads(wanted: Option<u32>, wish: Wish) -> (Option<(u32, Hierarchy)>, Wish) {
+pub fn workloads(wanted: Option<u32>, wish: Wish) -> Wish {
     let cap = wanted.unwrap_or(WORKLOADS);
     if cap == 0 {
-        return (None, wish);
+        return wish;
     }
     let hierarchy = Hierarchy::find(Path::new("/proc")).unwrap_or_else(|unknown| {
         tracing::warn!(
@@ -168,13 +172,11 @@ pub fn workloads(wanted: Option<u32>, wish: Wish) -> (Option<(u32, Hierarchy)>, 
         );
         Hierarchy::default()
     });
-    let controller = hierarchy.controller;
-    (Some((cap, hierarchy)), Wish { controller, ..wish })
+    Wish { workloads: Some((cap, hierarchy)), ..wish }
 }
 
 /// Puts what is measured on request into what is to be hooked and what the eBPF side is to do.
-pub fn with_details(wish: Wish, session: &mut Session, details: args::Details) -> Wish {
-    (session.locks, session.phases) = (details.locks.into(), details.phases.into());
+pub fn with_details(wish: Wish, details: args::Details) -> Wish {
     Wish { locks: details.locks, phases: details.phases, ..wish }
 }
 
@@ -202,8 +204,7 @@ mod tests {
     #[test]
     fn a_name_is_padded_with_zeros() {
         let scope = Scope::new(&args::Scope { comm: Some("fio".into()), ..scope() }).unwrap();
-        assert_eq!(scope.session.comm, *b"fio\0\0\0\0\0\0\0\0\0\0\0\0\0");
-        assert_eq!(scope.session.by_comm, 1);
+        assert_eq!(scope.filters.comm, Some(*b"fio\0\0\0\0\0\0\0\0\0\0\0\0\0"));
     }
 
     #[test]
@@ -220,7 +221,7 @@ mod tests {
         // The kernel keeps 15 bytes of sixteen.
         let comm = OsStr::from_bytes(&"aaaaaaaaaaaaaaé".as_bytes()[..15]).to_owned();
         let scope = Scope::new(&args::Scope { comm: Some(comm.clone()), ..scope() }).unwrap();
-        assert_eq!(scope.session.comm[..15], *comm.as_bytes());
+        assert_eq!(scope.filters.comm.unwrap()[..15], *comm.as_bytes());
         let words = [OsStr::new("pinscope"), OsStr::new("report"), OsStr::new("--comm"), &comm];
         let arguments = <args::Arguments as clap::Parser>::try_parse_from(words).unwrap();
         assert!(matches!(arguments.command, args::Command::Report(report) if report.scope.comm == Some(comm)));

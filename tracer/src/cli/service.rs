@@ -9,14 +9,13 @@ use std::{
 };
 
 use clap::{ArgMatches, FromArgMatches as _, parser::ValueSource};
-use tracer_ebpf::settings::Session;
 
 use super::{
     args::{self, Arguments, Command},
     config,
     file::{self, FileError, one_line},
 };
-use crate::probe::{attach::Options, plan::Wish};
+use crate::probe::plan::Wish;
 
 /// Why there is no configuration, in one line.
 #[derive(Debug, thiserror::Error)]
@@ -94,15 +93,10 @@ impl Config {
     }
 
     /// What is to be hooked, and what the eBPF side is to do.
-    pub fn wish(&self) -> (Wish, Options) {
+    pub fn wish(&self) -> Wish {
         let daemon = &self.daemon;
         let wish = config::service_wish(&daemon.probes, daemon.lookups, daemon.rings, daemon.calls);
-        let (workloads, wish) = config::workloads(daemon.workloads, wish);
-        let followed = daemon.rings.into();
-        let apart = workloads.is_some().into();
-        let mut session = Session { rings: followed, tables: followed, workloads: apart, ..Session::default() };
-        let wish = config::with_details(wish, &mut session, daemon.details);
-        (wish, Options { session, workloads, ..Options::default() })
+        config::with_details(config::workloads(daemon.workloads, wish), daemon.details)
     }
 
     /// The options that `newer` has otherwise and that take a restart, by name.

@@ -15,7 +15,7 @@ use aya::{
 };
 use aya_obj::btf::{BtfType, Func, FuncLinkage};
 use rustix::process::{Resource, Rlimit};
-use tracer_ebpf::settings::{Features, Session, Settings};
+use tracer_ebpf::settings::{Features, Settings};
 
 use super::{
     descriptors, loader,
@@ -23,7 +23,7 @@ use super::{
     multi,
     object::{self, ObjectError},
     offsets,
-    plan::{Hook, Kind, Plan},
+    plan::{Hook, Kind, Plan, Wish},
     progress::{Progress, Step},
     sizes,
     table::{CLASSIC_GROUP, Role, SEARCHES, UNDER_WAY},
@@ -35,7 +35,7 @@ use crate::{
         mapped::{self, Mapped},
         read::ReadError,
     },
-    kernel::{self, Hierarchy, Types},
+    kernel::{self, Types},
     memory,
 };
 
@@ -69,21 +69,6 @@ pub enum AttachError {
     /// How many entries maps need is not known.
     #[error("cannot tell how many CPUs are possible: {0}")]
     Cpus(io::Error),
-}
-
-/// How many of the session's maps must be large.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// What the eBPF side is to do.
-    pub session: Session,
-    /// Bytes of the ring buffer, a power of two; 0 for the default.
-    pub ring_bytes: u32,
-    /// Level of the probes' own log, as `aya_log::Level`; 0 for off.
-    pub log_level: u8,
-    /// How many workloads to keep apart, and by which cgroups; with [`Session::workloads`].
-    pub workloads: Option<(u32, Hierarchy)>,
-    /// An audit: its maps are large, and those of registrations small.
-    pub audit: bool,
 }
 
 /// What the kernel's iterators are made by: numbers of functions among its types.
@@ -137,14 +122,14 @@ struct SettingsPod(Settings);
 unsafe impl aya::Pod for SettingsPod {}
 
 /// Loads the object and attaches the plan's hooks. A hook that fails is no error here: `results` has it.
-pub fn attach(plan: &Plan, types: &Types, options: &Options, progress: &Progress) -> Result<Attached, AttachError> {
+pub fn attach(plan: &Plan, types: &Types, wish: &Wish, progress: &Progress) -> Result<Attached, AttachError> {
     progress.step(Step::Object);
     if plan.legacy_frames {
         raise_memlock();
     }
     let object = object_for(plan)?;
-    let mut ebpf = load(plan, options, &object)?;
-    if options.workloads.is_some() {
+    let mut ebpf = load(plan, wish, &object)?;
+    if wish.workloads.is_some() {
         sizes::prepare(&mut ebpf).map_err(|error| AttachError::Fill(sizes::WORKLOADS, chain(&error)))?;
     }
     let iterators = Iterators {
@@ -358,44 +343,44 @@ fn note_verified(program: &str, count: impl Fn() -> Option<u64>) {
     }
 }
 
-fn load(plan: &Plan, options: &Options, object: &[u8]) -> Result<Ebpf, AttachError> {
+fn load(plan: &Plan, wish: &Wish, object: &[u8]) -> Result<Ebpf, AttachError> {
     let features = Features { page_shift: kernel::page_size().trailing_zeros() as u8, ..plan.settings.kernel };
-    let settings = SettingsPod(Settings { kernel: features, session: options.session.complete(), ..plan.settings });
+    let settings = SettingsPod(Settings { kernel: features, session: wish.session(), ..plan.settings });
     let mut loader = loader::without_types();
     loader.allow_unsupported_maps();
     loader.override_global("SETTINGS", &settings, true);
-    loader.override_global("AYA_LOG_LEVEL", &options.log_level, true);
+    loader.override_global("AYA_LOG_LEVEL", &wish.log_level, true);
     if plan.legacy_frames {
         loader.map_max_entries("FRAMES", HASH_FRAMES);
     }
-    if options.session.records == 0 {
+    if !wish.records {
         loader.map_max_entries("RECORDS", NO_RECORDS);
-    } else if options.ring_bytes != 0 {
-        loader.map_max_entries("RECORDS", options.ring_bytes);
+    } else if wish.ring_bytes != 0 {
+        loader.map_max_entries("RECORDS", wish.ring_bytes);
     }
-    if options.log_level == 0 {
+    if wish.log_level == 0 {
         loader.map_max_entries("AYA_LOGS", NO_RECORDS);
     }
     let cpus = mapped::cpus().map_err(AttachError::Cpus)?;
     for (map, entries) in sizes::OF_CPUS {
         loader.map_max_entries(map, cpus.saturating_mul(entries as u32));
     }
-    if options.session.processes == 0 {
+    if !wish.processes {
         for map in OF_PROCESSES {
             loader.map_max_entries(map, 1);
         }
     }
-    if options.session.rings == 0 && options.session.records == 0 {
+    if !wish.ring && !wish.records {
         loader.map_max_entries("RINGS", 1);
     }
-    if options.session.tables == 0 {
+    if !wish.tables {
         loader.map_max_entries("TABLES", 1);
     }
-    let cap = options.workloads.as_ref().map(|(cap, _)| *cap);
+    let cap = wish.workloads.as_ref().map(|(cap, _)| *cap);
     for (map, entries) in sizes::of_workloads(cap) {
         loader.map_max_entries(map, entries);
     }
-    if !options.audit {
+    if !wish.audit {
         for map in ["AUDIT", "STACKS"] {
             loader.map_max_entries(map, 1);
         }
@@ -542,10 +527,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        kernel::fixture,
-        probe::plan::{self, Wish},
-    };
+    use crate::{kernel::fixture, probe::plan};
 
     #[test]
     fn what_notes_comes_after_what_lets_go_and_what_opens_comes_last() {

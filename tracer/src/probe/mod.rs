@@ -15,3 +15,4 @@ mod select;
 pub mod sizes;
 pub mod table;
 mod tracefs;
+pub mod wish;

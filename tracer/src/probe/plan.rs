@@ -11,69 +11,16 @@ pub(crate) mod tests;
 use tracer_ebpf::{policy::Policy, settings::Settings};
 
 use super::{
-    mode::{AttachMode, Mechanism, Obstacles},
+    mode::{Mechanism, Obstacles},
     table::Role,
 };
 use crate::figure::{Figure, Figures};
 
+pub use super::wish::{Filters, Wish};
 pub use audit::{audit_plan, mechanism_of};
 pub use detail::{no_accounting_times, no_lookup_times};
 pub use error::{OLDEST, PlanError};
 pub use make::plan;
-
-/// What a session wants to be hooked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, set by name")]
-pub struct Wish {
-    /// How to attach.
-    pub attach: AttachMode,
-    /// Count the kernel's VMA look-ups: bystanders that fault through GUP pay for it.
-    pub lookups: bool,
-    /// Follow rings from their making.
-    pub ring: bool,
-    /// Follow what is registered now, by ring.
-    pub tables: bool,
-    /// Only the command that pinscope started and its descendants.
-    pub descent: bool,
-    /// Only one process, by its number.
-    pub process: bool,
-    /// Hook the return of the registration functions; without it a duration ends at the ledger's tracepoint.
-    pub registration_returns: bool,
-    /// Leave out the hook of each buffer where the pin's entry tells its range: half the cost, and no figure of a
-    /// buffer but those of its pin.
-    pub lean: bool,
-    /// Time the system call: every `io_uring_register(2)` pays for it.
-    pub calls: bool,
-    /// Watch `mmap_lock`: every acquisition on the machine pays for it.
-    pub locks: bool,
-    /// Time the parts of a registration: every page fault on the machine pays for it.
-    pub phases: bool,
-    /// Tell tasks' cgroups by this controller's hierarchy of version 1, not by the default hierarchy.
-    pub controller: Option<&'static str>,
-    /// Kernel functions and tracepoints to leave alone.
-    pub avoid: Vec<String>,
-}
-
-impl Default for Wish {
-    /// All that a doctor would ask about: whatever can be hooked, of all processes.
-    fn default() -> Self {
-        Self {
-            attach: AttachMode::Auto,
-            lookups: true,
-            ring: true,
-            tables: true,
-            descent: false,
-            process: false,
-            registration_returns: true,
-            lean: false,
-            calls: true,
-            locks: true,
-            phases: true,
-            controller: None,
-            avoid: Vec::new(),
-        }
-    }
-}
 
 /// How one program attaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

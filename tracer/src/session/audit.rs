@@ -15,7 +15,6 @@ use crate::{
     cli::{args, config},
     kernel::{Facts, addresses},
     probe::{
-        attach::Options,
         audit::wanted,
         health::{self, Health, HookState},
         plan::{self, Outcome, Plan},
@@ -31,11 +30,11 @@ use crate::{
 pub async fn audit(arguments: &args::Audit) -> Result<ExitCode> {
     let mut scope = config::Scope::new(&arguments.scope)?;
     let command = scope.command.as_deref().map(Command::hold).transpose()?;
-    scope.session.tracer = command.as_ref().map(Command::ancestor).transpose()?.unwrap_or(0);
-    let wish = config::wish(&arguments.probes, false, &scope.session);
-    let options = Options { session: scope.session, audit: true, ..Options::default() };
+    scope.filters.tracer = command.as_ref().map(Command::ancestor).transpose()?.unwrap_or(0);
+    let wish = config::wish(&arguments.probes, false, &scope.filters);
+    let wish = plan::Wish { audit: true, ..wish };
     let mut end = End::new(&scope, command)?;
-    let session = Session::start(&wish, &options)?;
+    let session = Session::start(&wish)?;
     let mut meta = super::meta(&session.release, session.mode(), &scope);
     meta.started = session.started.clone();
     end.begin(scope.duration)?;
@@ -72,12 +71,11 @@ struct Session {
 }
 
 impl Session {
-    fn start(wish: &plan::Wish, options: &Options) -> Result<Self> {
+    fn start(wish: &plan::Wish) -> Result<Self> {
         let statistics =
             runs::enable().map_err(|error| format!("the kernel keeps no statistics of programs for us ({error})"));
         let plan = |facts: &Facts| plan::audit_plan(facts, wish);
-        let Opened { facts, plan, attached, results, .. } =
-            Opened::by_all(&wanted(), plan, options, &Progress::begin());
+        let Opened { facts, plan, attached, results, .. } = Opened::by_all(&wanted(), plan, wish, &Progress::begin());
         let attached = attached.map_err(|why| anyhow!("{why}"))?;
         let health = health::health(&plan, &results);
         let baseline = source::read(&attached).context("cannot read the figures")?;

@@ -32,10 +32,9 @@ use crate::{
     logging::Logging,
     memory,
     probe::{
-        attach::Options,
         health::{HookState, Status},
         object,
-        plan::Hook,
+        plan::{Hook, Wish},
         progress::Progress,
     },
     say,
@@ -193,10 +192,10 @@ impl Signals {
 /// Attaches what can be attached; with `--strict` all of it or nothing.
 fn attach(config: &Config) -> Result<(Session, Statistics)> {
     let verbose = config.verbose > 0;
-    let (wish, options) = config.wish();
-    let options = Options { log_level: log::level(verbose), ..options };
+    let wish = config.wish();
+    let wish = Wish { log_level: log::level(verbose), ..wish };
     memory::keep_small();
-    let mut session = Session::open(&wish, &options, &Progress::begin())?;
+    let mut session = Session::open(&wish, &Progress::begin())?;
     object::forget();
     memory::keep_scrapes();
     let statistics = statistics(&mut session, config.daemon.stats);

@@ -202,7 +202,7 @@ fn group(thread: u32) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use tracer_ebpf::settings::Session;
+    use crate::probe::plan::Filters;
 
     use super::*;
 
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn everything_that_ends_a_session_is_named() {
-        let plain = Scope { session: Session::default(), pid: None, duration: None, command: None };
+        let plain = Scope { filters: Filters::default(), pid: None, duration: None, command: None };
         assert_eq!(ends(&plain), "Ctrl-C");
         let all = Scope { pid: Some(7), duration: Some(Duration::from_secs(30)), command: Some(Vec::new()), ..plain };
         assert_eq!(ends(&all), "the command's end or the end of process 7 or the end of 30s or Ctrl-C");

@@ -6,9 +6,8 @@ use crate::{
     decode::Known,
     figure::{Availability, Figure, FigureSet},
     probe::{
-        attach::Options,
         health::Health,
-        plan::{Kind, Plan, no_accounting_times, no_lookup_times},
+        plan::{Kind, Plan, Wish, no_accounting_times, no_lookup_times},
         table::{LIST_TABLE, Role, SEARCHES},
     },
 };
@@ -21,7 +20,7 @@ pub fn tables_before(results: &[(String, Result<(), String>)], health: &Health) 
 }
 
 /// What the attached probes can tell.
-pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Health, options: &Options) -> Known {
+pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Health, wish: &Wish) -> Known {
     let attached = |role: Role, at_return: bool| {
         plan.hooks.iter().any(|hook| {
             let returns = matches!(hook.kind, Kind::Kretprobe | Kind::MultiReturn | Kind::Fexit);
@@ -38,7 +37,7 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
     // Where the ledger is at that return, it stands for the call's own hook.
     let call_ends = attached(Role::Call, true) || attached(Role::Ledger, true);
     let loaded = |name: &str| results.iter().any(|(program, result)| program == name && result.is_ok());
-    let phases = options.session.phases != 0 && both(Role::Pin);
+    let phases = wish.phases && both(Role::Pin);
     let mut figures = health.figures.clone();
     let untimed = [(Figure::LookupTime, no_lookup_times(plan)), (Figure::AccountingTime, no_accounting_times(plan))];
     for (figure, reason) in untimed {
@@ -46,7 +45,7 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
             figures.lose(&[figure], reason);
         }
     }
-    figures.leave_out(unasked(options));
+    figures.leave_out(unasked(wish));
     // Where the pin's hooks stand for the buffer's.
     let pin_is_buffer = plan.settings.kernel.pin_is_buffer != 0;
     let per_buffer = if pin_is_buffer { Role::Pin } else { Role::Buffer };
@@ -66,11 +65,11 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
         walk: attached(per_buffer, false) && health.figures.missing(Figure::Vmas).is_none(),
         huge_pages: plan.settings.kernel.pin_is_slow == 0 || plan.settings.kernel.walks != 0,
         lookups: attached(Role::Lookup, false),
-        processes: options.session.processes != 0,
-        descent: options.session.by_descent != 0,
-        records: options.session.records != 0,
-        rings: options.session.rings != 0 && attached(Role::Ring, false) && installs,
-        tables: options.session.tables != 0
+        processes: wish.processes,
+        descent: wish.filters.descent,
+        records: wish.records,
+        rings: wish.ring && attached(Role::Ring, false) && installs,
+        tables: wish.tables
             && attached(Role::Release, false)
             && (attached(Role::Ledger, false) || attached(Role::Ledger, true))
             && attached(Role::Registration(Operation::Register), false)
@@ -78,10 +77,10 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
         ring_requests: plan.settings.kernel.ring_requests != 0 && installs,
         file_names: plan.settings.kernel.file_names != 0,
         cleanups,
-        ring_exits: cleanups && plan.ring_tables && options.session.complete().filtered == 0,
+        ring_exits: cleanups && plan.ring_tables && wish.session().filtered == 0,
         policy: plan.policy.clone(),
         calls: plan.settings.kernel.calls != 0 && attached(Role::Call, false) && call_ends,
-        locks: options.session.locks != 0 && hooked(Role::Lock),
+        locks: wish.locks && hooked(Role::Lock),
         phases,
         fault_times: phases && both(Role::Fault),
         lookup_times: phases && both(Role::Lookup),
@@ -93,20 +92,19 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
 }
 
 /// What a session leaves out that its plan would give.
-fn unasked(options: &Options) -> FigureSet {
+fn unasked(wish: &Wish) -> FigureSet {
     const OF_PROCESSES: &[Figure] = &[Figure::Processes, Figure::FileNames];
-    let session = &options.session;
     let unasked = [
-        (session.processes, OF_PROCESSES),
-        (session.rings, &[Figure::Rings]),
-        (session.tables, &[Figure::Registered, Figure::RegisteredBefore]),
-        (session.locks, &[Figure::LockWaits]),
+        (wish.processes, OF_PROCESSES),
+        (wish.ring, &[Figure::Rings]),
+        (wish.tables, &[Figure::Registered, Figure::RegisteredBefore]),
+        (wish.locks, &[Figure::LockWaits]),
         (
-            session.phases,
+            wish.phases,
             &[Figure::Phases, Figure::FaultTime, Figure::LookupTime, Figure::AccountingTime, Figure::SlowPins],
         ),
     ];
-    let unasked = unasked.into_iter().filter(|(asked, _)| *asked == 0).flat_map(|(_, figures)| figures);
+    let unasked = unasked.into_iter().filter(|(asked, _)| !asked).flat_map(|(_, figures)| figures);
     unasked.fold(FigureSet::NONE, |set, figure| set.with(*figure))
 }
 

@@ -35,11 +35,10 @@ use crate::{
     kernel::{Facts, Sources, Wanted},
     memory,
     probe::{
-        attach::{self, Options},
-        descriptors,
+        attach, descriptors,
         health::{self, Health, HookState},
         mode::Mechanism,
-        plan::{self, Plan, PlanError, Verdict, Wish},
+        plan::{self, Filters, Plan, PlanError, Verdict, Wish},
         progress::{Progress, Step},
         table,
     },
@@ -79,8 +78,8 @@ pub struct Session {
 
 impl Session {
     /// Inspects the kernel, plans, attaches. Fails with one line where nothing can be measured.
-    pub fn start(wish: &Wish, options: &Options) -> Result<Self> {
-        let session = Self::open(wish, options, &Progress::begin())?;
+    pub fn start(wish: &Wish) -> Result<Self> {
+        let session = Self::open(wish, &Progress::begin())?;
         match session.obstacle() {
             Some(why) => bail!("{why}"),
             None => Ok(session),
@@ -88,9 +87,9 @@ impl Session {
     }
 
     /// The same, but where nothing can be measured the session is there and says why: [`Session::obstacle`].
-    pub fn open(wish: &Wish, options: &Options, progress: &Progress) -> Result<Self> {
+    pub fn open(wish: &Wish, progress: &Progress) -> Result<Self> {
         let Opened { facts, plan, mut attached, results, .. } =
-            Opened::by(&table::wanted(), |facts| plan::plan(facts, wish), options, progress);
+            Opened::by(&table::wanted(), |facts| plan::plan(facts, wish), wish, progress);
         let mut health = health::health(&plan, &results);
         if let Err(why) = &attached {
             health.fail(why);
@@ -98,12 +97,12 @@ impl Session {
         if let Some(why) = attached.as_ref().ok().and_then(|attached| attached.under_way.as_ref().err()) {
             health.lose(Figure::UnderWay, why);
         }
-        let mut known = known::known(&plan, &results, &health, options);
+        let mut known = known::known(&plan, &results, &health, wish);
         let baseline = match &attached {
             Ok(attached) => maps::read(attached).context("cannot read the figures")?,
             Err(_) => Sample::default(),
         };
-        let workloads = match (&mut attached, &options.workloads) {
+        let workloads = match (&mut attached, &wish.workloads) {
             (Ok(attached), Some((cap, hierarchy))) => {
                 let source = ByWorkload::start(&attached.ebpf, attached.iterators.entries, hierarchy, *cap);
                 Some(Mutex::new(source.context("cannot read the figures")?))
@@ -266,10 +265,10 @@ struct Opened {
 impl Opened {
     /// Plans by a glance at the kernel and attaches. Where something cannot be hooked so, the rest of the facts may say why,
     /// or that something else can be: it begins anew with all of them.
-    fn by(wanted: &Wanted<'_>, plan: impl Fn(&Facts) -> Plan, options: &Options, progress: &Progress) -> Self {
+    fn by(wanted: &Wanted<'_>, plan: impl Fn(&Facts) -> Plan, wish: &Wish, progress: &Progress) -> Self {
         let sources = Sources::default();
         progress.step(Step::Kernel);
-        let first = Self::with(Facts::glance(&sources, wanted), &plan, options, progress);
+        let first = Self::with(Facts::glance(&sources, wanted), &plan, wish, progress);
         if first.settled || is_whole(&first.plan, first.attached.is_ok(), &first.results) {
             return first;
         }
@@ -277,19 +276,19 @@ impl Opened {
         // What was made goes first: it may be what the kernel has no room for.
         let facts = first.facts.clone();
         drop(first);
-        Self::with(facts.completed(&sources, wanted), &plan, options, progress)
+        Self::with(facts.completed(&sources, wanted), &plan, wish, progress)
     }
 
     /// The same by all facts from the start, where they matter: for a plan that says of a function that the kernel has none.
-    fn by_all(wanted: &Wanted<'_>, plan: impl Fn(&Facts) -> Plan, options: &Options, progress: &Progress) -> Self {
+    fn by_all(wanted: &Wanted<'_>, plan: impl Fn(&Facts) -> Plan, wish: &Wish, progress: &Progress) -> Self {
         let sources = Sources::default();
         progress.step(Step::Kernel);
         let glance = Facts::glance(&sources, wanted);
         let facts = if plan(&glance).is_settled() { glance } else { glance.completed(&sources, wanted) };
-        Self::with(facts, &plan, options, progress)
+        Self::with(facts, &plan, wish, progress)
     }
 
-    fn with(facts: Facts, plan: &impl Fn(&Facts) -> Plan, options: &Options, progress: &Progress) -> Self {
+    fn with(facts: Facts, plan: &impl Fn(&Facts) -> Plan, wish: &Wish, progress: &Progress) -> Self {
         let plan = plan(&facts);
         // What reading the facts took is not wanted for loading; the most that a start takes is what a limit on it must allow.
         memory::give_back();
@@ -297,7 +296,7 @@ impl Opened {
         let settled = plan.is_settled() || few.is_some();
         let (attached, results) = match few {
             Some(why) => (Err(why), Vec::new()),
-            None => attach_plan(&facts, &plan, options, progress),
+            None => attach_plan(&facts, &plan, wish, progress),
         };
         Self { facts, plan, attached, results, settled }
     }
@@ -309,24 +308,19 @@ fn is_whole(plan: &Plan, attached: bool, results: &Results) -> bool {
 }
 
 /// Attaches what the plan says: what is attached, or why nothing is; and what became of each hook.
-fn attach_plan(
-    facts: &Facts,
-    plan: &Plan,
-    options: &Options,
-    progress: &Progress,
-) -> (Result<Probes, String>, Results) {
+fn attach_plan(facts: &Facts, plan: &Plan, wish: &Wish, progress: &Progress) -> (Result<Probes, String>, Results) {
     let types = match &facts.types {
         Ok(types) if plan.verdict() != Verdict::Nothing => types,
         _ => {
             return (
-                Err(format!("cannot {} here: {}", if options.audit { "audit" } else { "trace" }, fatal(plan))),
+                Err(format!("cannot {} here: {}", if wish.audit { "audit" } else { "trace" }, fatal(plan))),
                 Vec::new(),
             );
         }
     };
-    let attached = attach::attach(plan, types, options, progress).map_err(|error| error.to_string());
-    let opened = attached
-        .and_then(|attached| Probes::open(attached, options.session.processes != 0).map_err(|error| error.to_string()));
+    let attached = attach::attach(plan, types, wish, progress).map_err(|error| error.to_string());
+    let opened =
+        attached.and_then(|attached| Probes::open(attached, wish.processes).map_err(|error| error.to_string()));
     match opened {
         Ok(attached) => {
             let results = attached.results.clone();
@@ -349,18 +343,16 @@ fn attach_plan(
 /// # Errors
 /// Signals cannot be listened for.
 pub fn tried(probes: &args::Probes) -> Result<(Facts, Plan)> {
-    let session = tracer_ebpf::settings::Session { processes: 1, ..Default::default() };
-    let wish = config::wish(probes, true, &session);
+    let wish = Wish { processes: true, ..config::wish(probes, true, &Filters::default()) };
     starting::begin([libc::SIGINT, libc::SIGTERM])?;
     let progress = Progress::begin();
     progress.step(Step::Kernel);
     let facts = Facts::gather(&Sources::default(), &table::wanted());
     let mut plan = plan::plan(&facts, &wish);
     if plan.verdict() != Verdict::Nothing {
-        let options = Options { session, ..Options::default() };
         let (attached, results) = match descriptors::too_few(&plan) {
             Some(why) => (Err(why), Vec::new()),
-            None => attach_plan(&facts, &plan, &options, &progress),
+            None => attach_plan(&facts, &plan, &wish, &progress),
         };
         match attached {
             Ok(_) => plan.figures = health::health(&plan, &results).figures,

@@ -18,7 +18,7 @@ use crate::{
         args::{self, Format},
         config,
     },
-    probe::attach::Options,
+    probe::plan::Wish,
     sample::Sample,
     sink::{self, Meta},
 };
@@ -27,13 +27,12 @@ use crate::{
 pub async fn report(arguments: &args::Report, verbose: bool) -> Result<ExitCode> {
     let mut scope = config::Scope::new(&arguments.scope)?;
     let command = scope.command.as_deref().map(Command::hold).transpose()?;
-    scope.session.tracer = command.as_ref().map(Command::ancestor).transpose()?.unwrap_or(0);
-    scope.session.processes = 1;
-    let wish = config::wish(&arguments.probes, !arguments.no_lookups, &scope.session);
-    let wish = config::with_details(wish, &mut scope.session, arguments.details);
-    let options = Options { session: scope.session, log_level: log::level(verbose), ..Options::default() };
+    scope.filters.tracer = command.as_ref().map(Command::ancestor).transpose()?.unwrap_or(0);
+    let wish = config::wish(&arguments.probes, !arguments.no_lookups, &scope.filters);
+    let wish = config::with_details(wish, arguments.details);
+    let wish = Wish { processes: true, log_level: log::level(verbose), ..wish };
     let mut end = End::new(&scope, command)?;
-    let mut session = Session::start(&wish, &options)?;
+    let mut session = Session::start(&wish)?;
     log::show(&mut session, verbose)?;
     let mut meta = session.meta(&scope);
     end.begin(scope.duration)?;

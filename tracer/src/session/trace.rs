@@ -20,7 +20,7 @@ use crate::{
     cli::{args, config},
     decode::{Assembler, Filesystems, Record, Registration, decode},
     figure::Figure,
-    probe::attach::Options,
+    probe::plan::Wish,
     say,
     sink::{left_running, trace as sink},
     source::{
@@ -43,13 +43,12 @@ pub async fn trace(arguments: &args::Trace, verbose: bool) -> Result<ExitCode> {
     let mut scope = config::Scope::new(&arguments.scope)?;
     let ring_bytes = config::ring_bytes(arguments.buffer)?;
     let command = scope.command.as_deref().map(Command::hold).transpose()?;
-    scope.session.tracer = command.as_ref().map(Command::ancestor).transpose()?.unwrap_or(0);
-    scope.session.records = 1;
-    let wish = config::wish(&arguments.probes, !arguments.no_lookups, &scope.session);
-    let wish = config::with_details(wish, &mut scope.session, arguments.details);
-    let options = Options { session: scope.session, ring_bytes, log_level: log::level(verbose), ..Options::default() };
+    scope.filters.tracer = command.as_ref().map(Command::ancestor).transpose()?.unwrap_or(0);
+    let wish = config::wish(&arguments.probes, !arguments.no_lookups, &scope.filters);
+    let wish = config::with_details(wish, arguments.details);
+    let wish = Wish { records: true, ring_bytes, log_level: log::level(verbose), ..wish };
     let mut end = End::new(&scope, command)?;
-    let mut session = Session::start(&wish, &options)?;
+    let mut session = Session::start(&wish)?;
     can_be_told(&session, arguments)?;
     log::show(&mut session, verbose)?;
     let mut records = Records::open(session.ebpf_mut()?)?;

@@ -34,7 +34,7 @@ pub(super) fn unasked(wish: &Wish) -> FigureSet {
         (wish.calls, &[Figure::CallTime]),
         (wish.ring, &[Figure::Rings]),
         (wish.tables, &[Figure::Registered, Figure::RegisteredBefore]),
-        (wish.controller.is_some(), &[Figure::WorkloadsV1]),
+        (wish.controller().is_some(), &[Figure::WorkloadsV1]),
     ];
     let unasked = unasked.into_iter().filter(|(asked, _)| !asked).flat_map(|(_, figures)| figures);
     unasked.fold(FigureSet::NONE, |set, figure| set.with(*figure))

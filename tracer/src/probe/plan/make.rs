@@ -195,8 +195,8 @@ fn processes(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
         plan.figures
             .narrow(&[Figure::Processes], &format!("those that had one number after each other are one: {reason}"));
     }
-    let untold = unnumbered.clone().or_else(|| missing(&offsets::DESCENT)).filter(|_| wish.descent);
-    let untold = untold.or_else(|| unnumbered.clone().filter(|_| wish.process));
+    let untold = unnumbered.clone().or_else(|| missing(&offsets::DESCENT)).filter(|_| wish.filters.descent);
+    let untold = untold.or_else(|| unnumbered.clone().filter(|_| wish.filters.pid.is_some()));
     if let Some(reason) = untold {
         plan.errors.push(PlanError::Processes(reason));
     } else if let Some(reason) = unnumbered {
@@ -209,7 +209,7 @@ fn processes(plan: &mut Plan, facts: &Facts, types: &Types, wish: &Wish) {
 fn cgroups(plan: &mut Plan, types: &Types, wish: &Wish) {
     let missing = offsets::missing_for_cgroups(types);
     plan.settings.kernel.cgroup_names = missing.is_none().into();
-    let Some(controller) = wish.controller else { return };
+    let Some(controller) = wish.controller() else { return };
     let number = types.subsystems.get(controller).and_then(|number| u8::try_from(number + 1).ok());
     let reason = match (missing.or(offsets::missing(types, &offsets::CONTROLLER)), number) {
         (None, Some(number)) => {

@@ -7,8 +7,8 @@ use tracer_ebpf::operation::Operation;
 use super::*;
 use crate::{
     figure::{Availability, Figure},
-    kernel::{Facts, Lockdown, Prototype, Traceable, Trial, Unknown, fixture},
-    probe::{offsets, table},
+    kernel::{Facts, Hierarchy, Lockdown, Prototype, Traceable, Trial, Unknown, fixture},
+    probe::{mode::AttachMode, offsets, table},
 };
 
 fn programs(plan: &Plan) -> Vec<&str> {
@@ -444,7 +444,7 @@ fn no_way_to_walk_costs_the_vmas_and_nothing_else() {
 
 #[test]
 fn cgroups_are_told_by_a_controller_where_that_is_wanted() {
-    let wish = |controller| Wish { controller, ..Wish::default() };
+    let wish = |controller| Wish { workloads: Some((9, Hierarchy { controller, mount: None })), ..Wish::default() };
     let of = |facts: &Facts, controller| plan(facts, &wish(controller));
     for facts in fixture::all() {
         let kernel = of(&facts, None).settings.kernel;
@@ -523,21 +523,21 @@ prop_compose! {
     ) -> Wish {
         let [lookups, ring, descent, registration_returns, lean, locks, phases, tables] = on;
         let avoid = avoid.into_iter().map(str::to_owned).collect();
-        let controller = if phases { Some("memory") } else { None };
+        let workloads = phases.then_some((9, Hierarchy { controller: Some("memory"), mount: None }));
         Wish {
             attach,
             lookups,
             ring,
             tables,
-            descent,
-            process: descent,
+            filters: Filters { descent, pid: descent.then_some((1, 1)), ..Filters::default() },
             registration_returns,
             lean,
             calls: ring,
             locks,
             phases,
-            controller,
+            workloads,
             avoid,
+            ..Wish::default()
         }
     }
 }
@@ -706,7 +706,11 @@ const DISPENSABLE: [(&str, &str); 26] = [
 fn no_member_goes_without_a_word() {
     for facts in [fixture::debian_6_12(), fixture::debian_7_3()] {
         let facts = Facts { pid_namespace: Ok(0xf000_0001), ..facts };
-        let wish = Wish { descent: true, controller: Some("memory"), ..Wish::default() };
+        let wish = Wish {
+            filters: Filters { descent: true, ..Filters::default() },
+            workloads: Some((9, Hierarchy { controller: Some("memory"), mount: None })),
+            ..Wish::default()
+        };
         let whole = plan(&facts, &wish);
         let new = facts.release.is_from((7, 0));
         for member in offsets::MEMBERS {

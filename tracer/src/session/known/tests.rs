@@ -5,7 +5,6 @@ use serde_json::Value;
 use tracer_ebpf::{
     histogram::{SUM, index},
     record::{self, Cost, JudgedKey, JudgedTotals, SharedFile, SharedFileKey},
-    settings::Session,
 };
 
 use super::*;
@@ -91,19 +90,6 @@ fn a_full_sample() -> Sample {
     sample
 }
 
-/// What is asked of a session.
-fn options(wish: &Wish, processes: bool) -> Options {
-    let session = Session {
-        processes: processes.into(),
-        rings: wish.ring.into(),
-        tables: wish.tables.into(),
-        locks: wish.locks.into(),
-        phases: wish.phases.into(),
-        ..Session::default()
-    };
-    Options { session, ..Options::default() }
-}
-
 /// The session's snapshot; `fails` tells which programs do not attach.
 fn snapshot_of(facts: &Facts, wish: &Wish, processes: bool, fails: impl Fn(&str) -> bool) -> Snapshot {
     let plan = plan::plan(facts, wish);
@@ -113,7 +99,7 @@ fn snapshot_of(facts: &Facts, wish: &Wish, processes: bool, fails: impl Fn(&str)
     if plan.verdict() == Verdict::Nothing {
         health.fail("nothing can be hooked");
     }
-    let known = known(&plan, &results, &health, &options(wish, processes));
+    let known = known(&plan, &results, &health, &Wish { processes, ..wish.clone() });
     let snapshot = fold(&a_full_sample(), &known);
     let told = workloads::Told::of(&snapshot.figures);
     Snapshot { workloads: Some(workloads::Workloads { told, ..fixture::workloads() }), ..snapshot }
