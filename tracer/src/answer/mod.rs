@@ -11,7 +11,7 @@ mod q2;
 mod q3;
 mod q4;
 mod q5;
-mod q6;
+pub mod q6;
 mod q7;
 mod reasons;
 mod rows;
@@ -141,7 +141,7 @@ impl From<Answer> for Written {
 /// What a report says beyond its figures.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Told {
-    /// Every question.
+    /// Every question but [`q6`].
     pub answers: Vec<Answer>,
     /// What each process's registrations cost and what to change; `None` where nobody asked, or processes are not kept
     /// apart.
@@ -158,7 +158,7 @@ impl Told {
     }
 }
 
-/// Every question, in order.
+/// Every question that a snapshot answers, in order.
 pub fn answers(snapshot: &Snapshot, context: &Context) -> Vec<Answer> {
     vec![
         q1::answer(snapshot, context),
@@ -166,19 +166,17 @@ pub fn answers(snapshot: &Snapshot, context: &Context) -> Vec<Answer> {
         q3::answer(snapshot, context),
         q4::answer(snapshot, context),
         q5::answer(snapshot, context),
-        q6::answer(context),
         q7::answer(snapshot, context),
     ]
 }
 
 /// The figures that each question rests on, in the questions' order.
-pub const FIGURES: [FigureSet; 7] = [
+pub const FIGURES: [FigureSet; 6] = [
     q1::QUESTION.figures,
     q2::QUESTION.figures,
     q3::QUESTION.figures,
     q4::QUESTION.figures,
     q5::QUESTION.figures,
-    q6::QUESTION.figures,
     q7::QUESTION.figures,
 ];
 

@@ -1,15 +1,7 @@
-//! Q6: who else pins. A session of its own answers it.
+//! Q6: who else pins. A session of its own answers it, so that a report only names the command.
 
-use super::{Answer, Context, Question};
-use crate::figure::FigureSet;
+/// The question's place among the others.
+pub const ID: &str = "Q6";
 
-pub(super) const QUESTION: Question = Question {
-    id: "Q6",
-    text: "Who else pins user pages, and of which mappings?",
-    roles: &[],
-    figures: FigureSet::NONE,
-};
-
-pub(super) fn answer(context: &Context) -> Answer {
-    QUESTION.unanswerable(context, "asked by `pinscope audit`, which sits on the O_DIRECT path".to_owned())
-}
+/// The question, and where it is answered.
+pub const POINTER: &str = "Who else pins user pages, and of which mappings? `pinscope audit` answers it.";

@@ -96,7 +96,7 @@ mod tests {
     fn every_documented_key_of_an_answer_is_there() {
         let json = of(&a_snapshot());
         let answers = json["answers"].as_array().unwrap();
-        assert_eq!(answers.len(), 7);
+        assert_eq!(answers.len(), 6);
         for answer in answers {
             assert_eq!(keys(answer), "evidence id question state verdict why");
             assert_eq!(keys(&answer["evidence"]), "hooks kernel mode n notes of tables thresholds");

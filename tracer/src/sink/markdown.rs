@@ -4,7 +4,7 @@
 use super::{Meta, human, left_running, text::page::Page};
 use crate::{
     aggregate::Snapshot,
-    answer::{Advice, Answer, Evidence, Explanation, Table, Threshold, Told},
+    answer::{Advice, Answer, Evidence, Explanation, Table, Threshold, Told, q6},
 };
 
 /// What a mail is wrapped at.
@@ -24,6 +24,12 @@ pub fn report(snapshot: &Snapshot, meta: &Meta, told: &Told) -> String {
     header(&mut page, snapshot, meta);
     for answer in &told.answers {
         question(&mut page, answer);
+    }
+    if !told.answers.is_empty() {
+        page.blank();
+        page.line(&format!("## {}", q6::ID));
+        page.blank();
+        page.paragraph("", q6::POINTER);
     }
     if let Some(explanations) = &told.explanations {
         changes(&mut page, explanations);

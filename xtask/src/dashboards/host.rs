@@ -99,7 +99,7 @@ fn health() -> Row {
             .query("max by (figure, reason) (pinscope_degraded_reason{<here>})", "")
             .columns(&[("figure", "Figure"), ("reason", "Reason")])
             .no_value("all available, or not scraped"),
-        Panel::table("Questions", "The state of the questions Q1 to Q7 that `pinscope report` answers: answered, degraded or unanswerable with the data so far.")
+        Panel::table("Questions", "The state of the questions that `pinscope report` answers: answered, degraded or unanswerable with the data so far.")
             .size(4, 9)
             .query("max by (question, state) (pinscope_question_state{<here>} == 1)", "")
             .columns(&[("question", "Question"), ("state", "State")])

@@ -25,7 +25,6 @@ pub(super) const RULES: &[Rule] = &[
     Rule { name: "memlock", thresholds: MEMLOCK, applies: memlock },
     Rule { name: "many_vmas", thresholds: MANY_VMAS, applies: many_vmas },
     Rule { name: "refused_mapping", thresholds: REFUSED_MAPPING, applies: refused_mapping },
-    Rule { name: "next_kernel", thresholds: NEXT_KERNEL, applies: next_kernel },
 ];
 
 const fn threshold(name: &'static str, value: f64, unit: &'static str) -> Threshold {
@@ -87,7 +86,9 @@ fn small_pages(case: &Case<'_>) -> Option<Said> {
         return None;
     }
     let huge = habits.large_bytes.div_ceil(2 << 20);
-    let pins = case.process.pin_ns.unwrap_or(0);
+    let pins = case.process.pin_ns.map_or_else(String::new, |ns| {
+        format!("All its pins took {}, {} of its time in registrations. ", human::duration(ns), case.part_of_time(ns))
+    });
     Some(Said {
         seen: format!(
             "{} of 2 MiB and more, {} together, have {}: {} each.",
@@ -97,9 +98,7 @@ fn small_pages(case: &Case<'_>) -> Option<Said> {
             human::bytes(each),
         ),
         costs: format!(
-            "All its pins took {}, {} of its time in registrations; each page of a buffer is pinned by itself, and each I/O goes over the bvecs.",
-            human::duration(pins),
-            case.part_of_time(pins)
+            "{pins}Each page of a buffer is pinned by itself, and each I/O goes over the bvecs."
         ),
         change: "Put the buffers on huge pages: mmap() with MAP_HUGETLB, or align them to 2 MiB and madvise(MADV_HUGEPAGE) before they are touched."
             .to_owned(),
@@ -302,36 +301,5 @@ fn refused_mapping(case: &Case<'_>) -> Option<Said> {
         } else {
             "The registration is accepted by every kernel.".to_owned()
         },
-    })
-}
-
-const NEXT_KERNEL: &[Threshold] =
-    &[threshold("buffers accepted here and refused by the rule of 6.5 and later, at least", 1.0, "")];
-
-/// No kernel as it is released has such buffers: what the rule of 6.5 refuses, the rules before it refuse too. One whose
-/// rule was taken out has.
-fn next_kernel(case: &Case<'_>) -> Option<Said> {
-    let judgements = case.judgements?;
-    // Under that rule already, the kernel's own answer says more than ours.
-    let running = running(judgements).filter(|policy| !matches!(policy, Policy::Since65 | Policy::Since72))?;
-    let hit: Vec<_> = case
-        .judged
-        .iter()
-        .filter(|judged| judged.errno == 0 && Policy::Since72.is_sure_to_refuse(judged.traits))
-        .collect();
-    let first = hit.first()?;
-    let buffers = sum(&hit, |judged| judged.buffers);
-    let errno = errno_name(Policy::Since72.refuses(first.traits));
-    let backing = human::plain(&crate::answer::rules::backing(first));
-    Some(Said {
-        seen: format!(
-            "{} on {backing} are accepted under this kernel's rule ({}), and would be refused with {errno} by 6.5 and later.",
-            human::plural(buffers, "buffer"),
-            running.name(),
-        ),
-        costs: "Nothing here; after an upgrade those registrations fail.".to_owned(),
-        change: "Register memory that needs no dirty tracking: anonymous memory, memfd_create() or hugetlb, and read() or write() the file through it (O_DIRECT works on registered buffers)."
-            .to_owned(),
-        expect: "The registration is accepted by every kernel.".to_owned(),
     })
 }

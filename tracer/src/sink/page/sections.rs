@@ -6,7 +6,7 @@ use tracer_ebpf::operation;
 use super::{card, chart};
 use crate::{
     aggregate::{Measured, Operation, Snapshot, registered::Registered},
-    answer::{Answer, State},
+    answer::{Answer, State, q6},
     sink::{human, text},
 };
 
@@ -102,6 +102,7 @@ pub(super) fn questions(answers: &[Answer]) -> Markup {
                     @for why in answer.state.why() { small { (human::plain(why)) } }
                 }
             }
+            dt { (q6::ID) } dd { (q6::POINTER) }
         }
     };
     card("", "Questions", &body)

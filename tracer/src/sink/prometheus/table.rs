@@ -198,7 +198,7 @@ pub const METRICS: &[Metric] = &[
         name: "pinscope_question_state",
         kind: Type::Gauge,
         labels: &["question", "state"],
-        help: "1 for the state of a question (Q1 to Q7 of `pinscope report`): answered, degraded or unanswerable; 0 for the other states.",
+        help: "1 for the state of a question that `pinscope report` answers (Q1 to Q5, and Q7): answered, degraded or unanswerable; 0 for the other states.",
         figure: None,
         source: "the answers",
         samples: questions::states,

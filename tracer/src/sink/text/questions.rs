@@ -1,7 +1,7 @@
 //! The questions and the advice, for people.
 
 use super::{human, page::Page};
-use crate::answer::{Advice, Answer, Explanation, State, Table, Threshold};
+use crate::answer::{Advice, Answer, Explanation, State, Table, Threshold, q6};
 
 /// Rows of a table shown; the others are counted.
 const ROWS: usize = 8;
@@ -34,6 +34,7 @@ pub(super) fn questions(page: &mut Page, answers: &[Answer]) {
             }
         };
     }
+    page.paragraph(&format!("{} ", q6::ID), q6::POINTER);
 }
 
 fn unanswerable(page: &mut Page, answers: &[Answer], why: &str) {

@@ -288,7 +288,7 @@ fn as_markdown(context: &Context) -> TestResult {
         "## Q1 answered",
         "**Verdict:** Set-up: 1 of 1 ring installed buffers only before their first request.",
         "register: 1 call, 0 failed",
-        "## Q6 unanswerable",
+        "## Q6 Who else pins user pages, and of which mappings? `pinscope audit` answers it.",
     ] {
         ensure!(flat.contains(words), "no {words:?} in\n{text}");
     }
