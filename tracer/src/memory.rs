@@ -17,12 +17,11 @@ const STARTING: libc::c_int = 128 << 10;
 #[cfg(target_env = "gnu")]
 const SERVING: libc::c_int = 2 << 20;
 
-/// Bytes of a page of the kernel's.
+/// Bytes of a page of the kernel's, which hands them to every process at its start. No default stands in for them, and no
+/// file in /proc, which may not be mounted.
 pub fn page_size() -> u64 {
-    // Other libraries ask the kernel through /proc, which may not be mounted.
-    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
-    // The kernel hands it to every process (AT_PAGESZ), so that it is always known.
-    size.and_then(|size| u64::try_from(size).ok()).unwrap_or(4096)
+    // SAFETY: it reads what lies beside the process's arguments, for which any number may be asked.
+    unsafe { libc::getauxval(libc::AT_PAGESZ) }
 }
 
 /// Sets the process up to stay small. To be called before there are threads.

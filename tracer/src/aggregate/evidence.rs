@@ -295,8 +295,8 @@ pub struct SharedBufferFile {
     pub comm: String,
     /// Last component of its path; a memfd's begins with `memfd:`.
     pub name: String,
-    /// Filesystem type.
-    pub filesystem: String,
+    /// Filesystem type; `None` where it was not told.
+    pub filesystem: Option<String>,
     /// Inode number.
     pub inode: u64,
     /// Buffers that span it and another.

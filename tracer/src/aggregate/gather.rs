@@ -149,8 +149,7 @@ impl Fold<'_> {
             pid: process(key.pid, key.began_ns).into(),
             comm: self.comm_of(process(key.pid, key.began_ns)),
             name: human::field(&file.name).into_owned(),
-            filesystem: filesystem(Kind(file.kind as u32), self.sample.filesystems.get(&file.filesystem).cloned())
-                .unwrap_or_default(),
+            filesystem: filesystem(Kind(file.kind as u32), self.sample.filesystems.get(&file.filesystem).cloned()),
             inode: key.inode,
             buffers: file.buffers,
         });

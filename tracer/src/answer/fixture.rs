@@ -219,7 +219,7 @@ pub(crate) fn a_snapshot() -> Snapshot {
         pid: 42.into(),
         comm: "fio".to_owned(),
         name: "memfd:pool".to_owned(),
-        filesystem: "tmpfs".to_owned(),
+        filesystem: Some("tmpfs".to_owned()),
         inode: 17,
         buffers: 1,
     };

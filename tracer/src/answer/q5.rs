@@ -104,7 +104,8 @@ fn verdict([several, of_files]: [u64; 2], n: u64, files: &[SharedBufferFile]) ->
 
 fn shown(file: &SharedBufferFile) -> String {
     let name = human::cut(&human::plain(&file.name), 32);
-    format!("{name} ({}) by {}", human::plain(&file.filesystem), named(Some(file.pid), &file.comm))
+    let filesystem = file.filesystem.as_deref().map_or_else(String::new, |name| format!(" ({})", human::plain(name)));
+    format!("{name}{filesystem} by {}", named(Some(file.pid), &file.comm))
 }
 
 /// Buffers whose VMAs do not share one `vm_file`, where no file at all counts as one.
@@ -127,7 +128,7 @@ fn spans([several, of_files]: [u64; 2], sources: Option<u64>, n: u64) -> Vec<Vec
 fn file_row(file: &SharedBufferFile) -> Vec<Value> {
     vec![
         Value::Text(file.name.clone()),
-        Value::Text(file.filesystem.clone()),
+        file.filesystem.clone().map_or(Value::Unknown, Value::Text),
         Value::Count(file.inode),
         Value::Process { pid: Some(file.pid), comm: file.comm.clone() },
         Value::Count(file.buffers),

@@ -458,7 +458,7 @@ pub(crate) fn any_snapshot() -> impl Strategy<Value = Snapshot> {
     let file = ("\\PC{0,80}", figure()).prop_map(|(name, buffers)| SharedBufferFile {
         pid: 1.into(),
         comm: name.clone(),
-        filesystem: name.clone(),
+        filesystem: Some(name.clone()),
         name,
         inode: buffers,
         buffers,

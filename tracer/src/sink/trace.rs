@@ -220,7 +220,7 @@ pub fn footer(counts: Counts, lost: Option<&Losses>) -> String {
     let losses = causes.iter().filter(|(count, _)| *count > 0);
     let mut facts = vec![human::plural(counts.registrations, "registration")];
     facts.extend(losses.map(|(count, what)| format!("{} {what}", human::count(*count))));
-    if lost.is_none() {
+    if lost.is_none_or(|lost| lost.registration_records.is_none()) {
         facts.push("how many records were lost is not known".to_owned());
     }
     facts.join("; ")
@@ -373,7 +373,10 @@ mod tests {
             footer(counts, Some(&lost)),
             "1 registration; 4 registration records lost; 2 buffers without their registration"
         );
-        assert_eq!(footer(Counts::default(), None), "0 registrations; how many records were lost is not known");
+        let unread = Losses { registration_records: None, ..Losses::default() };
+        let unknown = "0 registrations; how many records were lost is not known";
+        assert_eq!(footer(Counts::default(), Some(&unread)), unknown);
+        assert_eq!(footer(Counts::default(), None), unknown);
     }
 
     proptest! {

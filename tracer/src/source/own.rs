@@ -25,7 +25,7 @@ impl Own {
             // Without the one through which the folder is read.
             open_fds: process.fd_count().ok().map(|count| (count as u64).saturating_sub(1)),
             max_fds,
-            threads: u64::try_from(stat.num_threads).unwrap_or(0),
+            threads: u64::try_from(stat.num_threads).ok()?,
             started_seconds: booted_seconds() + stat.starttime as f64 / second,
         })
     }
