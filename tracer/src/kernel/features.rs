@@ -1,6 +1,6 @@
 //! What the kernel answers when it is asked directly.
 
-use super::{Known, OF_SYSFS, Sources, Unknown, unread};
+use super::{Known, OF_SYSFS, Sources, Unknown, privileges, unread};
 use crate::bpf;
 
 /// What became of trying a kind of program: for fentry, of loading and attaching an empty one to the kernel's own test
@@ -26,7 +26,7 @@ impl Trial {
         match bpf::has_trampolines() {
             Ok(true) => Self::Works,
             Ok(false) => Self::Absent,
-            Err(why) => Self::Refused(why),
+            Err(why) => Self::refused(sources, &why),
         }
     }
 
@@ -38,8 +38,13 @@ impl Trial {
         match bpf::has_links() {
             Ok(true) => Self::Works,
             Ok(false) => Self::Absent,
-            Err(error) => Self::Refused(error.to_string()),
+            Err(error) => Self::refused(sources, &error.to_string()),
         }
+    }
+
+    fn refused(sources: &Sources, why: &str) -> Self {
+        let filter = privileges::seccomp(sources).map(|filter| format!("; {filter}"));
+        Self::Refused(format!("{why}{}", filter.unwrap_or_default()))
     }
 }
 

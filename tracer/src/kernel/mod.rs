@@ -25,7 +25,7 @@ pub use btf::Types;
 pub use cgroups::Hierarchy;
 pub use features::Trial;
 pub use preemption::Preemption;
-pub use privileges::{Lockdown, Privileges};
+pub use privileges::{Lockdown, Privileges, seccomp};
 pub use prototype::Prototype;
 pub use switches::Switches;
 pub use symbols::Symbols;

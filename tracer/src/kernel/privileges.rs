@@ -77,6 +77,13 @@ pub struct Privileges {
     pub memlock: Option<u64>,
 }
 
+/// What an errno of bpf(2) does not say: a filter of system calls answers with one of its choice.
+pub fn seccomp(sources: &Sources) -> Option<&'static str> {
+    let status = fs::read_to_string(sources.proc.join("self/status")).ok()?;
+    let mode = status.lines().find_map(|line| line.strip_prefix("Seccomp:")).map(str::trim);
+    (mode == Some("2")).then_some("a seccomp filter is on this process, which may be what refuses bpf(2)")
+}
+
 impl Privileges {
     /// Reads all of it.
     pub fn read(sources: &Sources) -> Self {

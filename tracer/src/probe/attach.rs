@@ -35,7 +35,7 @@ use crate::{
         mapped::{self, Mapped},
         read::ReadError,
     },
-    kernel::{self, Types},
+    kernel::{self, Sources, Types},
     memory,
 };
 
@@ -339,7 +339,8 @@ impl Loader {
 fn note_verified(program: &str, count: impl Fn() -> Option<u64>) {
     if tracing::enabled!(tracing::Level::DEBUG) {
         // Known since 5.16.
-        tracing::debug!("verified: {program}: {} instructions", count().unwrap_or(0));
+        let count = count().map_or_else(String::new, |count| format!(": {count} instructions"));
+        tracing::debug!("verified: {program}{count}");
     }
 }
 
@@ -398,18 +399,8 @@ fn raise_memlock() {
 
 /// What the kernel's errno does not say of a load that was refused.
 fn hints(plan: &Plan) -> String {
-    memlock_hint(plan) + &seccomp_hint()
-}
-
-/// A filter of system calls answers with an errno of its choice.
-fn seccomp_hint() -> String {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mode = status.lines().find_map(|line| line.strip_prefix("Seccomp:")).map(str::trim);
-    if mode == Some("2") {
-        "; a seccomp filter is on this process, which may be what refuses bpf(2)".to_owned()
-    } else {
-        String::new()
-    }
+    let filter = kernel::seccomp(&Sources::default()).map(|filter| format!("; {filter}"));
+    memlock_hint(plan) + &filter.unwrap_or_default()
 }
 
 /// The limit itself answers EPERM, which says nothing.
