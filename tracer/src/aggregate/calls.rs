@@ -94,7 +94,8 @@ impl Fold<'_> {
         if !self.figures.has(Figure::UnderWay) {
             return None;
         }
-        let mut calls: Vec<_> = self.sample.calls.as_ref()?.iter().filter_map(|call| self.long(call)).collect();
+        let (calls, now_ns) = self.sample.calls.as_ref().zip(self.sample.now_ns)?;
+        let mut calls: Vec<_> = calls.iter().filter_map(|call| long(call, now_ns)).collect();
         calls.sort_by_key(|(call, _)| Reverse(call.age_ns));
         let oldest_ns = calls.first().map(|(call, _)| call.age_ns);
         calls.retain(|(call, _)| call.age_ns > LONG_NS);
@@ -104,16 +105,16 @@ impl Fold<'_> {
         let long = calls.into_iter().map(|(call, _)| call).collect();
         Some(UnderWay { oldest_ns, long, unseen_ends, since })
     }
+}
 
-    /// The call, and whether it is sure not to have ended.
-    fn long(&self, call: &Call) -> Option<(LongCall, bool)> {
-        let long = LongCall {
-            operation: Operation::from_number(call.operation)?,
-            pid: call.pid.into(),
-            tid: call.tid.into(),
-            comm: comm(&call.comm),
-            age_ns: self.sample.now_ns.saturating_sub(call.since_ns),
-        };
-        Some((long, call.sure))
-    }
+/// The call at this time, and whether it is sure not to have ended.
+fn long(call: &Call, now_ns: u64) -> Option<(LongCall, bool)> {
+    let long = LongCall {
+        operation: Operation::from_number(call.operation)?,
+        pid: call.pid.into(),
+        tid: call.tid.into(),
+        comm: comm(&call.comm),
+        age_ns: now_ns.saturating_sub(call.since_ns),
+    };
+    Some((long, call.sure))
 }

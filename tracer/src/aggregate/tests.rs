@@ -56,7 +56,8 @@ fn backing(class: Class, shared: bool, filesystem: u64, failed: bool, buffers: u
 
 /// Twelve registers (two refused), one clone, one unregister; books that balance.
 pub(crate) fn a_sample() -> Sample {
-    let mut sample = Sample { elapsed_ns: 10_000_000_000, calls: Some(Vec::new()), ..Sample::default() };
+    let mut sample =
+        Sample { elapsed_ns: 10_000_000_000, now_ns: Some(0), calls: Some(Vec::new()), ..Sample::default() };
     for (operation, calls) in [(Operation::Register, 12), (Operation::Clone, 1), (Operation::Unregister, 1)] {
         for counter in [Counter::Entries, Counter::Returns, Counter::Ledger] {
             sample.counters[counter.of(operation)] = calls;
@@ -631,7 +632,7 @@ fn calls_that_may_have_ended_say_so() {
     };
     let unseen = |calls: &[Call], skipped: &[(&str, u64)]| {
         let mut sample = a_sample();
-        sample.now_ns = 100_000_000_000;
+        sample.now_ns = Some(100_000_000_000);
         sample.calls = Some(calls.to_vec());
         sample.skipped = skipped.iter().map(|(program, runs)| ((*program).to_owned(), *runs)).collect();
         let under_way = fold(&sample, &Known::all()).under_way.unwrap();

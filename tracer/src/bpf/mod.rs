@@ -1,7 +1,8 @@
 //! bpf(2) itself, for what the library does not have: programs and links of kprobe.multi, through which fprobe calls a
 //! program at a function's entry or return (since 5.18, where the kernel has `CONFIG_FPROBE`); iterators over the entries of a map and over
-//! tasks (5.8, 5.9); and a program that removes entries.
+//! tasks (5.8, 5.9); and programs of ours that are run on the spot.
 
+pub mod clock;
 pub mod entries;
 pub mod fdinfo;
 pub mod mapped;
@@ -368,12 +369,17 @@ pub fn load_remover(maps: [BorrowedFd<'_>; 2]) -> io::Result<OwnedFd> {
 /// # Errors
 /// The kernel refuses to run it (before 5.10).
 pub fn remove(program: BorrowedFd<'_>, keys: [u64; 2]) -> io::Result<bool> {
+    test_run(program, keys).map(|answer| answer == 0)
+}
+
+/// Runs a program with these arguments; what it returns, of which the kernel gives 32 bits.
+fn test_run(program: BorrowedFd<'_>, arguments: [u64; 2]) -> io::Result<u32> {
     let mut attributes = zeroed();
     // SAFETY: as in `load_types`.
     let test = unsafe { &mut attributes.test };
     test.prog_fd = program.as_raw_fd().cast_unsigned();
-    test.ctx_in = (&raw const keys).expose_provenance() as u64;
-    test.ctx_size_in = size_of_val(&keys) as u32;
+    test.ctx_in = (&raw const arguments).expose_provenance() as u64;
+    test.ctx_size_in = size_of_val(&arguments) as u32;
     // SAFETY: the attributes are whole, and what they point to lives longer than the call.
     let answer = unsafe {
         libc::syscall(
@@ -387,7 +393,7 @@ pub fn remove(program: BorrowedFd<'_>, keys: [u64; 2]) -> io::Result<bool> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: as in `load_types`.
-    Ok(unsafe { attributes.test }.retval == 0)
+    Ok(unsafe { attributes.test }.retval)
 }
 
 const R0: u8 = 0;
@@ -403,6 +409,7 @@ const R10: u8 = 10;
 
 /// `enum bpf_func_id`.
 const BPF_FUNC_MAP_DELETE_ELEM: i32 = 3;
+const BPF_FUNC_KTIME_GET_NS: i32 = 5;
 const BPF_FUNC_SEQ_WRITE: i32 = 127;
 const BPF_FUNC_TASK_STORAGE_GET: i32 = 156;
 
@@ -419,6 +426,16 @@ fn set(to: u8, value: i32) -> bpf_insn {
 /// `r[to] += value`.
 fn add(to: u8, value: i32) -> bpf_insn {
     instruction(0x07, to, 0, 0, value)
+}
+
+/// `r[to] -= r[from]`.
+fn subtract(to: u8, from: u8) -> bpf_insn {
+    instruction(0x1f, to, from, 0, 0)
+}
+
+/// `r[to] >>= r[from]`.
+fn shift_right(to: u8, from: u8) -> bpf_insn {
+    instruction(0x7f, to, from, 0, 0)
 }
 
 /// `r[to] = *(u64 *)(r[from] + offset)`.

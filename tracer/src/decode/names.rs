@@ -40,7 +40,7 @@ pub fn filesystem(kind: Kind, own: Option<String>) -> Option<String> {
     }
 }
 
-/// From `CLOCK_MONOTONIC` to wall time.
+/// From the kernel's `CLOCK_MONOTONIC`, without the offset of a time namespace, to wall time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Clock {
     /// Wall time less monotonic time in nanoseconds; `None` where it is not known.

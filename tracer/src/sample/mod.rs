@@ -121,8 +121,8 @@ pub struct Sample {
     pub own: Option<Own>,
     /// Calls under way; `None` where they cannot be told.
     pub calls: Option<Vec<Call>>,
-    /// `CLOCK_MONOTONIC` nanoseconds when `calls` was read.
-    pub now_ns: u64,
+    /// The kernel's `CLOCK_MONOTONIC` in nanoseconds when `calls` was read; `None` where it cannot be told.
+    pub now_ns: Option<u64>,
     /// Nanoseconds since the programs were attached.
     pub elapsed_ns: u64,
 }
@@ -178,7 +178,7 @@ impl Default for Sample {
             runs: None,
             own: None,
             calls: None,
-            now_ns: 0,
+            now_ns: None,
             elapsed_ns: 0,
         }
     }

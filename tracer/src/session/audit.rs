@@ -5,10 +5,11 @@ use std::{io::Write, os::fd::OwnedFd, path::Path, process::ExitCode, time::Insta
 use anyhow::{Context as _, Result, anyhow};
 
 use super::{
-    Opened, clock,
+    Opened,
     command::Command,
     end::{End, announce},
     report::width,
+    wall_clock,
 };
 use crate::{
     aggregate::audit::{self, Audit, Audited, Context},
@@ -80,8 +81,7 @@ impl Session {
         let health = health::health(&plan, &results);
         let baseline = source::read(&attached).context("cannot read the figures")?;
         attached.count(true);
-        let (clock, started_ns) = clock();
-        let (begun, started) = (Instant::now(), clock.rfc3339(started_ns));
+        let (begun, started) = (Instant::now(), wall_clock());
         Ok(Self { attached, plan, health, release: facts.release.text, statistics, baseline, begun, started })
     }
 

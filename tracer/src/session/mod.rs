@@ -13,7 +13,7 @@ mod trace;
 
 use std::{
     sync::{Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -29,6 +29,7 @@ use crate::{
         workloads::{Told, Workloads},
     },
     answer::{Context, Hook},
+    bpf::clock::KernelClock,
     cli::{args, config, config::Scope},
     decode::{Clock, Known},
     figure::Figure,
@@ -65,9 +66,11 @@ pub struct Session {
     release: String,
     /// What was counted while the probes were being attached: not this session's.
     baseline: Sample,
-    /// `CLOCK_MONOTONIC` nanoseconds, as the records have.
-    started_ns: u64,
-    clock: Clock,
+    /// When it started, as the outputs say it.
+    started: Option<String>,
+    begun: Instant,
+    /// Tells the records' times; `None` where the kernel does not let it be compared.
+    kernel_clock: Option<KernelClock>,
     /// When this process began: by two clocks, which one look at gives one answer.
     began_seconds: Option<f64>,
     /// Where workloads are kept apart.
@@ -97,6 +100,14 @@ impl Session {
         if let Some(why) = attached.as_ref().ok().and_then(|attached| attached.under_way.as_ref().err()) {
             health.lose(Figure::UnderWay, why);
         }
+        let kernel_clock = match attached.as_ref().map(|_| KernelClock::compare()) {
+            Ok(Ok(clock)) => Some(clock),
+            Ok(Err(error)) => {
+                health.lose(Figure::UnderWay, &format!("the kernel's clock cannot be read: {error}"));
+                None
+            }
+            Err(_) => None,
+        };
         let mut known = known::known(&plan, &results, &health, wish);
         let baseline = match &attached {
             Ok(attached) => maps::read(attached).context("cannot read the figures")?,
@@ -121,7 +132,7 @@ impl Session {
             _ => None,
         };
         let release = facts.release.text;
-        let (clock, started_ns) = clock();
+        let (begun, started) = (Instant::now(), wall_clock());
         let began_seconds = Own::read().map(|own| own.started_seconds);
         Ok(Self {
             attached,
@@ -130,8 +141,9 @@ impl Session {
             known,
             release,
             baseline,
-            started_ns,
-            clock,
+            started,
+            begun,
+            kernel_clock,
             began_seconds,
             workloads,
             tables,
@@ -168,9 +180,14 @@ impl Session {
     pub fn sample(&self) -> Result<Sample> {
         let Ok(attached) = &self.attached else { return Ok(Sample::default()) };
         let mut now = maps::read(attached).context("cannot read the figures")?.since(&self.baseline);
-        now.now_ns = clock().1;
-        now.elapsed_ns = now.now_ns.saturating_sub(self.started_ns);
+        now.now_ns = self.kernel_clock.map(|clock| nanoseconds(clock.now()));
+        now.elapsed_ns = nanoseconds(self.begun.elapsed());
         Ok(now)
+    }
+
+    /// How the records' times are said now: the wall clock may be set, and the machine sleep.
+    fn clock(&self) -> Clock {
+        self.kernel_clock.map_or_else(Clock::default, |clock| Clock::new(SystemTime::now(), clock.now()))
     }
 
     /// The same, folded.
@@ -181,7 +198,9 @@ impl Session {
     fn read_workloads(&self, source: &Mutex<ByWorkload>, shares: Option<&Shares>) -> Result<Workloads> {
         // A reading that panicked left what it had: the next goes on from there.
         let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
-        source.read(clock().1, Told::of(&self.known.figures), shares).context("cannot read the figures")
+        source
+            .read(nanoseconds(self.begun.elapsed()), Told::of(&self.known.figures), shares)
+            .context("cannot read the figures")
     }
 
     fn read_tables(&self, source: &Mutex<Tables>, sample: &Sample) -> Result<Registered> {
@@ -207,7 +226,7 @@ impl Session {
 
     /// What the outputs say about the session as a whole.
     pub fn meta(&self, scope: &Scope) -> Meta {
-        Meta { started: self.clock.rfc3339(self.started_ns), ..meta(&self.release, self.mode(), scope) }
+        Meta { started: self.started.clone(), ..meta(&self.release, self.mode(), scope) }
     }
 
     /// How the figures were made, as the answers to the questions say it.
@@ -392,11 +411,13 @@ fn first_failure(attached: &attach::Attached) -> String {
     failure.map_or_else(|| "the plan is empty".to_owned(), |(program, error)| format!("{program}: {error}"))
 }
 
-/// Both clocks now: how records' times are said, and `CLOCK_MONOTONIC` in nanoseconds (`bpf_ktime_get_ns`).
-fn clock() -> (Clock, u64) {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let monotonic = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0));
-    (Clock::new(SystemTime::now(), monotonic), u64::try_from(monotonic.as_nanos()).unwrap_or(u64::MAX))
+/// Now, as the outputs say it.
+fn wall_clock() -> Option<String> {
+    Clock::new(SystemTime::now(), Duration::ZERO).rfc3339(0)
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

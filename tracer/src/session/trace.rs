@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    Session, clock,
+    Session,
     command::Command,
     end::{End, Ended, announce},
     log,
@@ -157,7 +157,7 @@ impl<'a> Printer<'a> {
     fn new(session: &Session, arguments: &'a args::Trace) -> Self {
         let out = BufWriter::new(std::io::stdout().lock());
         Self {
-            assembler: Assembler::new(session.known.clone(), session.clock),
+            assembler: Assembler::new(session.known.clone(), session.clock()),
             arguments,
             filesystems: HashMap::new(),
             out,
@@ -178,7 +178,7 @@ impl<'a> Printer<'a> {
     fn drain(&mut self, session: &Session, records: &mut Records, bound: Bound) -> Result<bool> {
         let filesystems = Names { maps: session.maps()?, known: RefCell::new(take(&mut self.filesystems)) };
         // The wall clock may have been set since the last time, or the machine been asleep.
-        self.assembler.set_clock(clock().0);
+        self.assembler.set_clock(session.clock());
         let more = records.drain(bound, |bytes| {
             self.assembler.push(bytes, &filesystems).map_or(Ok(()), |registration| self.print(&registration))
         });

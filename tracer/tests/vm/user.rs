@@ -1,8 +1,8 @@
 //! Runs a program as an unprivileged user with a few capabilities, as a service manager does.
 
 use std::{
-    collections::HashSet, ffi::OsString, fs, io, os::unix::process::CommandExt as _, process::Command,
-    process::ExitCode,
+    collections::HashSet, ffi::OsString, fs, io, os::fd::AsRawFd as _, os::unix::process::CommandExt as _,
+    process::Command, process::ExitCode,
 };
 
 use anyhow::Context as _;
@@ -21,6 +21,9 @@ pub struct Options {
     /// Capabilities that the user keeps across exec, such as CAP_BPF.
     #[arg(long)]
     capability: Vec<Capability>,
+    /// Start in a time namespace whose clocks are this many seconds ahead.
+    #[arg(long)]
+    ahead: Option<u64>,
     /// Program and arguments.
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
@@ -34,15 +37,40 @@ pub fn as_user(capabilities: &[&str]) -> anyhow::Result<Vec<OsString>> {
     Ok(words)
 }
 
+/// [`as_user`] in a time namespace whose clocks are that many seconds ahead.
+pub fn as_user_ahead(capabilities: &[&str], seconds: u64) -> anyhow::Result<Vec<OsString>> {
+    let mut words = as_user(capabilities)?;
+    words.splice(2..2, ["--ahead".into(), seconds.to_string().into()]);
+    Ok(words)
+}
+
 /// Switches to the user and executes the program in the same process.
 pub fn run(options: &Options) -> ExitCode {
-    let error = match become_user(&options.capability.iter().copied().collect()) {
+    let ahead = options.ahead.map_or(Ok(()), go_ahead);
+    let error = match ahead.and_then(|()| become_user(&options.capability.iter().copied().collect())) {
         Ok(()) => anyhow::Error::from(Command::new(&options.command[0]).args(&options.command[1..]).exec()),
         Err(error) => error,
     };
     eprintln!("guest as-user: {error:#}");
     ExitCode::FAILURE
 }
+
+fn go_ahead(seconds: u64) -> anyhow::Result<()> {
+    // SAFETY: the call takes integers only.
+    if unsafe { libc::unshare(CLONE_NEWTIME) } != 0 {
+        return Err(io::Error::last_os_error()).context("making a time namespace");
+    }
+    fs::write("/proc/self/timens_offsets", format!("monotonic {seconds} 0\nboottime {seconds} 0\n"))?;
+    let namespace = fs::File::open("/proc/self/ns/time_for_children")?;
+    // SAFETY: the descriptor is open; the rest is integers.
+    if unsafe { libc::setns(namespace.as_raw_fd(), CLONE_NEWTIME) } != 0 {
+        return Err(io::Error::last_os_error()).context("entering the time namespace");
+    }
+    Ok(())
+}
+
+/// Of `linux/sched.h`, since 5.6.
+const CLONE_NEWTIME: libc::c_int = 0x80;
 
 fn become_user(capabilities: &HashSet<Capability>) -> anyhow::Result<()> {
     for capability in caps::all().difference(capabilities) {

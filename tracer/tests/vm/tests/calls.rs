@@ -26,7 +26,7 @@ use crate::{
 const TIME: Duration = Duration::from_mins(2);
 const ACCOUNT: &str = "/tmp/guest-calls.json";
 /// Since 6.5, a fault in a pin can wait for a userfaultfd. Before, io_uring pins under `mmap_lock`.
-const WAITS_IN_THE_PIN: Version = Version(6, 5);
+pub const WAITS_IN_THE_PIN: Version = Version(6, 5);
 
 pub fn tests() -> Vec<Test> {
     vec![

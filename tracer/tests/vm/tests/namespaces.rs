@@ -1,20 +1,33 @@
 //! Tests of the attribution of calls: in PID namespaces, and over generations of processes, next to unrelated processes
-//! with the same id.
+//! with the same id. Also of times, in a time namespace.
 //!
 //! The reference is the generator's own account, and the id that a process was made to get (`ns_last_pid`).
 
-use std::{fs, os::unix::fs::symlink, path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 
-use super::without_tracer;
+use super::{calls::WAITS_IN_THE_PIN, without_tracer};
 use crate::{
+    attempt::perform,
+    clock,
     context::Context,
     generate,
     pinscope::{self, Running, piped},
     protocol::{Test, TestResult, Verdict},
     report::Report,
+    ring::{EMPTY, Request, Ring},
+    scenario::Account,
+    trace::Trace,
+    user::{SERVICE, as_user_ahead},
 };
 
 /// Path of the command's account.
@@ -28,7 +41,7 @@ const TRIES: u32 = 5;
 type Case = fn(&Context) -> TestResult;
 
 pub fn tests() -> Vec<Test> {
-    let cases: [(&str, Case); 8] = [
+    let cases: [(&str, Case); 9] = [
         ("command", |context| command(context, 1)),
         ("command_nested", |context| command(context, 2)),
         ("process", process),
@@ -37,6 +50,7 @@ pub fn tests() -> Vec<Test> {
         ("earlier_children", earlier_children),
         ("generations", generations),
         ("strangers_with_old_numbers", strangers),
+        ("clocks", clocks),
     ];
     let test = |(name, run): (&str, Case)| {
         Test::new(format!("namespaces_{name}"), move |context: &Context| match without_tracer(context) {
@@ -207,5 +221,43 @@ fn strangers(context: &Context) -> TestResult {
         "strangers' calls were taken for the command's: {}",
         report.json()["processes"]
     );
+    Ok(Verdict::Passed)
+}
+
+/// For the service's user in a time namespace, calls are from when they were by the wall clock, and as old as they are.
+fn clocks(context: &Context) -> TestResult {
+    const AHEAD: u64 = 250_000;
+    const HANGS: &str = "/tmp/namespace-hang.json";
+    // Debian's perf_event_paranoid refuses kprobes without it.
+    let kprobes: &[_] = if context.attach == "kprobe" { &["CAP_SYS_ADMIN"] } else { &[] };
+    let by = as_user_ahead(&[SERVICE, kprobes].concat(), AHEAD)?;
+    let mut command = Command::new(&by[0]);
+    command.args(&by[1..]).arg(pinscope::binary()).args(["-v", "trace", "--json", "--attach", &context.attach]);
+    let trace = Trace::start_command(piped(&mut command))?;
+    let ring = Ring::new()?;
+    let begin = clock::wall();
+    let call = perform(context, &ring, Request::Register(&[EMPTY]))?;
+    let end = clock::wall();
+    // On a ring that waits for a read, or for a page in a pin.
+    let waits_in_the_pin = context.kernel.version >= WAITS_IN_THE_PIN;
+    let scenario = if waits_in_the_pin { "held_ring" } else { "pending_read" };
+    let mut hanging = Command::new(std::env::current_exe()?)
+        .args(["scenario", "--out", HANGS, "--seconds", "4", scenario])
+        .stdout(Stdio::null())
+        .spawn()?;
+    thread::sleep(Duration::from_secs(2));
+    let record = trace.records_of(&[call]);
+    let ended = trace.interrupt()?;
+    let now = clock::monotonic();
+    ensure!(hanging.wait()?.success(), "the scenario failed");
+    let time = record?[0].time.clone().unwrap_or_default();
+    // The two clocks are read one after the other.
+    ensure!(begin[..21] <= time[..21] && time[..21] <= end[..21], "{time}, and the call was from {begin} to {end}");
+    let began = Account::read(HANGS)?.more["unregister"]["started_ns"].as_u64().context("no beginning")?;
+    let long = ended.end["under_way"]["long"].as_array().with_context(|| format!("{}", ended.end))?;
+    let call = long.iter().find(|call| call["operation"] == "unregister").with_context(|| format!("{long:?}"))?;
+    let age = call["age_ns"].as_u64().context("no age")?;
+    ensure!(age > 1_000_000_000 && age <= now - began, "{call} began {} ns before", now - began);
+    ended.finished.expect_code(0)?;
     Ok(Verdict::Passed)
 }
