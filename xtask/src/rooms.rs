@@ -23,7 +23,7 @@ const ROOMS: [(&str, &[Use]); 17] = [
     ("bpf", &[("memory", "the size of a page"), ("human", "the verifier's output")]),
     ("kernel", &[("bpf", "facts from system calls"), ("memory", "the size of a page")]),
     ("decode", &[("figure", "which are available"), ("human", "makes foreign names printable")]),
-    ("sample", &[("decode", "a reading names its workload")]),
+    ("sample", &[("decode", "a reading names its workload"), ("memory", "the size of a page")]),
     (
         "probe",
         &[

@@ -160,6 +160,8 @@ pub struct Offsets {
     pub imu_is_kernel: u32,
     /// `io_mapped_ubuf.flags` (since 7.0).
     pub imu_flags: u32,
+    /// `io_mapped_ubuf.bvec`; the first member of a `bio_vec` is its page.
+    pub imu_bvec: u32,
     /// `task_struct.io_uring`.
     pub task_rings: u32,
     /// `io_uring_task.registered_rings`.

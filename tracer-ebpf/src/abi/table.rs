@@ -22,8 +22,8 @@ pub struct Table {
     pub changing: u32,
     /// Not 0 for one that the kernel let go during the search: a late finder is not to put it here again.
     pub gone: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// Not 0 where a task put something into it whose memory is not that of the ring's maker.
+    pub others: u32,
 }
 
 /// The one value of the map `FOLLOWED`.
@@ -49,6 +49,8 @@ pub struct Range {
     pub start: u64,
     /// Bytes.
     pub length: u64,
+    /// The kernel's `struct page` of the first of its pages: which memory was at that address.
+    pub page: u64,
 }
 
 /// The one value of the map `LISTED`: buffers of a part of a table.

@@ -16,6 +16,7 @@ use tracer_ebpf::{
     opaque::opaque,
     operation::Operation,
     record::{ELSEWHERE, ProcessKey, SharedFile},
+    table::Range,
     under_way::{Call, verdict},
     workload::{CgroupPath, LEVELS},
 };
@@ -703,8 +704,8 @@ pub fn table(ring: u64) -> (u64, u32) {
 pub enum Slot {
     /// Nothing, or a buffer of the kernel's own (ublk): no memory of a user is pinned for it.
     Empty,
-    /// Memory of a user: address and bytes.
-    Buffer(u64, u64),
+    /// Memory of a user.
+    Buffer(Range),
     /// It could not be read.
     Unreadable,
 }
@@ -746,5 +747,6 @@ fn range(buffer: u64) -> Option<Slot> {
         4 => read::<u32>(buffer, setting!(offset.imu_length))?.into(),
         _ => read::<u64>(buffer, setting!(offset.imu_length))?,
     };
-    Some(Slot::Buffer(start, length))
+    let page = read(buffer, setting!(offset.imu_bvec))?;
+    Some(Slot::Buffer(Range { start, length, page }))
 }

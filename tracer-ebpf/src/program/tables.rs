@@ -38,6 +38,8 @@ pub fn ended(ring: u64, operation: Operation, ret: i64) {
 #[inline(never)]
 extern "C" fn changed(ring: u64, slots_only: u32) -> u32 {
     let slots = kernel::table(ring).0;
+    let (mm, maker) = (kernel::mm(kernel::task()), maker(ring));
+    let others = u32::from(mm != maker);
     if slots_only != 0
         && let Some(table) = TABLES.get_ptr_mut(ring)
         // SAFETY: a value of the map, of plain integers.
@@ -48,13 +50,16 @@ extern "C" fn changed(ring: u64, slots_only: u32) -> u32 {
             let changes = (&raw const (*table).changes).read_volatile();
             (&raw mut (*table).slots).write_volatile(slots);
             (&raw mut (*table).changes).write_volatile(changes.wrapping_add(1));
+            if others != 0 {
+                (&raw mut (*table).others).write_volatile(others);
+            }
             (&raw mut (*table).changing).write_volatile(0);
         }
         return 0;
     }
     if slots != 0 {
         let cgroup = if setting!(session.workloads) != 0 { cgroup::current() } else { 0 };
-        put(ring, slots, kernel::mm(kernel::task()), cgroup, 0);
+        put(ring, slots, mm, cgroup, others, 0);
     }
     0
 }
@@ -67,15 +72,20 @@ pub fn found(ring: u64, task: u64) {
         return;
     }
     let cgroup = if setting!(session.workloads) != 0 { cgroup::of(task) } else { 0 };
-    let mm = kernel::read(ring, setting!(offset.ring_mm)).unwrap_or(0);
-    put(ring, slots, mm, cgroup, BPF_NOEXIST.into());
+    put(ring, slots, maker(ring), cgroup, 0, BPF_NOEXIST.into());
+}
+
+/// Whose memory the kernel charges for a ring's buffers: that of its maker.
+#[inline(always)]
+fn maker(ring: u64) -> u64 {
+    kernel::read(ring, setting!(offset.ring_mm)).unwrap_or(0)
 }
 
 #[inline(always)]
-fn put(ring: u64, slots: u64, mm: u64, cgroup: u64, flags: u64) {
+fn put(ring: u64, slots: u64, mm: u64, cgroup: u64, others: u32, flags: u64) {
     // SAFETY: takes nothing, cannot fail.
     let made_ns = unsafe { bpf_ktime_get_ns() };
-    let table = Table { made_ns, slots, mm, cgroup, ..Table::default() };
+    let table = Table { made_ns, slots, mm, cgroup, others, ..Table::default() };
     if TABLES.insert(ring, table, flags).is_err()
         && TABLES.get_ptr(ring).is_none()
         && let Some(followed) = FOLLOWED.get_ptr_mut(0)

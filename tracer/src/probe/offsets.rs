@@ -9,7 +9,7 @@ use crate::kernel::Types;
 type Slot = fn(&mut Offsets) -> &mut u32;
 
 /// Every member that is read, as `struct.member`, and its place in the settings.
-const TABLE: [(&str, Slot); 85] = [
+const TABLE: [(&str, Slot); 86] = [
     ("task_struct.mm", |o| &mut o.task_mm),
     ("task_struct.pending", |o| &mut o.task_pending),
     ("sigpending.signal", |o| &mut o.pending_signals),
@@ -77,6 +77,7 @@ const TABLE: [(&str, Slot); 85] = [
     ("io_mapped_ubuf.len", |o| &mut o.imu_length),
     ("io_mapped_ubuf.is_kbuf", |o| &mut o.imu_is_kernel),
     ("io_mapped_ubuf.flags", |o| &mut o.imu_flags),
+    ("io_mapped_ubuf.bvec", |o| &mut o.imu_bvec),
     ("task_struct.io_uring", |o| &mut o.task_rings),
     ("io_uring_task.registered_rings", |o| &mut o.indexed_rings),
     ("bpf_iter__task_file.task", |o| &mut o.file_found_task),
@@ -212,7 +213,7 @@ pub const SEARCH: [&str; 13] = [
 const TABLE_OF_NODES: [&str; 5] =
     ["io_ring_ctx.buf_table", "io_rsrc_data.nodes", "io_rsrc_data.nr", NODE, "io_mapped_ubuf.len"];
 const TABLE_OF_BUFFERS: [&str; 2] = ["io_ring_ctx.user_bufs", "io_ring_ctx.nr_user_bufs"];
-const TABLE_OF_ANY: [&str; 2] = ["io_ring_ctx.mm_account", "io_mapped_ubuf.ubuf"];
+const TABLE_OF_ANY: [&str; 3] = ["io_ring_ctx.mm_account", "io_mapped_ubuf.ubuf", "io_mapped_ubuf.bvec"];
 
 /// What numbers a task by a PID namespace that is not the initial one.
 pub const NUMBERS: [&str; 9] = [

@@ -11,4 +11,5 @@ pub mod skipped;
 pub mod tables;
 pub mod under_way;
 pub mod wait;
+mod waiting;
 pub mod workloads;

@@ -134,10 +134,10 @@ unsafe extern "C" fn slot(index: u64, context: *mut c_void) -> i64 {
     match kernel::slot(part.slots + index * size_of::<u64>() as u64) {
         Slot::Empty => {}
         Slot::Unreadable => part.unreadable = 1,
-        Slot::Buffer(start, length) => {
+        Slot::Buffer(range) => {
             let place = part.buffers as usize & (SLOTS_AT_ONCE - 1);
             // SAFETY: a value of the map; the mask keeps the place inside.
-            unsafe { (&raw mut (*part.listed).ranges).cast::<Range>().add(place).write(Range { start, length }) };
+            unsafe { (&raw mut (*part.listed).ranges).cast::<Range>().add(place).write(range) };
             part.buffers += 1;
         }
     }

@@ -14,6 +14,12 @@ pub(super) fn registered<'a>(scrape: &Scrape<'a>, of: fn(&Registered) -> u64) ->
     scrape.snapshot.registered.iter().map(|registered| Sample::count(&[], of(registered))).collect()
 }
 
+/// Why what is registered may be more.
+pub(super) fn causes<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    let causes = scrape.snapshot.registered.iter().flat_map(Registered::causes);
+    causes.map(|(cause, is_so)| Sample::count(&[cause], is_so.into())).collect()
+}
+
 pub(super) fn process<'a>(scrape: &Scrape<'a>, of: fn(&Own) -> Option<f64>) -> Vec<Sample<'a>> {
     let own = scrape.snapshot.own.iter();
     own.filter_map(|own| Some(Sample::number(&[], of(own)?))).collect()

@@ -25,7 +25,7 @@ use crate::{
     protocol::{Test, TestResult, Verdict},
     ring::{Buffer, EMPTY, Request, Ring},
     space::{Kind, Space},
-    sys::PAGE,
+    sys::{PAGE, touch},
     user::{SERVICE, as_user},
 };
 
@@ -43,6 +43,8 @@ pub fn tests() -> Vec<Test> {
         Test::new("daemon_registered_in_a_namespace", namespace).within(Duration::from_mins(2)),
         Test::new("daemon_registered_during_the_start", amid).within(Duration::from_mins(2)),
         Test::new("daemon_registered_equals_the_rings", holds).within(Duration::from_mins(3)),
+        Test::new("daemon_registered_takes_turns", in_turns).within(Duration::from_mins(3)),
+        Test::new("daemon_registered_of_several_processes", of_several).within(Duration::from_mins(2)),
         Test::new("daemon_registered_nothing_left_after_a_storm", storm).within(Duration::from_mins(3)),
         Test::new("daemon_registered_is_absent_without_rings", absent).within(Duration::from_mins(2)),
         Test::new("daemon_runs_only_with_kernel_statistics", runs).within(Duration::from_mins(3)),
@@ -426,6 +428,112 @@ fn many(daemon: &Daemon, truth: &mut Truth, table: &[Buffer]) -> anyhow::Result<
         check_soon(daemon, truth, "many rings that are closed")?;
     }
     Ok(())
+}
+
+/// More slots than one reading looks at, by clones that cost their maker nothing: the reading ends, says what it lacks, and later
+/// ones make up for it. Another workload's ring, made last, waits for none of it.
+fn in_turns(context: &Context) -> TestResult {
+    const TABLES: usize = 20;
+    const SLOTS: u64 = 16_384;
+    const AT_ONCE: u64 = 131_072;
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    if let Some(why) = context.kernel.lacks("clones of buffers", CLONES) {
+        return Ok(Verdict::Ignored(why));
+    }
+    let mut space = Space::new(SLOTS * PAGE);
+    let (few, most) = (buffers(&mut space, &[1, 2, 3])?, halves(&mut space, SLOTS)?);
+    let daemon = Daemon::start(context, &["--rings"])?;
+    let mut truth = Truth::new();
+    let rings: Vec<_> = (0..=TABLES).map(|_| Ring::new()).collect::<Result<_, _>>()?;
+    make(&mut truth, &rings[0], Request::Register(&most))?;
+    for ring in &rings[1..TABLES] {
+        make(&mut truth, ring, Request::Clone(rings[0].fd()))?;
+    }
+    let cgroup = Cgroup::new(cgroup::ROOT, WORKLOAD)?;
+    cgroup.enter()?;
+    make(&mut truth, &rings[TABLES], Request::Register(&few))?;
+    cgroup::leave(cgroup::ROOT)?;
+    let scrape = daemon.scrape()?;
+    let value = |name: &str| scrape.sum(name, &[]);
+    let seen = value("pinscope_registered_buffers") as u64;
+    ensure!(seen > 0 && seen < AT_ONCE + 2 * SLOTS, "the first reading listed {seen} buffers");
+    let unknown = value("pinscope_registered_unknown_rings") as usize;
+    ensure!((1..TABLES).contains(&unknown), "{unknown} rings are unknown");
+    ensure!(value("pinscope_registered_lower_bound") > 0.5, "it is no lower bound");
+    ensure!(scrape.sum("pinscope_registered_lower_bound_cause", &[("cause", "not_read_yet")]) > 0.5, "no cause");
+    ensure!(scrape.sum("pinscope_registrations_total", &[]) > 20.5, "the other figures are not there");
+    let own = scrape.sum("pinscope_workload_registered_bytes", &[("workload", WORKLOAD)]) as u64;
+    ensure!(own == 6 * PAGE, "of the other workload {own} bytes are seen");
+    for _ in 0..=TABLES as u64 * SLOTS / AT_ONCE {
+        daemon.scrape()?;
+    }
+    check(&daemon, &truth, "after as many readings as it takes")?;
+    daemon.end()?;
+    Ok(Verdict::Passed)
+}
+
+/// What the kernel says that it pinned for rings of ours.
+fn pinned_by_us() -> anyhow::Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmPin:")).context("no VmPin")?;
+    Ok(line.trim().trim_end_matches("kB").trim_end().parse::<u64>()? * 1024)
+}
+
+/// Other processes' memory, at an address where we have some too: in a table of ours, and in tables that they made on rings of
+/// ours and left behind. Against what the kernel charged us for.
+fn of_several(context: &Context) -> TestResult {
+    const OTHERS: usize = 3;
+    if let Some(verdict) = without_tracer(context) {
+        return Ok(verdict);
+    }
+    if let Some(why) = context.kernel.lacks("end of a table that is seen", ENDS_ARE_SEEN) {
+        return Ok(Verdict::Ignored(why));
+    }
+    let mut space = Space::new(16 * PAGE);
+    let buffer = buffers(&mut space, &[8])?;
+    let daemon = Daemon::start(context, &["--rings"])?;
+    let rings: Vec<_> = (0..=OTHERS).map(|_| Ring::new()).collect::<Result<_, _>>()?;
+    let before = pinned_by_us()?;
+    let of_another = |ring: &Ring, request: Request<'_>| {
+        // SAFETY: the child writes its memory and makes system calls only.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // Memory that is its own.
+            touch(buffer[0].address, buffer[0].length);
+            let done = ring.call(request).ret >= 0;
+            // SAFETY: takes a number.
+            unsafe { libc::_exit(i32::from(!done)) };
+        }
+        let mut status = 0;
+        // SAFETY: a child of ours, and an integer of ours.
+        let ended = unsafe { libc::waitpid(child, &raw mut status, 0) };
+        ensure!(ended == child && status == 0, "the child ended with {status:#x}");
+        Ok(())
+    };
+    touch(buffer[0].address, buffer[0].length);
+    ensure!(rings[0].call(Request::Sparse(4)).ret == 0, "the register");
+    ensure!(rings[0].call(Request::Update(0, &buffer)).ret == 1, "the update");
+    of_another(&rings[0], Request::Update(1, &buffer))?;
+    for ring in &rings[1..] {
+        of_another(ring, Request::Register(&buffer))?;
+    }
+    let pinned = pinned_by_us()? - before;
+    ensure!(pinned == (OTHERS as u64 + 2) * 8 * PAGE, "the kernel pinned {pinned} bytes");
+    let is_seen = |daemon: &Daemon, when: &str| {
+        let scrape = daemon.scrape()?;
+        let [seen, bound] =
+            ["pinscope_pinned_bytes", "pinscope_registered_lower_bound"].map(|name| scrape.sum(name, &[]) as u64);
+        ensure!((seen, bound) == (pinned, 0), "{when}: {seen} bytes are pinned (bound: {bound}), in truth {pinned}");
+        Ok(())
+    };
+    is_seen(&daemon, "as it saw them")?;
+    daemon.end()?;
+    let daemon = Daemon::start(context, &["--rings"])?;
+    is_seen(&daemon, "as it found them")?;
+    daemon.end()?;
+    Ok(Verdict::Passed)
 }
 
 /// Threads that concurrently register, update, clone and release leave nothing behind.
