@@ -145,12 +145,16 @@ pub fn ended(frame: &mut Frame, counters: &Counters, operation: Operation, now: 
 }
 
 /// Whether the call in a place (the first argument) is under way still, by its task (the second) since then (the third), and
-/// writes who that is. For `BPF_PROG_TEST_RUN`, attached nowhere. The library's macro for such programs would drop what it says.
+/// writes who that is. The fourth is where a task's registers lie; without a call the program says that. For
+/// `BPF_PROG_TEST_RUN`, attached nowhere. The library's macro for such programs would drop what it says.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tp")]
 pub extern "C" fn under_way(context: *mut c_void) -> u32 {
     let context = RawTracePointContext::new(context);
     let (place, task, call): (u64, u64, u64) = (context.arg(0), context.arg(1), context.arg(2));
+    if call == 0 {
+        return kernel::registers();
+    }
     let Some(base) = places() else { return verdict::UNTOLD };
     let place = place as usize;
     let (pid, tid) = kernel::numbers_of(task);
@@ -158,5 +162,5 @@ pub extern "C" fn under_way(context: *mut c_void) -> u32 {
     let [low, high] = kernel::comm_of(task);
     set(word(base, place, Word::Comm), low);
     set(base.wrapping_add((place * WORDS + Word::Comm as usize + 1) & (SLOTS - 1)), high);
-    kernel::in_system_call(task, Call(call))
+    kernel::in_system_call(task, Call(call), context.arg(3))
 }

@@ -151,10 +151,12 @@ pub fn comm_of(task: u64) -> [u64; 2] {
 
 /// Whether a task at an address is in the `io_uring_register(2)` that began so: a [`verdict`]. It is by the registers that the
 /// kernel keeps of a task while it is in a system call: the result stands at `-ENOSYS` until there is one. Such a task has not
-/// ended, and a `task_struct` that another task has by now began after the call.
+/// ended, and a `task_struct` that another task has by now began after the call. `registers` is what [`registers`] said.
 #[inline(always)]
-pub fn in_system_call(task: u64, call: Call) -> u32 {
-    let Some(registers) = registers() else { return verdict::UNTOLD };
+pub fn in_system_call(task: u64, call: Call, registers: u64) -> u32 {
+    if registers == 0 {
+        return verdict::UNTOLD;
+    }
     let began: u64 = read(task, setting!(offset.task_began)).unwrap_or(u64::MAX);
     // To the nanoseconds in which the call holds its operation.
     if began > call.since_ns() + Operation::COUNT as u64 {
@@ -173,16 +175,15 @@ pub fn in_system_call(task: u64, call: Call) -> u32 {
     if is(SI) || is(CX) { verdict::UNDER_WAY } else { verdict::ENDED }
 }
 
-/// Where a task's registers lie above the end of its stack, by the current task, which is in bpf(2); `None` where they are not
-/// found.
+/// Where a task's registers lie above the end of its stack, by the current task, which is in bpf(2); 0 if they are not found.
 #[inline(always)]
-fn registers() -> Option<u64> {
+pub fn registers() -> u32 {
     // SAFETY: takes nothing, cannot fail.
-    let stack: u64 = read(unsafe { bpf_get_current_task() }, setting!(offset.task_stack))?;
-    let mut found = None;
+    let stack: u64 = read(unsafe { bpf_get_current_task() }, setting!(offset.task_stack)).unwrap_or(0);
+    let mut found = 0;
     for place in REGISTERS {
-        if found.is_none() && is_in(stack.wrapping_add(place), BPF) {
-            found = Some(place);
+        if found == 0 && is_in(stack.wrapping_add(place.into()), BPF) {
+            found = place;
         }
     }
     found
@@ -197,7 +198,7 @@ fn is_in(registers: u64, number: u32) -> bool {
 
 /// Where registers may lie: `THREAD_SIZE` less their 168 bytes, it being twice as large with KASAN, and
 /// `TOP_OF_KERNEL_STACK_PADDING`, which is 16 with `CONFIG_X86_FRED`.
-const REGISTERS: [u64; 4] = [(16 << 10) - 168, (16 << 10) - 168 - 16, (32 << 10) - 168, (32 << 10) - 168 - 16];
+const REGISTERS: [u32; 4] = [(16 << 10) - 168, (16 << 10) - 168 - 16, (32 << 10) - 168, (32 << 10) - 168 - 16];
 
 /// `struct pt_regs` of x86-64.
 const AX: u32 = 80;

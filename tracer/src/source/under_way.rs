@@ -39,13 +39,18 @@ impl Calls {
             return Ok(None);
         }
         let words: Vec<u64> = self.places.words(0).collect();
-        let mut calls = Vec::new();
+        let (mut calls, mut registers) = (Vec::new(), None);
         for (place, words) in words.as_chunks::<WORDS>().0.iter().enumerate() {
             let [call, task] = [Word::Call, Word::Task].map(|word| words[word as usize]);
             if call == 0 {
                 continue;
             }
-            let said = ask(program, [place as u64, task, call])?;
+            // One answer serves for all calls of a reading.
+            let registers = match registers {
+                Some(registers) => registers,
+                None => *registers.insert(ask(program, [0; 4])?),
+            };
+            let said = ask(program, [place as u64, task, call, registers.into()])?;
             if said == verdict::ENDED {
                 self.places.clear(place * WORDS + Word::Call as usize, call);
             } else {
@@ -79,10 +84,10 @@ impl Calls {
     }
 }
 
-/// What the program says of a call.
-fn ask(program: &RawTracePoint, call: [u64; 3]) -> Result<u32, ReadError> {
+/// What the program says of a call, or without one of where registers lie.
+fn ask(program: &RawTracePoint, call: [u64; 4]) -> Result<u32, ReadError> {
     let mut options = RawTracePointRunOptions::new();
-    options.args[..3].copy_from_slice(&call);
+    options.args[..4].copy_from_slice(&call);
     let result = program.test_run(options);
     Ok(result.map_err(|error| ReadError::Run(UNDER_WAY, error.to_string()))?.return_value)
 }
