@@ -11,7 +11,7 @@ pub mod read;
 use std::{
     ffi::{CStr, CString},
     fs::File,
-    io::{self, ErrorKind, Read as _},
+    io::{self, ErrorKind},
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
@@ -306,7 +306,11 @@ pub fn link_iterator(program: BorrowedFd<'_>, map: Option<BorrowedFd<'_>>) -> io
 }
 
 /// One pass of an iterator, to be read to its end.
-pub struct Pass(File);
+pub struct Pass<R = File> {
+    from: R,
+    /// Stops that are left to it: the kernel makes one after a million objects for which the program wrote nothing.
+    stops: u32,
+}
 
 impl Pass {
     /// Begins one.
@@ -317,18 +321,27 @@ impl Pass {
         let mut attributes = zeroed();
         // SAFETY: as in `load_types`.
         unsafe { &mut attributes.iter_create }.link_fd = link.as_raw_fd().cast_unsigned();
-        Ok(Self(call(bpf_cmd::BPF_ITER_CREATE, &mut attributes)?.into()))
+        Ok(Self { from: call(bpf_cmd::BPF_ITER_CREATE, &mut attributes)?.into(), stops: u32::MAX })
     }
 
+    /// Ends it, as an error, after so many million objects for which the program wrote nothing.
+    #[must_use]
+    pub fn at_most(self, millions: u32) -> Self {
+        Self { stops: millions, ..self }
+    }
+}
+
+impl<R: io::Read> Pass<R> {
     /// Reads more of what the program wrote; 0 at the end.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// The kernel refuses, or there are more objects than were to be looked at.
     pub fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         loop {
-            match self.0.read(bytes) {
-                // The kernel stops after a million objects for which the program wrote nothing, and continues when asked again.
-                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+            match self.from.read(bytes) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // It continues when asked again.
+                Err(error) if error.kind() == ErrorKind::WouldBlock && self.stops > 0 => self.stops -= 1,
                 read => return read,
             }
         }
@@ -494,5 +507,39 @@ fn call(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {
         // SAFETY: the call made the descriptor, and nobody else has it.
         Ok(descriptor) if descriptor >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel answers, in turn.
+    struct Answers(Vec<Result<usize, ErrorKind>>);
+
+    impl io::Read for Answers {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            self.0.remove(0).map_err(io::Error::from)
+        }
+    }
+
+    #[test]
+    fn a_pass_goes_on_where_the_kernel_stops() {
+        use ErrorKind::{Interrupted, PermissionDenied, WouldBlock};
+        let answers = [Err(WouldBlock), Err(Interrupted), Ok(8), Err(WouldBlock), Err(WouldBlock), Ok(0)];
+        let mut pass = Pass { from: Answers(answers.to_vec()), stops: u32::MAX };
+        assert_eq!(pass.read(&mut [0; 8]).unwrap(), 8);
+        assert_eq!(pass.read(&mut [0; 8]).unwrap(), 0);
+        let mut pass = Pass { from: Answers(vec![Err(PermissionDenied)]), stops: u32::MAX };
+        assert_eq!(pass.read(&mut [0; 8]).unwrap_err().kind(), PermissionDenied);
+    }
+
+    #[test]
+    fn a_pass_ends_after_so_many_stops() {
+        use ErrorKind::{Interrupted, WouldBlock};
+        let mut answers = vec![Err(WouldBlock); 3];
+        answers.splice(1..1, vec![Err(Interrupted); 9]);
+        let mut pass = Pass { from: Answers(answers), stops: 2 };
+        assert_eq!(pass.read(&mut [0; 8]).unwrap_err().kind(), WouldBlock);
     }
 }

@@ -38,6 +38,9 @@ const RUN: u64 = 16;
 /// Ranges of pages that are kept of all tables together.
 const RANGES: usize = 262_144;
 
+/// Millions of open files, and of tasks, that the search looks at: anybody may have many.
+const FOUND: u32 = 16;
+
 /// How often a part of a table is read anew that changed while it was read.
 const TRIES: usize = 4;
 
@@ -87,11 +90,19 @@ fn searching(ebpf: &Ebpf, on: bool) -> Result<(), String> {
 /// Runs an iterator to its end. The library makes iterators too, of programs that it may change.
 fn run(program: BorrowedFd<'_>) -> io::Result<()> {
     let link = bpf::link_iterator(program, None)?;
-    let mut pass = Pass::begin(link.as_fd())?;
+    let mut pass = Pass::begin(link.as_fd())?.at_most(FOUND);
     // The programs write nothing: there is nothing to read but the end.
     let mut nothing = [0; 64];
-    while pass.read(&mut nothing)? > 0 {}
-    Ok(())
+    loop {
+        match pass.read(&mut nothing) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(io::Error::other(format!("there are more than {FOUND} million")));
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// What is registered, from one reading to the next.
