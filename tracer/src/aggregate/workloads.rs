@@ -42,6 +42,8 @@ pub struct Workloads {
     pub folded: Folded,
     /// Calls under `other` since their cgroup had no room in the map, or could not be told.
     pub unattributed: u64,
+    /// There are more cgroups than were looked through for those without a whole path.
+    pub folders_cut: bool,
     /// Which of the counts are known.
     pub told: Told,
 }
@@ -416,6 +418,7 @@ impl Folder {
             rows: own.into_iter().chain([other, ended]).collect(),
             folded: self.folded,
             unattributed: calls(&rest),
+            folders_cut: false,
             told,
         }
     }

@@ -209,6 +209,7 @@ pub(crate) fn workloads() -> Workloads {
         ],
         folded: Folded { cap: 1, gone: 2, unnamed: 0 },
         unattributed: 0,
+        folders_cut: true,
         told: Told { durations: true, buffers: true, pins: true, walk: true, requests: true },
     }
 }

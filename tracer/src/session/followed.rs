@@ -34,7 +34,7 @@ impl ByWorkload {
                 self.folder.forget(now_ns, id);
             }
         }
-        Ok(self.folder.workloads(told, shares))
+        Ok(Workloads { folders_cut: self.source.walk_was_cut(), ..self.folder.workloads(told, shares) })
     }
 }
 

@@ -2,10 +2,11 @@
 //!
 //! A cgroup's path is what the kernel side noted when it first saw it; failing that, the folder with its inode number, which
 //! is the kernel's id. A cgroup whose folder is gone has no tasks, cannot count any more, and gives up its entry. It is looked
-//! for at every reading at first, and less and less often: most are gone soon, or stay.
+//! for at every reading at first, and less and less often: most are gone soon, or stay. It is looked for in its place; only where
+//! that does not tell are the folders walked, of which whoever may make cgroups may have made any number: [`FOLDERS`] at most.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     fs, io,
     os::{
         fd::{AsFd as _, BorrowedFd, OwnedFd},
@@ -48,6 +49,9 @@ const ROOT_INODE: u64 = 1;
 /// Deeper than this no folder is looked into.
 const DEPTH: usize = 32;
 
+/// A walk ends after so many folders. Those nearest to the root come first.
+const FOLDERS: usize = 16_384;
+
 /// Reads the maps, and keeps the workloads from one reading to the next.
 pub struct Source {
     counts: Counts,
@@ -56,6 +60,8 @@ pub struct Source {
     /// Those with an entry.
     cgroups: HashMap<u64, Cgroup>,
     tree: Tree,
+    /// The last walk ended before it had seen all folders.
+    walk_was_cut: bool,
     /// What was counted before the session began: not its own.
     baseline: BTreeMap<u64, WorkloadTotals>,
 }
@@ -72,6 +78,7 @@ impl Source {
             paths: Entries::of(ebpf, iterator, PATHS)?,
             cgroups: HashMap::new(),
             tree: Tree::new(hierarchy),
+            walk_was_cut: false,
             baseline: BTreeMap::new(),
         };
         source.baseline = source.counted()?.into_iter().map(|(id, counted)| (id, counted.0)).collect();
@@ -105,13 +112,31 @@ impl Source {
             }
             if cgroup.is_due(now_ns) {
                 cgroup.looked_ns = now_ns;
-                cgroup.gone = look.is_gone(id & !OWNER, cgroup.noted.as_ref());
+                let found = look.find(id & !OWNER, cgroup.noted.as_ref());
+                cgroup.gone = matches!(found, Found::Gone);
+                if let Found::At(place) = found {
+                    cgroup.noted = Some(place);
+                }
             }
             let workload = if is_known(id) { None } else { look.path(id & !OWNER, cgroup.noted.as_ref()) };
             let workload = workload.map(|path| Workload::at(&path));
             readings.push(Reading { id, totals, workload, gone: cgroup.gone });
         }
+        if let Some(folders) = look.folders {
+            if folders.cut && !self.walk_was_cut {
+                tracing::warn!(
+                    "there are more than {FOLDERS} cgroups: those with long names or many levels may be shown by the end of \
+                     their path, and keep their place in pinscope's maps when they are gone"
+                );
+            }
+            self.walk_was_cut = folders.cut;
+        }
         Ok((readings, rest))
+    }
+
+    /// Whether the last walk through the folders of cgroups ended before it had seen all.
+    pub const fn walk_was_cut(&self) -> bool {
+        self.walk_was_cut
     }
 
     /// Removes a cgroup's entry; whether it is gone.
@@ -216,9 +241,11 @@ fn noted(noted: &CgroupPath) -> Option<Noted> {
     let mut path = String::new();
     for name in noted.names.iter().take(depth).rev() {
         let length = name.iter().position(|byte| *byte == 0).unwrap_or(NAME);
-        whole &= length + 1 < NAME;
+        let shown = human::field(name);
+        // Of one that is not UTF-8, what is shown does not lead to its folder.
+        whole &= length + 1 < NAME && shown.as_bytes() == &name[..length];
         path.push('/');
-        path.push_str(&human::field(name));
+        path.push_str(&shown);
     }
     if path.is_empty() {
         path.push('/');
@@ -242,13 +269,25 @@ struct Tree {
     mount: Option<PathBuf>,
     /// The mount is the root of the hierarchy: what is not there is gone.
     is_whole: bool,
+    /// A cgroup may get another name: in hierarchies of version 1.
+    renames: bool,
 }
 
 impl Tree {
     fn new(hierarchy: &Hierarchy) -> Self {
         let mount = hierarchy.mount.clone();
         let is_whole = mount.as_deref().is_some_and(|mount| inode(mount) == Some(ROOT_INODE));
-        Self { mount, is_whole }
+        Self { mount, is_whole, renames: hierarchy.controller.is_some() }
+    }
+
+    /// Whether a cgroup's folder is in its place; `None` where that is not told.
+    fn has(&self, id: u64, place: &Noted) -> Option<bool> {
+        let mount = self.mount.as_ref().filter(|_| self.is_whole && place.whole)?;
+        match fs::metadata(mount.join(place.path.trim_start_matches('/'))) {
+            Ok(folder) => Some(folder.ino() == id),
+            Err(error) if is_gone(&error) => Some(false),
+            Err(_) => None,
+        }
     }
 
     fn look(&self) -> Look<'_> {
@@ -262,74 +301,115 @@ struct Look<'a> {
     folders: Option<Folders>,
 }
 
+/// What a look for a cgroup's folder tells.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    /// It is where it was.
+    InPlace,
+    /// It is there.
+    At(Noted),
+    Gone,
+    Unknown,
+}
+
 impl Look<'_> {
-    /// Whether the cgroup's folder is known to be gone.
-    fn is_gone(&mut self, id: u64, noted: Option<&Noted>) -> bool {
-        let Some(mount) = self.tree.mount.as_ref().filter(|_| self.tree.is_whole) else { return false };
-        let in_place = noted
-            .filter(|noted| noted.whole)
-            .is_some_and(|noted| inode(&mount.join(noted.path.trim_start_matches('/'))) == Some(id));
-        // It may have another name by now, or none of ours.
-        if in_place {
-            return false;
+    fn find(&mut self, id: u64, noted: Option<&Noted>) -> Found {
+        if !self.tree.is_whole {
+            return Found::Unknown;
+        }
+        match noted.and_then(|place| self.tree.has(id, place)) {
+            Some(true) => return Found::InPlace,
+            Some(false) if !self.tree.renames => return Found::Gone,
+            _ => {}
         }
         let folders = self.folders();
-        folders.all_read && !folders.paths.contains_key(&id)
+        match folders.paths.get(&id) {
+            Some(folder) => Found::At(folder.clone()),
+            None if folders.all_read => Found::Gone,
+            None => Found::Unknown,
+        }
     }
 
     /// The cgroup's path from the hierarchy's root, or as much of its end as is known.
     fn path(&mut self, id: u64, noted: Option<&Noted>) -> Option<String> {
         match noted {
             Some(noted) if noted.whole => Some(noted.path.clone()),
-            noted => self.folders().paths.get(&id).cloned().or(noted.map(|noted| format!("{CUT}{}", noted.path))),
+            noted => {
+                let found = self.folders().paths.get(&id).map(|folder| folder.path.clone());
+                found.or(noted.map(|noted| format!("{CUT}{}", noted.path)))
+            }
         }
     }
 
     fn folders(&mut self) -> &Folders {
         let mount = &self.tree.mount;
-        self.folders.get_or_insert_with(|| mount.as_deref().map_or_else(Folders::default, Folders::of))
+        self.folders
+            .get_or_insert_with(|| mount.as_deref().map_or_else(Folders::default, |mount| Folders::of(mount, FOLDERS)))
     }
 }
 
-/// All folders below a mount.
+/// The folders below a mount.
 #[derive(Debug, Default)]
 struct Folders {
-    /// Paths by inode number.
-    paths: HashMap<u64, String>,
+    /// Where they are, by inode number.
+    paths: HashMap<u64, Noted>,
     /// None was passed over but those that went away meanwhile.
     all_read: bool,
+    /// There are more than were to be read.
+    cut: bool,
 }
 
 impl Folders {
-    fn of(mount: &Path) -> Self {
-        let mut folders = Self { paths: HashMap::new(), all_read: true };
-        folders.paths.extend(inode(mount).map(|inode| (inode, "/".to_owned())));
-        folders.walk(mount, "", DEPTH);
+    /// At most so many of them.
+    fn of(mount: &Path, most: usize) -> Self {
+        let mut folders = Self { paths: HashMap::new(), all_read: true, cut: false };
+        let root = Noted { path: "/".to_owned(), whole: true };
+        folders.paths.extend(inode(mount).map(|inode| (inode, root)));
+        let mut next = VecDeque::from([(mount.to_owned(), Noted { path: String::new(), whole: true }, DEPTH)]);
+        while !folders.cut
+            && let Some((folder, place, depth)) = next.pop_front()
+        {
+            if depth == 0 {
+                folders.all_read = false;
+                continue;
+            }
+            let read = folders.read(&folder, &place, most, |folder, place| next.push_back((folder, place, depth - 1)));
+            // What went away meanwhile: its kind of error differs with the moment.
+            folders.all_read &= read.as_ref().err().is_none_or(is_gone);
+        }
+        folders.all_read &= !folders.cut;
         folders
     }
 
-    fn walk(&mut self, folder: &Path, path: &str, depth: usize) {
-        let walked = fs::read_dir(folder).and_then(|entries| {
-            for entry in entries {
-                let entry = entry?;
-                if entry.file_type()?.is_dir() {
-                    let path = format!("{path}/{}", entry.file_name().to_string_lossy());
-                    if depth > 0 {
-                        self.walk(&entry.path(), &path, depth - 1);
-                    } else {
-                        self.all_read = false;
-                    }
-                    self.paths.insert(entry.ino(), path);
-                }
+    /// Takes up the folders in a folder, and hands each on.
+    fn read(
+        &mut self,
+        folder: &Path,
+        place: &Noted,
+        most: usize,
+        mut found: impl FnMut(PathBuf, Noted),
+    ) -> io::Result<()> {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if !entry.file_type()?.is_dir() {
+                continue;
             }
-            Ok(())
-        });
-        // What went away meanwhile: its kind of error differs with the moment.
-        let gone = |error: &io::Error| {
-            error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::NODEV.raw_os_error())
-        };
-        self.all_read &= walked.as_ref().err().is_none_or(gone);
+            if self.paths.len() >= most {
+                self.cut = true;
+                break;
+            }
+            let name = entry.file_name();
+            let whole = place.whole && name.to_str().is_some();
+            let place = Noted { path: format!("{}/{}", place.path, name.to_string_lossy()), whole };
+            self.paths.insert(entry.ino(), place.clone());
+            found(entry.path(), place);
+        }
+        Ok(())
     }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::NODEV.raw_os_error())
 }
 
 fn inode(path: &Path) -> Option<u64> {
@@ -387,20 +467,68 @@ mod tests {
         let folder = root.path().join("a/b.service");
         fs::create_dir_all(&folder).unwrap();
         let (id, own) = (inode(&folder).unwrap(), inode(root.path()).unwrap());
-        let mut tree = Tree { mount: Some(root.path().to_owned()), is_whole: true };
+        let mut tree = Tree { mount: Some(root.path().to_owned()), is_whole: true, renames: true };
         let told = |path: &str, whole| Noted { path: path.to_owned(), whole };
         assert_eq!(tree.look().path(id, None).as_deref(), Some("/a/b.service"));
         assert_eq!(tree.look().path(id, Some(&told("/c/b.service", false))).as_deref(), Some("/a/b.service"));
         assert_eq!(tree.look().path(id, Some(&told("/x", true))).as_deref(), Some("/x"));
         assert_eq!(tree.look().path(own, None).as_deref(), Some("/"));
-        assert!(!tree.look().is_gone(id, Some(&told("/a/b.service", true))));
-        assert!(!tree.look().is_gone(id, Some(&told("/renamed", true))) && !tree.look().is_gone(id, None));
+        let there = || Found::At(told("/a/b.service", true));
+        assert_eq!(tree.look().find(id, Some(&told("/a/b.service", true))), Found::InPlace);
+        assert_eq!(tree.look().find(id, Some(&told("/renamed", true))), there());
+        assert_eq!([tree.look().find(id, None), tree.look().find(id, Some(&told("/b", false)))], [there(), there()]);
         fs::remove_dir(&folder).unwrap();
-        assert!(tree.look().is_gone(id, Some(&told("/a/b.service", true))));
+        assert_eq!(tree.look().find(id, Some(&told("/a/b.service", true))), Found::Gone);
         assert_eq!(tree.look().path(id, Some(&told("/b.service", false))).as_deref(), Some("/…/b.service"));
         assert_eq!(tree.look().path(id, None), None);
         // Of what is not seen whole, nothing is known to be gone.
         tree.is_whole = false;
-        assert!(!tree.look().is_gone(id, None));
+        assert_eq!(tree.look().find(id, None), Found::Unknown);
+    }
+
+    #[test]
+    fn where_cgroups_keep_their_names_one_that_is_gone_takes_no_walk() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("a.service");
+        fs::create_dir(&folder).unwrap();
+        let id = inode(&folder).unwrap();
+        let place = Noted { path: "/a.service".to_owned(), whole: true };
+        let tree = Tree { mount: Some(root.path().to_owned()), is_whole: true, renames: false };
+        fs::remove_dir(&folder).unwrap();
+        let mut look = tree.look();
+        assert_eq!(look.find(id, Some(&place)), Found::Gone);
+        assert!(look.folders.is_none());
+        // Another has the name.
+        fs::create_dir(root.path().join("other")).unwrap();
+        fs::create_dir(&folder).unwrap();
+        let other = inode(&root.path().join("other")).unwrap();
+        assert_eq!(look.find(other, Some(&place)), Found::Gone);
+        // Nobody may look there.
+        let under_a_file = Noted { path: "/file/x".to_owned(), whole: true };
+        fs::write(root.path().join("file"), "").unwrap();
+        assert_eq!(tree.has(id, &under_a_file), None);
+    }
+
+    #[test]
+    fn a_walk_ends_and_says_so() {
+        const MANY: usize = 500;
+        let root = tempfile::tempdir().unwrap();
+        for number in 0..MANY {
+            fs::create_dir_all(root.path().join(format!("a/user/{number}"))).unwrap();
+        }
+        for number in 0..10 {
+            fs::create_dir_all(root.path().join(format!("b/{number}.service"))).unwrap();
+        }
+        let all = Folders::of(root.path(), 2 * MANY);
+        assert_eq!((all.paths.len(), all.all_read, all.cut), (MANY + 14, true, false));
+        let some = Folders::of(root.path(), 100);
+        assert_eq!((some.paths.len(), some.all_read, some.cut), (100, false, true));
+        // What lies nearer to the root is among them.
+        let services = some.paths.values().filter(|place| place.path.starts_with("/b/")).count();
+        assert_eq!(services, 10);
+        // Of one that was not seen nothing is told.
+        let tree = Tree { mount: Some(root.path().to_owned()), is_whole: true, renames: false };
+        let mut look = Look { tree: &tree, folders: Some(some) };
+        assert_eq!(look.find(u64::MAX, None), Found::Unknown);
     }
 }

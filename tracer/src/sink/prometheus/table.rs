@@ -915,6 +915,15 @@ pub const METRICS: &[Metric] = &[
         samples: workloads::unattributed,
     },
     Metric {
+        name: "pinscope_workload_folders_cut",
+        kind: Type::Gauge,
+        labels: &[],
+        help: "1 if the last search through the folders of cgroups ended at 16,384 of them, else 0. It is made for cgroups whose path pinscope could not note whole: names of 95 bytes or more, or more than 8 levels. Those that it did not reach are named by the end of their path, after /…/, and are kept after they are gone.",
+        figure: None,
+        source: WORKLOADS,
+        samples: workloads::folders_cut,
+    },
+    Metric {
         name: "pinscope_otlp_exports_total",
         kind: Type::Counter,
         labels: &["outcome"],

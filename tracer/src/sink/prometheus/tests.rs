@@ -309,6 +309,7 @@ fn workloads_are_served() {
         ("pinscope_workloads", 2.0),
         ("pinscope_workloads_folded_total{cause=\"gone\"}", 2.0),
         ("pinscope_workload_unattributed_calls_total", 0.0),
+        ("pinscope_workload_folders_cut", 1.0),
     ] {
         assert_eq!(samples.get(name), Some(&value), "{name}");
     }

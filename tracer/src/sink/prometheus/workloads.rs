@@ -139,6 +139,10 @@ pub(super) fn folded<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     causes.map(|(cause, count)| Sample::count(&[cause], count)).collect()
 }
 
+pub(super) fn folders_cut<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
+    workloads(scrape).map(|workloads| Sample::count(&[], workloads.folders_cut.into())).into_iter().collect()
+}
+
 pub(super) fn unattributed<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     workloads(scrape).map(|workloads| Sample::count(&[], workloads.unattributed)).into_iter().collect()
 }
