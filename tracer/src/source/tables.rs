@@ -29,7 +29,7 @@ use crate::{
 /// A slot that no table has: nothing is listed.
 const BEHIND_ALL: u64 = u64::MAX;
 
-/// Slots that one reading looks at, in thousands of instructions some fifty; the table that begins below it is read whole.
+/// Slots that one reading looks at; the table that begins below this number is read whole.
 const SLOTS: u64 = 131_072;
 
 /// What a run of the program counts for besides its slots.
