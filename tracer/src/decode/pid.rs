@@ -20,6 +20,16 @@ impl Pid {
     pub fn here(self) -> Option<u32> {
         (self.number & ELSEWHERE == 0).then_some(self.number)
     }
+
+    /// When the process began, `CLOCK_MONOTONIC` nanoseconds; `None` where that was not asked for, or is not known.
+    pub fn began_ns(self) -> Option<u64> {
+        (self.began_ns != 0).then_some(self.began_ns)
+    }
+
+    /// Whether another process has, or had, the same number.
+    pub const fn is_alike(self, other: Self) -> bool {
+        self.number == other.number && self.began_ns != other.began_ns
+    }
 }
 
 impl From<u32> for Pid {
@@ -104,10 +114,6 @@ pub struct MaybeNamed {
 }
 
 impl Pid {
-    fn began(self) -> Option<u64> {
-        (self.began_ns != 0).then_some(self.began_ns)
-    }
-
     fn that_began(self, ns: Option<u64>) -> Self {
         Self { began_ns: ns.unwrap_or(0), ..self }
     }
@@ -119,7 +125,7 @@ pub mod one {
 
     /// Writes it.
     pub fn serialize<S: Serializer>(pid: &Pid, serializer: S) -> Result<S::Ok, S::Error> {
-        Named { pid: *pid, process_began_ns: pid.began() }.serialize(serializer)
+        Named { pid: *pid, process_began_ns: pid.began_ns() }.serialize(serializer)
     }
 
     /// Reads it.
@@ -135,7 +141,7 @@ pub mod maybe {
 
     /// Writes it.
     pub fn serialize<S: Serializer>(pid: &Option<Pid>, serializer: S) -> Result<S::Ok, S::Error> {
-        MaybeNamed { pid: *pid, process_began_ns: pid.and_then(Pid::began) }.serialize(serializer)
+        MaybeNamed { pid: *pid, process_began_ns: pid.and_then(Pid::began_ns) }.serialize(serializer)
     }
 
     /// Reads it.

@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(keys(&answers[0]["evidence"]["tables"][0]), "name rows title");
         assert_eq!(keys(&answers[0]["evidence"]["hooks"][0]), "function role");
         assert_eq!(answers[2]["evidence"]["tables"][0]["rows"][0]["single_share"], 0.9);
-        assert_eq!(keys(&json["explanations"][0]), "advice comm pid summary");
+        assert_eq!(keys(&json["explanations"][0]), "advice comm pid process_began_ns summary");
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! The report as markdown, for a mail to a list or an issue: prose that reads well as it is, on 72 columns, and tables
 //! of figures that are tables in both.
 
-use super::{Meta, human, left_running, text::page::Page};
+use super::{
+    Meta, human, left_running,
+    text::{beginning, page::Page},
+};
 use crate::{
     aggregate::Snapshot,
     answer::{Advice, Answer, Evidence, Explanation, Table, Threshold, Told, q6},
@@ -236,7 +239,8 @@ fn changes(page: &mut Page, explanations: &[Explanation]) {
     for told in explanations {
         page.blank();
         let who = escaped(&human::plain(&told.comm));
-        page.paragraph("", &format!("**{who} {}.** {}", told.pid, escaped(&told.summary)));
+        let began = beginning(told.pid, &told.comm, explanations.iter().map(|other| (other.pid, &*other.comm)));
+        page.paragraph("", &format!("**{who} {}{began}.** {}", told.pid, escaped(&told.summary)));
         for advice in &told.advice {
             page.blank();
             one(page, advice);

@@ -16,6 +16,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Explanation {
     /// Thread group.
+    #[serde(flatten, serialize_with = "crate::decode::pid::one::serialize")]
     pub pid: Pid,
     /// Its `task_struct.comm`.
     pub comm: String,

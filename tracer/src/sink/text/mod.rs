@@ -14,7 +14,7 @@ use crate::{
 };
 pub use audit::audit;
 use page::Page;
-pub(super) use sections::describe;
+pub(super) use sections::{beginning, describe};
 
 /// The columns of a terminal that does not say how many it has.
 pub const WIDTH: usize = 80;

@@ -1,6 +1,6 @@
 //! The questions and the advice, for people.
 
-use super::{human, page::Page};
+use super::{human, page::Page, sections::beginning};
 use crate::answer::{Advice, Answer, Explanation, State, Table, Threshold, q6};
 
 /// Rows of a table shown; the others are counted.
@@ -98,7 +98,8 @@ pub(super) fn explanations(page: &mut Page, explanations: &[Explanation]) {
         page.paragraph("  ", "Nothing to advise: no process registered buffers.");
     }
     for told in explanations.iter().take(PROCESSES) {
-        page.paragraph(&format!("  {} {}: ", human::plain(&told.comm), told.pid), &told.summary);
+        let began = beginning(told.pid, &told.comm, explanations.iter().map(|other| (other.pid, &*other.comm)));
+        page.paragraph(&format!("  {} {}{began}: ", human::plain(&told.comm), told.pid), &told.summary);
         for advice in &told.advice {
             one(page, advice);
         }

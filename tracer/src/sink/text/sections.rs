@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     aggregate::{Backing, Distribution, Measured, Process, Snapshot},
+    decode::Pid,
     sink::octave::{Octave, octaves},
 };
 
@@ -216,18 +217,32 @@ pub(super) fn processes(page: &mut Page, snapshot: &Snapshot) {
     let columns = [("calls", 9), ("not ok", 9), ("buffers", 9), ("bytes", 10), ("time", 10), ("pin", 8)];
     page.section("PROCESSES", &columns);
     let (shown, others) = processes.split_at(processes.len().min(PROCESSES));
+    let began = |process: &Process| {
+        beginning(process.pid, &process.comm, processes.iter().map(|other| (other.pid, &*other.comm)))
+    };
     for process in shown {
-        page.row(&format!("  {} {}", human::plain(&process.comm), process.pid), &process_cells(process));
+        let name = format!("  {} {}{}", human::plain(&process.comm), process.pid, began(process));
+        page.row(&name, &process_cells(process));
     }
     let bounds = processes.iter().any(|process| process.lower_bounds);
     if !others.is_empty() {
         let sum = others.iter().fold(Process::default(), |sum, process| add(&sum, process));
         page.row(&format!("  {} others", others.len()), &process_cells(&sum));
     }
+    if shown.iter().any(|process| !began(process).is_empty()) {
+        page.paragraph("  @: ", "when the process began, in seconds since boot: another one had its number.");
+    }
     if bounds {
         page.paragraph("  +: ", "of some of its calls the entry was not seen; what they did is not in these sums.");
     }
     bound(page, snapshot.books.figures.buffers, UNSEEN_BUFFERS);
+}
+
+/// ` @12.345s`, when the process began, where one of the others has its number and its name.
+pub(in crate::sink) fn beginning<'a>(pid: Pid, comm: &str, others: impl IntoIterator<Item = (Pid, &'a str)>) -> String {
+    let alike = others.into_iter().any(|(other, name)| name == comm && other.is_alike(pid));
+    let began = pid.began_ns().filter(|_| alike);
+    began.map(|ns| format!(" @{}.{:03}s", ns / 1_000_000_000, ns / 1_000_000 % 1000)).unwrap_or_default()
 }
 
 fn process_cells(process: &Process) -> [(String, usize); 6] {

@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use serde_json::{Value, json};
 use tracer_ebpf::{
     backing::{BackingKey, Kind},
     counter::Counter,
@@ -9,7 +10,7 @@ use tracer_ebpf::{
 use super::*;
 use crate::{
     aggregate::{
-        Habits, fold,
+        Habits, Process, fold,
         tests::{a_sample, any_known, any_sample},
     },
     answer::{
@@ -119,6 +120,28 @@ fn many_processes_and_backings_are_summed() {
     let text = report(&fold(&sample, &Known::all()), &meta(), &Told::default(), WIDTH);
     assert!(text.contains("  94 others "), "{text}");
     assert!(text.contains(" more kinds "), "{text}");
+}
+
+#[test]
+fn processes_of_one_number_and_name_are_told_apart() {
+    let began = |began_ns: u64| Process {
+        pid: ProcessKey { began_ns, pid: 42, reserved: 0 }.into(),
+        ..process(42, "fio", habits())
+    };
+    let alone = Snapshot { processes: Some(vec![began(12_345_678_901), process(7, "fio", habits())]), ..a_snapshot() };
+    let text = report(&alone, &meta(), &Told::default(), WIDTH);
+    assert!(text.contains("\n  fio 42 ") && !text.contains('@'), "{text}");
+    let both = vec![began(12_345_678_901), began(99_000_000_000), process(7, "fio", habits())];
+    let json = serde_json::to_value(&both).unwrap();
+    assert_eq!([&json[0]["pid"], &json[1]["pid"]], [42, 42]);
+    assert_eq!(
+        (&json[0]["process_began_ns"], &json[2]["process_began_ns"]),
+        (&json!(12_345_678_901_u64), &Value::Null)
+    );
+    let text = report(&Snapshot { processes: Some(both), ..a_snapshot() }, &meta(), &Told::default(), WIDTH);
+    for row in ["\n  fio 42 @12.345s ", "\n  fio 42 @99.000s ", "\n  fio 7 ", "\n  @: when the process began"] {
+        assert!(text.contains(row), "{row} in {text}");
+    }
 }
 
 /// A process with the faults that are commonest, and one without.
