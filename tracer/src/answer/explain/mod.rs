@@ -17,6 +17,7 @@ use crate::{
 pub struct Explanation {
     /// Thread group.
     #[serde(flatten, serialize_with = "crate::decode::pid::one::serialize")]
+    #[schemars(with = "crate::decode::pid::Named")]
     pub pid: Pid,
     /// Its `task_struct.comm`.
     pub comm: String,
