@@ -253,11 +253,11 @@ fn clocks(context: &Context) -> TestResult {
     let time = record?[0].time.clone().unwrap_or_default();
     // The two clocks are read one after the other.
     ensure!(begin[..21] <= time[..21] && time[..21] <= end[..21], "{time}, and the call was from {begin} to {end}");
-    let began = Account::read(HANGS)?.more["unregister"]["started_ns"].as_u64().context("no beginning")?;
+    let hung_since = Account::read(HANGS)?.more["unregister"]["started_ns"].as_u64().context("no beginning")?;
     let long = ended.end["under_way"]["long"].as_array().with_context(|| format!("{}", ended.end))?;
     let call = long.iter().find(|call| call["operation"] == "unregister").with_context(|| format!("{long:?}"))?;
     let age = call["age_ns"].as_u64().context("no age")?;
-    ensure!(age > 1_000_000_000 && age <= now - began, "{call} began {} ns before", now - began);
+    ensure!(age > 1_000_000_000 && age <= now - hung_since, "{call} began {} ns before", now - hung_since);
     ended.finished.expect_code(0)?;
     Ok(Verdict::Passed)
 }
