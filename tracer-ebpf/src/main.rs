@@ -4,7 +4,7 @@
     no_std,
     no_main,
     // The target declares no atomics, since its oldest processors have none; the intrinsic is there all the same.
-    feature(core_intrinsics),
+    feature(core_intrinsics, asm_experimental_arch),
     allow(internal_features, reason = "see above")
 )]
 

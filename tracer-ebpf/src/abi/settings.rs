@@ -1,8 +1,32 @@
 //! What user space tells the eBPF programs before they are loaded.
 //!
-//! All of it is one read-only global: the verifier sees constants and removes what is off.
+//! A program reads a setting by a move of a [`mark`]. User space puts the setting's value in its place before the load, so
+//! that the verifier sees a constant, and removes what is off.
 
-/// The read-only global `SETTINGS`.
+/// A mark's upper half.
+const MARK: u32 = 0x5e77_0000;
+/// A mark's lower half: log2 of the setting's size above, its offset below.
+const SIZE_SHIFT: u32 = 12;
+
+/// Stands for a setting of 1, 2 or 4 bytes at this offset of [`Settings`].
+#[must_use]
+pub const fn mark(offset: usize, size: usize) -> i32 {
+    assert!(offset < 1 << SIZE_SHIFT && matches!(size, 1 | 2 | 4), "no mark has room for this setting");
+    (MARK | size.trailing_zeros() << SIZE_SHIFT | offset as u32) as i32
+}
+
+/// Offset and size of the setting that a mark stands for.
+#[must_use]
+pub const fn marked(mark: i32) -> Option<(usize, usize)> {
+    let mark = mark as u32;
+    if mark & 0xffff_0000 != MARK {
+        return None;
+    }
+    let (size, offset) = (1 << (mark >> SIZE_SHIFT & 0xf), mark & ((1 << SIZE_SHIFT) - 1));
+    Some((offset as usize, size))
+}
+
+/// All settings.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {

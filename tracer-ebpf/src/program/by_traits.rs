@@ -11,7 +11,8 @@ use tracer_ebpf::{
 
 use crate::program::{
     cgroup, kernel,
-    maps::{JUDGED, add_field, count, setting},
+    maps::{JUDGED, add_field, count},
+    settings::setting,
     verifier::apart,
 };
 

@@ -15,7 +15,8 @@ use tracer_ebpf::{
 
 use crate::program::{
     kernel,
-    maps::{CALLS, Counters, count, setting},
+    maps::{CALLS, Counters, count},
+    settings::setting,
 };
 
 /// A word of the map's value.

@@ -13,8 +13,9 @@ use tracer_ebpf::{
 
 use crate::program::{
     kernel,
-    maps::{BLANK_CGROUP, CGROUPS, OWNERS, WORKLOADS, add, setting},
+    maps::{BLANK_CGROUP, CGROUPS, OWNERS, WORKLOADS, add},
     outcome::installs,
+    settings::setting,
     slots,
 };
 

@@ -12,7 +12,8 @@ use tracer_ebpf::{
 
 use crate::program::{
     by_backing, kernel,
-    maps::{COSTS, LARGEST, SHARED_FILES, add_field, count, own, setting},
+    maps::{COSTS, LARGEST, SHARED_FILES, add_field, count, own},
+    settings::setting,
 };
 
 /// Where the largest registration and buffer stand in the map.

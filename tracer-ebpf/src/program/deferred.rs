@@ -10,7 +10,8 @@ use tracer_ebpf::{
 
 use crate::program::{
     by_backing, by_traits, cgroup, kernel,
-    maps::{Counters, count, setting},
+    maps::{Counters, count},
+    settings::setting,
     verifier::apart,
     zero::zero,
 };

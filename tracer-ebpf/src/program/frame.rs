@@ -12,8 +12,9 @@ use tracer_ebpf::record::{Frame, Stage};
 
 use crate::program::{
     calls, kernel,
-    maps::{BLANK, FRAMES, setting},
+    maps::{BLANK, FRAMES},
     session,
+    settings::setting,
 };
 
 /// The current task's frame, if it ever had one.

@@ -21,7 +21,7 @@ use tracer_ebpf::{
     workload::{CgroupPath, LEVELS},
 };
 
-use crate::program::maps::setting;
+use crate::program::settings::setting;
 
 /// A field of an object whose type the verifier knows.
 ///

@@ -1,4 +1,4 @@
-//! Every map, and the one read-only global.
+//! Every map.
 //!
 //! What is counted goes to entries of the CPU's own, and there by an atomic add: a program on a trampoline runs with migration
 //! off but may be preempted, and the task that comes next on the same CPU may run the same program. A plain
@@ -13,7 +13,6 @@ use core::{
 };
 
 use aya_ebpf::{
-    Global,
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_map_type},
     btf_maps::{Array, HashMap, LruHashMap, PerCpuHashMap, RingBuf, StackTrace},
     helpers::bpf_get_smp_processor_id,
@@ -32,29 +31,10 @@ use tracer_ebpf::{
         COST_PAGES, COST_VMAS, Cost, Frame, JudgedKey, JudgedTotals, Largest, PastRing, ProcessKey, ProcessTotals,
         Ring, SharedFile, SharedFileKey,
     },
-    settings::Settings,
     table::{self, Followed, Listed, Table},
     under_way,
     workload::{self, CgroupPath, WorkloadTotals},
 };
-
-/// Offsets, features and session, set by user space before the load.
-#[unsafe(no_mangle)]
-pub static SETTINGS: Global<Settings> = Global::new(Settings::ZERO);
-
-/// Reads one field of [`SETTINGS`]; the verifier sees a constant.
-macro_rules! setting {
-    ($($field:ident).+) => {
-        // SAFETY: the global is transparent over its value, which is plain data that is always initialised.
-        // Volatile, since user space sets it after the compiler has seen the zeros.
-        unsafe {
-            ::core::ptr::read_volatile(
-                &raw const (*(&raw const $crate::program::maps::SETTINGS).cast::<::tracer_ebpf::settings::Settings>()).$($field).+,
-            )
-        }
-    };
-}
-pub(crate) use setting;
 
 /// A task storage map; the library has those of sockets, inodes and cgroups, not of tasks.
 #[repr(C)]

@@ -23,6 +23,7 @@ mod process_patterns;
 mod records;
 mod ring;
 mod session;
+mod settings;
 mod slots;
 mod tables;
 mod tree;

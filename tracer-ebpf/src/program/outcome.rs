@@ -5,7 +5,7 @@ use tracer_ebpf::{
     record::{Frame, RegistrationRecord, flag},
 };
 
-use crate::program::maps::setting;
+use crate::program::settings::setting;
 
 /// The only errors possible after pinning: no memory for the table, or `RLIMIT_MEMLOCK` exceeded. `ENOMEM` of
 /// `include/uapi/asm-generic/errno-base.h`.

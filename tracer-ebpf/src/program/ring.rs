@@ -10,8 +10,9 @@ use tracer_ebpf::{
 
 use crate::program::{
     kernel,
-    maps::{Counters, Distributions, RINGS, add_field, setting},
+    maps::{Counters, Distributions, RINGS, add_field},
     outcome::installs,
+    settings::setting,
     slots,
 };
 

@@ -5,7 +5,8 @@ use tracer_ebpf::counter::Counter;
 
 use crate::program::{
     kernel,
-    maps::{COUNTING, count, setting},
+    maps::{COUNTING, count},
+    settings::{self, setting},
 };
 
 /// Whether the session keeps more of a buffer than the aggregates: for records, or for what processes do.
@@ -60,7 +61,7 @@ pub fn count_untold() {
 fn comm_is_wanted() -> bool {
     let Ok(comm) = bpf_get_current_comm() else { return false };
     let [low, high] = halves(&comm);
-    let [wanted_low, wanted_high] = halves(&setting!(session.comm));
+    let [wanted_low, wanted_high] = settings::comm();
     low == wanted_low && high == wanted_high
 }
 

@@ -10,8 +10,8 @@ use tracer_ebpf::{
 
 use crate::program::{
     kernel,
-    maps::setting,
     outcome::installs,
+    settings::setting,
     verifier::{apart, forgotten},
 };
 

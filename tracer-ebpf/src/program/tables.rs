@@ -9,7 +9,8 @@ use tracer_ebpf::{operation::Operation, table::Table};
 
 use crate::program::{
     cgroup, kernel,
-    maps::{FOLLOWED, SEARCHING, TABLES, add_field, setting},
+    maps::{FOLLOWED, SEARCHING, TABLES, add_field},
+    settings::setting,
 };
 
 /// A change of a ring's slots begins.

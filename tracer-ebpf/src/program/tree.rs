@@ -13,7 +13,7 @@ use tracer_ebpf::record::{Frame, Look, NODE_WORDS, Sighted, Tree};
 
 use crate::program::{
     kernel::{self, Probed, read},
-    maps::setting,
+    settings::setting,
     verifier::{apart, forgotten},
     zero::zero,
 };

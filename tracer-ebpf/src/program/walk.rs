@@ -16,8 +16,9 @@ use tracer_ebpf::{
 
 use crate::program::{
     kernel::{self, Typed, Vma},
-    maps::setting,
-    session, tree,
+    session,
+    settings::setting,
+    tree,
     verifier::{apart, forgotten},
     zero::zero,
 };

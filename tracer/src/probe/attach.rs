@@ -18,7 +18,7 @@ use rustix::process::{Resource, Rlimit};
 use tracer_ebpf::settings::{Features, Settings};
 
 use super::{
-    descriptors, loader,
+    constants, descriptors, loader,
     mode::MEMLOCK_WANTED,
     multi,
     object::{self, ObjectError},
@@ -114,20 +114,13 @@ impl Attached {
     }
 }
 
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct SettingsPod(Settings);
-
-// SAFETY: `repr(C)` over integers and arrays of them, without padding.
-unsafe impl aya::Pod for SettingsPod {}
-
 /// Loads the object and attaches the plan's hooks. A hook that fails is no error here: `results` has it.
 pub fn attach(plan: &Plan, types: &Types, wish: &Wish, progress: &Progress) -> Result<Attached, AttachError> {
     progress.step(Step::Object);
     if plan.legacy_frames {
         raise_memlock();
     }
-    let object = object_for(plan)?;
+    let object = object_for(plan, wish)?;
     let mut ebpf = load(plan, wish, &object)?;
     if wish.workloads.is_some() {
         sizes::prepare(&mut ebpf).map_err(|error| AttachError::Fill(sizes::WORKLOADS, chain(&error)))?;
@@ -300,11 +293,15 @@ fn load_under_way(ebpf: &mut Ebpf, plan: &Plan, types: &Types) -> Result<(), Str
     Ok(())
 }
 
-fn object_for(plan: &Plan) -> Result<Vec<u8>, ObjectError> {
+fn object_for(plan: &Plan, wish: &Wish) -> Result<Vec<u8>, ObjectError> {
     let hooks = plan.hooks.iter().map(|hook| hook.program.as_str());
     let programs: Vec<_> = hooks.chain(opens(plan).then_some(UNDER_WAY)).collect();
     let lines = tracing::enabled!(tracing::Level::DEBUG);
-    object::object(object::Wanted { legacy: plan.legacy_frames, programs: &programs, lines })
+    let mut object = object::object(object::Wanted { legacy: plan.legacy_frames, programs: &programs, lines })?;
+    let features = Features { page_shift: kernel::page_size().trailing_zeros() as u8, ..plan.settings.kernel };
+    let settings = Settings { kernel: features, session: wish.session(), ..plan.settings };
+    constants::put(&mut object, &settings)?;
+    Ok(object)
 }
 
 /// Loads all kinds of programs.
@@ -345,11 +342,8 @@ fn note_verified(program: &str, count: impl Fn() -> Option<u64>) {
 }
 
 fn load(plan: &Plan, wish: &Wish, object: &[u8]) -> Result<Ebpf, AttachError> {
-    let features = Features { page_shift: kernel::page_size().trailing_zeros() as u8, ..plan.settings.kernel };
-    let settings = SettingsPod(Settings { kernel: features, session: wish.session(), ..plan.settings });
     let mut loader = loader::without_types();
     loader.allow_unsupported_maps();
-    loader.override_global("SETTINGS", &settings, true);
     loader.override_global("AYA_LOG_LEVEL", &wish.log_level, true);
     if plan.legacy_frames {
         loader.map_max_entries("FRAMES", HASH_FRAMES);

@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod audit;
+mod constants;
 pub mod descriptors;
 pub mod health;
 mod loader;

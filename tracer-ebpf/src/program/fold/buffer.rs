@@ -10,11 +10,12 @@ use tracer_ebpf::{
 
 use crate::program::{
     by_backing, by_traits, cost, deferred,
-    maps::{Counters, observe, setting},
+    maps::{Counters, observe},
     outcome::ENOMEM,
     process_patterns,
     records::emit,
     session,
+    settings::setting,
     verifier::{apart, forgotten},
     walk,
     zero::zero,

@@ -13,9 +13,11 @@ use tracer_ebpf::{
 use super::buffer;
 use crate::program::{
     by_backing, calls, cgroup, deferred, length,
-    maps::{Counters, Distributions, observe_duration, setting},
+    maps::{Counters, Distributions, observe_duration},
     outcome::{accepted, installs, is_short, saw_all},
-    process, records, ring as rings, session, slots, tables,
+    process, records, ring as rings, session,
+    settings::setting,
+    slots, tables,
     verifier::forgotten,
 };
 

@@ -25,8 +25,10 @@ use tracer_ebpf::{
 use super::{Arguments as _, exit};
 use crate::program::{
     by_backing, frame, kernel,
-    maps::{AUDIT, AUDIT_COUNTERS, STACKS, add, own, setting},
-    session, walk,
+    maps::{AUDIT, AUDIT_COUNTERS, STACKS, add, own},
+    session,
+    settings::setting,
+    walk,
     zero::zero,
 };
 

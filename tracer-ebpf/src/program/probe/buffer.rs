@@ -19,8 +19,10 @@ use super::{Arguments, entry, exit};
 use crate::program::{
     fold, frame,
     kernel::{self, Iovec},
-    maps::{Counters, count, setting},
-    session, walk,
+    maps::{Counters, count},
+    session,
+    settings::setting,
+    walk,
     zero::zero,
 };
 

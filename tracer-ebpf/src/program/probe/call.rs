@@ -9,7 +9,7 @@
 use tracer_ebpf::{operation::Operation, record::Stage};
 
 use super::{Arguments, entry, exit};
-use crate::program::{calls, frame, maps::setting, session};
+use crate::program::{calls, frame, session, settings::setting};
 
 entry!(call_enter_kprobe, call_enter_fentry, |context| enter(context.member(0, setting!(offset.second_argument))));
 exit!(call_exit_kretprobe, call_exit_fexit, || leave());

@@ -21,9 +21,7 @@ use tracer_ebpf::{
 
 use super::{event, lock, phase, registration::clear};
 use crate::program::{
-    calls, cgroup, fold, frame, kernel,
-    maps::{Counters, setting},
-    process, records, ring, session, tables,
+    calls, cgroup, fold, frame, kernel, maps::Counters, process, records, ring, session, settings::setting, tables,
     verifier::forgotten,
 };
 

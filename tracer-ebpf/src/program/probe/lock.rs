@@ -16,11 +16,7 @@ use tracer_ebpf::{
     record::{Frame, Stage, Times},
 };
 
-use crate::program::{
-    frame, kernel,
-    maps::{Details, setting},
-    zero::zero,
-};
+use crate::program::{frame, kernel, maps::Details, settings::setting, zero::zero};
 
 #[raw_tracepoint]
 pub fn lock_wanted(context: RawTracePointContext) -> i32 {

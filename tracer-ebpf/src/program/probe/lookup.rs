@@ -10,7 +10,7 @@
 use tracer_ebpf::record::Stage;
 
 use super::{entry, exit, phase};
-use crate::program::{frame, maps::setting};
+use crate::program::{frame, settings::setting};
 
 entry!(lookup_enter_kprobe, lookup_enter_fentry, |_context| enter());
 // Only at a function that is the look-up itself, and where a session asks for phases.

@@ -57,7 +57,7 @@ macro_rules! exit {
 
         #[aya_ebpf::macros::fexit]
         pub fn $fexit(context: aya_ebpf::programs::FExitContext) -> i32 {
-            let $ret: u64 = if $crate::program::maps::setting!(kernel.func_ret) != 0 {
+            let $ret: u64 = if $crate::program::settings::setting!(kernel.func_ret) != 0 {
                 context.ret().unwrap_or(0)
             } else {
                 context.arg($arguments)
@@ -129,7 +129,7 @@ impl Arguments for aya_ebpf::programs::FEntryContext {
 
     #[inline(always)]
     fn untyped(&self, position: usize) -> u64 {
-        if crate::program::maps::setting!(kernel.func_ret) == 0 || !crate::program::session::in_detail() {
+        if crate::program::settings::setting!(kernel.func_ret) == 0 || !crate::program::session::in_detail() {
             return 0;
         }
         let mut value = 0;

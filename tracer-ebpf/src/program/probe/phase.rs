@@ -18,11 +18,7 @@ use tracer_ebpf::{
 };
 
 use super::{entry, exit, lock};
-use crate::program::{
-    frame,
-    maps::{Details, setting},
-    zero::zero,
-};
+use crate::program::{frame, maps::Details, settings::setting, zero::zero};
 
 entry!(fault_enter_kprobe, fault_enter_fentry, |_context| fault_entered());
 exit!(fault_exit_kretprobe, fault_exit_fexit, || fault_returned());

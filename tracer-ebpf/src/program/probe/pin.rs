@@ -17,8 +17,10 @@ use super::{Arguments, buffer, entry, exit, phase};
 use crate::program::{
     fold, frame,
     kernel::{self, Iovec},
-    maps::{Counters, count, setting},
-    session, walk,
+    maps::{Counters, count},
+    session,
+    settings::setting,
+    walk,
 };
 
 entry!(pin_enter_kprobe, pin_enter_fentry, |_context| enter());

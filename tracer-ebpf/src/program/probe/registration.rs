@@ -18,8 +18,10 @@ use tracer_ebpf::{
 use super::{Arguments, entry, exit, lock, phase};
 use crate::program::{
     calls, fold, frame, kernel,
-    maps::{Counters, count, setting},
-    process_patterns, session, slots, tables,
+    maps::{Counters, count},
+    process_patterns, session,
+    settings::setting,
+    slots, tables,
     zero::zero,
 };
 

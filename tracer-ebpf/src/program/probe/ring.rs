@@ -14,7 +14,8 @@ use tracer_ebpf::{
 
 use super::event;
 use crate::program::{
-    maps::{PAST_RINGS, RINGS, count, setting},
+    maps::{PAST_RINGS, RINGS, count},
+    settings::setting,
     tables,
 };
 

@@ -14,7 +14,8 @@ use tracer_ebpf::table::{Listed, Range, SLOTS_AT_ONCE, Table, listed};
 
 use crate::program::{
     kernel::{self, Slot},
-    maps::{LISTED, TABLES, setting},
+    maps::{LISTED, TABLES},
+    settings::setting,
     tables,
 };
 
