@@ -46,7 +46,7 @@ fn passes() -> bool {
 /// Whether it is the process of that number, and none that has the number after it.
 #[inline(always)]
 fn is_the_process() -> bool {
-    kernel::pid_tid().0 == setting!(session.pid) && !kernel::process_began_after(setting!(session.pid_seen))
+    kernel::pid_tid().0 == setting!(session.pid) && !kernel::process_began_after(settings::pid_seen())
 }
 
 /// Counts a call of a task of which it cannot be told whether it descends from the command: once, at its end.

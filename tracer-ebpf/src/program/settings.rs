@@ -48,6 +48,13 @@ pub fn read<T: Setting, const MARK: i32>(_: fn(&Settings) -> T) -> T {
     T::of(constant::<MARK>())
 }
 
+/// See `Session::pid_seen`.
+#[inline(always)]
+pub fn pid_seen() -> [u32; 2] {
+    const SEEN: usize = offset_of!(Settings, session.pid_seen);
+    [u32::of(constant::<{ mark(SEEN, 4) }>()), u32::of(constant::<{ mark(SEEN + 4, 4) }>())]
+}
+
 /// See `Session::comm`.
 #[inline(always)]
 pub fn comm() -> [u64; 2] {

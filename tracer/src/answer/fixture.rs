@@ -25,8 +25,7 @@ pub(crate) const SECOND: u64 = 1_000_000_000;
 pub(crate) fn context() -> Context {
     let hook = |role, function: &str| Hook { role, function: function.to_owned() };
     Context {
-        kernel: "6.12.107-cloud-amd64".to_owned(),
-        mode: "fentry".to_owned(),
+        origin: super::Origin { version: "0.1.0".to_owned(), ..super::Origin::new("6.12.107-cloud-amd64", "fentry") },
         hooks: vec![
             hook("register", "io_sqe_buffers_register"),
             hook("buffer", "io_sqe_buffer_register"),

@@ -26,13 +26,29 @@ pub use evidence::{Column, Evidence, Hook, Table, Threshold, Value};
 pub use explain::{Advice, Explanation, explanations};
 pub use rules::{Agreement, Verdict, running};
 
+/// What made the figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Origin {
+    /// Of pinscope.
+    pub version: String,
+    /// The running kernel's release (`uname -r`).
+    pub kernel: String,
+    /// How the probes are attached: `fentry`, `kprobe.multi` or `kprobe`.
+    pub mode: String,
+}
+
+impl Origin {
+    /// By this pinscope.
+    pub fn new(kernel: &str, mode: &str) -> Self {
+        Self { version: env!("CARGO_PKG_VERSION").to_owned(), kernel: kernel.to_owned(), mode: mode.to_owned() }
+    }
+}
+
 /// What a snapshot alone does not say about how it was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Context {
-    /// The running kernel's release.
-    pub kernel: String,
-    /// How the probes are attached: `fentry` or `kprobe`.
-    pub mode: String,
+    /// By what.
+    pub origin: Origin,
     /// The hooks that are attached.
     pub hooks: Vec<Hook>,
     /// Whether this kernel makes one bvec of the pages of a folio (`io_mapped_ubuf.folio_shift`, since 6.12).
@@ -228,8 +244,8 @@ impl Question {
     fn evidence(&self, context: &Context) -> Evidence {
         let hooks = context.hooks.iter().filter(|hook| self.roles.contains(&hook.role));
         Evidence {
-            kernel: context.kernel.clone(),
-            mode: context.mode.clone(),
+            kernel: context.origin.kernel.clone(),
+            mode: context.origin.mode.clone(),
             hooks: hooks.cloned().collect(),
             ..Evidence::default()
         }

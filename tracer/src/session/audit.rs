@@ -4,21 +4,16 @@ use std::{io::Write, os::fd::OwnedFd, path::Path, process::ExitCode, time::Insta
 
 use anyhow::{Context as _, Result, anyhow};
 
-use super::{
-    Opened,
-    command::Command,
-    end::{End, announce},
-    report::width,
-    wall_clock,
-};
+use super::{Opened, end::announce, report::width, setup::Setup, wall_clock};
 use crate::{
     aggregate::audit::{self, Audit, Audited, Context},
-    cli::{args, config},
+    answer::Origin,
+    cli::args,
     kernel::{Facts, addresses},
     probe::{
         audit::wanted,
         health::{self, Health, HookState},
-        plan::{self, Outcome, Plan},
+        plan::{self, Outcome, Plan, Wish},
         progress::Progress,
         table::Role,
     },
@@ -29,21 +24,17 @@ use crate::{
 
 /// Runs the session and prints what it saw; the exit code is the command's, where there is one.
 pub async fn audit(arguments: &args::Audit) -> Result<ExitCode> {
-    let mut scope = config::Scope::new(&arguments.scope)?;
-    let command = scope.command.as_deref().map(Command::hold).transpose()?;
-    scope.filters.tracer = command.as_ref().map(Command::ancestor).transpose()?.unwrap_or(0);
-    let wish = config::wish(&arguments.probes, false, &scope.filters);
-    let wish = plan::Wish { audit: true, ..wish };
-    let mut end = End::new(&scope, command)?;
-    let session = Session::start(&wish)?;
-    let mut meta = super::meta(&session.release, session.mode(), &scope);
-    meta.started = session.started.clone();
+    let complete = |wish| Wish { audit: true, lookups: false, ..wish };
+    let Setup { scope, wish, mut end } = Setup::new(&arguments.scope, &arguments.probes, complete)?;
+    let auditing = Auditing::start(&wish)?;
+    let mut meta = super::meta(Origin::new(&auditing.release, auditing.mode()), &scope);
+    meta.started = auditing.started.clone();
     end.begin(scope.duration)?;
     announce(&scope, " and prints the audit");
     let ended = end.wait().await?;
     meta.exit_code = ended.command_code();
     meta.left_running = ended.left_running();
-    print(&session.audit()?, &meta, arguments.json)?;
+    print(&auditing.audit()?, &meta, arguments.json)?;
     Ok(ended.exit_code())
 }
 
@@ -58,7 +49,7 @@ fn print(audit: &Audit, meta: &Meta, json: bool) -> Result<()> {
 }
 
 /// The audit's probes at work.
-struct Session {
+struct Auditing {
     attached: Probes,
     plan: Plan,
     health: Health,
@@ -71,8 +62,8 @@ struct Session {
     started: Option<String>,
 }
 
-impl Session {
-    fn start(wish: &plan::Wish) -> Result<Self> {
+impl Auditing {
+    fn start(wish: &Wish) -> Result<Self> {
         let statistics =
             runs::enable().map_err(|error| format!("the kernel keeps no statistics of programs for us ({error})"));
         let plan = |facts: &Facts| plan::audit_plan(facts, wish);

@@ -275,9 +275,6 @@ fn service(session: &Session) -> Service {
     let planned = session.plan.hooks.iter().zip(states).map(|(hook, attached)| probe(hook, attached));
     let withheld = session.plan.withheld.iter().map(|hook| probe(hook, false));
     Service {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        kernel: session.release.clone(),
-        mode: session.mode().to_owned(),
         health: session.status(),
         probes: planned.chain(withheld).collect(),
         context: session.context(),

@@ -8,6 +8,7 @@ mod followed;
 mod known;
 mod log;
 mod report;
+mod setup;
 mod starting;
 mod trace;
 
@@ -28,7 +29,7 @@ use crate::{
         registered::{Registered, Shares},
         workloads::{Told, Workloads},
     },
-    answer::{Context, Hook},
+    answer::{Context, Hook, Origin},
     bpf::clock::KernelClock,
     cli::{args, config, config::Scope},
     decode::{Clock, Known},
@@ -226,7 +227,7 @@ impl Session {
 
     /// What the outputs say about the session as a whole.
     pub fn meta(&self, scope: &Scope) -> Meta {
-        Meta { started: self.started.clone(), ..meta(&self.release, self.mode(), scope) }
+        Meta { started: self.started.clone(), ..meta(Origin::new(&self.release, self.mode()), scope) }
     }
 
     /// How the figures were made, as the answers to the questions say it.
@@ -242,8 +243,7 @@ impl Session {
             }
         }
         Context {
-            kernel: self.release.clone(),
-            mode: self.mode().to_owned(),
+            origin: Origin::new(&self.release, self.mode()),
             hooks,
             coalesces: self.plan.settings.kernel.folio_shift != 0,
             clones: self.plan.has(table::Role::Registration(Operation::Clone)),
@@ -382,11 +382,9 @@ pub fn tried(probes: &args::Probes) -> Result<(Facts, Plan)> {
 }
 
 /// What the outputs say of any session.
-fn meta(release: &str, mode: &str, scope: &Scope) -> Meta {
+fn meta(origin: Origin, scope: &Scope) -> Meta {
     Meta {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        kernel: release.to_owned(),
-        mode: mode.to_owned(),
+        origin,
         scope: scope.shown(),
         command: scope.command.as_ref().map(|argv| {
             let words: Vec<_> = argv.iter().map(|word| word.to_string_lossy()).collect();

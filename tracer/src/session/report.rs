@@ -7,9 +7,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::{
     Session,
-    command::Command,
     end::{End, Ended, announce},
     log,
+    setup::Setup,
 };
 use crate::{
     aggregate,
@@ -25,13 +25,10 @@ use crate::{
 
 /// Runs the session and prints what it saw; the exit code is the command's, where there is one.
 pub async fn report(arguments: &args::Report, verbose: bool) -> Result<ExitCode> {
-    let mut scope = config::Scope::new(&arguments.scope)?;
-    let command = scope.command.as_deref().map(Command::hold).transpose()?;
-    scope.filters.tracer = command.as_ref().map(Command::ancestor).transpose()?.unwrap_or(0);
-    let wish = config::wish(&arguments.probes, !arguments.no_lookups, &scope.filters);
-    let wish = config::with_details(wish, arguments.details);
-    let wish = Wish { processes: true, log_level: log::level(verbose), ..wish };
-    let mut end = End::new(&scope, command)?;
+    let Setup { scope, wish, mut end } = Setup::new(&arguments.scope, &arguments.probes, |wish| {
+        let wish = config::with_details(wish, arguments.details);
+        Wish { lookups: !arguments.no_lookups, processes: true, log_level: log::level(verbose), ..wish }
+    })?;
     let mut session = Session::start(&wish)?;
     log::show(&mut session, verbose)?;
     let mut meta = session.meta(&scope);

@@ -12,9 +12,9 @@ use std::{
 
 use super::{
     Session,
-    command::Command,
-    end::{End, Ended, announce},
+    end::{Ended, announce},
     log,
+    setup::Setup,
 };
 use crate::{
     cli::{args, config},
@@ -40,14 +40,11 @@ const LAST: Duration = Duration::from_secs(1);
 
 /// Runs the session, printing as it goes; the exit code is the command's, where there is one.
 pub async fn trace(arguments: &args::Trace, verbose: bool) -> Result<ExitCode> {
-    let mut scope = config::Scope::new(&arguments.scope)?;
     let ring_bytes = config::ring_bytes(arguments.buffer)?;
-    let command = scope.command.as_deref().map(Command::hold).transpose()?;
-    scope.filters.tracer = command.as_ref().map(Command::ancestor).transpose()?.unwrap_or(0);
-    let wish = config::wish(&arguments.probes, !arguments.no_lookups, &scope.filters);
-    let wish = config::with_details(wish, arguments.details);
-    let wish = Wish { records: true, ring_bytes, log_level: log::level(verbose), ..wish };
-    let mut end = End::new(&scope, command)?;
+    let Setup { scope, wish, mut end } = Setup::new(&arguments.scope, &arguments.probes, |wish| {
+        let wish = config::with_details(wish, arguments.details);
+        Wish { lookups: !arguments.no_lookups, records: true, ring_bytes, log_level: log::level(verbose), ..wish }
+    })?;
     let mut session = Session::start(&wish)?;
     can_be_told(&session, arguments)?;
     log::show(&mut session, verbose)?;

@@ -45,8 +45,8 @@ fn header(page: &mut Page, snapshot: &Snapshot, meta: &Meta) {
     page.line("# io_uring buffer registration");
     page.blank();
     let mut facts = vec![
-        ("pinscope", format!("{}, {} probes", human::plain(&meta.version), human::plain(&meta.mode))),
-        ("kernel", human::plain(&meta.kernel)),
+        ("pinscope", format!("{}, {} probes", human::plain(&meta.origin.version), human::plain(&meta.origin.mode))),
+        ("kernel", human::plain(&meta.origin.kernel)),
         ("watched", format!("{} for {}", human::plain(&meta.scope), human::duration(snapshot.elapsed_ns))),
     ];
     facts.extend(meta.started.as_ref().map(|started| ("from", human::plain(started))));

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::human;
+use crate::{answer::Origin, human};
 
 pub mod audit;
 pub mod doctor;
@@ -23,12 +23,9 @@ pub mod trace;
 /// What a snapshot alone does not say about its session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Meta {
-    /// Of pinscope.
-    pub version: String,
-    /// The running kernel's release (`uname -r`).
-    pub kernel: String,
-    /// How the probes are attached: `fentry` or `kprobe`.
-    pub mode: String,
+    /// By what the figures were made.
+    #[serde(flatten)]
+    pub origin: Origin,
     /// Whom the session watched, in the user's words: `the whole machine`, `pid 42`, ...
     pub scope: String,
     /// The command that was run, if one was.

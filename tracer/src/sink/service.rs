@@ -11,12 +11,6 @@ pub type Read = Arc<dyn Fn() -> anyhow::Result<Snapshot> + Send + Sync>;
 /// What a snapshot alone does not say about the service that serves it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Service {
-    /// Of pinscope.
-    pub version: String,
-    /// The running kernel's release.
-    pub kernel: String,
-    /// How the probes are attached: `fentry` or `kprobe`.
-    pub mode: String,
     /// What became of the plan, in one word.
     pub health: Status,
     /// The probes of the plan, attached or not.

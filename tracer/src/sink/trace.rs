@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn objects_say_what_they_are() {
-        let meta = Meta { mode: "fentry".to_owned(), kernel: "6.12".to_owned(), ..Meta::default() };
+        let meta = Meta { origin: crate::answer::Origin::new("6.12", "fentry"), ..Meta::default() };
         let mut figures = Figures::default();
         figures.lose(&[Figure::Vmas], "why");
         let start = parse(&json_start(&meta, &figures).unwrap());

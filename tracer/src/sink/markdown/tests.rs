@@ -11,9 +11,7 @@ use crate::{
 
 fn meta() -> Meta {
     Meta {
-        version: "0.1.0".to_owned(),
-        kernel: "6.12.107-cloud-amd64".to_owned(),
-        mode: "fentry".to_owned(),
+        origin: context().origin,
         scope: "the command and its descendants".to_owned(),
         command: Some("fio --name=x --ioengine=io_uring --fixedbufs=1 --mem=mmap --rw=randread --size=1G".to_owned()),
         exit_code: Some(0),

@@ -95,7 +95,7 @@ impl Work {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let more: Vec<_> =
             options.attributes.iter().map(|Attribute(name, value)| (name.clone(), value.clone())).collect();
-        let attributes = attributes(&service.version, &service.kernel, &host, &more);
+        let attributes = attributes(&service.context.origin.version, &service.context.origin.kernel, &host, &more);
         let counts = service.exports.clone().unwrap_or_default();
         Self { options, read, service, attributes, counts, start, not_before: Instant::now(), failing: false }
     }
@@ -169,7 +169,7 @@ impl Work {
             let snapshot = read()?;
             let families = prometheus::families(&snapshot, &service);
             let period = Period { start, end: SystemTime::now() };
-            anyhow::Ok(request(&families, &attributes, &service.version, period).encode_to_vec())
+            anyhow::Ok(request(&families, &attributes, &service.context.origin.version, period).encode_to_vec())
         };
         let encoded = task::spawn_blocking(encode).await.context("reading the maps ended early");
         match encoded.and_then(|encoded| encoded) {

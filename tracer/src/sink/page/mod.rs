@@ -59,7 +59,7 @@ fn header(snapshot: &Snapshot, service: &Service) -> Markup {
             h1 { "pinscope" }
             span class={ "pill " (kind) } { (word) }
             p {
-                "io_uring buffer registration on Linux " (human::plain(&service.kernel)) ", " (service.mode) " probes, "
+                "io_uring buffer registration on Linux " (human::plain(&service.context.origin.kernel)) ", " (service.context.origin.mode) " probes, "
                 (human::duration(snapshot.elapsed_ns)) " since they were attached"
             }
         }
@@ -73,7 +73,7 @@ fn footer(service: &Service, refresh: Option<u32>) -> Markup {
             a href="/-/healthy" { "/-/healthy" }
             a href="/-/ready" { "/-/ready" }
             @if refresh.is_some() { a href="/" { "stop refreshing" } } @else { a href="/?refresh=5" { "refresh every 5 s" } }
-            span { "pinscope " (service.version) ". metrics.md in its documentation describes each metric." }
+            span { "pinscope " (service.context.origin.version) ". metrics.md in its documentation describes each metric." }
         }
     }
 }

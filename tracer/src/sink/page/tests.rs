@@ -22,9 +22,6 @@ fn service() -> Service {
         attached: true,
     };
     Service {
-        version: "0.1.0".to_owned(),
-        kernel: "6.12.107-cloud-amd64".to_owned(),
-        mode: "fentry".to_owned(),
         health: Status::Healthy,
         probes: vec![
             probe("io_sqe_buffers_register", "fentry"),
@@ -202,7 +199,7 @@ fn names_from_outside_cannot_break_out() {
         duration: None,
     });
     let mut service = service();
-    service.kernel = bad.to_owned();
+    service.context.origin.kernel = bad.to_owned();
     service.probes[0].function = bad.to_owned();
     service.probes[0].attached = false;
     let html = page(&snapshot, &service, None);

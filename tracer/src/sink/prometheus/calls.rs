@@ -185,5 +185,5 @@ pub(super) fn probes<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
 
 pub(super) fn info<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     let service = scrape.service;
-    vec![flag(&[&service.version, &service.kernel, &service.mode], true)]
+    vec![flag(&[&service.context.origin.version, &service.context.origin.kernel, &service.context.origin.mode], true)]
 }

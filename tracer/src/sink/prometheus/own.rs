@@ -54,5 +54,5 @@ pub(super) fn health<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
 
 pub(super) fn build<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     let service = scrape.service;
-    vec![Sample::count(&[&service.version, env!("PINSCOPE_GIT"), env!("PINSCOPE_EBPF_TOOLCHAIN")], 1)]
+    vec![Sample::count(&[&service.context.origin.version, env!("PINSCOPE_GIT"), env!("PINSCOPE_EBPF_TOOLCHAIN")], 1)]
 }

@@ -31,10 +31,7 @@ pub(crate) fn service() -> Service {
         attached,
     };
     Service {
-        version: "0.1.0".to_owned(),
-        kernel: "6.12.107".to_owned(),
         health: Status::Degraded,
-        mode: "fentry".to_owned(),
         probes: vec![probe("register_enter_fentry", true), probe("register_exit_fexit", false)],
         context: context(),
         exports: Some(Counts::default()),

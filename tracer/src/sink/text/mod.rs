@@ -63,8 +63,8 @@ pub fn report(snapshot: &Snapshot, meta: &Meta, told: &Told, width: usize) -> St
 
 fn heading(page: &mut Page, elapsed_ns: u64, meta: &Meta) {
     let length = human::duration(elapsed_ns);
-    page.line(&format!("pinscope {}: {length} of {}", human::plain(&meta.version), human::plain(&meta.scope)));
-    page.line(&format!("Linux {}, {} probes", human::plain(&meta.kernel), human::plain(&meta.mode)));
+    page.line(&format!("pinscope {}: {length} of {}", human::plain(&meta.origin.version), human::plain(&meta.scope)));
+    page.line(&format!("Linux {}, {} probes", human::plain(&meta.origin.kernel), human::plain(&meta.origin.mode)));
     if let Some(command) = &meta.command {
         let end = meta.exit_code.map(|code| format!(" (exit code {code})")).unwrap_or_default();
         let room = page.width().saturating_sub(end.len() + 2);

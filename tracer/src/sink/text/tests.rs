@@ -14,6 +14,7 @@ use crate::{
         tests::{a_sample, any_known, any_sample},
     },
     answer::{
+        Origin,
         fixture::{a_snapshot, context, habits, installations, process, ring, rings},
         tests::any_snapshot,
     },
@@ -23,13 +24,7 @@ use crate::{
 };
 
 fn meta() -> Meta {
-    Meta {
-        version: "0.1.0".to_owned(),
-        kernel: "6.12.107-cloud-amd64".to_owned(),
-        mode: "fentry".to_owned(),
-        scope: "the whole machine".to_owned(),
-        ..Meta::default()
-    }
+    Meta { origin: context().origin, scope: "the whole machine".to_owned(), ..Meta::default() }
 }
 
 /// Holds a report against its file, which was looked at in a terminal of 80 columns.
@@ -200,7 +195,7 @@ proptest! {
         text in "\\PC{0,120}",
         width in 0_usize..200,
     ) {
-        let meta = Meta { scope: text.clone(), command: Some(text.clone()), exit_code: Some(i32::MIN), kernel: text, ..meta() };
+        let meta = Meta { scope: text.clone(), command: Some(text.clone()), exit_code: Some(i32::MIN), origin: Origin::new(&text, "fentry"), ..meta() };
         let width_of = |width: usize| width.clamp(NARROWEST, WIDEST);
         for line in report(&fold(&sample, &known), &meta, &Told::default(), width).lines() {
             prop_assert!(line.chars().count() <= width_of(width), "{line}");
