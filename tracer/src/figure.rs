@@ -1,7 +1,7 @@
 //! The one vocabulary for what pinscope measures: every figure by its name, and whether it is to be had.
 //!
 //! The plan says what this kernel does not give, the health of the probes adds what did not attach, and
-//! [`Known`](crate::decode::Known) holds both against the hooks that are there. Every snapshot carries the result; outputs,
+//! [`Capabilities`](crate::decode::Capabilities) holds both against the hooks that are there. Every snapshot carries the result; outputs,
 //! questions and metrics ask it, and parse no reason again.
 
 use std::sync::Arc;

@@ -18,7 +18,7 @@ use tracer_ebpf::record::{BufferRecord, KIND_BUFFER, KIND_REGISTRATION, Registra
 
 use crate::{
     cli::file,
-    decode::{Assembler, Clock, Known, workload::Workload},
+    decode::{Assembler, Capabilities, Clock, workload::Workload},
     kernel::{Hierarchy, Symbols, Types, Wanted, addresses, traceable},
     sink::{http, service::Service, trace},
     source::workloads,
@@ -29,7 +29,7 @@ use crate::{
 /// The first byte of each says what follows: a registration or a buffer of the right size, or so many bytes.
 pub fn record(mut bytes: &[u8]) {
     let clock = Clock::new(UNIX_EPOCH + Duration::from_secs(1_000_000_000), Duration::ZERO);
-    let mut assembler = Assembler::new(Known::all(), clock);
+    let mut assembler = Assembler::new(Capabilities::all(), clock);
     let names = HashMap::from([(1, "ext4".to_owned())]);
     while let Some((&selector, rest)) = bytes.split_first() {
         let (size, kind) = match selector {

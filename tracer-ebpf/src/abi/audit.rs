@@ -101,7 +101,7 @@ pub mod flag {
 /// What is known of the memory behind a call.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Sight {
+pub enum RangeCoverage {
     /// Nothing: this kernel's VMAs cannot be walked, or the range is none.
     None = 0,
     /// Nothing: the memory is another process's, and `bpf_find_vma` looks into the current task only.
@@ -116,7 +116,7 @@ pub enum Sight {
     Whole = 5,
 }
 
-impl Sight {
+impl RangeCoverage {
     /// The sight with this number, if there is one.
     pub fn from_number(number: u8) -> Option<Self> {
         [Self::None, Self::Remote, Self::Hole, Self::Busy, Self::Part, Self::Whole].get(usize::from(number)).copied()
@@ -170,7 +170,7 @@ pub struct AuditKey {
     pub function: u8,
     /// Flags of [`flag`].
     pub flags: u8,
-    /// Number of the [`Sight`].
+    /// Number of the [`RangeCoverage`].
     pub sight: u8,
     /// Every [`rule`] that some backing of the range falls under.
     pub rules: u8,
@@ -258,7 +258,7 @@ mod tests {
             assert_eq!(gup.is_remote(), gup.name().ends_with("_remote"));
         }
         assert_eq!(Gup::from_number(12), None);
-        assert_eq!((Sight::from_number(5), Sight::from_number(6)), (Some(Sight::Whole), None));
+        assert_eq!((RangeCoverage::from_number(5), RangeCoverage::from_number(6)), (Some(RangeCoverage::Whole), None));
         assert_eq!(size_of::<AuditKey>(), 40);
     }
 

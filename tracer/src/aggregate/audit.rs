@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use schemars::JsonSchema;
 use serde::Serialize;
 use tracer_ebpf::{
-    audit::{AuditCounter, AuditKey, AuditTotals, Gup, Sight, flag, rule},
+    audit::{AuditCounter, AuditKey, AuditTotals, Gup, RangeCoverage, flag, rule},
     backing::Kind,
 };
 
@@ -346,7 +346,7 @@ fn row(
 ) -> Option<Row> {
     let function = Gup::from_number(key.function)?;
     let sum = calls.iter().fold(AuditTotals::default(), |sum, (_, totals, _)| add(sum, **totals));
-    let sight = Sight::from_number(key.sight)?;
+    let sight = RangeCoverage::from_number(key.sight)?;
     let mut errors = BTreeMap::new();
     let mut chains: BTreeMap<Vec<Step>, u64> = BTreeMap::new();
     let mut refused = Refused { as_proposed: Some(0), since_6_5: Some(0) };
@@ -379,7 +379,7 @@ fn row(
         pages_asked: sum.asked,
         pages: sum.got,
         bytes: sum.got.saturating_mul(kernel::page_size()),
-        vmas: matches!(sight, Sight::Whole | Sight::Part | Sight::Hole).then_some(sum.vmas),
+        vmas: matches!(sight, RangeCoverage::Whole | RangeCoverage::Part | RangeCoverage::Hole).then_some(sum.vmas),
         time_ns: sum.time_ns,
         refused,
         exempt,
@@ -397,8 +397,8 @@ fn flags(function: Gup, flags: u8) -> Vec<&'static str> {
     all.into_iter().filter_map(|(set, name)| set.then_some(name)).collect()
 }
 
-fn behind(key: &AuditKey, sight: Sight, filesystems: &HashMap<u64, String>) -> Behind {
-    let kind = Some(Kind(key.kind)).filter(|_| matches!(sight, Sight::Whole | Sight::Part));
+fn behind(key: &AuditKey, sight: RangeCoverage, filesystems: &HashMap<u64, String>) -> Behind {
+    let kind = Some(Kind(key.kind)).filter(|_| matches!(sight, RangeCoverage::Whole | RangeCoverage::Part));
     Behind {
         seen: sight.name(),
         class: kind.and_then(Kind::class).map(tracer_ebpf::backing::Class::name),
@@ -422,7 +422,7 @@ fn both(a: Refused, b: Refused) -> Refused {
 
 /// What the rules make of `calls` that succeeded. A rule that the flags do not fall under refuses none, whatever lies
 /// behind.
-fn refused(key: &AuditKey, sight: Sight, calls: u64, exempt: Option<bool>) -> Refused {
+fn refused(key: &AuditKey, sight: RangeCoverage, calls: u64, exempt: Option<bool>) -> Refused {
     let writes = key.flags & flag::WRITE != 0;
     let pins = Gup::from_number(key.function).is_some_and(Gup::pins);
     let for_long = writes && pins && key.flags & flag::LONGTERM != 0;
@@ -430,7 +430,7 @@ fn refused(key: &AuditKey, sight: Sight, calls: u64, exempt: Option<bool>) -> Re
         _ if !falls_under || calls == 0 => Some(0),
         // One VMA is enough to refuse; that the others are none needs all of them.
         _ if key.rules & rule != 0 => Some(calls),
-        Sight::Whole => Some(0),
+        RangeCoverage::Whole => Some(0),
         _ => None,
     };
     let proposed = match (judged(writes, rule::FILE), exempt) {

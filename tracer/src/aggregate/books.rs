@@ -9,7 +9,7 @@ use tracer_ebpf::{
 
 use super::coverage::{Coverage, skipped, uncounted};
 use crate::{
-    decode::Known,
+    decode::Capabilities,
     figure::{Figure, Figures},
     sample::Sample,
 };
@@ -101,19 +101,22 @@ pub struct PartBooks {
 }
 
 impl Books {
-    pub(super) fn new(sample: &Sample, known: &Known, told: &Figures) -> Self {
-        let operations: Vec<_> =
-            Operation::ALL.iter().map(|operation| OperationBooks::new(sample, known, told, *operation)).collect();
-        let buffers = (told.has(Figure::Buffers) && known.buffer_returns).then(|| PartBooks::new(sample, BUFFERS));
+    pub(super) fn new(sample: &Sample, capabilities: &Capabilities, told: &Figures) -> Self {
+        let operations: Vec<_> = Operation::ALL
+            .iter()
+            .map(|operation| OperationBooks::new(sample, capabilities, told, *operation))
+            .collect();
+        let buffers =
+            (told.has(Figure::Buffers) && capabilities.buffer_returns).then(|| PartBooks::new(sample, BUFFERS));
         let pins = told.has(Figure::PinTime).then(|| PartBooks::new(sample, PINS));
         let balanced = operations.iter().all(|books| books.unexplained.is_none_or(|off| off == 0))
             && [&buffers, &pins].into_iter().flatten().all(|books| books.in_flight >= 0);
         let in_flight = in_flight(&operations, sample);
         let balanced = balanced && in_flight.is_none_or(|open| open >= 0);
-        let figures = Coverage::new(sample, known, told, &operations);
+        let figures = Coverage::new(sample, capabilities, told, &operations);
         let balanced = balanced && figures.is_whole();
         let coverage = figures.calls.and_then(|calls| calls.coverage);
-        let noted = known.ledger && (known.calls || known.entries.contains(&true));
+        let noted = capabilities.ledger && (capabilities.calls || capabilities.entries.contains(&true));
         let begun_before = noted.then(|| sample.counters[Counter::EarlyCalls as usize]);
         Self { operations, buffers, pins, in_flight, begun_before, coverage, figures, balanced }
     }
@@ -133,20 +136,20 @@ impl Books {
 }
 
 impl OperationBooks {
-    fn new(sample: &Sample, known: &Known, told: &Figures, operation: Operation) -> Self {
+    fn new(sample: &Sample, capabilities: &Capabilities, told: &Figures, operation: Operation) -> Self {
         let number = operation as usize;
         let count = |counter: Counter| sample.counters[counter.of(operation)];
-        let entered = known.entries[number];
-        let both = known.ledger && entered;
+        let entered = capabilities.entries[number];
+        let both = capabilities.ledger && entered;
         let mut books = Self {
             operation,
-            counted: known.ledger.then(|| counted(sample, operation)),
+            counted: capabilities.ledger.then(|| counted(sample, operation)),
             entries: entered.then(|| count(Counter::Entries)),
-            returns: known.returns[number].then(|| count(Counter::Returns)),
-            ledger: known.ledger.then(|| count(Counter::Ledger)),
+            returns: capabilities.returns[number].then(|| count(Counter::Returns)),
+            ledger: capabilities.ledger.then(|| count(Counter::Ledger)),
             refused_early: both.then(|| count(Counter::RefusedEarly)),
             missed_entries: both.then(|| count(Counter::MissedEntries)),
-            missed_returns: (both && known.returns[number]).then(|| count(Counter::MissedReturns)),
+            missed_returns: (both && capabilities.returns[number]).then(|| count(Counter::MissedReturns)),
             skipped_entries: 0,
             in_flight: None,
             coverage: None,

@@ -83,7 +83,7 @@ impl Fold<'_> {
                 [Counter::CallWaitNs, Counter::CallFunctionNs, Counter::CallAfterNs].map(count);
             let total_ns = wait_ns.saturating_add(function_ns).saturating_add(after_ns);
             let calls = count(Counter::TimedCalls);
-            let after_ns = self.known.returns[operation as usize].then_some(after_ns);
+            let after_ns = self.capabilities.returns[operation as usize].then_some(after_ns);
             CallTimes { operation, calls, total_ns, wait_ns, function_ns, after_ns }
         };
         self.figures.has(Figure::CallTime).then(|| Operation::ALL.map(of).into())
@@ -101,7 +101,7 @@ impl Fold<'_> {
         calls.retain(|(call, _)| call.age_ns > LONG_NS);
         let unsure = calls.iter().filter(|(_, sure)| !sure).count() as u64;
         let unseen_ends = skipped(self.sample, &["ledger", "call_exit"]).min(unsure);
-        let since = if self.known.calls { SeenFrom::SystemCall } else { SeenFrom::Function };
+        let since = if self.capabilities.calls { SeenFrom::SystemCall } else { SeenFrom::Function };
         let long = calls.into_iter().map(|(call, _)| call).collect();
         Some(UnderWay { oldest_ns, long, unseen_ends, since })
     }

@@ -7,7 +7,7 @@ use tracer_ebpf::{counter::Counter, operation::Operation};
 
 use super::books::OperationBooks;
 use crate::{
-    decode::Known,
+    decode::Capabilities,
     figure::{Figure, FigureSet, Figures},
     human,
     sample::{Sample, skipped},
@@ -69,7 +69,12 @@ const PINS: FigureSet = FigureSet::of(&[Figure::PinTime, Figure::PinFaults, Figu
 const WALKS: FigureSet = FigureSet::of(&[Figure::Vmas, Figure::Backings, Figure::Files]);
 
 impl Coverage {
-    pub(super) fn new(sample: &Sample, known: &Known, told: &Figures, operations: &[OperationBooks]) -> Self {
+    pub(super) fn new(
+        sample: &Sample,
+        capabilities: &Capabilities,
+        told: &Figures,
+        operations: &[OperationBooks],
+    ) -> Self {
         let count = |counter: Counter| sample.counters[counter as usize];
         let calls = calls(sample, operations);
         let stray = count(Counter::StrayBuffers);
@@ -77,7 +82,7 @@ impl Coverage {
         // A call without an entry had a buffer at least. Those that were seen without their call may be its own, but for those of a pin
         // that stands for its buffer.
         let of_missed = missed_installations(operations);
-        let of_missed = if known.lean { of_missed } else { of_missed.saturating_sub(stray) };
+        let of_missed = if capabilities.lean { of_missed } else { of_missed.saturating_sub(stray) };
         let buffers = sum([stray, unentered, of_missed]);
         let pins = sum([count(Counter::PinMissedReturns), count(Counter::PinMissedEntries), buffers]);
         // What a buffer's walk saw is counted when the buffer returns.

@@ -184,7 +184,7 @@ impl Phases {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decode::Known;
+    use crate::decode::Capabilities;
 
     fn sample(counts: &[(Detail, u64)]) -> Sample {
         let mut sample = Sample::default();
@@ -207,7 +207,7 @@ mod tests {
             (Detail::PartSlowPins, 3),
             (Detail::PartSlowNs, 650),
         ]);
-        let phases = Phases::new(&sample, &Known::all().told()).unwrap();
+        let phases = Phases::new(&sample, &Capabilities::all().told()).unwrap();
         assert_eq!((phases.total_ns, phases.pin.ns, phases.rest_ns), (1000, 700, 300));
         assert_eq!(phases.slow, Some(SlowPins { pins: 3, ns: 650, fast_pins: 1, fast_ns: 50 }));
     }
@@ -215,11 +215,14 @@ mod tests {
     #[test]
     fn what_is_not_hooked_is_no_part() {
         assert_eq!(
-            (Locks::new(&sample(&[]), &Known::nothing().told()), Phases::new(&sample(&[]), &Known::nothing().told())),
+            (
+                Locks::new(&sample(&[]), &Capabilities::nothing().told()),
+                Phases::new(&sample(&[]), &Capabilities::nothing().told())
+            ),
             (None, None)
         );
-        let known = Known { lookup_times: false, slow_pins: false, ..Known::all() };
-        let phases = Phases::new(&sample(&[(Detail::PartPinOtherNs, 9)]), &known.told()).unwrap();
+        let capabilities = Capabilities { lookup_times: false, slow_pins: false, ..Capabilities::all() };
+        let phases = Phases::new(&sample(&[(Detail::PartPinOtherNs, 9)]), &capabilities.told()).unwrap();
         assert_eq!((phases.lookups, phases.slow, phases.pin.ns), (None, None, 9));
     }
 
@@ -227,10 +230,10 @@ mod tests {
     fn a_wait_is_on_its_side_and_a_skipped_probe_is_told() {
         let mut sample = sample(&[(Detail::LockTotalNs, 1000), (Detail::LockWaitNs, 250), (Detail::LockReads, 3)]);
         sample.details[READ_WAITS + 5] = 1;
-        let locks = Locks::new(&sample, &Known::all().told()).unwrap();
+        let locks = Locks::new(&sample, &Capabilities::all().told()).unwrap();
         assert_eq!((locks.read.wait.count(), locks.write.wait.count(), locks.share()), (1, 0, Some(0.25)));
         assert!(locks.complete);
         sample.skipped.insert("lock_wanted".to_owned(), 1);
-        assert!(!Locks::new(&sample, &Known::all().told()).unwrap().complete);
+        assert!(!Locks::new(&sample, &Capabilities::all().told()).unwrap().complete);
     }
 }

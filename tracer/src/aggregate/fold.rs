@@ -14,36 +14,36 @@ use super::{
     Split, Unregisters, Walks, gather::habits, snapshot,
 };
 use crate::{
-    decode::{Known, PARTIAL, comm, filesystem, result_name},
+    decode::{Capabilities, PARTIAL, comm, filesystem, result_name},
     figure::{Figure, FigureSet, Figures},
     sample::Sample,
 };
 
 /// The snapshot of everything since the programs were attached.
-pub fn fold(sample: &Sample, known: &Known) -> Snapshot {
-    Fold::new(sample, known).snapshot(sample)
+pub fn fold(sample: &Sample, capabilities: &Capabilities) -> Snapshot {
+    Fold::new(sample, capabilities).snapshot(sample)
 }
 
 /// The snapshot of the time between two samples. The books are those of the whole session up to `later`.
-pub fn fold_between(later: &Sample, earlier: &Sample, known: &Known) -> Snapshot {
-    Fold::new(&later.since(earlier), known).snapshot(later)
+pub fn fold_between(later: &Sample, earlier: &Sample, capabilities: &Capabilities) -> Snapshot {
+    Fold::new(&later.since(earlier), capabilities).snapshot(later)
 }
 
 pub(super) struct Fold<'a> {
     pub(super) sample: &'a Sample,
-    pub(super) known: &'a Known,
+    pub(super) capabilities: &'a Capabilities,
     /// What of it is told.
     pub(super) figures: Figures,
 }
 
 impl<'a> Fold<'a> {
-    fn new(sample: &'a Sample, known: &'a Known) -> Self {
-        Self { sample, known, figures: known.told() }
+    fn new(sample: &'a Sample, capabilities: &'a Capabilities) -> Self {
+        Self { sample, capabilities, figures: capabilities.told() }
     }
 
     /// The books are those of `all`.
     fn snapshot(&self, all: &Sample) -> Snapshot {
-        let books = Books::new(all, self.known, &self.figures);
+        let books = Books::new(all, self.capabilities, &self.figures);
         let has = |figure: Figure| self.figures.has(figure);
         let [buffers, bytes, vmas] = [Figure::Buffers, Figure::Bytes, Figure::Vmas].map(has);
         let (pin, files) = (has(Figure::PinTime), has(Figure::Files));
@@ -268,17 +268,17 @@ impl<'a> Fold<'a> {
     }
 
     fn losses(&self) -> Losses {
-        let known = self.known;
+        let capabilities = self.capabilities;
         let has = |figure: Figure| self.figures.has(figure);
-        let (entries, vmas) = (known.entries.contains(&true), has(Figure::Vmas));
+        let (entries, vmas) = (capabilities.entries.contains(&true), has(Figure::Vmas));
         Losses {
-            registration_records: known.records.then(|| self.count(Counter::LostRegistrationRecords)),
-            buffer_records: known.records.then(|| self.count(Counter::LostBufferRecords)),
+            registration_records: capabilities.records.then(|| self.count(Counter::LostRegistrationRecords)),
+            buffer_records: capabilities.records.then(|| self.count(Counter::LostBufferRecords)),
             frames: entries.then(|| self.count(Counter::LostFrames)),
             processes: has(Figure::Processes).then(|| self.count(Counter::LostProcesses)),
             backings: vmas.then(|| self.count(Counter::LostBackings)),
             reentries: entries.then(|| self.count(Counter::Reentries)),
-            descendants: known.descent.then(|| self.count(Counter::LostDescendants)),
+            descendants: capabilities.descent.then(|| self.count(Counter::LostDescendants)),
             short_records: vmas.then(|| self.count(Counter::ShortRecords)),
             rings: has(Figure::Rings).then(|| self.count(Counter::LostRings)),
             judgements: vmas.then(|| self.count(Counter::LostJudgements)),

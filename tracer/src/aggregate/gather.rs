@@ -118,7 +118,7 @@ impl Fold<'_> {
         let others: Vec<_> = self.sample.judged.iter().filter_map(|entry| self.judged(entry)).collect();
         let lost = self.count(Counter::LostJudgements);
         let unwalked = [Counter::WalksBusy, Counter::WalksCut, Counter::WalksNone];
-        let (policy, why) = &self.known.policy;
+        let (policy, why) = &self.capabilities.policy;
         Judgements {
             clean: self.count(Counter::CleanBuffers),
             rolled_back: self.count(Counter::RolledBackBuffers),
@@ -159,8 +159,8 @@ impl Fold<'_> {
     }
 
     fn comm_of(&self, process: ProcessKey) -> String {
-        let known = self.sample.processes.iter().find(|(known, _)| *known == process);
-        known.map(|(_, totals)| comm(&totals.comm)).unwrap_or_default()
+        let found = self.sample.processes.iter().find(|(key, _)| *key == process);
+        found.map(|(_, totals)| comm(&totals.comm)).unwrap_or_default()
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     decode::{Pid, pid},
     figure::Figures,
     human,
-    sample::{Own, Runs},
+    sample::{Runs, SelfUsage},
 };
 
 /// Everything measured since the programs were attached, or in an interval. Times are nanoseconds, pinscope's
@@ -102,7 +102,7 @@ pub struct Snapshot {
     pub runs: Option<BTreeMap<String, Runs>>,
     /// pinscope itself; a service's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub own: Option<Own>,
+    pub own: Option<SelfUsage>,
 }
 
 impl Snapshot {

@@ -15,9 +15,9 @@ use super::{
     snapshot,
 };
 use crate::{
-    decode::Known,
+    decode::Capabilities,
     figure::{Degree, Figure, Figures},
-    sample::{Call, Own, Runs, Sample, SampledRing},
+    sample::{Call, Runs, Sample, SampledRing, SelfUsage},
 };
 
 fn record(sample: &mut Sample, histogram: usize, value: u64, times: u64) {
@@ -109,7 +109,7 @@ pub(crate) fn a_sample() -> Sample {
         ..Registered::default()
     });
     sample.runs = Some([("ledger".to_owned(), Runs { count: 14, nanoseconds: 7_000 })].into());
-    sample.own = Some(Own {
+    sample.own = Some(SelfUsage {
         cpu_seconds: 1.25,
         resident_bytes: 8 << 20,
         virtual_bytes: 80 << 20,
@@ -184,7 +184,7 @@ pub(crate) fn any_figures() -> impl Strategy<Value = Figures> {
 }
 
 /// Anything may be missing.
-pub(crate) fn any_known() -> impl Strategy<Value = Known> {
+pub(crate) fn any_capabilities() -> impl Strategy<Value = Capabilities> {
     let operations = || any::<[bool; Operation::COUNT]>();
     let parts = any::<[bool; 10]>();
     (operations(), operations(), any::<[bool; 13]>(), parts, any_figures()).prop_map(
@@ -216,7 +216,7 @@ pub(crate) fn any_known() -> impl Strategy<Value = Known> {
                 cleanups,
                 huge_pages,
             ] = parts;
-            Known {
+            Capabilities {
                 entries,
                 returns,
                 ledger,
@@ -256,7 +256,7 @@ fn register(snapshot: &Snapshot) -> &snapshot::Operation {
 
 #[test]
 fn registrations_are_counted_by_operation_and_result() {
-    let snapshot = fold(&a_sample(), &Known::all());
+    let snapshot = fold(&a_sample(), &Capabilities::all());
     let operation = register(&snapshot);
     assert_eq!((operation.operation, operation.ok, operation.failed), (Operation::Register, 10, 2));
     let result = |result: &str, count| ResultCount { result: result.to_owned(), count };
@@ -274,7 +274,7 @@ fn a_partial_update_is_a_result_of_its_own() {
     sample.counters[Counter::Ledger.of(Operation::Update)] = 12;
     sample.counters[Counter::Entries.of(Operation::Update)] = 12;
     sample.counters[Counter::Returns.of(Operation::Update)] = 12;
-    let snapshot = fold(&sample, &Known::all());
+    let snapshot = fold(&sample, &Capabilities::all());
     let update = &snapshot.operations()[Operation::Update as usize];
     assert_eq!((update.ok, update.partial, update.failed, update.total()), (4, 7, 1, 12));
     let result = |result: &str, count| ResultCount { result: result.to_owned(), count };
@@ -287,7 +287,7 @@ fn a_partial_update_is_a_result_of_its_own() {
 #[test]
 fn what_was_counted_and_not_measured_is_unknown() {
     let mut sample = a_sample();
-    let processes = |sample: &Sample| fold(sample, &Known::all()).processes.unwrap();
+    let processes = |sample: &Sample| fold(sample, &Capabilities::all()).processes.unwrap();
     (sample.processes[0].1.unmeasured, sample.processes[0].1.missed) = (3, 3);
     (sample.processes[1].1.unmeasured, sample.processes[1].1.missed) = (2, 0);
     let told = processes(&sample);
@@ -300,7 +300,9 @@ fn what_was_counted_and_not_measured_is_unknown() {
     sample.processes[1].1.missed = 1;
     let server = &processes(&sample)[0];
     assert_eq!((server.lower_bounds, server.duration_ns), (true, Some(500_000)));
-    let blind = fold(&a_sample(), &Known { processes: true, ledger: true, ..Known::nothing() }).processes.unwrap();
+    let blind = fold(&a_sample(), &Capabilities { processes: true, ledger: true, ..Capabilities::nothing() })
+        .processes
+        .unwrap();
     assert_eq!((blind[0].duration_ns, blind[0].buffers), (None, None));
 }
 
@@ -308,37 +310,37 @@ fn what_was_counted_and_not_measured_is_unknown() {
 fn an_errno_beyond_the_last_slot_has_no_name() {
     let mut sample = a_sample();
     sample.results[result_slot(Operation::Update, i64::MIN)] = 5;
-    let snapshot = fold(&sample, &Known::all());
+    let snapshot = fold(&sample, &Capabilities::all());
     let results = &snapshot.operations()[1].results;
     assert_eq!(results[0].result, "other");
 }
 
 #[test]
 fn the_rest_is_what_the_pins_leave() {
-    let split = fold(&a_sample(), &Known::all()).split.unwrap();
+    let split = fold(&a_sample(), &Capabilities::all()).split.unwrap();
     assert_eq!((split.total_ns, split.pin_ns, split.rest_ns, split.complete), (860_000, 400_000, 460_000, true));
     let mut sample = a_sample();
     sample.counters[Counter::PinMissedReturns as usize] = 1;
-    assert!(!fold(&sample, &Known::all()).split.unwrap().complete);
+    assert!(!fold(&sample, &Capabilities::all()).split.unwrap().complete);
 }
 
 #[test]
 fn what_no_hook_measures_is_unknown() {
     let sample = a_sample();
-    let snapshot = fold(&sample, &Known { walk: false, lookups: false, pins: false, ..Known::all() });
+    let snapshot = fold(&sample, &Capabilities { walk: false, lookups: false, pins: false, ..Capabilities::all() });
     assert_eq!((snapshot.lookups, snapshot.split, snapshot.faults, snapshot.walks), (None, None, None, None));
     assert_eq!((snapshot.registration_vmas, snapshot.backings), (None, None));
     assert_eq!(snapshot.processes.unwrap()[0].vmas, None);
-    let nothing = fold(&sample, &Known::nothing());
+    let nothing = fold(&sample, &Capabilities::nothing());
     assert_eq!(nothing.operations, None);
-    let counted = fold(&sample, &Known { ledger: true, ..Known::nothing() });
+    let counted = fold(&sample, &Capabilities { ledger: true, ..Capabilities::nothing() });
     assert_eq!((register(&counted).ok, &register(&counted).duration), (10, &None));
     assert_eq!((nothing.processes, nothing.unregisters), (None, None));
 }
 
 #[test]
 fn backings_and_processes_are_sorted() {
-    let snapshot = fold(&a_sample(), &Known::all());
+    let snapshot = fold(&a_sample(), &Capabilities::all());
     let backings = snapshot.backings.unwrap();
     let told: Vec<_> =
         backings.iter().map(|b| (b.class.name(), b.filesystem.as_deref(), b.shared, b.ok, b.bytes)).collect();
@@ -365,7 +367,7 @@ fn a_number_that_was_given_again_is_another_process() {
         SampledRing { address: began_ns, totals, ..SampledRing::default() }
     };
     sample.rings = (1..=12).map(ring).collect();
-    let snapshot = fold(&sample, &Known::all());
+    let snapshot = fold(&sample, &Capabilities::all());
     let told: Vec<_> = snapshot.processes.iter().flatten().map(|p| (p.pid.to_string(), p.registrations)).collect();
     assert_eq!(told, vec![("42".to_owned(), 1); 12]);
     let list = snapshot.rings.and_then(|rings| rings.list).unwrap();
@@ -378,14 +380,14 @@ fn a_filesystem_that_came_twice_is_one() {
     let mut sample = a_sample();
     sample.filesystems.insert(10, "ext4".to_owned());
     sample.backings.push(backing(Class::File, false, 10, false, 3));
-    let backings = fold(&sample, &Known::all()).backings.unwrap();
+    let backings = fold(&sample, &Capabilities::all()).backings.unwrap();
     assert_eq!(backings.len(), 3);
     assert_eq!(backings[1].buffers, 5);
 }
 
 #[test]
 fn books_that_balance() {
-    let books = fold(&a_sample(), &Known::all()).books;
+    let books = fold(&a_sample(), &Capabilities::all()).books;
     assert!(books.balanced);
     assert_eq!(books.coverage, Some(1.0));
     assert_eq!((books.operations[0].in_flight, books.operations[0].unexplained), (Some(0), Some(0)));
@@ -398,7 +400,7 @@ fn books_after(changes: &[(usize, u64)]) -> Books {
     for (slot, count) in changes {
         sample.counters[*slot] = *count;
     }
-    fold(&sample, &Known::all()).books
+    fold(&sample, &Capabilities::all()).books
 }
 
 #[test]
@@ -412,11 +414,11 @@ fn what_is_under_way_is_no_imbalance() {
 
 #[test]
 fn what_cannot_be_known_to_be_under_way_is_not_told() {
-    let mut known = Known::all();
-    known.figures.lose(&[Figure::UnderWay], "BTF has no task_struct.stack");
+    let mut capabilities = Capabilities::all();
+    capabilities.figures.lose(&[Figure::UnderWay], "BTF has no task_struct.stack");
     let mut sample = a_sample();
     sample.counters[Counter::Entries.of(Operation::Register)] = 14;
-    let snapshot = fold(&sample, &Known { figures: known.told(), ..known });
+    let snapshot = fold(&sample, &Capabilities { figures: capabilities.told(), ..capabilities });
     let in_flight: Vec<_> = snapshot.books.operations.iter().filter_map(|books| books.in_flight).collect();
     assert_eq!((snapshot.under_way, snapshot.books.in_flight, in_flight), (None, None, Vec::new()));
     assert!(snapshot.books.balanced);
@@ -478,12 +480,12 @@ fn what_was_not_seen_lowers_the_coverage() {
     assert_eq!((books.balanced, books.operations[0].coverage), (true, Some(0.75)));
     assert_eq!(books.coverage, Some(11.0 / 14.0));
     assert_eq!(books_after(&[(Counter::LostFrames as usize, 7)]).coverage, Some(0.5));
-    assert_eq!(fold(&Sample::default(), &Known::all()).books.coverage, None);
+    assert_eq!(fold(&Sample::default(), &Capabilities::all()).books.coverage, None);
 }
 
 #[test]
 fn each_figure_has_its_own_coverage_and_a_sum_that_lacks_something_says_so() {
-    let whole = fold(&a_sample(), &Known::all());
+    let whole = fold(&a_sample(), &Capabilities::all());
     assert!(whole.figures.is_whole());
     let mut sample = a_sample();
     for (program, runs) in [("buffer_enter_fentry", 10), ("ledger_classic", 2), ("pin_enter_fentry", 5)] {
@@ -491,7 +493,7 @@ fn each_figure_has_its_own_coverage_and_a_sum_that_lacks_something_says_so() {
     }
     sample.counters[Counter::StrayBuffers as usize] = 3;
     sample.counters[Counter::UntimedCalls as usize] = 4;
-    let short = fold(&sample, &Known::all());
+    let short = fold(&sample, &Capabilities::all());
     let of = |figure: &str| short.books.figures.by_figure().find(|(name, _)| *name == figure).unwrap().1.missed;
     assert_eq!(["calls", "buffers", "pins", "walks", "call_times"].map(of), [2, 13, 13, 13, 6]);
     let bounds = short.figures.lacks().iter().map(|lack| lack.degree);
@@ -505,7 +507,7 @@ fn a_call_without_an_entry_had_a_buffer_at_least() {
         let mut sample = a_sample();
         sample.counters[Counter::MissedEntries.of(Operation::Register)] = 3;
         sample.counters[Counter::StrayBuffers as usize] = stray;
-        fold(&sample, &Known { lean, ..Known::all() }).books.figures.buffers.unwrap().missed
+        fold(&sample, &Capabilities { lean, ..Capabilities::all() }).books.figures.buffers.unwrap().missed
     };
     assert_eq!([0, 2, 5].map(|stray| buffers(stray, false)), [3, 3, 5]);
     assert_eq!(buffers(2, true), 5);
@@ -516,9 +518,9 @@ fn a_hook_that_nothing_is_held_against_unbalances_the_books_when_it_is_skipped()
     for program in ["ring_created", "lock_wanted", "lock_returned"] {
         let mut sample = a_sample();
         sample.skipped.insert(program.to_owned(), 1);
-        let snapshot = fold(&sample, &Known::all());
+        let snapshot = fold(&sample, &Capabilities::all());
         assert_eq!((snapshot.books.balanced, snapshot.figures.lacks().len()), (false, 1), "{program}");
-        assert!(fold(&sample, &Known { rings: false, locks: false, ..Known::all() }).books.balanced);
+        assert!(fold(&sample, &Capabilities { rings: false, locks: false, ..Capabilities::all() }).books.balanced);
     }
 }
 
@@ -530,8 +532,9 @@ fn an_operation_that_only_the_ledger_counts_is_no_loss() {
         sample.counters[counter.of(unregister)] = 0;
     }
     sample.counters[Counter::MissedEntries.of(unregister)] = 1;
-    let known = Known { entries: [true, true, true, false], returns: [true, true, true, false], ..Known::all() };
-    let books = fold(&sample, &known).books;
+    let capabilities =
+        Capabilities { entries: [true, true, true, false], returns: [true, true, true, false], ..Capabilities::all() };
+    let books = fold(&sample, &capabilities).books;
     assert_eq!((books.balanced, books.coverage, books.operations[3].missed_entries), (true, Some(1.0), None));
 }
 
@@ -545,7 +548,7 @@ fn an_interval_has_its_own_figures_and_the_sessions_books() {
     later.counters[Counter::Returns.of(Operation::Register)] += 3;
     later.results[result_slot(Operation::Register, 0)] += 3;
     later.processes[0].1.registrations += 3;
-    let snapshot = fold_between(&later, &earlier, &Known::all());
+    let snapshot = fold_between(&later, &earlier, &Capabilities::all());
     assert_eq!((snapshot.elapsed_ns, register(&snapshot).ok, register(&snapshot).failed), (5, 3, 0));
     assert_eq!(snapshot.backings, Some(Vec::new()));
     assert_eq!(snapshot.processes.unwrap().len(), 1);
@@ -564,7 +567,7 @@ fn skipped_ends_are_told_and_the_books_heal() {
     // An unregistration's entry counts at its end.
     sample.counters[Counter::Entries.of(Operation::Unregister)] -= 1;
     sample.skipped = [("ledger_classic".to_owned(), 3)].into();
-    let books = |open| Books::new(&Sample { open, ..sample.clone() }, &Known::all(), &Figures::default());
+    let books = |open| Books::new(&Sample { open, ..sample.clone() }, &Capabilities::all(), &Figures::default());
     let (alive, unseen, gone) = (books(Some([1, 0, 0, 0])), books(None), books(Some([0; 4])));
     for (books, in_flight) in [(&alive, 1), (&unseen, 2), (&gone, 0)] {
         assert_eq!((books.in_flight, books.operations[0].in_flight), (Some(in_flight), Some(in_flight)));
@@ -574,14 +577,14 @@ fn skipped_ends_are_told_and_the_books_heal() {
     }
     // Nothing explains a fourth.
     sample.counters[Counter::Returns.of(Operation::Unregister)] += 4;
-    assert!(!Books::new(&sample, &Known::all(), &Figures::default()).balanced);
+    assert!(!Books::new(&sample, &Capabilities::all(), &Figures::default()).balanced);
 }
 
 proptest! {
     #[test]
-    fn any_sample_folds(later in any_sample(), earlier in any_sample(), known in any_known()) {
-        fold(&later, &known);
-        fold_between(&later, &earlier, &known);
+    fn any_sample_folds(later in any_sample(), earlier in any_sample(), capabilities in any_capabilities()) {
+        fold(&later, &capabilities);
+        fold_between(&later, &earlier, &capabilities);
     }
 
     #[test]
@@ -613,7 +616,7 @@ fn a_skipped_entry_is_not_taken_for_a_refusal() {
     sample.counters[Counter::MissedEntries.of(Operation::Register)] = 1;
     for (skipped, measured) in [(0, 11.0), (1, 11.0), (2, 10.0), (3, 9.0), (9, 9.0)] {
         sample.skipped.insert("register_enter_fentry".to_owned(), skipped);
-        let books = fold(&sample, &Known::all()).books;
+        let books = fold(&sample, &Capabilities::all()).books;
         assert_eq!(books.operations[0].coverage, Some(measured / 12.0), "{skipped}");
         assert!(books.balanced && books.operations[0].in_flight == Some(0));
     }
@@ -635,7 +638,7 @@ fn calls_that_may_have_ended_say_so() {
         sample.now_ns = Some(100_000_000_000);
         sample.calls = Some(calls.to_vec());
         sample.skipped = skipped.iter().map(|(program, runs)| ((*program).to_owned(), *runs)).collect();
-        let under_way = fold(&sample, &Known::all()).under_way.unwrap();
+        let under_way = fold(&sample, &Capabilities::all()).under_way.unwrap();
         (under_way.long.len(), under_way.unseen_ends)
     };
     let (short, long) = (900_000_000, 2_000_000_000);
@@ -650,5 +653,5 @@ fn calls_that_may_have_ended_say_so() {
     }
     assert_eq!(unseen(&[call(long, true)], &[("ledger", 7)]), (1, 0));
     let untold = Sample { calls: None, ..a_sample() };
-    assert_eq!(fold(&untold, &Known::all()).under_way, None);
+    assert_eq!(fold(&untold, &Capabilities::all()).under_way, None);
 }

@@ -33,7 +33,7 @@ const SHOWN: u32 = 2;
 /// A cgroup that is gone is read once more after this: a call of its last task that was at its end is counted by then.
 const SETTLED_NS: u64 = 1_000_000_000;
 
-/// The figures by workload; [`Told`] says which of a row's counts are known.
+/// The figures by workload; [`WorkloadFigures`] says which of a row's counts are known.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Workloads {
     /// Those with series of their own, by name, then `other`, then `ended`.
@@ -45,13 +45,13 @@ pub struct Workloads {
     /// There are more cgroups than were looked through for those without a whole path.
     pub folders_cut: bool,
     /// Which of the counts are known.
-    pub told: Told,
+    pub told: WorkloadFigures,
 }
 
 /// Which counts this session tells.
 #[expect(clippy::struct_excessive_bools, reason = "each stands for hooks that may be missing by themselves")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Told {
+pub struct WorkloadFigures {
     /// Durations.
     pub durations: bool,
     /// Buffers and bytes.
@@ -64,7 +64,7 @@ pub struct Told {
     pub requests: bool,
 }
 
-impl Told {
+impl WorkloadFigures {
     /// What the attached probes tell.
     pub fn of(figures: &Figures) -> Self {
         Self {
@@ -134,7 +134,7 @@ pub struct Folded {
 
 /// Keeps the series from one reading to the next.
 #[derive(Debug)]
-pub struct Folder {
+pub struct SeriesKeeper {
     /// Most series besides `other` and `ended`.
     cap: usize,
     cgroups: BTreeMap<u64, Cgroup>,
@@ -187,7 +187,7 @@ struct Series {
     shown: bool,
 }
 
-impl Folder {
+impl SeriesKeeper {
     /// No workload yet, and room for so many.
     pub fn new(cap: usize) -> Self {
         Self {
@@ -208,7 +208,7 @@ impl Folder {
     }
 
     /// Takes in what was read at `now_ns` of every cgroup, and of the entry that stands for `rest`. Gives the cgroups that
-    /// have told all: the caller deletes their entries, then calls [`Folder::forget`] for each that it deleted.
+    /// have told all: the caller deletes their entries, then calls [`SeriesKeeper::forget`] for each that it deleted.
     pub fn read(&mut self, now_ns: u64, readings: Vec<Reading>, rest: WorkloadTotals) -> Vec<u64> {
         self.rest = rest;
         let mut told_all = Vec::new();
@@ -392,7 +392,7 @@ impl Folder {
     }
 
     /// The figures as of the last reading, and what each cgroup has registered.
-    pub fn workloads(&self, told: Told, shares: Option<&Shares>) -> Workloads {
+    pub fn workloads(&self, told: WorkloadFigures, shares: Option<&Shares>) -> Workloads {
         let mut sums: BTreeMap<&str, WorkloadTotals> =
             self.series.iter().map(|(name, series)| (name.as_str(), series.past)).collect();
         let mut other = self.other.plus(&self.rest);

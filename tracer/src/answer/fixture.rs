@@ -14,9 +14,9 @@ use crate::{
         Rings, SharedBufferFile, Snapshot, fold,
         registered::Share,
         tests::a_sample,
-        workloads::{Folded, Row, Told, Workloads},
+        workloads::{Folded, Row, WorkloadFigures, Workloads},
     },
-    decode::{Known, workload::Workload},
+    decode::{Capabilities, workload::Workload},
 };
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
@@ -209,7 +209,7 @@ pub(crate) fn workloads() -> Workloads {
         folded: Folded { cap: 1, gone: 2, unnamed: 0 },
         unattributed: 0,
         folders_cut: true,
-        told: Told { durations: true, buffers: true, pins: true, walk: true, requests: true },
+        told: WorkloadFigures { durations: true, buffers: true, pins: true, walk: true, requests: true },
     }
 }
 
@@ -245,6 +245,6 @@ pub(crate) fn a_snapshot() -> Snapshot {
         multi_vm_file_buffers: Some(1),
         shared_buffer_files: Some(vec![shared]),
         workloads: Some(workloads()),
-        ..fold(&a_sample(), &Known::all())
+        ..fold(&a_sample(), &Capabilities::all())
     }
 }

@@ -156,7 +156,7 @@ impl From<Answer> for Written {
 
 /// What a report says beyond its figures.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Told {
+pub struct Answers {
     /// Every question but [`q6`].
     pub answers: Vec<Answer>,
     /// What each process's registrations cost and what to change; `None` where nobody asked, or processes are not kept
@@ -164,7 +164,7 @@ pub struct Told {
     pub explanations: Option<Vec<Explanation>>,
 }
 
-impl Told {
+impl Answers {
     /// The answers, and the explanations where they are asked for.
     pub fn new(snapshot: &Snapshot, context: &Context, explain: bool) -> Self {
         Self {

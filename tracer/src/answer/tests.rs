@@ -11,9 +11,9 @@ use super::{
 use crate::{
     aggregate::{
         CostCell, Habits, Judged, Judgements, Largest, Ring, Rings, SharedBufferFile, fold,
-        tests::{any_known, any_sample},
+        tests::{any_capabilities, any_sample},
     },
-    decode::{Known, Pid},
+    decode::{Capabilities, Pid},
     figure::Figure,
     sample::Sample,
 };
@@ -48,7 +48,7 @@ fn all_that_can_be_is_answered() {
 
 #[test]
 fn nothing_seen_is_no_answer() {
-    let nothing = fold(&Sample::default(), &Known::all());
+    let nothing = fold(&Sample::default(), &Capabilities::all());
     for id in ["Q1", "Q2", "Q3", "Q4", "Q5"] {
         assert_eq!(why(&nothing, id), ("unanswerable", "no registration was seen".to_owned()), "{id}");
     }
@@ -57,9 +57,9 @@ fn nothing_seen_is_no_answer() {
 #[test]
 fn a_kernel_without_a_walk_says_so() {
     let reason = "the kernel has no bpf_find_vma (5.17)";
-    let mut known = Known { walk: false, ..Known::all() };
-    known.figures.lose(&[Figure::Vmas, Figure::Backings, Figure::Files], reason);
-    let snapshot = Snapshot { rings: a_snapshot().rings, ..fold(&crate::aggregate::tests::a_sample(), &known) };
+    let mut capabilities = Capabilities { walk: false, ..Capabilities::all() };
+    capabilities.figures.lose(&[Figure::Vmas, Figure::Backings, Figure::Files], reason);
+    let snapshot = Snapshot { rings: a_snapshot().rings, ..fold(&crate::aggregate::tests::a_sample(), &capabilities) };
     for id in ["Q3", "Q4", "Q5"] {
         assert_eq!(why(&snapshot, id), ("unanswerable", reason.to_owned()), "{id}");
     }
@@ -486,7 +486,7 @@ pub(crate) fn any_snapshot() -> impl Strategy<Value = Snapshot> {
         many_vma_pin_ns: Some(figures[1]),
     });
     (
-        (any_sample(), any_known()),
+        (any_sample(), any_capabilities()),
         prop::option::of(rings),
         prop::option::of(prop::collection::vec(any_cell(), 0..12)),
         prop::option::of(any_judgements()),
@@ -494,8 +494,8 @@ pub(crate) fn any_snapshot() -> impl Strategy<Value = Snapshot> {
         prop::option::of(prop::collection::vec(file, 0..5)),
         prop::option::of(habits),
     )
-        .prop_map(|((sample, known), rings, costs, judgements, largest, files, habits)| {
-            let mut snapshot = fold(&sample, &known);
+        .prop_map(|((sample, capabilities), rings, costs, judgements, largest, files, habits)| {
+            let mut snapshot = fold(&sample, &capabilities);
             for process in snapshot.processes.iter_mut().flatten() {
                 process.habits.clone_from(&habits);
             }

@@ -10,7 +10,7 @@ use tracer_ebpf::{
     record::{BufferRecord, Header, RegistrationRecord, Walk, flag},
 };
 
-use super::{Clock, Known, Record, Registration, decode, registration::Context};
+use super::{Capabilities, Clock, Record, Registration, decode, registration::Context};
 
 /// Buffer records that may wait: eight registrations of the most buffers that a ring takes (16,384).
 const WAITING: usize = 8 * 16_384;
@@ -48,7 +48,7 @@ pub struct Counts {
 /// whom it hits is dropped oldest first and counted in [`Counts::orphans`].
 #[derive(Debug)]
 pub struct Assembler {
-    known: Known,
+    capabilities: Capabilities,
     clock: Clock,
     rings: Rings,
     waiting: HashMap<u32, Group>,
@@ -67,13 +67,13 @@ struct Group {
 
 impl Assembler {
     /// `known` says what the attached probes can tell, `clock` how to say a monotonic time.
-    pub fn new(known: Known, clock: Clock) -> Self {
-        Self::with_limit(known, clock, WAITING)
+    pub fn new(capabilities: Capabilities, clock: Clock) -> Self {
+        Self::with_limit(capabilities, clock, WAITING)
     }
 
-    pub(super) fn with_limit(known: Known, clock: Clock, limit: usize) -> Self {
+    pub(super) fn with_limit(capabilities: Capabilities, clock: Clock, limit: usize) -> Self {
         Self {
-            known,
+            capabilities,
             clock,
             rings: Rings::default(),
             waiting: HashMap::new(),
@@ -139,7 +139,7 @@ impl Assembler {
         let Header { tid, start_ns, .. } = record.header;
         let buffers = self.take(tid, start_ns);
         let ring = self.rings.number(record);
-        let context = Context { known: &self.known, clock: self.clock, filesystems };
+        let context = Context { capabilities: &self.capabilities, clock: self.clock, filesystems };
         self.counts.registrations += 1;
         Registration::new(&context, operation, record, ring, &buffers)
     }

@@ -4,11 +4,11 @@
 //! registration beside it and says [`Registration`] in the user's terms.
 
 mod assemble;
-mod known;
+mod capabilities;
 mod names;
 pub mod pid;
+mod record_coverage;
 mod registration;
-mod sight;
 pub mod workload;
 
 use std::mem::{offset_of, size_of};
@@ -21,7 +21,7 @@ use tracer_ebpf::{
 };
 
 pub use assemble::{Assembler, Counts, Filesystems};
-pub use known::Known;
+pub use capabilities::Capabilities;
 pub use names::{Clock, PARTIAL, comm, filesystem, result_name};
 pub use pid::Pid;
 pub use registration::{Backing, Buffer, Refused, Registration, Ring};

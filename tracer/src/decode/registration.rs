@@ -8,10 +8,11 @@ use tracer_ebpf::{
 };
 
 use super::{
-    Clock, Filesystems, Known, PARTIAL, Pid, comm, filesystem,
-    known::pins_buffers,
+    Capabilities, Clock, Filesystems, PARTIAL, Pid,
+    capabilities::pins_buffers,
+    comm, filesystem,
+    record_coverage::{RecordCoverage, saw_a_vma},
     result_name,
-    sight::{Sight, saw_a_vma},
 };
 
 /// One registration with its buffers. Times are nanoseconds, pinscope's own walks left out of all but `walk_ns`.
@@ -200,7 +201,7 @@ pub struct Buffer {
 
 /// What a record alone does not say.
 pub(super) struct Context<'a> {
-    pub(super) known: &'a Known,
+    pub(super) capabilities: &'a Capabilities,
     pub(super) clock: Clock,
     pub(super) filesystems: &'a dyn Filesystems,
 }
@@ -219,9 +220,9 @@ impl Registration {
         ring: Option<u64>,
         buffers: &[(Walk, BufferRecord)],
     ) -> Self {
-        let sight = Sight { known: context.known, operation, record, buffers };
+        let sight = RecordCoverage { capabilities: context.capabilities, operation, record, buffers };
         let times = sight.times();
-        let locks = context.known.locks && sight.seen() && pins_buffers(operation);
+        let locks = context.capabilities.locks && sight.seen() && pins_buffers(operation);
         let stays = |buffer: &BufferRecord| match operation {
             Operation::Update => i64::from(buffer.index) < record.ret,
             _ => record.ret >= 0,
@@ -229,8 +230,8 @@ impl Registration {
         let buffer_list: Vec<_> =
             buffers.iter().map(|(walk, buffer)| Buffer::new(context, *walk, buffer, stays(buffer))).collect();
         let faults = times.pin.filter(|_| !sight.has(flag::FAULTS_UNTOLD));
-        let faults = faults.filter(|_| context.known.tells_faults(record.minor_faults, record.major_faults));
-        let called = context.known.calls && sight.has(flag::CALL_TIMED);
+        let faults = faults.filter(|_| context.capabilities.tells_faults(record.minor_faults, record.major_faults));
+        let called = context.capabilities.calls && sight.has(flag::CALL_TIMED);
         Self {
             time: context.clock.rfc3339(record.header.start_ns).filter(|_| record.header.start_ns > 0),
             start_ns: record.header.start_ns,
@@ -247,14 +248,14 @@ impl Registration {
             requested: (sight.seen() && pins_buffers(operation) && record.requested != u32::MAX)
                 .then_some(record.requested),
             buffers: sight.has_buffers().then_some(record.buffers),
-            failed_buffers: (sight.has_buffers() && context.known.buffer_returns && !sight.parts_missed())
+            failed_buffers: (sight.has_buffers() && context.capabilities.buffer_returns && !sight.parts_missed())
                 .then_some(record.failed_buffers),
             bytes: sight.sized().then_some(record.bytes),
             bytes_registered: sight.registered(),
             vmas: sight.walked().then_some(record.vmas),
             vmas_complete: sight.walked_far(),
             vmas_repeated: sight.walked() && sight.has(flag::VMAS_REPEATED),
-            lookups: (context.known.lookups && sight.pinned()).then_some(record.lookups),
+            lookups: (context.capabilities.lookups && sight.pinned()).then_some(record.lookups),
             files: sight.walked().then_some(record.files.into()),
             files_capped: sight.walked() && sight.has(flag::FILES_CAPPED),
             vm_files: sight.walked().then_some(record.vm_files),
@@ -264,16 +265,17 @@ impl Registration {
             rest_ns: times.rest,
             call_ns: called.then_some(record.call_ns),
             wait_ns: called.then_some(record.wait_ns),
-            after_ns: (called && context.known.returns[operation as usize] && !sight.has(flag::RETURN_MISSED))
+            after_ns: (called && context.capabilities.returns[operation as usize] && !sight.has(flag::RETURN_MISSED))
                 .then(|| record.call_ns.saturating_sub(record.wait_ns).saturating_sub(record.duration_ns)),
             walk_ns: sight.walked().then_some(record.walk_ns),
             minor_faults: faults.map(|_| record.minor_faults),
             major_faults: faults.map(|_| record.major_faults),
             lock_wait_ns: locks.then_some(record.lock_wait_ns),
             lock_acquisitions: locks.then_some(u64::from(record.lock_reads) + u64::from(record.lock_writes)),
-            fault_ns: faults.filter(|_| context.known.fault_times).map(|_| record.fault_ns),
-            lookup_ns: times.pin.filter(|_| context.known.lookup_times).map(|_| record.lookup_ns),
-            accounting_ns: (sight.has_buffers() && context.known.accounting_times).then_some(record.accounting_ns),
+            fault_ns: faults.filter(|_| context.capabilities.fault_times).map(|_| record.fault_ns),
+            lookup_ns: times.pin.filter(|_| context.capabilities.lookup_times).map(|_| record.lookup_ns),
+            accounting_ns: (sight.has_buffers() && context.capabilities.accounting_times)
+                .then_some(record.accounting_ns),
             backings: sum_backings(&buffer_list),
             degraded: sight.reasons(),
             buffer_list,
@@ -283,12 +285,12 @@ impl Registration {
 
 impl Ring {
     fn new(id: u64, record: &RegistrationRecord) -> Self {
-        let known = record.flags & flag::RING_KNOWN != 0;
+        let capabilities = record.flags & flag::RING_KNOWN != 0;
         Self {
             id,
-            fd: known.then_some(record.ring_fd),
-            age_ns: known.then(|| record.header.start_ns.checked_sub(record.ring_created_ns)).flatten(),
-            flags: known.then_some(record.ring_flags),
+            fd: capabilities.then_some(record.ring_fd),
+            age_ns: capabilities.then(|| record.header.start_ns.checked_sub(record.ring_created_ns)).flatten(),
+            flags: capabilities.then_some(record.ring_flags),
         }
     }
 }
@@ -296,29 +298,29 @@ impl Ring {
 impl Buffer {
     /// `stays` unless the call was refused, or stopped before the buffer.
     fn new(context: &Context<'_>, walk: Walk, record: &BufferRecord, stays: bool) -> Self {
-        let known = context.known;
+        let capabilities = context.capabilities;
         let has = |flag: u32| record.flags & flag != 0;
         let walked = saw_a_vma(walk, record);
         let parts_missed = has(flag::PARTS_MISSED);
         // The record is sent at the function's return, so that only the pin's can have been missed.
-        let duration = known.buffer_returns.then_some(record.duration_ns);
-        let pin = (known.pins && has(flag::PINNED) && !parts_missed).then_some(record.pin_ns);
+        let duration = capabilities.buffer_returns.then_some(record.duration_ns);
+        let pin = (capabilities.pins && has(flag::PINNED) && !parts_missed).then_some(record.pin_ns);
         let faults = pin.filter(|_| !has(flag::FAULTS_UNTOLD));
-        let faults = faults.filter(|_| known.tells_faults(record.minor_faults, record.major_faults));
+        let faults = faults.filter(|_| capabilities.tells_faults(record.minor_faults, record.major_faults));
         let rest = match pin {
             Some(pin) => duration.and_then(|duration| duration.checked_sub(pin)),
-            None => duration.filter(|_| known.pins && !has(flag::PINNED) && !parts_missed),
+            None => duration.filter(|_| capabilities.pins && !has(flag::PINNED) && !parts_missed),
         };
         Self {
             index: record.index,
             address: format!("{:#x}", record.address),
             length: record.length,
-            result: known.buffer_returns.then(|| result_name(record.ret.into())),
-            ret: known.buffer_returns.then_some(record.ret.into()),
-            registered: known.buffer_returns.then_some(stays && record.ret == 0 && record.length > 0),
+            result: capabilities.buffer_returns.then(|| result_name(record.ret.into())),
+            ret: capabilities.buffer_returns.then_some(record.ret.into()),
+            registered: capabilities.buffer_returns.then_some(stays && record.ret == 0 && record.length > 0),
             vmas: walked.then_some(record.vmas.into()),
             walk: walk.name(),
-            lookups: (known.lookups && has(flag::PINNED)).then_some(record.lookups.into()),
+            lookups: (capabilities.lookups && has(flag::PINNED)).then_some(record.lookups.into()),
             files: walked.then_some(record.files.into()),
             files_capped: walked && has(flag::FILES_CAPPED),
             vm_files: walked.then_some(record.vm_files),

@@ -69,8 +69,8 @@ pub(crate) fn a_buffer() -> BufferRecord {
     }
 }
 
-fn assembler(known: Known) -> Assembler {
-    Assembler::new(known, Clock::default())
+fn assembler(capabilities: Capabilities) -> Assembler {
+    Assembler::new(capabilities, Clock::default())
 }
 
 fn ext4() -> HashMap<u64, String> {
@@ -78,8 +78,8 @@ fn ext4() -> HashMap<u64, String> {
 }
 
 /// What comes out of the buffers' and then the registration's bytes.
-fn whole(known: Known, registration: &RegistrationRecord, buffers: &[BufferRecord]) -> Registration {
-    let mut assembler = assembler(known);
+fn whole(capabilities: Capabilities, registration: &RegistrationRecord, buffers: &[BufferRecord]) -> Registration {
+    let mut assembler = assembler(capabilities);
     for buffer in buffers {
         assert_eq!(assembler.push(&bytes_of(buffer), &ext4()), None);
     }
@@ -141,7 +141,7 @@ proptest! {
         ],
     ) {
         body[..4].copy_from_slice(&kind.to_ne_bytes());
-        let mut assembler = assembler(Known::all());
+        let mut assembler = assembler(Capabilities::all());
         let given = assembler.push(&body, &HashMap::<u64, String>::new());
         let counts = assembler.finish();
         prop_assert_eq!(counts.registrations, u64::from(given.is_some()));
@@ -156,7 +156,7 @@ proptest! {
         records in prop::collection::vec((any::<bool>(), 0_u32..4, 0_u64..4), 0..200),
         limit in 1_usize..20,
     ) {
-        let mut assembler = Assembler::with_limit(Known::all(), Clock::default(), limit);
+        let mut assembler = Assembler::with_limit(Capabilities::all(), Clock::default(), limit);
         let (mut sent, mut used) = (0, 0);
         for (is_buffer, tid, start_ns) in records {
             if is_buffer {
@@ -180,7 +180,7 @@ proptest! {
 
 #[test]
 fn a_whole_registration_has_every_figure() {
-    let given = whole(Known::all(), &a_registration(), &[a_buffer()]);
+    let given = whole(Capabilities::all(), &a_registration(), &[a_buffer()]);
     assert_eq!(given.ring, Some(Ring { id: 1, fd: Some(5), age_ns: Some(600_000), flags: Some(2) }));
     assert_eq!((given.duration_ns, given.pin_ns, given.rest_ns), (Some(50_000), Some(40_000), Some(10_000)));
     assert_eq!((given.vmas, given.vmas_complete, given.lookups), (Some(2), true, Some(1)));
@@ -197,7 +197,7 @@ fn a_whole_registration_has_every_figure() {
 
 #[test]
 fn the_keys_are_those_that_are_documented() {
-    let given = whole(Known::all(), &a_registration(), &[a_buffer()]);
+    let given = whole(Capabilities::all(), &a_registration(), &[a_buffer()]);
     let json = serde_json::to_value(&given).unwrap();
     let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
     assert_eq!(
@@ -218,10 +218,10 @@ fn the_keys_are_those_that_are_documented() {
 
 #[test]
 fn what_no_hook_measures_is_unknown() {
-    let known = Known { walk: false, lookups: false, pins: false, ..Known::all() };
+    let capabilities = Capabilities { walk: false, lookups: false, pins: false, ..Capabilities::all() };
     let mut buffer = a_buffer();
     buffer.walk = Walk::None as u8;
-    let given = whole(known, &a_registration(), &[buffer]);
+    let given = whole(capabilities, &a_registration(), &[buffer]);
     assert_eq!((given.vmas, given.vmas_complete, given.files, given.walk_ns), (None, false, None, None));
     assert_eq!((given.lookups, given.pin_ns, given.rest_ns, given.minor_faults), (None, None, None, None));
     assert_eq!(given.duration_ns, Some(50_000));
@@ -235,7 +235,7 @@ fn a_pin_that_was_not_reached_has_no_time() {
     registration.flags &= !flag::PINNED;
     registration.ret = -14;
     registration.pin_ns = 0;
-    let given = whole(Known::all(), &registration, &[]);
+    let given = whole(Capabilities::all(), &registration, &[]);
     assert_eq!((given.pin_ns, given.rest_ns, given.result.as_str()), (None, Some(50_000), "EFAULT"));
 }
 
@@ -245,7 +245,7 @@ fn what_only_the_rules_tell_apart_is_one_backing() {
     let shmem = Kind::new(Class::Shmem, true, true);
     buffer.backings[0] = BackingSlice { filesystem: 0, bytes: 4096, vmas: 1, kind: shmem };
     buffer.backings[1] = BackingSlice { filesystem: 0, bytes: 8192, vmas: 2, kind: shmem.under(Rule::Foreign) };
-    let given = whole(Known::all(), &a_registration(), &[buffer]);
+    let given = whole(Capabilities::all(), &a_registration(), &[buffer]);
     let backings = &given.buffer_list[0].backings;
     assert_eq!((backings.len(), backings[0].vmas, backings[0].bytes), (1, 3, 12_288));
 }
@@ -256,7 +256,7 @@ fn missed_parts_are_unknown_and_said() {
     registration.flags |= flag::PARTS_MISSED;
     let mut buffer = a_buffer();
     buffer.flags |= flag::PARTS_MISSED;
-    let given = whole(Known::all(), &registration, &[buffer]);
+    let given = whole(Capabilities::all(), &registration, &[buffer]);
     assert_eq!((given.pin_ns, given.rest_ns, given.failed_buffers), (None, None, None));
     let told = &given.buffer_list[0];
     assert_eq!(
@@ -264,7 +264,7 @@ fn missed_parts_are_unknown_and_said() {
         (Some("ok"), Some(45_000), None, None)
     );
     assert_eq!(given.bytes, Some(8192));
-    assert_eq!(whole(Known::all(), &registration, &[]).bytes, None);
+    assert_eq!(whole(Capabilities::all(), &registration, &[]).bytes, None);
     assert_eq!(given.degraded.len(), 1);
 }
 
@@ -274,7 +274,7 @@ fn a_call_refused_early_has_no_figures() {
     registration.flags = flag::REFUSED_EARLY;
     registration.ret = -22;
     registration.ring = 0;
-    let given = whole(Known::all(), &registration, &[]);
+    let given = whole(Capabilities::all(), &registration, &[]);
     assert_eq!((given.result.as_str(), given.pid, given.comm.as_str()), ("EINVAL", 11.into(), "fio"));
     assert_eq!((given.ring, given.buffers, given.bytes, given.vmas), (None, None, None, None));
     assert_eq!((given.duration_ns, given.requested), (None, None));
@@ -289,14 +289,14 @@ fn a_partial_update_names_the_buffer_at_which_it_stopped() {
     (registration.ret, registration.requested, registration.buffers) = (1, 3, 2);
     let mut refused = a_buffer();
     (refused.index, refused.ret) = (1, -14);
-    let given = whole(Known::all(), &registration, &[a_buffer(), refused]);
+    let given = whole(Capabilities::all(), &registration, &[a_buffer(), refused]);
     assert_eq!((given.result.as_str(), given.ret, given.requested, given.is_short()), ("partial", 1, Some(3), true));
     assert_eq!(given.refused, Some(Refused { index: 1, result: Some("EFAULT".to_owned()) }));
     // The list itself could not be read, or the size was refused before the function.
-    let given = whole(Known::all(), &registration, &[a_buffer()]);
+    let given = whole(Capabilities::all(), &registration, &[a_buffer()]);
     assert_eq!(given.refused, Some(Refused { index: 1, result: None }));
     registration.flags &= !flag::PARTIAL;
-    assert!(!whole(Known::all(), &registration, &[a_buffer()]).is_short());
+    assert!(!whole(Capabilities::all(), &registration, &[a_buffer()]).is_short());
 }
 
 #[test]
@@ -305,17 +305,17 @@ fn a_refused_register_names_the_buffer_that_was_refused() {
     (registration.ret, registration.buffers) = (-14, 2);
     let mut refused = a_buffer();
     (refused.index, refused.ret) = (1, -14);
-    let given = whole(Known::all(), &registration, &[a_buffer(), refused]);
+    let given = whole(Capabilities::all(), &registration, &[a_buffer(), refused]);
     assert_eq!(given.refused, Some(Refused { index: 1, result: Some("EFAULT".to_owned()) }));
     assert!(given.is_short());
-    assert_eq!(whole(Known::all(), &registration, &[]).refused, None);
+    assert_eq!(whole(Capabilities::all(), &registration, &[]).refused, None);
 }
 
 #[test]
 fn a_clone_hands_no_buffers_to_the_per_buffer_function() {
     let mut registration = a_registration();
     registration.operation = Operation::Clone as u8;
-    let given = whole(Known::all(), &registration, &[]);
+    let given = whole(Capabilities::all(), &registration, &[]);
     assert_eq!((given.buffers, given.bytes, given.vmas, given.pin_ns), (None, None, None, None));
     assert_eq!(given.duration_ns, Some(50_000));
 }
@@ -326,7 +326,7 @@ fn that_no_vma_was_seen_is_a_figure_only_after_a_walk() {
     let mut buffer = a_buffer();
     registration.flags |= flag::VMAS_PARTIAL;
     let vmas = |registration: &RegistrationRecord, buffer: &BufferRecord| {
-        let given = whole(Known::all(), registration, &[*buffer]);
+        let given = whole(Capabilities::all(), registration, &[*buffer]);
         (given.vmas, given.vmas_complete)
     };
     buffer.walk = Walk::Busy as u8;
@@ -343,7 +343,7 @@ fn a_walk_that_ended_early_says_bounds_or_unknown() {
     registration.flags |= flag::VMAS_PARTIAL;
     let blind = BufferRecord { walk: Walk::Busy as u8, vmas: 0, ..a_buffer() };
     let told = |registration: &RegistrationRecord, first: BufferRecord| {
-        let given = whole(Known::all(), registration, &[first, blind]);
+        let given = whole(Capabilities::all(), registration, &[first, blind]);
         (given.vmas, given.degraded)
     };
     let early = "a walk ended early, since a writer held mmap_lock: VMAs, files and backings are";
@@ -361,23 +361,23 @@ fn a_walk_is_complete_at_a_hole_and_over_empty_slots() {
     let unwalked = BufferRecord { walk: Walk::None as u8, ..a_buffer() };
     let hole = BufferRecord { walk: Walk::Hole as u8, ..a_buffer() };
     for (second, complete) in [(empty, true), (hole, true), (unwalked, false)] {
-        let given = whole(Known::all(), &registration, &[a_buffer(), second]);
+        let given = whole(Capabilities::all(), &registration, &[a_buffer(), second]);
         assert_eq!((given.vmas_complete, given.degraded.is_empty()), (complete, complete), "{:?}", given.degraded);
     }
-    assert!(!whole(Known::all(), &registration, &[a_buffer()]).vmas_complete);
+    assert!(!whole(Capabilities::all(), &registration, &[a_buffer()]).vmas_complete);
 }
 
 #[test]
 fn buffer_records_that_did_not_come_are_said() {
     let mut registration = a_registration();
     registration.buffers = 3;
-    let given = whole(Known::all(), &registration, &[a_buffer()]);
+    let given = whole(Capabilities::all(), &registration, &[a_buffer()]);
     assert_eq!(given.degraded, ["2 of 3 buffer records did not come: backings are lower bounds"]);
 }
 
 #[test]
 fn rings_get_numbers_and_an_address_used_again_another() {
-    let mut assembler = assembler(Known::all());
+    let mut assembler = assembler(Capabilities::all());
     let mut number = |ring: u64, created: u64| {
         let record = RegistrationRecord { ring, ring_created_ns: created, ..a_registration() };
         assembler.push(&bytes_of(&record), &HashMap::<u64, String>::new()).unwrap().ring.unwrap().id

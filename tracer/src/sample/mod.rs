@@ -56,7 +56,7 @@ pub struct SampledRing {
 
 /// This process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Own {
+pub struct SelfUsage {
     /// CPU time of all threads, in user and kernel mode, seconds.
     pub cpu_seconds: f64,
     /// Bytes in memory.
@@ -118,7 +118,7 @@ pub struct Sample {
     /// Runs by program, where the kernel keeps statistics; only a service reads them.
     pub runs: Option<BTreeMap<String, Runs>>,
     /// This process; only a service reads it.
-    pub own: Option<Own>,
+    pub own: Option<SelfUsage>,
     /// Calls under way; `None` where they cannot be told.
     pub calls: Option<Vec<Call>>,
     /// The kernel's `CLOCK_MONOTONIC` in nanoseconds when `calls` was read; `None` where it cannot be told.

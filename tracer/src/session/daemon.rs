@@ -199,8 +199,8 @@ fn attach(config: &Config) -> Result<(Session, Statistics)> {
     object::forget();
     memory::keep_scrapes();
     let statistics = statistics(&mut session, config.daemon.stats);
-    if config.daemon.strict && !session.known.figures.is_whole() {
-        let lacks: Vec<_> = session.known.figures.shown().collect();
+    if config.daemon.strict && !session.capabilities.figures.is_whole() {
+        let lacks: Vec<_> = session.capabilities.figures.shown().collect();
         bail!("--strict: not all can be measured here: {}", lacks.join("; "));
     }
     if session.obstacle().is_none() {
@@ -234,9 +234,9 @@ fn reader(session: Session, statistics: Statistics, board: Arc<Board>) -> Read {
 fn say(session: &Session) {
     tracing::info!("{}", session.summary());
     let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
-    for lack in session.known.figures.lacks() {
+    for lack in session.capabilities.figures.lacks() {
         let figures = lack.figures.names();
-        match reasons.iter_mut().find(|(known, _)| *known == &*lack.reason) {
+        match reasons.iter_mut().find(|(reason, _)| *reason == &*lack.reason) {
             Some((_, others)) => others.push(figures),
             None => reasons.push((&lack.reason, vec![figures])),
         }
@@ -258,7 +258,7 @@ fn statistics(session: &mut Session, wanted: bool) -> Statistics {
                 "the kernel keeps statistics of programs for CAP_SYS_ADMIN only ({error}); \
                  grant it, or set kernel.bpf_stats_enabled to 1"
             );
-            session.known.figures.lose(&[Figure::ProgramRuns], &reason);
+            session.capabilities.figures.lose(&[Figure::ProgramRuns], &reason);
             Statistics::default()
         }
     }
@@ -286,7 +286,7 @@ impl Session {
     /// The probes' health, and degraded too where something else that was asked for is not to be had.
     fn status(&self) -> Status {
         match self.health.status {
-            Status::Healthy if !self.known.figures.is_whole() => Status::Degraded,
+            Status::Healthy if !self.capabilities.figures.is_whole() => Status::Degraded,
             status => status,
         }
     }
@@ -300,7 +300,7 @@ impl Session {
             (Some(why), _) => format!("failed: nothing is measured on {}: {why}", self.release),
             (None, Status::Healthy) => format!("healthy: {probes}"),
             (None, status) => {
-                let figures = self.known.figures.lacks().iter().map(|lack| lack.figures.names());
+                let figures = self.capabilities.figures.lacks().iter().map(|lack| lack.figures.names());
                 format!("{}: {probes}; not to be had: {}", status.name(), figures.collect::<Vec<_>>().join(", "))
             }
         }

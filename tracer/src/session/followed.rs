@@ -5,7 +5,7 @@ use aya::Ebpf;
 use crate::{
     aggregate::{
         registered::{self, Registered, Shares},
-        workloads::{Folder, Told, Workloads},
+        workloads::{SeriesKeeper, WorkloadFigures, Workloads},
     },
     bpf::read::ReadError,
     kernel::Hierarchy,
@@ -15,18 +15,23 @@ use crate::{
 /// Figures by workload.
 pub struct ByWorkload {
     source: workloads::Source,
-    folder: Folder,
+    folder: SeriesKeeper,
 }
 
 impl ByWorkload {
     /// At most `cap` workloads have series of their own.
     pub fn start(ebpf: &Ebpf, iterator: u32, hierarchy: &Hierarchy, cap: u32) -> Result<Self, ReadError> {
         let source = workloads::Source::start(ebpf, iterator, hierarchy)?;
-        Ok(Self { source, folder: Folder::new(usize::try_from(cap).unwrap_or(usize::MAX)) })
+        Ok(Self { source, folder: SeriesKeeper::new(usize::try_from(cap).unwrap_or(usize::MAX)) })
     }
 
     /// The figures now. `now_ns` is of a clock that never goes back.
-    pub fn read(&mut self, now_ns: u64, told: Told, shares: Option<&Shares>) -> Result<Workloads, ReadError> {
+    pub fn read(
+        &mut self,
+        now_ns: u64,
+        told: WorkloadFigures,
+        shares: Option<&Shares>,
+    ) -> Result<Workloads, ReadError> {
         let (readings, rest) = self.source.read(now_ns, |id| self.folder.knows(id))?;
         for id in self.folder.read(now_ns, readings, rest) {
             // An entry that cannot be deleted is read again the next time.

@@ -1,11 +1,11 @@
 //! A session: facts, plan, attached probes, and what they count from the moment all of them were there.
 
 mod audit;
+mod capabilities;
 pub mod command;
 mod daemon;
 mod end;
 mod followed;
-mod known;
 mod log;
 mod report;
 mod setup;
@@ -27,12 +27,12 @@ use crate::{
     aggregate::{
         self, Snapshot,
         registered::{Registered, Shares},
-        workloads::{Told, Workloads},
+        workloads::{WorkloadFigures, Workloads},
     },
     answer::{Context, Hook, Origin},
     bpf::clock::KernelClock,
     cli::{args, config, config::Scope},
-    decode::{Clock, Known},
+    decode::{Capabilities, Clock},
     figure::Figure,
     kernel::{Facts, Sources, Wanted},
     memory,
@@ -44,7 +44,7 @@ use crate::{
         progress::{Progress, Step},
         table,
     },
-    sample::{Own, Sample},
+    sample::{Sample, SelfUsage},
     sink::Meta,
     source::{
         maps::{self, Maps},
@@ -63,7 +63,7 @@ pub struct Session {
     attached: Result<Probes, String>,
     plan: Plan,
     health: Health,
-    known: Known,
+    capabilities: Capabilities,
     release: String,
     /// What was counted while the probes were being attached: not this session's.
     baseline: Sample,
@@ -109,7 +109,7 @@ impl Session {
             }
             Err(_) => None,
         };
-        let mut known = known::known(&plan, &results, &health, wish);
+        let mut capabilities = capabilities::capabilities(&plan, &results, &health, wish);
         let baseline = match &attached {
             Ok(attached) => maps::read(attached).context("cannot read the figures")?,
             Err(_) => Sample::default(),
@@ -126,20 +126,20 @@ impl Session {
         }
         // After it: a table that is made behind the search's back must be one that the hooks note.
         let tables = match &mut attached {
-            Ok(attached) if known.tables => {
-                let before = known::tables_before(&results, &health);
-                Some(Mutex::new(follow_tables(attached, &results, before, &mut known)?))
+            Ok(attached) if capabilities.tables => {
+                let before = capabilities::tables_before(&results, &health);
+                Some(Mutex::new(follow_tables(attached, &results, before, &mut capabilities)?))
             }
             _ => None,
         };
         let release = facts.release.text;
         let (begun, started) = (Instant::now(), wall_clock());
-        let began_seconds = Own::read().map(|own| own.started_seconds);
+        let began_seconds = SelfUsage::read().map(|own| own.started_seconds);
         Ok(Self {
             attached,
             plan,
             health,
-            known,
+            capabilities,
             release,
             baseline,
             started,
@@ -193,14 +193,14 @@ impl Session {
 
     /// The same, folded.
     pub fn snapshot(&self) -> Result<Snapshot> {
-        Ok(aggregate::fold(&self.sample()?, &self.known))
+        Ok(aggregate::fold(&self.sample()?, &self.capabilities))
     }
 
     fn read_workloads(&self, source: &Mutex<ByWorkload>, shares: Option<&Shares>) -> Result<Workloads> {
         // A reading that panicked left what it had: the next goes on from there.
         let mut source = source.lock().unwrap_or_else(PoisonError::into_inner);
         source
-            .read(nanoseconds(self.begun.elapsed()), Told::of(&self.known.figures), shares)
+            .read(nanoseconds(self.begun.elapsed()), WorkloadFigures::of(&self.capabilities.figures), shares)
             .context("cannot read the figures")
     }
 
@@ -213,16 +213,16 @@ impl Session {
 
     /// The same with what a service says of itself.
     pub fn service_snapshot(&self, statistics: &Statistics) -> Result<Snapshot> {
-        let own =
-            Own::read().map(|own| Own { started_seconds: self.began_seconds.unwrap_or(own.started_seconds), ..own });
+        let own = SelfUsage::read()
+            .map(|own| SelfUsage { started_seconds: self.began_seconds.unwrap_or(own.started_seconds), ..own });
         let runs = self.attached.as_ref().map(|attached| statistics.read(attached.programs())).unwrap_or_default();
         let sample = Sample { runs, own, ..self.sample()? };
         let registered = self.tables.as_ref().map(|source| self.read_tables(source, &sample)).transpose()?;
         let shares = registered.as_ref().map(|registered| &registered.cgroups);
         let workloads = self.workloads.as_ref().map(|source| self.read_workloads(source, shares)).transpose()?;
-        let workloads = workloads.filter(|_| self.known.figures.missing(Figure::WorkloadsV1).is_none());
+        let workloads = workloads.filter(|_| self.capabilities.figures.missing(Figure::WorkloadsV1).is_none());
         let sample = Sample { registered, ..sample };
-        Ok(Snapshot { workloads, ..aggregate::fold(&sample, &self.known) })
+        Ok(Snapshot { workloads, ..aggregate::fold(&sample, &self.capabilities) })
     }
 
     /// What the outputs say about the session as a whole.
@@ -258,11 +258,16 @@ impl Session {
 
 /// Looks for the tables that were there before, as far as it can. Where not `all` can be found, what is registered is a lower
 /// bound.
-fn follow_tables(attached: &mut Probes, results: &Results, mut all: bool, known: &mut Known) -> Result<Tables> {
+fn follow_tables(
+    attached: &mut Probes,
+    results: &Results,
+    mut all: bool,
+    capabilities: &mut Capabilities,
+) -> Result<Tables> {
     let loaded = |name: &str| results.iter().any(|(program, result)| program == name && result.is_ok());
     if let Err(why) = tables::search(&mut attached.ebpf, loaded) {
         all = false;
-        known.figures.narrow(&[Figure::RegisteredBefore], &why);
+        capabilities.figures.narrow(&[Figure::RegisteredBefore], &why);
     }
     Tables::start(&attached.ebpf, attached.iterators.entries, all).context("cannot read the figures")
 }

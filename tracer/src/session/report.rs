@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     aggregate,
-    answer::Told,
+    answer::Answers,
     cli::{
         args::{self, Format},
         config,
@@ -60,8 +60,8 @@ async fn wait(session: &Session, meta: &Meta, arguments: &args::Report, end: &mu
 /// Prints what happened since `last`, and gives the sample it ended with.
 fn print(session: &Session, meta: &Meta, arguments: &args::Report, last: &Sample) -> Result<Sample> {
     let now = session.sample()?;
-    let snapshot = aggregate::fold_between(&now, last, &session.known);
-    let told = Told::new(&snapshot, &session.context(), arguments.explain);
+    let snapshot = aggregate::fold_between(&now, last, &session.capabilities);
+    let told = Answers::new(&snapshot, &session.context(), arguments.explain);
     let text = match arguments.format() {
         Format::Text => sink::text::report(&snapshot, meta, &told, width()),
         Format::Json => sink::json::printable(format!("{}\n", sink::json::report(&snapshot, meta, &told)?)),

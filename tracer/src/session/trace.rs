@@ -84,7 +84,7 @@ pub async fn trace(arguments: &args::Trace, verbose: bool) -> Result<ExitCode> {
 /// A filter by what this kernel does not give would let nothing through, which would look like nothing happening.
 fn can_be_told(session: &Session, arguments: &args::Trace) -> Result<()> {
     let by_walk = [("--min-vmas", arguments.min_vmas.is_some()), ("--backing", !arguments.backing.is_empty())];
-    let asked = by_walk.into_iter().find(|(_, given)| *given && !session.known.walk);
+    let asked = by_walk.into_iter().find(|(_, given)| *given && !session.capabilities.walk);
     match asked {
         Some((option, _)) => {
             bail!("{option} filters by what cannot be told here ({}); leave it out", why_no_walk(session))
@@ -94,7 +94,7 @@ fn can_be_told(session: &Session, arguments: &args::Trace) -> Result<()> {
 }
 
 fn why_no_walk(session: &Session) -> &str {
-    session.known.figures.missing(Figure::Vmas).unwrap_or("no walk")
+    session.capabilities.figures.missing(Figure::Vmas).unwrap_or("no walk")
 }
 
 /// From records to lines on standard output.
@@ -132,7 +132,7 @@ impl Left {
 /// preempted in a read of a map, the kernel skips kprobes and perf events on that CPU.
 struct Names<'a> {
     maps: &'a Maps,
-    known: RefCell<HashMap<u64, String>>,
+    capabilities: RefCell<HashMap<u64, String>>,
 }
 
 impl Filesystems for Names<'_> {
@@ -140,13 +140,13 @@ impl Filesystems for Names<'_> {
         if address == 0 {
             return None;
         }
-        if !self.known.borrow().contains_key(&address) {
+        if !self.capabilities.borrow().contains_key(&address) {
             match self.maps.filesystems() {
-                Ok(names) => self.known.borrow_mut().extend(names),
+                Ok(names) => self.capabilities.borrow_mut().extend(names),
                 Err(error) => tracing::debug!("{error}"),
             }
         }
-        self.known.borrow().get(&address).cloned()
+        self.capabilities.borrow().get(&address).cloned()
     }
 }
 
@@ -154,7 +154,7 @@ impl<'a> Printer<'a> {
     fn new(session: &Session, arguments: &'a args::Trace) -> Self {
         let out = BufWriter::new(std::io::stdout().lock());
         Self {
-            assembler: Assembler::new(session.known.clone(), session.clock()),
+            assembler: Assembler::new(session.capabilities.clone(), session.clock()),
             arguments,
             filesystems: HashMap::new(),
             out,
@@ -163,7 +163,7 @@ impl<'a> Printer<'a> {
 
     fn start(&mut self, session: &Session, scope: &config::Scope) -> Result<()> {
         let line = if self.arguments.json {
-            sink::json_start(&session.meta(scope), &session.known.figures)?
+            sink::json_start(&session.meta(scope), &session.capabilities.figures)?
         } else {
             sink::header()
         };
@@ -173,13 +173,13 @@ impl<'a> Printer<'a> {
 
     /// Prints what lies there, within a bound; whether there may be more.
     fn drain(&mut self, session: &Session, records: &mut Records, bound: Bound) -> Result<bool> {
-        let filesystems = Names { maps: session.maps()?, known: RefCell::new(take(&mut self.filesystems)) };
+        let filesystems = Names { maps: session.maps()?, capabilities: RefCell::new(take(&mut self.filesystems)) };
         // The wall clock may have been set since the last time, or the machine been asleep.
         self.assembler.set_clock(session.clock());
         let more = records.drain(bound, |bytes| {
             self.assembler.push(bytes, &filesystems).map_or(Ok(()), |registration| self.print(&registration))
         });
-        self.filesystems = filesystems.known.into_inner();
+        self.filesystems = filesystems.capabilities.into_inner();
         self.out.flush().context("cannot write")?;
         more
     }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Meta, human};
 use crate::{
     aggregate::Snapshot,
-    answer::{self, Answer, Explanation, Told},
+    answer::{self, Answer, Answers, Explanation},
 };
 
 /// The number of the schema; json.md says when it grows.
@@ -53,8 +53,8 @@ pub(super) struct Report<'a> {
 }
 
 /// One object. The error is serde's, which these types do not raise.
-pub fn report(snapshot: &Snapshot, meta: &Meta, told: &Told) -> serde_json::Result<Value> {
-    let Told { answers, explanations } = told;
+pub fn report(snapshot: &Snapshot, meta: &Meta, told: &Answers) -> serde_json::Result<Value> {
+    let Answers { answers, explanations } = told;
     let explanations = explanations.as_deref();
     serde_json::to_value(Report { r#type: "report", schema: SCHEMA, meta, snapshot, answers, explanations })
 }
@@ -65,11 +65,11 @@ mod tests {
     use crate::{
         aggregate::{fold, tests::a_sample},
         answer::fixture::{a_snapshot, context},
-        decode::Known,
+        decode::Capabilities,
     };
 
     fn of(snapshot: &Snapshot) -> Value {
-        report(snapshot, &Meta::default(), &Told::new(snapshot, &context(), true)).unwrap()
+        report(snapshot, &Meta::default(), &Answers::new(snapshot, &context(), true)).unwrap()
     }
 
     fn keys(value: &Value) -> String {
@@ -110,8 +110,8 @@ mod tests {
 
     #[test]
     fn the_unknown_is_null() {
-        let snapshot = fold(&a_sample(), &Known::nothing());
-        let json = report(&snapshot, &Meta::default(), &Told::new(&snapshot, &context(), true)).unwrap();
+        let snapshot = fold(&a_sample(), &Capabilities::nothing());
+        let json = report(&snapshot, &Meta::default(), &Answers::new(&snapshot, &context(), true)).unwrap();
         for key in [
             "split",
             "pin",

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     aggregate::Snapshot,
-    answer::{Advice, Answer, Evidence, Explanation, Table, Threshold, Told, q6},
+    answer::{Advice, Answer, Answers, Evidence, Explanation, Table, Threshold, q6},
 };
 
 /// What a mail is wrapped at.
@@ -22,7 +22,7 @@ const LABEL: usize = 14;
 /// The seven questions with verdict, state and evidence, then the advice, what is missing, and how it was measured.
 ///
 /// Figures are rounded to three digits; `json::report` has the exact ones.
-pub fn report(snapshot: &Snapshot, meta: &Meta, told: &Told) -> String {
+pub fn report(snapshot: &Snapshot, meta: &Meta, told: &Answers) -> String {
     let mut page = Page::new(WIDTH);
     header(&mut page, snapshot, meta);
     for answer in &told.answers {

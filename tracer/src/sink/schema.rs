@@ -43,7 +43,7 @@ fn for_readers(schema: &mut Value) {
     }
 }
 
-/// Without links, and in one line: "[`Own`](path)" is "`Own`".
+/// Without links, and in one line: "[`SelfUsage`](path)" is "`SelfUsage`".
 fn plain(text: &str) -> String {
     let mut plain = String::new();
     let mut rest = text;

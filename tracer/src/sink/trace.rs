@@ -238,14 +238,14 @@ mod tests {
 
     use super::*;
     use crate::decode::{
-        Assembler, Clock, Known, Refused,
+        Assembler, Capabilities, Clock, Refused,
         tests::{a_buffer, a_registration, bytes_of},
     };
     use crate::figure::Figure;
 
     fn registration() -> Registration {
         let clock = Clock::new(UNIX_EPOCH + Duration::from_millis(1_000_000_000_123), Duration::ZERO);
-        let mut assembler = Assembler::new(Known::all(), clock);
+        let mut assembler = Assembler::new(Capabilities::all(), clock);
         let names = HashMap::from([(9, "ext4".to_owned())]);
         assert!(assembler.push(&bytes_of(&a_buffer()), &names).is_none());
         assembler.push(&bytes_of(&a_registration()), &names).unwrap()

@@ -3,10 +3,10 @@
 pub mod audit;
 mod frames;
 pub mod maps;
-pub mod own;
 pub mod probes;
 pub mod records;
 pub mod runs;
+pub mod self_usage;
 pub mod skipped;
 pub mod tables;
 pub mod under_way;

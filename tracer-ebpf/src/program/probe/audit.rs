@@ -18,7 +18,7 @@ use aya_ebpf::{
     helpers::{bpf_get_current_comm, bpf_get_stackid, bpf_ktime_get_ns},
 };
 use tracer_ebpf::{
-    audit::{AuditCounter, AuditTotals, Gup, Sight, flag, rules},
+    audit::{AuditCounter, AuditTotals, Gup, RangeCoverage, flag, rules},
     record::{Frame, Stage, Walk},
 };
 
@@ -196,27 +196,27 @@ fn look<const WALKS: bool>(frame: &mut Frame, mm: u64) {
     frame.audit.key.rules = 0;
     zero!(frame.buffer.vmas, frame.buffer.backings[0].vmas);
     frame.audit.key.sight = if mm != 0 && mm != kernel::mm(task) {
-        Sight::Remote
+        RangeCoverage::Remote
     } else if WALKS && frame.audit.asked != 0 {
         walk_over(frame, task)
     } else {
-        Sight::None
+        RangeCoverage::None
     } as u8;
 }
 
 #[inline(always)]
-fn walk_over(frame: &mut Frame, task: *mut task_struct) -> Sight {
+fn walk_over(frame: &mut Frame, task: *mut task_struct) -> RangeCoverage {
     zero!(frame.buffer.vm_files, frame.buffer.files, frame.buffer.flags, frame.buffer.traits.0);
     zero!(frame.registration.vm_files, frame.registration.files, frame.registration.flags);
     let address = frame.audit.first;
     let (end, wraps) = address.overflowing_add(frame.audit.asked << setting!(kernel.page_shift));
     if wraps {
-        return Sight::None;
+        return RangeCoverage::None;
     }
     walk::walk(frame, task, address, end);
     let backings = &frame.buffer.backings;
     if backings[0].vmas == 0 {
-        return if frame.buffer.walk == Walk::Busy as u8 { Sight::Busy } else { Sight::Hole };
+        return if frame.buffer.walk == Walk::Busy as u8 { RangeCoverage::Busy } else { RangeCoverage::Hole };
     }
     frame.audit.key.filesystem = backings[0].filesystem;
     frame.audit.key.kind = backings[0].kind.0;
@@ -224,7 +224,7 @@ fn walk_over(frame: &mut Frame, task: *mut task_struct) -> Sight {
     if frame.buffer.backings[1].vmas != 0 {
         frame.audit.key.flags |= flag::MIXED;
     }
-    if frame.buffer.walk == Walk::Complete as u8 { Sight::Whole } else { Sight::Part }
+    if frame.buffer.walk == Walk::Complete as u8 { RangeCoverage::Whole } else { RangeCoverage::Part }
 }
 
 /// The return of a function; `_fast` returns an int, and no count of pages is larger.

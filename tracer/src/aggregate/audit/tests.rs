@@ -11,7 +11,7 @@ fn key(function: Gup, flags: u8, kind: Kind) -> AuditKey {
         flags,
         kind: kind.0,
         rules: rules(kind.traits(true)),
-        sight: Sight::Whole as u8,
+        sight: RangeCoverage::Whole as u8,
         stack: 1,
         comm: *b"fio\0\0\0\0\0\0\0\0\0\0\0\0\0",
         ..AuditKey::default()
@@ -75,21 +75,21 @@ fn the_caller_is_the_first_outside_of_the_family() {
 fn a_rule_asks_for_flags_and_backing() {
     let shared = Kind::new(Class::File, true, true).under(Rule::Tracked);
     let private = Kind::new(Class::File, false, true);
-    let judged = |function, flags, kind, sight: Sight| {
+    let judged = |function, flags, kind, sight: RangeCoverage| {
         let key = AuditKey { sight: sight as u8, ..key(function, flags, kind) };
         let refused = fold(&sample(&[(key, 3)]), &context()).rows[0].refused;
         (refused.as_proposed, refused.since_6_5)
     };
     let both = flag::WRITE | flag::LONGTERM;
-    assert_eq!(judged(Gup::Pin, both, shared, Sight::Whole), (Some(3), Some(3)));
-    assert_eq!(judged(Gup::Pin, both, private, Sight::Whole), (Some(3), Some(0)));
-    assert_eq!(judged(Gup::Pin, flag::WRITE, shared, Sight::Whole), (Some(3), Some(0)));
-    assert_eq!(judged(Gup::GetFast, both, shared, Sight::Part), (Some(3), Some(0)));
-    assert_eq!(judged(Gup::Pin, 0, shared, Sight::Whole), (Some(0), Some(0)));
+    assert_eq!(judged(Gup::Pin, both, shared, RangeCoverage::Whole), (Some(3), Some(3)));
+    assert_eq!(judged(Gup::Pin, both, private, RangeCoverage::Whole), (Some(3), Some(0)));
+    assert_eq!(judged(Gup::Pin, flag::WRITE, shared, RangeCoverage::Whole), (Some(3), Some(0)));
+    assert_eq!(judged(Gup::GetFast, both, shared, RangeCoverage::Part), (Some(3), Some(0)));
+    assert_eq!(judged(Gup::Pin, 0, shared, RangeCoverage::Whole), (Some(0), Some(0)));
     let anon = Kind::new(Class::Anon, false, true);
-    assert_eq!(judged(Gup::Pin, both, anon, Sight::Whole), (Some(0), Some(0)));
-    assert_eq!(judged(Gup::Pin, both, anon, Sight::Part), (None, None));
-    assert_eq!(judged(Gup::PinRemote, flag::WRITE, Kind(0), Sight::Remote), (None, Some(0)));
+    assert_eq!(judged(Gup::Pin, both, anon, RangeCoverage::Whole), (Some(0), Some(0)));
+    assert_eq!(judged(Gup::Pin, both, anon, RangeCoverage::Part), (None, None));
+    assert_eq!(judged(Gup::PinRemote, flag::WRITE, Kind(0), RangeCoverage::Remote), (None, Some(0)));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use tracer_ebpf::{
 
 use super::*;
 use crate::{
-    aggregate::tests::{a_sample, any_known, any_sample},
+    aggregate::tests::{a_sample, any_capabilities, any_sample},
     aggregate::{Coverage, LongCall, Measured, SeenFrom, UnderWay, fold},
     answer::{fixture, tests::any_snapshot},
     decode::workload::Runtime,
@@ -26,7 +26,7 @@ fn written(snapshot: &Snapshot) -> String {
 /// A service's snapshot in which every field has a value.
 pub(crate) fn everything() -> Snapshot {
     let mut snapshot = fixture::a_snapshot();
-    let folded = fold(&a_sample(), &crate::decode::Known::all());
+    let folded = fold(&a_sample(), &crate::decode::Capabilities::all());
     snapshot.registered.clone_from(&folded.registered);
     let (process, waits) = (ProcessKey { began_ns: 5, pid: 9, reserved: 0 }, fixture::values(&[3, 40, 40]));
     let pid = Pid::from(process);
@@ -133,11 +133,11 @@ fn a_snapshot_of_everything_is_read_back() {
 #[test]
 fn a_snapshot_does_not_grow_with_time() {
     let mut sample = a_sample();
-    let short = written(&fold(&sample, &crate::decode::Known::all()));
+    let short = written(&fold(&sample, &crate::decode::Capabilities::all()));
     for counter in sample.counters.iter_mut().chain(&mut sample.results).chain(sample.histograms.iter_mut().flatten()) {
         *counter *= 1000;
     }
-    let long = written(&fold(&sample, &crate::decode::Known::all()));
+    let long = written(&fold(&sample, &crate::decode::Capabilities::all()));
     let keys = |text: &str| text.matches("\":").count();
     assert_eq!(keys(&long), keys(&short));
     assert!(short.len() < 16 << 10, "{} bytes", short.len());
@@ -182,7 +182,7 @@ proptest! {
     }
 
     #[test]
-    fn any_session_is_read_back(sample in any_sample(), known in any_known()) {
+    fn any_session_is_read_back(sample in any_sample(), known in any_capabilities()) {
         let snapshot = fold(&sample, &known);
         prop_assert_eq!(read(&written(&snapshot)), snapshot);
     }

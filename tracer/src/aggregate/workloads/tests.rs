@@ -24,12 +24,12 @@ fn gone(id: u64, name: &str, calls: u64) -> Reading {
 }
 
 /// What the reading leads to: forgets what may be.
-fn read(folder: &mut Folder, at: u64, readings: Vec<Reading>) -> (Workloads, Vec<u64>) {
+fn read(folder: &mut SeriesKeeper, at: u64, readings: Vec<Reading>) -> (Workloads, Vec<u64>) {
     let told_all = folder.read(at * SECOND, readings, WorkloadTotals::default());
     for id in &told_all {
         folder.forget(at * SECOND, *id);
     }
-    (folder.workloads(Told::default(), None), told_all)
+    (folder.workloads(WorkloadFigures::default(), None), told_all)
 }
 
 /// Successes by name, those that were counted together among them; `ended` once there are any.
@@ -44,7 +44,7 @@ fn all<'a>(pairs: &[(&'a str, u64)]) -> BTreeMap<&'a str, u64> {
 
 #[test]
 fn cgroups_of_one_workload_are_summed() {
-    let mut folder = Folder::new(10);
+    let mut folder = SeriesKeeper::new(10);
     let (workloads, _) = read(&mut folder, 0, vec![reading(1, "a", 1), reading(2, "a", 2), reading(3, "b", 4)]);
     assert_eq!(successes(&workloads), all(&[("a.service", 9), ("b.service", 12), ("other", 0)]));
     let names: Vec<&str> = workloads.rows.iter().map(|row| row.workload.name.as_str()).collect();
@@ -55,7 +55,7 @@ fn cgroups_of_one_workload_are_summed() {
 
 #[test]
 fn the_first_keep_their_seats_and_who_waits_takes_one_that_comes_free() {
-    let mut folder = Folder::new(1);
+    let mut folder = SeriesKeeper::new(1);
     let (workloads, _) = read(&mut folder, 0, vec![reading(5, "a", 1)]);
     assert_eq!(successes(&workloads), all(&[("a.service", 3), ("other", 0)]));
     let (workloads, _) = read(&mut folder, 10, vec![reading(1, "b", 10), reading(5, "a", 2)]);
@@ -85,7 +85,7 @@ fn of_user(id: u64, name: &str, calls: u64) -> Reading {
 
 #[test]
 fn seats_are_shared_fairly_by_owner() {
-    let mut folder = Folder::new(4);
+    let mut folder = SeriesKeeper::new(4);
     let scopes = |calls: u64| (1..=9).map(move |id| of_user(id, &format!("s{id}"), calls + id)).collect::<Vec<_>>();
     let names = |workloads: &Workloads| {
         let rows = workloads.rows.iter().filter(|row| !row.workload.kind.is_many());
@@ -121,7 +121,7 @@ fn seats_are_shared_fairly_by_owner() {
 
 #[test]
 fn a_series_is_shown_twice_however_late() {
-    let mut folder = Folder::new(1);
+    let mut folder = SeriesKeeper::new(1);
     read(&mut folder, 0, vec![gone(1, "a", 1)]);
     let (_, told_all) = read(&mut folder, 2, vec![gone(1, "a", 1)]);
     assert_eq!(told_all, [1]);
@@ -133,7 +133,7 @@ fn a_series_is_shown_twice_however_late() {
 
 #[test]
 fn a_workload_that_comes_back_goes_on() {
-    let mut folder = Folder::new(1);
+    let mut folder = SeriesKeeper::new(1);
     read(&mut folder, 0, vec![gone(1, "a", 1)]);
     read(&mut folder, 2, vec![gone(1, "a", 1)]);
     // A restart: another cgroup of the same name, long after.
@@ -144,7 +144,7 @@ fn a_workload_that_comes_back_goes_on() {
 
 #[test]
 fn without_a_name_it_is_other_until_it_has_one() {
-    let mut folder = Folder::new(1);
+    let mut folder = SeriesKeeper::new(1);
     let unnamed = |calls| Reading { workload: None, ..reading(1, "a", calls) };
     let (workloads, _) = read(&mut folder, 0, vec![unnamed(1)]);
     assert_eq!((successes(&workloads), workloads.folded.unnamed), (all(&[("other", 3)]), 1));
@@ -156,20 +156,20 @@ fn without_a_name_it_is_other_until_it_has_one() {
 
 #[test]
 fn what_is_not_attributed_is_in_other() {
-    let mut folder = Folder::new(1);
+    let mut folder = SeriesKeeper::new(1);
     folder.read(0, vec![reading(1, "a", 1)], counted(5));
-    let workloads = folder.workloads(Told::default(), None);
+    let workloads = folder.workloads(WorkloadFigures::default(), None);
     assert_eq!((successes(&workloads), workloads.unattributed), (all(&[("a.service", 3), ("other", 15)]), 15));
 }
 
 #[test]
 fn what_is_registered_goes_to_the_row_of_its_cgroup() {
     let share = |bytes| Share { buffers: 1, bytes, pinned: bytes };
-    let mut folder = Folder::new(1);
+    let mut folder = SeriesKeeper::new(1);
     folder.read(0, vec![reading(1, "a", 1), reading(2, "b", 1), reading(3, "a", 1)], counted(0));
     let shares = [(1, share(10)), (2, share(200)), (3, share(3000)), (77, share(40_000))].into();
     let registered = |shares| {
-        let rows = folder.workloads(Told::default(), shares).rows;
+        let rows = folder.workloads(WorkloadFigures::default(), shares).rows;
         rows.into_iter().map(|row| (row.workload.name, row.registered.map(|share| share.bytes))).collect::<Vec<_>>()
     };
     let rows = |a, other, ended| [("a.service", a), ("other", other), ("ended", ended)].map(|(n, b)| (n.to_owned(), b));
@@ -262,7 +262,7 @@ proptest! {
 
     #[test]
     fn nothing_is_lost_and_no_counter_goes_back(cap in 1..6_usize, events in prop::collection::vec(an_event(), 1..120)) {
-        let (mut machine, mut folder, mut now) = (Machine::default(), Folder::new(cap), 0);
+        let (mut machine, mut folder, mut now) = (Machine::default(), SeriesKeeper::new(cap), 0);
         let mut shown: BTreeMap<String, WorkloadTotals> = BTreeMap::new();
         let mut truth = 0;
         for event in events {
@@ -276,7 +276,7 @@ proptest! {
                     folder.forget(now, id);
                 }
             }
-            let workloads = folder.workloads(Told::default(), None);
+            let workloads = folder.workloads(WorkloadFigures::default(), None);
             let rows: BTreeMap<String, WorkloadTotals> =
                 workloads.rows.iter().map(|row| (row.workload.name.clone(), row.totals)).collect();
             prop_assert_eq!(rows.len(), workloads.rows.len());
@@ -301,7 +301,7 @@ proptest! {
 
     #[test]
     fn who_lives_and_calls_keeps_its_series(cap in 1..6_usize, events in prop::collection::vec(an_event(), 1..120)) {
-        let (mut machine, mut folder, mut now) = (Machine::default(), Folder::new(cap), 0);
+        let (mut machine, mut folder, mut now) = (Machine::default(), SeriesKeeper::new(cap), 0);
         let mut seated: BTreeSet<String> = BTreeSet::new();
         // Of each cgroup its workload, when it was last seen to have called, and what it had counted.
         let mut called: BTreeMap<u64, (String, u64, u64)> = BTreeMap::new();

@@ -65,7 +65,9 @@ mod tests {
         let begun = Arc::clone(&reads);
         let read: Read = Arc::new(move || {
             begun.fetch_add(1, Ordering::Relaxed);
-            read().map(|()| crate::aggregate::fold(&crate::sample::Sample::default(), &crate::decode::Known::nothing()))
+            read().map(|()| {
+                crate::aggregate::fold(&crate::sample::Sample::default(), &crate::decode::Capabilities::nothing())
+            })
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {

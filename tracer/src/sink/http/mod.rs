@@ -5,7 +5,7 @@ mod hosts;
 mod listen;
 mod places;
 mod serve;
-mod share;
+mod single_flight;
 mod turns;
 
 use std::{future::Future, sync::Arc};
@@ -31,7 +31,7 @@ pub use address::{Listen, ListenError};
 pub use hosts::Hosts;
 pub use listen::{Listener, SocketFile, bind};
 use serve::{Limits, Site};
-use share::{Reading, Readings};
+use single_flight::{Reading, Readings};
 use turns::Turns;
 
 #[derive(Clone)]

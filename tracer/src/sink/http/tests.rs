@@ -14,7 +14,7 @@ use tokio::{
 use super::*;
 use crate::{
     aggregate::{Snapshot, fold, tests::a_sample},
-    decode::Known,
+    decode::Capabilities,
     sink::service::Probe,
 };
 
@@ -22,7 +22,7 @@ use crate::{
 const LONG: Duration = Duration::from_secs(20);
 
 fn snapshot() -> Snapshot {
-    fold(&a_sample(), &Known::all())
+    fold(&a_sample(), &Capabilities::all())
 }
 
 fn good() -> Read {

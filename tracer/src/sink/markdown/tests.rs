@@ -29,7 +29,7 @@ fn a_report_to_be_pasted() {
         ..habits()
     };
     let snapshot = Snapshot { processes: Some(vec![process(42, "fio", faulted)]), ..a_snapshot() };
-    let report = report(&snapshot, &meta(), &Told::new(&snapshot, &context(), true));
+    let report = report(&snapshot, &meta(), &Answers::new(&snapshot, &context(), true));
     assert!(report == include_str!("golden.md"), "the report changed; it is now\n{report}");
 }
 
@@ -103,7 +103,7 @@ proptest! {
     #[test]
     fn no_line_is_wider_than_a_mail(snapshot in any_snapshot(), text in "\\PC{0,120}") {
         let meta = Meta { scope: text.clone(), command: Some(text), ..meta() };
-        let report = report(&snapshot, &meta, &Told::new(&snapshot, &context(), true));
+        let report = report(&snapshot, &meta, &Answers::new(&snapshot, &context(), true));
         for line in report.lines() {
             prop_assert!(line.chars().count() <= WIDTH, "{line}");
             prop_assert!(!line.chars().any(char::is_control), "{line:?}");

@@ -19,7 +19,7 @@ use super::*;
 use crate::{
     aggregate::{
         Snapshot, fold,
-        tests::{any_known, any_sample},
+        tests::{any_capabilities, any_sample},
     },
     answer::fixture::a_snapshot,
     figure::Figure,
@@ -159,8 +159,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn whatever_was_counted_is_the_same_in_both_formats(sample in any_sample(), known in any_known()) {
-        let snapshot = fold(&sample, &known);
+    fn whatever_was_counted_is_the_same_in_both_formats(sample in any_sample(), capabilities in any_capabilities()) {
+        let snapshot = fold(&sample, &capabilities);
         let request = converted(&snapshot);
         prop_assert_eq!(samples(&request), parse(&encode(&snapshot, &service())));
         // And over the wire.

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use crate::{
     aggregate::Distribution,
-    sink::{human, octave::octaves},
+    sink::{human, log2_bucket::log2_buckets},
 };
 
 /// Percent of a bar's length below which something would look like nothing.
@@ -23,18 +23,18 @@ pub(super) fn histogram(title: &str, distribution: Option<&Distribution>, show: 
     if distribution.count() == 0 {
         return without(title, "none seen yet");
     }
-    let octaves = octaves(distribution);
-    let most = octaves.iter().map(|octave| octave.count).max().unwrap_or(0).max(1);
+    let log2_buckets = log2_buckets(distribution);
+    let most = log2_buckets.iter().map(|bucket| bucket.count).max().unwrap_or(0).max(1);
     html! {
         h3 { (title) span { (quantiles(distribution, show)) } }
         dl class="chart" {
-            @for octave in octaves {
+            @for bucket in log2_buckets {
                 dt {
-                    @if octave.first == octave.last { (show(octave.first)) }
-                    @else { (show(octave.first)) " – " (show(octave.last)) }
+                    @if bucket.first == bucket.last { (show(bucket.first)) }
+                    @else { (show(bucket.first)) " – " (show(bucket.last)) }
                 }
-                dd { (bar(octave.count as f64 / most as f64)) }
-                dd class="n" { (human::count(octave.count)) }
+                dd { (bar(bucket.count as f64 / most as f64)) }
+                dd class="n" { (human::count(bucket.count)) }
             }
         }
     }

@@ -5,10 +5,10 @@ use crate::{
     aggregate::{
         Backing, Distribution, Operation, Outcome, Process, ResultCount, fold,
         registered::{Registered, Share},
-        tests::{a_sample, any_known, any_sample},
+        tests::{a_sample, any_capabilities, any_sample},
     },
     answer::fixture::{a_snapshot, context, habits, process, values as values_of},
-    decode::Known,
+    decode::Capabilities,
     figure::Figure,
     probe::health::Status,
     sink::service::Probe,
@@ -89,7 +89,7 @@ fn busy() -> Snapshot {
 }
 
 fn empty() -> Snapshot {
-    fold(&crate::sample::Sample::default(), &Known::all())
+    fold(&crate::sample::Sample::default(), &Capabilities::all())
 }
 
 /// `PAGES=FOLDER` keeps them, to be looked at.
@@ -97,7 +97,7 @@ fn pages() -> [(&'static str, String); 3] {
     let pages = [
         ("busy", page(&busy(), &service(), None)),
         ("empty", page(&empty(), &service(), None)),
-        ("unknown", page(&fold(&a_sample(), &Known::nothing()), &Service::default(), Some(5))),
+        ("unknown", page(&fold(&a_sample(), &Capabilities::nothing()), &Service::default(), Some(5))),
     ];
     if let Some(folder) = std::env::var_os("PAGES") {
         for (name, html) in &pages {
@@ -161,7 +161,7 @@ fn it_shows_what_there_is() {
 
 #[test]
 fn what_is_not_known_is_not_zero() {
-    let (snapshot, service) = (fold(&a_sample(), &Known::nothing()), Service::default());
+    let (snapshot, service) = (fold(&a_sample(), &Capabilities::nothing()), Service::default());
     let html = page(&snapshot, &service, None);
     assert_eq!(html.matches("<b class=\"unknown\">unknown</b>").count(), 6);
     assert!(html.contains(">not measured<") && !html.contains("one seen yet"));
@@ -186,7 +186,7 @@ fn names_from_outside_cannot_break_out() {
     let bad = "<i>&\"'</i>";
     let mut sample = a_sample();
     sample.filesystems.insert(9, bad.to_owned());
-    let mut snapshot = fold(&sample, &Known::all());
+    let mut snapshot = fold(&sample, &Capabilities::all());
     snapshot.figures.lose(&[Figure::WorkloadsV1], bad);
     snapshot.processes = Some(vec![Process { comm: bad.to_owned(), ..Process::default() }]);
     snapshot.operations.get_or_insert_default().push(Operation {
@@ -210,8 +210,8 @@ fn names_from_outside_cannot_break_out() {
 
 proptest::proptest! {
     #[test]
-    fn any_snapshot_has_a_page(sample in any_sample(), known in any_known()) {
-        let html = page(&fold(&sample, &known), &service(), None);
+    fn any_snapshot_has_a_page(sample in any_sample(), capabilities in any_capabilities()) {
+        let html = page(&fold(&sample, &capabilities), &service(), None);
         for element in ["section", "div", "table", "td", "dl", "dd"] {
             let (open, close) = (format!("<{element}"), format!("</{element}>"));
             let opened = html.match_indices(&open).filter(|(at, _)| html[at + open.len()..].starts_with([' ', '>']));

@@ -1,6 +1,6 @@
 //! The list of metrics.
 
-use super::{Bounds, Metric, Sample, Type, calls, detail, otlp, own, questions, workloads};
+use super::{Bounds, Metric, Sample, Type, calls, detail, otlp, questions, self_metrics, workloads};
 use crate::{figure::Figure, sink::exports::Counts};
 
 /// Every metric that pinscope serves.
@@ -453,7 +453,7 @@ pub const METRICS: &[Metric] = &[
         help: "Number of figures that are unavailable on this kernel or in this session. `pinscope doctor` names them with the reasons.",
         figure: None,
         source: "probe plan",
-        samples: |scrape| vec![Sample::count(&[], own::reasons(scrape.snapshot).count() as u64)],
+        samples: |scrape| vec![Sample::count(&[], self_metrics::reasons(scrape.snapshot).count() as u64)],
     },
     Metric {
         name: "pinscope_degraded_reason",
@@ -462,7 +462,7 @@ pub const METRICS: &[Metric] = &[
         help: "1 for each figure that is unavailable on this kernel or in this session, with the reason.",
         figure: None,
         source: "probe plan",
-        samples: own::degraded,
+        samples: self_metrics::degraded,
     },
     Metric {
         name: "pinscope_health",
@@ -471,7 +471,7 @@ pub const METRICS: &[Metric] = &[
         help: "1 for the state of the probes: healthy (everything that was asked for is measured), degraded or failed; 0 for the other states.",
         figure: None,
         source: "probe plan",
-        samples: own::health,
+        samples: self_metrics::health,
     },
     Metric {
         name: "pinscope_attached_seconds",
@@ -507,7 +507,7 @@ pub const METRICS: &[Metric] = &[
         help: "Always 1; version, the commit it was built from, and the toolchain of its eBPF programs.",
         figure: None,
         source: "build",
-        samples: own::build,
+        samples: self_metrics::build,
     },
     Metric {
         name: "pinscope_registered_buffers",
@@ -516,7 +516,7 @@ pub const METRICS: &[Metric] = &[
         help: "Buffers in the tables of all rings now, including those from before the start. A buffer counts once for each ring that has it. Absent without --rings, and if the end of a table cannot be seen (5.10).",
         figure: Some(Figure::Registered),
         source: REGISTERED,
-        samples: |scrape| own::registered(scrape, |registered| registered.all.buffers),
+        samples: |scrape| self_metrics::registered(scrape, |registered| registered.all.buffers),
     },
     Metric {
         name: "pinscope_registered_bytes",
@@ -525,7 +525,7 @@ pub const METRICS: &[Metric] = &[
         help: "Bytes of the buffers registered now: the same memory counts once for each buffer that it is in. Absent like pinscope_registered_buffers.",
         figure: Some(Figure::Registered),
         source: REGISTERED,
-        samples: |scrape| own::registered(scrape, |registered| registered.all.bytes),
+        samples: |scrape| self_metrics::registered(scrape, |registered| registered.all.bytes),
     },
     Metric {
         name: "pinscope_pinned_bytes",
@@ -534,7 +534,7 @@ pub const METRICS: &[Metric] = &[
         help: "Bytes of the pages under the buffers registered now: whole pages, each address of a process once, however many buffers and rings have it. Memory that two processes share counts for each. Buffers that begin at one address on different pages are different memory: another process used the ring, or memory was mapped anew. Absent like pinscope_registered_buffers.",
         figure: Some(Figure::Registered),
         source: REGISTERED,
-        samples: |scrape| own::registered(scrape, |registered| registered.all.pinned),
+        samples: |scrape| self_metrics::registered(scrape, |registered| registered.all.pinned),
     },
     Metric {
         name: "pinscope_registered_rings",
@@ -543,7 +543,7 @@ pub const METRICS: &[Metric] = &[
         help: "Rings that have a table of buffers now. Absent like pinscope_registered_buffers.",
         figure: Some(Figure::Registered),
         source: REGISTERED,
-        samples: |scrape| own::registered(scrape, |registered| registered.rings),
+        samples: |scrape| self_metrics::registered(scrape, |registered| registered.rings),
     },
     Metric {
         name: "pinscope_registered_unknown_rings",
@@ -552,7 +552,7 @@ pub const METRICS: &[Metric] = &[
         help: "Rings of pinscope_registered_rings whose table could not be read, changed at each reading, or waits for a later scrape: their buffers are in no other figure. A scrape reads about 131,072 slots; tables take turns by cgroup. Absent like pinscope_registered_buffers.",
         figure: Some(Figure::Registered),
         source: REGISTERED,
-        samples: |scrape| own::registered(scrape, |registered| registered.unknown_rings),
+        samples: |scrape| self_metrics::registered(scrape, |registered| registered.unknown_rings),
     },
     Metric {
         name: "pinscope_registered_lower_bound",
@@ -561,7 +561,7 @@ pub const METRICS: &[Metric] = &[
         help: "1 if more may be registered than the gauges say, for any cause in pinscope_registered_lower_bound_cause. Else 0. Absent like pinscope_registered_buffers.",
         figure: Some(Figure::Registered),
         source: REGISTERED,
-        samples: |scrape| own::registered(scrape, |registered| registered.is_lower_bound().into()),
+        samples: |scrape| self_metrics::registered(scrape, |registered| registered.is_lower_bound().into()),
     },
     Metric {
         name: "pinscope_registered_lower_bound_cause",
@@ -570,7 +570,7 @@ pub const METRICS: &[Metric] = &[
         help: "1 for each cause of pinscope_registered_lower_bound, 0 for the others: before_start, no_room, not_readable, not_read_yet (a later scrape reads them), too_many_pages (of 262,144 ranges of pages, those of the largest processes go first) and mixed_memory (buffers overlap, and whether they are the same memory is not known: another process used the ring, or memory was mapped anew). With the last two, only pinscope_pinned_bytes is too small. Absent like pinscope_registered_buffers.",
         figure: Some(Figure::Registered),
         source: REGISTERED,
-        samples: own::causes,
+        samples: self_metrics::causes,
     },
     Metric {
         name: "pinscope_program_runs_total",
@@ -579,7 +579,7 @@ pub const METRICS: &[Metric] = &[
         help: "Runs of each of pinscope's eBPF programs. Absent unless the kernel keeps statistics of programs (--stats, or kernel.bpf_stats_enabled=1).",
         figure: Some(Figure::ProgramRuns),
         source: "bpf_prog_info.run_cnt",
-        samples: |scrape| own::runs(scrape, |runs| runs.count as f64),
+        samples: |scrape| self_metrics::runs(scrape, |runs| runs.count as f64),
     },
     Metric {
         name: "pinscope_program_run_seconds_total",
@@ -588,7 +588,7 @@ pub const METRICS: &[Metric] = &[
         help: "Run time of each of pinscope's eBPF programs. Absent unless the kernel keeps statistics of programs.",
         figure: Some(Figure::ProgramRuns),
         source: "bpf_prog_info.run_time_ns",
-        samples: |scrape| own::runs(scrape, |runs| runs.nanoseconds as f64 / 1e9),
+        samples: |scrape| self_metrics::runs(scrape, |runs| runs.nanoseconds as f64 / 1e9),
     },
     Metric {
         name: "process_cpu_seconds_total",
@@ -597,7 +597,7 @@ pub const METRICS: &[Metric] = &[
         help: "CPU time of pinscope's own process, in user and kernel mode.",
         figure: None,
         source: OWN,
-        samples: |scrape| own::process(scrape, |own| Some(own.cpu_seconds)),
+        samples: |scrape| self_metrics::process(scrape, |own| Some(own.cpu_seconds)),
     },
     Metric {
         name: "process_resident_memory_bytes",
@@ -606,7 +606,7 @@ pub const METRICS: &[Metric] = &[
         help: "Resident memory of pinscope's own process.",
         figure: None,
         source: OWN,
-        samples: |scrape| own::process(scrape, |own| Some(own.resident_bytes as f64)),
+        samples: |scrape| self_metrics::process(scrape, |own| Some(own.resident_bytes as f64)),
     },
     Metric {
         name: "process_virtual_memory_bytes",
@@ -615,7 +615,7 @@ pub const METRICS: &[Metric] = &[
         help: "Address space of pinscope's own process.",
         figure: None,
         source: OWN,
-        samples: |scrape| own::process(scrape, |own| Some(own.virtual_bytes as f64)),
+        samples: |scrape| self_metrics::process(scrape, |own| Some(own.virtual_bytes as f64)),
     },
     Metric {
         name: "process_open_fds",
@@ -624,7 +624,7 @@ pub const METRICS: &[Metric] = &[
         help: "Open file descriptors of pinscope's own process.",
         figure: None,
         source: OWN,
-        samples: |scrape| own::process(scrape, |own| own.open_fds.map(|count| count as f64)),
+        samples: |scrape| self_metrics::process(scrape, |own| own.open_fds.map(|count| count as f64)),
     },
     Metric {
         name: "process_max_fds",
@@ -633,7 +633,7 @@ pub const METRICS: &[Metric] = &[
         help: "The most file descriptors that pinscope's own process may open.",
         figure: None,
         source: OWN,
-        samples: |scrape| own::process(scrape, |own| own.max_fds.map(|count| count as f64)),
+        samples: |scrape| self_metrics::process(scrape, |own| own.max_fds.map(|count| count as f64)),
     },
     Metric {
         name: "process_threads",
@@ -642,7 +642,7 @@ pub const METRICS: &[Metric] = &[
         help: "Threads of pinscope's own process.",
         figure: None,
         source: OWN,
-        samples: |scrape| own::process(scrape, |own| Some(own.threads as f64)),
+        samples: |scrape| self_metrics::process(scrape, |own| Some(own.threads as f64)),
     },
     Metric {
         name: "process_start_time_seconds",
@@ -651,7 +651,7 @@ pub const METRICS: &[Metric] = &[
         help: "When pinscope's own process started, in seconds since 1970.",
         figure: None,
         source: OWN,
-        samples: |scrape| own::process(scrape, |own| Some(own.started_seconds)),
+        samples: |scrape| self_metrics::process(scrape, |own| Some(own.started_seconds)),
     },
     Metric {
         name: "pinscope_mmap_lock_wait_seconds",

@@ -12,11 +12,11 @@ use crate::{
     aggregate::{
         fold,
         registered::Registered,
-        tests::{a_sample, any_known, any_sample},
-        workloads::{Told, Workloads},
+        tests::{a_sample, any_capabilities, any_sample},
+        workloads::{WorkloadFigures, Workloads},
     },
     answer::fixture::{a_snapshot, context, judged, judgements, private_file, shared_file},
-    decode::Known,
+    decode::Capabilities,
     figure::{Figure, Figures},
     probe::health::Status,
     sample::Sample,
@@ -45,8 +45,8 @@ pub(crate) fn a_degraded_snapshot() -> Snapshot {
     snapshot
 }
 
-fn text(known: &Known) -> String {
-    encode(&fold(&a_sample(), known), &service())
+fn text(capabilities: &Capabilities) -> String {
+    encode(&fold(&a_sample(), capabilities), &service())
 }
 
 /// Samples of the text format by name and labels.
@@ -138,7 +138,7 @@ fn encoded_by_others(snapshot: &Snapshot, service: &Service) -> String {
 
 #[test]
 fn the_text_is_what_the_crates_own_encoder_writes() {
-    for snapshot in [a_degraded_snapshot(), fold(&a_sample(), &Known::nothing())] {
+    for snapshot in [a_degraded_snapshot(), fold(&a_sample(), &Capabilities::nothing())] {
         assert_eq!(encode(&snapshot, &service()), encoded_by_others(&snapshot, &service()));
     }
     // What has to be escaped, and what is no whole number.
@@ -168,7 +168,7 @@ fn no_label_moves_a_cursor_or_turns_a_line() {
 
 #[test]
 fn figures_are_those_of_the_snapshot() {
-    let samples = parse(&text(&Known::all()));
+    let samples = parse(&text(&Capabilities::all()));
     for (name, value) in [
         ("pinscope_registrations_total{operation=\"register\",result=\"ok\"}", 10.0),
         ("pinscope_registrations_total{operation=\"register\",result=\"EFAULT\"}", 2.0),
@@ -271,7 +271,7 @@ fn a_sum_that_lacks_something_is_marked() {
     let bound = "pinscope_registered_lower_bound";
     let of = |registered| {
         let sample = Sample { registered, ..a_sample() };
-        parse(&encode(&fold(&sample, &Known::all()), &service()))
+        parse(&encode(&fold(&sample, &Capabilities::all()), &service()))
     };
     let whole = Registered { from_before: true, ..Registered::default() };
     assert_eq!(of(Some(whole.clone())).get(bound), Some(&0.0));
@@ -311,7 +311,7 @@ fn workloads_are_served() {
         assert_eq!(samples.get(name), Some(&value), "{name}");
     }
     // What is not told is absent, not zero.
-    let told = Told { durations: true, buffers: true, pins: true, ..Told::default() };
+    let told = WorkloadFigures { durations: true, buffers: true, pins: true, ..WorkloadFigures::default() };
     let workloads = Workloads { told, ..a_snapshot().workloads.unwrap() };
     let text = encode(&Snapshot { workloads: Some(workloads), ..a_snapshot() }, &service());
     for name in ["registration_vmas", "policy_refusals_total", "installations_total"] {
@@ -389,7 +389,7 @@ fn what_another_kernel_answers_otherwise_is_served_both_ways() {
 #[test]
 fn the_unknown_is_absent() {
     let service = Service { exports: None, ..service() };
-    let text = encode(&fold(&a_sample(), &Known::nothing()), &service);
+    let text = encode(&fold(&a_sample(), &Capabilities::nothing()), &service);
     let names: BTreeSet<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     assert_eq!(
         names.into_iter().filter(|name| !name.starts_with("process_")).collect::<Vec<_>>(),
@@ -411,7 +411,7 @@ fn the_unknown_is_absent() {
 fn a_label_may_hold_anything() {
     let mut sample = a_sample();
     sample.filesystems.insert(9, "a\"b\\c\nd".to_owned());
-    let text = encode(&fold(&sample, &Known::all()), &service());
+    let text = encode(&fold(&sample, &Capabilities::all()), &service());
     assert!(text.contains(r#"filesystem="a\"b\\c\nd""#), "{text}");
 }
 
@@ -434,7 +434,7 @@ fn the_page_names_every_metric_once() {
 
 proptest! {
     #[test]
-    fn counters_never_go_back(sample in any_sample(), more in any_sample(), known in any_known()) {
+    fn counters_never_go_back(sample in any_sample(), more in any_sample(), capabilities in any_capabilities()) {
         let mut later = sample.clone();
         for (now, more) in later.counters.iter_mut().zip(&more.counters) {
             *now = now.saturating_add(*more);
@@ -445,9 +445,9 @@ proptest! {
         for (now, more) in later.histograms.iter_mut().flatten().zip(more.histograms.iter().flatten()) {
             *now = now.saturating_add(*more);
         }
-        let before = encode(&fold(&sample, &known), &service());
-        prop_assert_eq!(&before, &encoded_by_others(&fold(&sample, &known), &service()));
-        let after = parse(&encode(&fold(&later, &known), &service()));
+        let before = encode(&fold(&sample, &capabilities), &service());
+        prop_assert_eq!(&before, &encoded_by_others(&fold(&sample, &capabilities), &service()));
+        let after = parse(&encode(&fold(&later, &capabilities), &service()));
         for (name, value) in parse(&before) {
             let is_counter = ["_total", "_bucket", "_count", "_sum"].iter().any(|end| {
                 name.split('{').next().is_some_and(|name| name.ends_with(end))

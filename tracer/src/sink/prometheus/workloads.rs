@@ -6,7 +6,7 @@ use super::{Sample, Scrape, Value, calls::outcome};
 use crate::{
     aggregate::{
         registered::Share,
-        workloads::{Row, Told, Workloads},
+        workloads::{Row, WorkloadFigures, Workloads},
     },
     decode::{PARTIAL, workload::Runtime},
 };
@@ -16,19 +16,19 @@ fn workloads<'a>(scrape: &Scrape<'a>) -> Option<&'a Workloads> {
 }
 
 /// The rows, where what is asked for is told.
-fn rows<'a>(scrape: &Scrape<'a>, told: fn(&Told) -> bool) -> impl Iterator<Item = &'a Row> + use<'a> {
+fn rows<'a>(scrape: &Scrape<'a>, told: fn(&WorkloadFigures) -> bool) -> impl Iterator<Item = &'a Row> + use<'a> {
     workloads(scrape).filter(|workloads| told(&workloads.told)).into_iter().flat_map(|workloads| &workloads.rows)
 }
 
 /// One number of each row.
-fn numbers<'a>(scrape: &Scrape<'a>, told: fn(&Told) -> bool, of: impl Fn(&Row) -> f64) -> Vec<Sample<'a>> {
+fn numbers<'a>(scrape: &Scrape<'a>, told: fn(&WorkloadFigures) -> bool, of: impl Fn(&Row) -> f64) -> Vec<Sample<'a>> {
     rows(scrape, told).map(|row| Sample::number(&[&row.workload.name], of(row))).collect()
 }
 
 /// Several counts of each row, by one more label.
 fn counts<'a, const N: usize>(
     scrape: &Scrape<'a>,
-    told: fn(&Told) -> bool,
+    told: fn(&WorkloadFigures) -> bool,
     of: impl Fn(&Row) -> [(&'static str, u64); N],
 ) -> Vec<Sample<'a>> {
     let rows = rows(scrape, told);

@@ -8,9 +8,9 @@ use crate::{
     aggregate::{
         audit::Audit,
         fold, snapshot_of_everything,
-        tests::{any_known, any_sample},
+        tests::{any_capabilities, any_sample},
     },
-    answer::{Told, fixture::context, tests::any_snapshot},
+    answer::{Answers, fixture::context, tests::any_snapshot},
     kernel::fixture,
     probe::plan::{Wish, plan},
     sink::Meta,
@@ -26,7 +26,7 @@ fn schema_of(command: &str) -> Value {
 }
 
 fn report(snapshot: &crate::aggregate::Snapshot, schema: &Value) -> Result<(), String> {
-    let told = Told::new(snapshot, &context(), true);
+    let told = Answers::new(snapshot, &context(), true);
     conforms(&json::report(snapshot, &Meta::default(), &told).expect("JSON"), schema)
 }
 
@@ -85,7 +85,7 @@ fn every_key_is_explained() {
 #[test]
 fn a_description_has_no_links() {
     assert_eq!(
-        plain("Name of the [`Class`](a::Class), see\n[`Own::x`]; `None` is none"),
+        plain("Name of the [`Class`](a::Class), see\n[`SelfUsage::x`]; `None` is none"),
         "Name of the `Class`, see `x`; null is none"
     );
 }
@@ -94,9 +94,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_report_is_as_its_schema_says(snapshot in any_snapshot(), sample in any_sample(), known in any_known()) {
+    fn any_report_is_as_its_schema_says(snapshot in any_snapshot(), sample in any_sample(), capabilities in any_capabilities()) {
         let schema = schema_of("report");
         prop_assert_eq!(report(&snapshot, &schema), Ok(()));
-        prop_assert_eq!(report(&fold(&sample, &known), &schema), Ok(()));
+        prop_assert_eq!(report(&fold(&sample, &capabilities), &schema), Ok(()));
     }
 }

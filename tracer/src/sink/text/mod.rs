@@ -9,7 +9,7 @@ mod sections;
 use super::{Meta, human, left_running};
 use crate::{
     aggregate::{Operation, OperationBooks, ResultCount, Snapshot},
-    answer::Told,
+    answer::Answers,
     decode::PARTIAL,
 };
 pub use audit::audit;
@@ -26,7 +26,7 @@ const WIDEST: usize = 120;
 /// The report: registrations, VMAs, durations and their split, buffers, backings, processes, the questions, the advice
 /// where it was asked for, then how far it can be trusted. `width` is the terminal's, held between 72 and 120 columns; no line is wider. Times leave
 /// out pinscope's own walks. Figures are rounded to three digits; `json::report` has the exact ones.
-pub fn report(snapshot: &Snapshot, meta: &Meta, told: &Told, width: usize) -> String {
+pub fn report(snapshot: &Snapshot, meta: &Meta, told: &Answers, width: usize) -> String {
     let mut page = Page::new(width.clamp(NARROWEST, WIDEST));
     heading(&mut page, snapshot.elapsed_ns, meta);
     let nothing = snapshot.operations().iter().all(|operation| operation.total() == 0);

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     aggregate::{Backing, Distribution, Measured, Process, Snapshot},
     decode::Pid,
-    sink::octave::{Octave, octaves},
+    sink::log2_bucket::{Log2Bucket, log2_buckets},
 };
 
 /// Processes shown by name; the others are summed.
@@ -70,9 +70,9 @@ pub(super) fn vmas(page: &mut Page, snapshot: &Snapshot) {
 
 /// A line for every power of two between the least and the greatest value, the empty ones too.
 fn histogram(page: &mut Page, distribution: &Distribution) {
-    let octaves = octaves(distribution);
-    let most = octaves.iter().map(|octave| octave.count).max().unwrap_or(0).max(1);
-    for Octave { first, last, count } in octaves {
+    let log2_buckets = log2_buckets(distribution);
+    let most = log2_buckets.iter().map(|bucket| bucket.count).max().unwrap_or(0).max(1);
+    for Log2Bucket { first, last, count } in log2_buckets {
         let range = match last - first {
             0 => first.to_string(),
             _ if last < 10_000_000 => format!("{first}-{last}"),

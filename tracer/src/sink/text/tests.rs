@@ -11,14 +11,14 @@ use super::*;
 use crate::{
     aggregate::{
         Habits, Process, fold,
-        tests::{a_sample, any_known, any_sample},
+        tests::{a_sample, any_capabilities, any_sample},
     },
     answer::{
         Origin,
         fixture::{a_snapshot, context, habits, installations, process, ring, rings},
         tests::any_snapshot,
     },
-    decode::Known,
+    decode::Capabilities,
     figure::Figure,
     sample::Sample,
 };
@@ -34,9 +34,9 @@ fn golden(report: &str, expected: &str) {
 
 #[test]
 fn a_session_that_lost_something() {
-    let mut known = Known { lookups: false, ..Known::all() };
+    let mut capabilities = Capabilities { lookups: false, ..Capabilities::all() };
     let reason = "none of gup_vma_lookup, check_vma_flags and find_extend_vma can be traced on this kernel";
-    known.figures.lose(&[Figure::Lookups], reason);
+    capabilities.figures.lose(&[Figure::Lookups], reason);
     let mut sample = a_sample();
     for (counter, count) in [
         (Counter::WalksBusy, 2),
@@ -49,14 +49,14 @@ fn a_session_that_lost_something() {
     sample.counters[Counter::Entries.of(Operation::Register)] += 1;
     let command = "fio --name=x --ioengine=io_uring --fixedbufs=1 --mem=mmap --rw=randread --size=1G --bs=4k";
     let meta = Meta { command: Some(command.to_owned()), exit_code: Some(0), ..meta() };
-    golden(&report(&fold(&sample, &known), &meta, &Told::default(), WIDTH), include_str!("golden/lost.txt"));
+    golden(&report(&fold(&sample, &capabilities), &meta, &Answers::default(), WIDTH), include_str!("golden/lost.txt"));
 }
 
 #[test]
 fn descendants_that_outlived_the_command_are_told() {
     let head = |left_running| {
         let meta = Meta { command: Some("server".to_owned()), exit_code: Some(0), left_running, ..meta() };
-        report(&fold(&a_sample(), &Known::all()), &meta, &Told::default(), WIDTH)
+        report(&fold(&a_sample(), &Capabilities::all()), &meta, &Answers::default(), WIDTH)
     };
     assert!(head(Some(2)).contains("2 descendants of the command still ran when it ended"));
     assert_eq!(head(Some(0)), head(None));
@@ -65,7 +65,7 @@ fn descendants_that_outlived_the_command_are_told() {
 #[test]
 fn a_session_in_which_all_is_well() {
     golden(
-        &report(&fold(&a_sample(), &Known::all()), &meta(), &Told::default(), WIDTH),
+        &report(&fold(&a_sample(), &Capabilities::all()), &meta(), &Answers::default(), WIDTH),
         include_str!("golden/well.txt"),
     );
 }
@@ -73,7 +73,12 @@ fn a_session_in_which_all_is_well() {
 #[test]
 fn a_kernel_that_gives_nothing_but_counts() {
     golden(
-        &report(&fold(&a_sample(), &Known { ledger: true, ..Known::nothing() }), &meta(), &Told::default(), WIDTH),
+        &report(
+            &fold(&a_sample(), &Capabilities { ledger: true, ..Capabilities::nothing() }),
+            &meta(),
+            &Answers::default(),
+            WIDTH,
+        ),
         include_str!("golden/counts.txt"),
     );
 }
@@ -83,7 +88,7 @@ fn a_process_that_was_not_measured_has_no_zeros() {
     let mut sample = a_sample();
     (sample.processes[0].1.unmeasured, sample.processes[0].1.missed) = (3, 3);
     (sample.processes[1].1.unmeasured, sample.processes[1].1.missed) = (1, 1);
-    let text = report(&fold(&sample, &Known::all()), &meta(), &Told::default(), WIDTH);
+    let text = report(&fold(&sample, &Capabilities::all()), &meta(), &Answers::default(), WIDTH);
     assert!(
         text.contains("\n  fio 42                         3        0        -         -         -       -\n"),
         "{text}"
@@ -96,7 +101,7 @@ fn a_process_that_was_not_measured_has_no_zeros() {
 fn a_session_without_registrations() {
     let sample = Sample { elapsed_ns: 5_000_000_000, ..Sample::default() };
     golden(
-        &report(&fold(&sample, &Known::all()), &meta(), &Told::default(), WIDTH),
+        &report(&fold(&sample, &Capabilities::all()), &meta(), &Answers::default(), WIDTH),
         include_str!("golden/nothing.txt"),
     );
 }
@@ -112,7 +117,7 @@ fn many_processes_and_backings_are_summed() {
         let (_, totals) = sample.backings[0];
         sample.backings.push((BackingKey { kind: Kind(kind), ..BackingKey::default() }, totals));
     }
-    let text = report(&fold(&sample, &Known::all()), &meta(), &Told::default(), WIDTH);
+    let text = report(&fold(&sample, &Capabilities::all()), &meta(), &Answers::default(), WIDTH);
     assert!(text.contains("  94 others "), "{text}");
     assert!(text.contains(" more kinds "), "{text}");
 }
@@ -124,7 +129,7 @@ fn processes_of_one_number_and_name_are_told_apart() {
         ..process(42, "fio", habits())
     };
     let alone = Snapshot { processes: Some(vec![began(12_345_678_901), process(7, "fio", habits())]), ..a_snapshot() };
-    let text = report(&alone, &meta(), &Told::default(), WIDTH);
+    let text = report(&alone, &meta(), &Answers::default(), WIDTH);
     assert!(text.contains("\n  fio 42 ") && !text.contains('@'), "{text}");
     let both = vec![began(12_345_678_901), began(99_000_000_000), process(7, "fio", habits())];
     let json = serde_json::to_value(&both).unwrap();
@@ -133,7 +138,7 @@ fn processes_of_one_number_and_name_are_told_apart() {
         (&json[0]["process_began_ns"], &json[2]["process_began_ns"]),
         (&json!(12_345_678_901_u64), &Value::Null)
     );
-    let text = report(&Snapshot { processes: Some(both), ..a_snapshot() }, &meta(), &Told::default(), WIDTH);
+    let text = report(&Snapshot { processes: Some(both), ..a_snapshot() }, &meta(), &Answers::default(), WIDTH);
     for row in ["\n  fio 42 @12.345s ", "\n  fio 42 @99.000s ", "\n  fio 7 ", "\n  @: when the process began"] {
         assert!(text.contains(row), "{row} in {text}");
     }
@@ -157,14 +162,14 @@ fn explained() -> Snapshot {
 #[test]
 fn the_questions_and_what_to_change() {
     let snapshot = explained();
-    let told = Told::new(&snapshot, &context(), true);
+    let told = Answers::new(&snapshot, &context(), true);
     golden(&report(&snapshot, &meta(), &told, WIDTH), include_str!("golden/questions.txt"));
 }
 
 #[test]
 fn questions_that_lack_the_same_are_told_together() {
-    let snapshot = fold(&Sample::default(), &Known::all());
-    let text = report(&snapshot, &meta(), &Told::new(&snapshot, &context(), false), WIDTH);
+    let snapshot = fold(&Sample::default(), &Capabilities::all());
+    let text = report(&snapshot, &meta(), &Answers::new(&snapshot, &context(), false), WIDTH);
     assert!(text.contains("\nQ1 Q2 Q3 Q4 Q5 Q7 unanswerable: "), "{text}");
     assert!(!text.contains("WHAT TO CHANGE"));
 }
@@ -174,14 +179,14 @@ fn a_long_table_is_cut_and_says_so() {
     let list = (0..20).map(|fd| ring(7, "server", fd, 1, 0, 0)).collect();
     let rings = rings(list);
     let snapshot = Snapshot { installations: Some(installations(&rings)), rings: Some(rings), ..a_snapshot() };
-    let text = report(&snapshot, &meta(), &Told::new(&snapshot, &context(), false), WIDTH);
+    let text = report(&snapshot, &meta(), &Answers::new(&snapshot, &context(), false), WIDTH);
     assert!(text.contains("\n     and 12 more\n"), "{text}");
 }
 
 proptest! {
     #[test]
     fn no_line_of_the_questions_is_wider_than_the_page(snapshot in any_snapshot(), width in 0_usize..200) {
-        let told = Told::new(&snapshot, &context(), true);
+        let told = Answers::new(&snapshot, &context(), true);
         for line in report(&snapshot, &meta(), &told, width).lines() {
             prop_assert!(line.chars().count() <= width.clamp(NARROWEST, WIDEST), "{line}");
             prop_assert!(!line.chars().any(char::is_control), "{line:?}");
@@ -191,13 +196,13 @@ proptest! {
     #[test]
     fn no_line_is_wider_than_the_page(
         sample in any_sample(),
-        known in any_known(),
+        capabilities in any_capabilities(),
         text in "\\PC{0,120}",
         width in 0_usize..200,
     ) {
         let meta = Meta { scope: text.clone(), command: Some(text.clone()), exit_code: Some(i32::MIN), origin: Origin::new(&text, "fentry"), ..meta() };
         let width_of = |width: usize| width.clamp(NARROWEST, WIDEST);
-        for line in report(&fold(&sample, &known), &meta, &Told::default(), width).lines() {
+        for line in report(&fold(&sample, &capabilities), &meta, &Answers::default(), width).lines() {
             prop_assert!(line.chars().count() <= width_of(width), "{line}");
             prop_assert!(!line.chars().any(char::is_control), "{line:?}");
         }

@@ -99,9 +99,9 @@ fn snapshot_of(facts: &Facts, wish: &Wish, processes: bool, fails: impl Fn(&str)
     if plan.verdict() == Verdict::Nothing {
         health.fail("nothing can be hooked");
     }
-    let known = known(&plan, &results, &health, &Wish { processes, ..wish.clone() });
-    let snapshot = fold(&a_full_sample(), &known);
-    let told = workloads::Told::of(&snapshot.figures);
+    let capabilities = capabilities(&plan, &results, &health, &Wish { processes, ..wish.clone() });
+    let snapshot = fold(&a_full_sample(), &capabilities);
+    let told = workloads::WorkloadFigures::of(&snapshot.figures);
     Snapshot { workloads: Some(workloads::Workloads { told, ..fixture::workloads() }), ..snapshot }
 }
 
@@ -148,7 +148,7 @@ fn leaves(value: &Value, path: &str, paths: &mut Vec<String>) {
 #[test]
 fn every_field_of_a_snapshot_is_of_a_figure_or_of_the_session() {
     let mut paths = Vec::new();
-    leaves(&serde_json::to_value(fold(&a_full_sample(), &Known::all())).unwrap(), "", &mut paths);
+    leaves(&serde_json::to_value(fold(&a_full_sample(), &Capabilities::all())).unwrap(), "", &mut paths);
     assert!(paths.len() > 200, "a poor sample: {}", paths.len());
     let below = |path: &str, of: &str| {
         path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
@@ -157,7 +157,7 @@ fn every_field_of_a_snapshot_is_of_a_figure_or_of_the_session() {
         let of_figure = FIELDS.iter().any(|(field, _)| below(&path, field));
         assert!(of_figure || OF_THE_SESSION.iter().any(|field| below(&path, field)), "{path}");
     }
-    let whole = serde_json::to_value(fold(&a_full_sample(), &Known::all())).unwrap();
+    let whole = serde_json::to_value(fold(&a_full_sample(), &Capabilities::all())).unwrap();
     for (field, _) in FIELDS {
         assert!(!at(&whole, field).is_empty(), "{field} is no field");
     }
@@ -170,7 +170,7 @@ const IN_TEXT: &[(Figure, &[&str])] = &[
     (Figure::UpdateDuration, &["\n  update ok ", "\n  update failed "]),
     (Figure::CloneDuration, &["\n  clone ok "]),
     (Figure::UnregisterDuration, &["\n  unregister ok "]),
-    (Figure::Vmas, &["VMAS TOUCHED", "Own cost: "]),
+    (Figure::Vmas, &["VMAS TOUCHED", "SelfUsage cost: "]),
     (Figure::Backings, &["WHAT LIES BEHIND"]),
     (Figure::Buffers, &["A REGISTRATION'S"]),
     (Figure::Bytes, &["asked for and not registered"]),
@@ -285,7 +285,7 @@ proptest! {
 
     #[test]
     fn no_report_has_a_number_for_what_is_missing((_, snapshot) in any_session()) {
-        let told = answer::Told::new(&snapshot, &fixture::context(), true);
+        let told = answer::Answers::new(&snapshot, &fixture::context(), true);
         let report = text::report(&snapshot, &Meta::default(), &told, 120);
         let pasted = markdown::report(&snapshot, &Meta::default(), &told);
         prop_assert!(json::report(&snapshot, &Meta::default(), &told).is_ok());

@@ -5,11 +5,11 @@ use tracer_ebpf::{
     record::{BACKING_SLICES, BufferRecord, FILES, RegistrationRecord, Walk, flag},
 };
 
-use super::{Known, names::result_name, registration::Refused};
+use super::{Capabilities, names::result_name, registration::Refused};
 
 /// A registration's record, held against what the attached probes can tell.
-pub(super) struct Sight<'a> {
-    pub(super) known: &'a Known,
+pub(super) struct RecordCoverage<'a> {
+    pub(super) capabilities: &'a Capabilities,
     pub(super) operation: Operation,
     pub(super) record: &'a RegistrationRecord,
     /// The buffers whose records came.
@@ -23,7 +23,7 @@ pub(super) struct Times {
     pub(super) rest: Option<u64>,
 }
 
-impl Sight<'_> {
+impl RecordCoverage<'_> {
     pub(super) fn has(&self, flag: u32) -> bool {
         self.record.flags & flag != 0
     }
@@ -35,7 +35,7 @@ impl Sight<'_> {
 
     /// Its buffers were seen, if there were any.
     pub(super) fn has_buffers(&self) -> bool {
-        self.seen() && self.known.has_buffers(self.operation)
+        self.seen() && self.capabilities.has_buffers(self.operation)
     }
 
     /// Their lengths were: a buffer adds its own when it returns.
@@ -48,7 +48,7 @@ impl Sight<'_> {
     pub(super) fn registered(&self) -> Option<u64> {
         let told = match self.operation {
             _ if self.record.ret < 0 => self.has_buffers(),
-            Operation::Update => self.sized() && self.known.buffer_returns && !self.parts_missed(),
+            Operation::Update => self.sized() && self.capabilities.buffer_returns && !self.parts_missed(),
             _ => self.sized(),
         };
         told.then_some(self.record.registered)
@@ -58,7 +58,7 @@ impl Sight<'_> {
     pub(super) fn walked(&self) -> bool {
         let far = |buffer| walked_far(buffer) || self.never_pinned(buffer);
         let blind = self.has(flag::VMAS_PARTIAL) && self.record.vmas == 0 && !self.buffers.iter().any(far);
-        self.has_buffers() && self.known.walk && !blind
+        self.has_buffers() && self.capabilities.walk && !blind
     }
 
     /// All VMAs that the kernel itself comes to were seen: to the end of each buffer, or to a hole in it.
@@ -70,7 +70,7 @@ impl Sight<'_> {
 
     /// What walks that ended early make of VMAs, files and backings.
     fn short_walks(&self) -> Option<String> {
-        if !self.has(flag::VMAS_PARTIAL) || !self.has_buffers() || !self.known.walk || self.walked_far() {
+        if !self.has(flag::VMAS_PARTIAL) || !self.has_buffers() || !self.capabilities.walk || self.walked_far() {
             return None;
         }
         let busy = self.buffers.iter().any(|(walk, _)| *walk == Walk::Busy);
@@ -81,7 +81,7 @@ impl Sight<'_> {
 
     /// The kernel refused it for its size or address, without a look at its memory.
     fn never_pinned(&self, (_, buffer): &(Walk, BufferRecord)) -> bool {
-        self.known.pins && buffer.ret < 0 && buffer.flags & (flag::PINNED | flag::PARTS_MISSED) == 0
+        self.capabilities.pins && buffer.ret < 0 && buffer.flags & (flag::PINNED | flag::PARTS_MISSED) == 0
     }
 
     /// Buffers whose records did not come.
@@ -103,7 +103,7 @@ impl Sight<'_> {
     /// that fails, so that as many came before it as reached its function.
     pub(super) fn refused(&self) -> Option<Refused> {
         let failed = self.buffers.iter().map(|(_, buffer)| buffer).find(|buffer| buffer.ret < 0);
-        let failed = failed.filter(|buffer| self.known.buffer_returns && buffer.flags & flag::PARTS_MISSED == 0);
+        let failed = failed.filter(|buffer| self.capabilities.buffer_returns && buffer.flags & flag::PARTS_MISSED == 0);
         let result = failed.map(|buffer| result_name(buffer.ret.into()));
         if self.has(flag::PARTIAL) {
             return Some(Refused { index: self.record.ret.unsigned_abs(), result });
@@ -113,7 +113,7 @@ impl Sight<'_> {
 
     pub(super) fn times(&self) -> Times {
         let duration = (self.seen() && self.has(flag::TIMED)).then_some(self.record.duration_ns);
-        let parts = self.has_buffers() && self.known.pins && !self.parts_missed();
+        let parts = self.has_buffers() && self.capabilities.pins && !self.parts_missed();
         let pin = (parts && self.pinned()).then_some(self.record.pin_ns);
         let rest = match pin {
             Some(pin) => duration.and_then(|duration| duration.checked_sub(pin)),

@@ -4,7 +4,7 @@ use crate::aggregate::Distribution;
 
 /// The values from a power of two up to the next; 0 and 1 stand alone. An empty one may be several of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Octave {
+pub(super) struct Log2Bucket {
     /// The least value.
     pub(super) first: u64,
     /// The greatest, inclusive.
@@ -13,7 +13,7 @@ pub(super) struct Octave {
     pub(super) count: u64,
 }
 
-impl Octave {
+impl Log2Bucket {
     fn empty(value: u64) -> Self {
         let (first, last) = match value.checked_ilog2() {
             None => (0, 0),
@@ -23,21 +23,21 @@ impl Octave {
     }
 }
 
-/// Every octave from that of the least value to that of the greatest. Those that are empty between two are one: a few bytes
+/// Every bucket from that of the least value to that of the greatest. Those that are empty between two are one: a few bytes
 /// beside many GiB would take a screen otherwise.
-pub(super) fn octaves(distribution: &Distribution) -> Vec<Octave> {
-    let mut octaves: Vec<Octave> = Vec::new();
+pub(super) fn log2_buckets(distribution: &Distribution) -> Vec<Log2Bucket> {
+    let mut log2_buckets: Vec<Log2Bucket> = Vec::new();
     for (lower, _, count) in distribution.in_use() {
-        let own = Octave::empty(lower);
-        if let Some(before) = octaves.last().filter(|octave| octave.last.saturating_add(1) < own.first) {
-            octaves.push(Octave { first: before.last + 1, last: own.first - 1, count: 0 });
+        let own = Log2Bucket::empty(lower);
+        if let Some(before) = log2_buckets.last().filter(|bucket| bucket.last.saturating_add(1) < own.first) {
+            log2_buckets.push(Log2Bucket { first: before.last + 1, last: own.first - 1, count: 0 });
         }
-        match octaves.last_mut() {
-            Some(octave) if octave.last == own.last => octave.count = octave.count.saturating_add(count),
-            _ => octaves.push(Octave { count, ..own }),
+        match log2_buckets.last_mut() {
+            Some(bucket) if bucket.last == own.last => bucket.count = bucket.count.saturating_add(count),
+            _ => log2_buckets.push(Log2Bucket { count, ..own }),
         }
     }
-    octaves
+    log2_buckets
 }
 
 #[cfg(test)]
@@ -46,7 +46,10 @@ mod tests {
     use crate::answer::fixture::values as distribution_of;
 
     fn of(values: &[u64]) -> Vec<(u64, u64, u64)> {
-        octaves(&distribution_of(values)).into_iter().map(|octave| (octave.first, octave.last, octave.count)).collect()
+        log2_buckets(&distribution_of(values))
+            .into_iter()
+            .map(|bucket| (bucket.first, bucket.last, bucket.count))
+            .collect()
     }
 
     #[test]

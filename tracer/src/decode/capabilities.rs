@@ -9,7 +9,7 @@ use crate::figure::{Figure, Figures};
 /// A figure whose hook is missing is `None` in records and snapshots: `null` in JSON, absent in metrics.
 #[expect(clippy::struct_excessive_bools, reason = "each stands for one hook that may be missing by itself")]
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct Capabilities {
     /// The hooks at the functions' entries, by [`Operation`].
     pub entries: [bool; Operation::COUNT],
     /// The hooks at the functions' returns, by [`Operation`].
@@ -64,11 +64,11 @@ pub struct Known {
     pub accounting_times: bool,
     /// Pins of the slow path are told from those of the fast one.
     pub slow_pins: bool,
-    /// What plan, probes and session say of each figure; see [`Known::told`].
+    /// What plan, probes and session say of each figure; see [`Capabilities::told`].
     pub figures: Figures,
 }
 
-impl Known {
+impl Capabilities {
     /// Whether these counts of faults are known. Where huge pages cannot be told from others none may mean that they came in without
     /// one; more than none is a lower bound.
     pub(super) fn tells_faults(&self, minor: u64, major: u64) -> bool {

@@ -3,7 +3,7 @@
 use tracer_ebpf::operation::Operation;
 
 use crate::{
-    decode::Known,
+    decode::Capabilities,
     figure::{Availability, Figure, FigureSet},
     probe::{
         health::Health,
@@ -20,7 +20,12 @@ pub fn tables_before(results: &[(String, Result<(), String>)], health: &Health) 
 }
 
 /// What the attached probes can tell.
-pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Health, wish: &Wish) -> Known {
+pub fn capabilities(
+    plan: &Plan,
+    results: &[(String, Result<(), String>)],
+    health: &Health,
+    wish: &Wish,
+) -> Capabilities {
     let attached = |role: Role, at_return: bool| {
         plan.hooks.iter().any(|hook| {
             let returns = matches!(hook.kind, Kind::Kretprobe | Kind::MultiReturn | Kind::Fexit);
@@ -54,7 +59,7 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
     // By the user's function since 6.13; before that by an inner one, through which all come.
     let by_users = attached(Role::Registration(Operation::Unregister), false);
     let cleanups = by_users && (plan.ring_exits || attached(Role::Release, false));
-    let known = Known {
+    let capabilities = Capabilities {
         entries: Operation::ALL.map(|operation| attached(Role::Registration(operation), false)),
         returns: Operation::ALL.map(|operation| attached(Role::Registration(operation), true)),
         ledger: attached(Role::Ledger, false) || attached(Role::Ledger, true),
@@ -88,7 +93,7 @@ pub fn known(plan: &Plan, results: &[(String, Result<(), String>)], health: &Hea
         slow_pins: phases && (plan.settings.kernel.pin_is_slow != 0 || attached(Role::Lookup, false)),
         figures,
     };
-    Known { figures: known.told(), ..known }
+    Capabilities { figures: capabilities.told(), ..capabilities }
 }
 
 /// What a session leaves out that its plan would give.

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
     use crate::{
         aggregate::{fold, tests::a_sample},
-        decode::Known,
+        decode::Capabilities,
     };
 
     /// A gate that readings wait at, and how many have come to it.
@@ -149,7 +149,7 @@ mod tests {
     fn gated() -> (Readings, Arc<Gate>) {
         let gate = Arc::new(Gate::default());
         let at = Arc::clone(&gate);
-        let snapshot = fold(&a_sample(), &Known::all());
+        let snapshot = fold(&a_sample(), &Capabilities::all());
         let read: Read = Arc::new(move || Ok(Snapshot { elapsed_ns: at.pass() as u64, ..snapshot.clone() }));
         (Readings::new(read), gate)
     }
@@ -209,7 +209,7 @@ mod tests {
     fn a_reading_that_panics_is_an_error_for_one_and_the_next_is_made() {
         run(async {
             let count = AtomicUsize::new(0);
-            let snapshot = fold(&a_sample(), &Known::all());
+            let snapshot = fold(&a_sample(), &Capabilities::all());
             let read: Read = Arc::new(move || {
                 assert!(count.fetch_add(1, Ordering::Relaxed) > 0, "broken");
                 Ok(snapshot.clone())

@@ -7,7 +7,7 @@ use crate::{
     aggregate::{Snapshot, registered::Registered},
     figure::{Degree, Lack},
     probe::health::Status,
-    sample::{Own, Runs},
+    sample::{Runs, SelfUsage},
 };
 
 pub(super) fn registered<'a>(scrape: &Scrape<'a>, of: fn(&Registered) -> u64) -> Vec<Sample<'a>> {
@@ -20,7 +20,7 @@ pub(super) fn causes<'a>(scrape: &Scrape<'a>) -> Vec<Sample<'a>> {
     causes.map(|(cause, is_so)| Sample::count(&[cause], is_so.into())).collect()
 }
 
-pub(super) fn process<'a>(scrape: &Scrape<'a>, of: fn(&Own) -> Option<f64>) -> Vec<Sample<'a>> {
+pub(super) fn process<'a>(scrape: &Scrape<'a>, of: fn(&SelfUsage) -> Option<f64>) -> Vec<Sample<'a>> {
     let own = scrape.snapshot.own.iter();
     own.filter_map(|own| Some(Sample::number(&[], of(own)?))).collect()
 }

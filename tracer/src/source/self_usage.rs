@@ -6,9 +6,9 @@ use std::time::Duration;
 use procfs::process::{LimitValue, Process};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::sample::Own;
+use crate::sample::SelfUsage;
 
-impl Own {
+impl SelfUsage {
     /// Reads it; `None` where /proc is not there.
     pub fn read() -> Option<Self> {
         let process = Process::myself().ok()?;
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn it_is_this_process() {
-        let own = Own::read().expect("/proc");
+        let own = SelfUsage::read().expect("/proc");
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
         assert!(own.started_seconds < now + 1.0 && own.started_seconds > now - 3600.0, "{own:?}");
         assert!(own.resident_bytes > 1 << 20 && own.virtual_bytes > own.resident_bytes, "{own:?}");
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn a_descriptor_more_is_one_more() {
-        let open = || Own::read().and_then(|own| own.open_fds).expect("/proc");
+        let open = || SelfUsage::read().and_then(|own| own.open_fds).expect("/proc");
         let before = open();
         let files: Vec<_> = (0..40).map(|_| std::fs::File::open("/proc/self/stat").unwrap()).collect();
         // Other tests run beside this one.
