@@ -9,6 +9,9 @@ const MARK: u32 = 0x5e77_0000;
 const SIZE_SHIFT: u32 = 12;
 
 /// Stands for a setting of 1, 2 or 4 bytes at this offset of [`Settings`].
+///
+/// # Panics
+/// Another size, or an offset of 4096 or more. It is evaluated by the compiler.
 #[must_use]
 pub const fn mark(offset: usize, size: usize) -> i32 {
     assert!(offset < 1 << SIZE_SHIFT && matches!(size, 1 | 2 | 4), "no mark has room for this setting");

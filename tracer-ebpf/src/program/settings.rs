@@ -29,7 +29,7 @@ macro_rules! setting_type {
             #[inline(always)]
             fn of(value: u64) -> Self {
                 // SAFETY: user space puts a value of the field's size there. The compiler would mask it otherwise.
-                unsafe { assert_unchecked(value <= Self::MAX as u64) };
+                unsafe { assert_unchecked(value <= u64::from(Self::MAX)) };
                 value as Self
             }
         }

@@ -147,7 +147,7 @@ fn the_resource_says_what_the_figures_are_of() {
             ("service.instance.id", "a"),
             ("host.name", "host-1"),
             ("os.type", "linux"),
-            ("os.version", "6.12.107-cloud-amd64"),
+            ("os.version", "6.12.107"),
         ]
     );
     let scope = request.resource_metrics[0].scope_metrics[0].scope.as_ref().unwrap();

@@ -204,7 +204,7 @@ fn figures_are_those_of_the_snapshot() {
             "pinscope_probe_attached{program=\"register_exit_fexit\",function=\"io_sqe_buffers_register\",kind=\"fentry\"}",
             0.0,
         ),
-        ("pinscope_info{version=\"0.1.0\",kernel=\"6.12.107\",mode=\"fentry\"}", 1.0),
+        ("pinscope_info{version=\"0.1.0\",kernel=\"6.12.107-cloud-amd64\",mode=\"fentry\"}", 1.0),
     ] {
         assert_eq!(samples.get(name), Some(&value), "{name}");
     }
