@@ -52,14 +52,21 @@ pub struct Scope {
 
 /// `CLOCK_MONOTONIC` as the kernel stamps processes with it; the end of all time where a time namespace shifts ours.
 fn now_ns() -> u64 {
-    let offsets = std::fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
-    let shift = offsets.lines().find_map(|line| line.strip_prefix("monotonic")).unwrap_or_default();
-    if shift.split_whitespace().any(|part| part != "0") {
+    let offsets = std::fs::read_to_string("/proc/self/timens_offsets").ok();
+    if may_be_shifted(offsets.as_deref(), Path::new("/proc/self").exists()) {
         return u64::MAX;
     }
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let now = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0));
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Whether this process's monotonic clock may differ from the kernel's. A kernel without time namespaces (before 5.6) has no
+/// `offsets`; nor has a /proc of another PID namespace, where this process has no folder.
+fn may_be_shifted(offsets: Option<&str>, has_folder: bool) -> bool {
+    let Some(offsets) = offsets else { return !has_folder };
+    let shift = offsets.lines().find_map(|line| line.strip_prefix("monotonic")).unwrap_or_default();
+    shift.split_whitespace().any(|part| part != "0")
 }
 
 impl Scope {
@@ -193,6 +200,17 @@ mod tests {
 
     fn scope() -> args::Scope {
         args::Scope { pid: None, comm: None, uid: None, duration: None, argv: Vec::new() }
+    }
+
+    #[test]
+    fn a_clock_that_is_not_known_to_be_the_kernels_may_be_shifted() {
+        let offsets = |monotonic: &str| format!("monotonic  {monotonic}\nboottime            0         0\n");
+        assert!(!may_be_shifted(Some(&offsets("         0         0")), true));
+        assert!(may_be_shifted(Some(&offsets("    -86400         0")), true));
+        assert!(may_be_shifted(Some(&offsets("         0         5")), true));
+        // A kernel before 5.6, and a /proc of another PID namespace.
+        assert!(!may_be_shifted(None, true));
+        assert!(may_be_shifted(None, false));
     }
 
     #[test]
