@@ -308,9 +308,9 @@ pub enum Availability<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Degree {
-    /// It is not to be had.
+    /// The figure is unavailable.
     Missing,
-    /// It is not to be had wholly, or less exactly: known from the plan and the probes.
+    /// The figure is incomplete, or less exact, by what the plan and the probes tell.
     Partial,
     /// Its sums lack what was not seen, which the session counted.
     LowerBound,
@@ -383,7 +383,7 @@ impl Figures {
         self.lacks.is_empty()
     }
 
-    /// These are not to be had. The first reason stays.
+    /// Marks these as unavailable. The first reason stays.
     pub fn lose(&mut self, figures: &[Figure], reason: &str) {
         self.lack(figures, Degree::Missing, reason);
     }
@@ -478,7 +478,7 @@ struct Written {
     availability: Availabilities,
 }
 
-/// The figures that are not to be had, or not wholly.
+/// The figures that are unavailable or incomplete.
 #[derive(Serialize, Deserialize, JsonSchema)]
 struct Availabilities {
     /// What lacks something.

@@ -26,7 +26,7 @@ pub(crate) struct Doctor<'a> {
     privileges: Privileges,
     /// What is hooked, and why.
     plan: Planned<'a>,
-    /// Figures that are not to be had, or not wholly.
+    /// Figures that are unavailable or incomplete.
     degraded: Vec<Degraded<'a>>,
     /// What stands in the way.
     errors: Vec<Obstacle>,
