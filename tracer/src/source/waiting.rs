@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-/// Things that wait, in turns by their owner: whoever has many waits for his own, and others wait for one of his at most.
+/// A queue that takes turns between owners: an owner with many entries delays another owner by one entry at most.
 #[derive(Debug, Default)]
 pub struct Waiting {
-    /// What waits of each owner, the first come first.
+    /// The entries of each owner, oldest first.
     of: HashMap<u64, VecDeque<u64>>,
     /// The owners, by turn.
     turns: VecDeque<u64>,
@@ -13,7 +13,7 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Puts it behind what its owner has waiting, unless it waits already.
+    /// Puts an entry behind the others of its owner, unless it is in the queue already.
     pub fn add(&mut self, owner: u64, what: u64) {
         if !self.all.insert(what) {
             return;
@@ -25,12 +25,12 @@ impl Waiting {
         own.push_back(what);
     }
 
-    /// Whether it waits.
+    /// Whether an entry is in the queue.
     pub fn has(&self, what: u64) -> bool {
         self.all.contains(&what)
     }
 
-    /// Only what passes waits on.
+    /// Keeps only the entries that pass.
     pub fn retain(&mut self, mut passes: impl FnMut(u64) -> bool) {
         self.all.retain(|what| passes(*what));
         self.of.retain(|_, own| {
@@ -40,7 +40,7 @@ impl Waiting {
         self.turns.retain(|owner| self.of.contains_key(owner));
     }
 
-    /// Whose turn it is: he waits no more.
+    /// Takes the next entry out of the queue.
     pub fn next(&mut self) -> Option<u64> {
         let owner = self.turns.pop_front()?;
         let own = self.of.get_mut(&owner)?;
